@@ -1,0 +1,1 @@
+"""Executables for the desk and CI, and the packages behind them."""

@@ -1,0 +1,119 @@
+"""Everything the gateway refuses or fails at, in the domain's words. No gRPC code appears here;
+`interceptors` maps the tree to status codes.
+
+PosegateError
+├── InvalidRequest            the caller must change something; lists every violation at once
+│   ├── ImageUndecodable      the bytes are not a picture that can be read
+│   └── ImageTooLarge         more bytes or pixels than allowed
+├── NotFound                  no such model, version or skeleton
+├── SkeletonNotSupplied       the model does not give the points that the skeleton needs
+├── Overloaded                too much at once; worth another try after `retry_after_s`
+├── Unavailable               Triton or a model is away; worth another try after `retry_after_s`
+├── DeadlineExceeded          the caller's time is over
+└── Unimplemented             promised by the contract, not built yet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One field that is wrong, and what to change: `field` is a path as in the request message."""
+
+    field: str
+    description: str
+
+
+class PosegateError(Exception):
+    """An error that the caller may read.
+
+    Attributes:
+        message: one sentence that says what to change; no path, no stack.
+        reason: UPPER_SNAKE, stable, for machines.
+        metadata: every variable of the message, for machines.
+        retry_after_s: when another try can help, None when it cannot.
+    """
+
+    reason = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or type(self).reason
+        self.metadata = dict(metadata or {})
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(PosegateError):
+    """The caller must change the request. `violations` names every wrong field at once."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, metadata=metadata)
+        self.violations = tuple(violations)
+
+
+class ImageUndecodable(InvalidRequest):
+    """Empty, truncated, not a picture, an unsupported format or zero size."""
+
+    reason = "IMAGE_UNDECODABLE"
+
+
+class ImageTooLarge(InvalidRequest):
+    """More bytes or pixels than allowed; limit and actual value are in the metadata."""
+
+    reason = "IMAGE_TOO_LARGE"
+
+
+class NotFound(PosegateError):
+    """No such model, version or skeleton."""
+
+    reason = "NOT_FOUND"
+
+
+class SkeletonNotSupplied(PosegateError):
+    """The model does not give the points that the skeleton needs."""
+
+    reason = "SKELETON_NOT_SUPPLIED"
+
+
+class Overloaded(PosegateError):
+    """Too much at once."""
+
+    reason = "OVERLOADED"
+
+
+class Unavailable(PosegateError):
+    """Triton, or the model, is away."""
+
+    reason = "UNAVAILABLE"
+
+
+class DeadlineExceeded(PosegateError):
+    """The caller's time is over; work stops."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class Unimplemented(PosegateError):
+    """Promised by the contract, not built yet."""
+
+    reason = "UNIMPLEMENTED"
