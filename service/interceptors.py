@@ -49,7 +49,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handlers of our own services."""
         handler = await continuation(details)
         if handler is None or not details.method.startswith(_OURS):
-            return handler  # X
+            return cast("Handler", handler)  # None, an unknown method, is for grpc to answer
         return _wrap(
             handler,
             lambda inner: self._unary(details, inner),
@@ -110,7 +110,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handlers of our own services; streams bound themselves."""
         handler = await continuation(details)
         if handler is None or not details.method.startswith(_OURS):
-            return handler  # X
+            return cast("Handler", handler)  # None, an unknown method, is for grpc to answer
         return _wrap(handler, self._unary, lambda inner: inner)
 
     def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Any:
