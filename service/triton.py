@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_aio
+from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -223,6 +224,18 @@ class TritonClient:
                 raise _away() from error
             _raise(error, deadline)
         return {name: cast("NDArray[Any]", result.as_numpy(name)) for name in outputs}
+
+
+def parse_config(text: str) -> Any:
+    """The text of a config.pbtxt as Triton's ModelConfig.
+
+    Raises:
+        ValueError: it is not one; the text says where.
+    """
+    try:
+        return text_format.Parse(text, triton_grpc.model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_config(config: Any, version: str) -> Model | None:
