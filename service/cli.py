@@ -113,7 +113,9 @@ def health(
     """Ask whether the gateway can answer. Exit code 1 if it is not SERVING."""
     from service.commands.status import health as ask
 
-    if not asyncio.run(ask(address, service)):
+    said = asyncio.run(ask(address, service))
+    print(said)
+    if said != "SERVING":
         raise typer.Exit(1)
 
 

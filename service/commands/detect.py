@@ -168,13 +168,18 @@ def _as_dict(answer: pb.DetectPosesResponse) -> dict[str, object]:
 def _summarise(picture: Path, answer: pb.DetectPosesResponse, target: Path | None) -> None:
     size = answer.image_size
     count = len(answer.persons)
-    print(f"{picture}: {count} {'person' if count == 1 else 'people'} in {size.width}×{size.height} px, "
-          f"{answer.model}:{answer.model_version}, {answer.timings.total_ms:.1f} ms")  # fmt: skip
+    print(
+        f"{picture}: {count} {'person' if count == 1 else 'people'} in {size.width}×{size.height} px, "
+        f"{answer.model}:{answer.model_version}, {answer.timings.total_ms:.1f} ms"
+    )
     for number, person in enumerate(answer.persons, 1):
         box = person.box
         sure = sum(point.score >= 0.5 for point in person.keypoints)
-        print(f"  {number}. score {person.score:.2f}  box {box.x1:.0f},{box.y1:.0f} to {box.x2:.0f},{box.y2:.0f}  "
-              f"{sure} of {len(person.keypoints)} keypoints with score ≥ 0.5")  # fmt: skip
+        print(
+            f"  {number}. score {person.score:.2f}  "
+            f"box {box.x1:.0f},{box.y1:.0f} to {box.x2:.0f},{box.y2:.0f}  "
+            f"{sure} of {len(person.keypoints)} keypoints with score ≥ 0.5"
+        )
     if target is not None:
         print(f"  overlay: {target}")
 

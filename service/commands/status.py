@@ -14,18 +14,16 @@ from service.client import connect
 _TIMEOUT_S = 10.0
 
 
-async def health(address: str, service: str) -> bool:
-    """Print what the health service says; True when it says SERVING."""
+async def health(address: str, service: str = "") -> str:
+    """What the health service says: SERVING, NOT_SERVING, or why it could not be asked."""
     try:
         async with connect(address) as channel:
             answer = await health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S
             )
     except grpc.aio.AioRpcError as error:
-        print(f"{error.code().name}: {error.details()}")
-        return False
-    print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        return f"{error.code().name}: {error.details()}"
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
 async def list_models(address: str) -> None:
