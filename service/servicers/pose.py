@@ -213,6 +213,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
         model = self._catalog.resolve(request.model, request.model_version)
+        if model.family != "yolo_pose":
+            raise Unimplemented(
+                f"Model '{model.name}' of family {model.family} cannot be used yet: name one of family yolo_pose."
+            )
         skeleton = self._skeleton(request.skeleton, model)
         load = await self._loader(request.image, deadline)
         estimate = partial(
