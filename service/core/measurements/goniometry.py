@@ -78,6 +78,7 @@ def _pelvis() -> Detail:
 
 
 def shoulder_abduction(side: Side) -> SideDescription:
+    """Upper arm against the midline of the trunk, as the stationary arm lies along the sternum."""
     arm = body.upper_arm(side)
     midline = Angle(body.MIDLINE, arm, Orientation.FRONTAL, _anti(side), wrap=Wrap.OVERHEAD)
     shoulder_line = Angle(
@@ -94,6 +95,7 @@ def shoulder_abduction(side: Side) -> SideDescription:
 
 
 def shoulder_flexion(side: Side, outer: _Sign) -> SideDescription:
+    """Upper arm against the trunk in profile; the extension is the same with the sign turned."""
     arm = body.upper_arm(side)
 
     def against(trunk: Ray) -> Angle:
@@ -112,11 +114,13 @@ def shoulder_flexion(side: Side, outer: _Sign) -> SideDescription:
 
 
 def back_side_flexion(side: Side) -> SideDescription:
+    """Midline of the trunk against the plumb line, seen from the front or the back."""
     angle = Angle(UP, body.MIDLINE.reversed(), Orientation.FRONTAL, _kappa(side))
     return SideDescription((Choice(angle, "gravity"),), (_pelvis(),))
 
 
 def trunk_flexion(side: Side, outer: _Sign) -> SideDescription:
+    """Shoulder over hip against the plumb line, in profile, on each side's own line."""
     return SideDescription(
         (Choice(_trunk(side, outer), "gravity"),),
         (
@@ -129,6 +133,7 @@ def trunk_flexion(side: Side, outer: _Sign) -> SideDescription:
 
 
 def knee_flexion(side: Side, outer: _Sign) -> SideDescription:
+    """Shank against the prolonged thigh; straight is 0."""
     return SideDescription(
         (Choice(_knee(side, outer), "thigh"),),
         _three_point(_knee_interior(side), _knee(side)),
@@ -136,6 +141,8 @@ def knee_flexion(side: Side, outer: _Sign) -> SideDescription:
 
 
 def neck_lateral_flexion(side: Side) -> SideDescription:
+    """Line of the head against the line of the shoulders."""
+
     def head(line: Ray) -> Angle:
         return Angle(body.SHOULDERS, line, Orientation.FRONTAL, _kappa(side))
 
@@ -151,6 +158,7 @@ def neck_lateral_flexion(side: Side) -> SideDescription:
 
 
 def neck_flexion(side: Side, outer: _Sign) -> SideDescription:
+    """From the ear to the nose, as the goniometer's arm from the ear canal to the nostrils, on the trunk."""
     face = Ray(body.joint(side, "ear"), body.NOSE)
 
     def pitch(reference: Ray | Literal["up"]) -> Angle:
@@ -166,6 +174,7 @@ def neck_flexion(side: Side, outer: _Sign) -> SideDescription:
 
 
 def splits(_side: Side) -> SideDescription:
+    """From thigh to thigh by way of the trunk's direction; each thigh from its own hip."""
     left, right = body.thigh("left"), body.thigh("right")
     legs = {s: Ray(body.joint(s, "hip"), body.joint(s, "ankle")) for s in ("left", "right")}
     through_down = Angle(right, left, wrap=Wrap.NONE, through=body.MIDLINE, anchor=body.MID_HIP)
@@ -188,6 +197,7 @@ def _thigh_over_shank(side: Side) -> Ratio:
 
 
 def squat_knee_front(side: Side) -> SideDescription:
+    """Shank against the prolonged thigh in the frontal plane; knee in is positive."""
     angle = Angle(body.thigh(side), body.shank(side), Orientation.FRONTAL, _anti(side))
     # positive: valgus
     tilt = Angle(DOWN, body.shank(side), Orientation.FRONTAL, _anti(side))
@@ -204,6 +214,7 @@ def squat_knee_front(side: Side) -> SideDescription:
 
 
 def squat_hip_front(side: Side) -> SideDescription:
+    """Thigh against the midline of the trunk in the frontal plane; knee out is positive."""
     angle = Angle(body.MIDLINE, body.thigh(side), Orientation.FRONTAL, _anti(side))
     return SideDescription(
         (Choice(angle, "trunk_midline"),),
@@ -213,26 +224,32 @@ def squat_hip_front(side: Side) -> SideDescription:
 
 
 def squat_hip_side(side: Side) -> SideDescription:
+    """Thigh against the prolonged trunk, in profile."""
     return SideDescription((Choice(_hip(side), "trunk"),), _three_point(_hip_interior(side), _hip(side)))
 
 
 def elbow_interior(side: Side) -> SideDescription:
+    """From upper arm to forearm; straight is 180."""
     interior = _elbow_interior(side)
     flexion = _bend(body.upper_arm(side), body.forearm(side))
     return SideDescription((Choice(interior, "upper_arm"),), _three_point(interior, flexion))
 
 
 def hip_interior(side: Side) -> SideDescription:
+    """From trunk to thigh; straight is 180."""
     interior = _hip_interior(side)
     return SideDescription((Choice(interior, "trunk"),), _three_point(interior, _hip(side)))
 
 
 def knee_interior(side: Side) -> SideDescription:
+    """From thigh to shank; straight is 180."""
     interior = _knee_interior(side)
     return SideDescription((Choice(interior, "thigh"),), _three_point(interior, _knee(side)))
 
 
 def ankle_dorsiflexion(side: Side) -> SideDescription:
+    """Foot against the shank; a right angle is 0, toes up is positive."""
+
     # The foot is at more than 0° and less than 180° to the shank, so no facing is needed.
     def foot(toe: str) -> Angle:
         return Angle(body.shank(side), body.segment(side, "heel", toe), offset_deg=-90.0)
@@ -241,6 +258,7 @@ def ankle_dorsiflexion(side: Side) -> SideDescription:
 
 
 def wrist_flexion(side: Side) -> SideDescription:
+    """Hand against the prolonged forearm; the way in which the fingers curl is positive."""
     palm = Orientation.PALM_LEFT if side == "left" else Orientation.PALM_RIGHT
     wrist = body.joint(side, "wrist")
     hand = Ray(wrist, body.joint(side, "middle_finger1"))

@@ -20,6 +20,7 @@ UNKNOWN, FRONTAL, OBLIQUE, SAGITTAL = range(4)
 # A trunk is 1.17 times a thigh or a shank: ratio of the segments' heights in D. A. Winter,
 # Biomechanics and Motor Control of Human Movement.
 _TRUNK_OVER_LEG = STATURE_FRACTIONS["trunk"] / STATURE_FRACTIONS["shank"]
+_TRUNK_OVER_ARM = STATURE_FRACTIONS["trunk"] / STATURE_FRACTIONS["upper_arm"]
 
 # Weights of the cues to the facing in profile, relative to nose against ear. Toe against heel is what
 # Sports2D goes by; knees and elbows bend one way only.
@@ -56,7 +57,7 @@ def orient(found: Directions, plan: Plan, options: Options) -> Orientations:
     view[ratio >= line.frontal_ratio] = FRONTAL
 
     toward, swapped = _toward(found, plan, options)
-    front = _front(found, plan, options)
+    front = _front(found, plan, options, view)
     palms = _curl(found, plan, options)
     signs = np.stack([np.ones_like(toward), toward, front, palms[:, 0], palms[:, 1]], axis=1)
     return Orientations(view, ratio, scale, signs, swapped)
@@ -65,15 +66,21 @@ def orient(found: Directions, plan: Plan, options: Options) -> Orientations:
 def _view_ratio(found: Directions, plan: Plan) -> tuple[Doubles, Doubles]:
     cues = plan.cues
     legs = np.concatenate([cues.thighs, cues.shanks])
-    candidates = np.concatenate(
-        [found.lengths[:, [cues.midline]], _TRUNK_OVER_LEG * found.lengths[:, legs]], 1
-    )
-    usable = found.usable[:, np.concatenate([[cues.midline], legs])]
-    scale = np.where(usable, candidates, 0.0).max(axis=1)
+    trunk = _longest(found, np.array([cues.midline]))
+    trunk = np.where(trunk > 0, trunk, _longest(found, cues.flanks))
+    scale = np.maximum(trunk, _TRUNK_OVER_LEG * _longest(found, legs))
+    # a portrait shows nothing but arms
+    scale = np.where(scale > 0, scale, _TRUNK_OVER_ARM * _longest(found, cues.upper_arms))
     # shoulders that coincide are a perfect profile, not an error
     known = (found.bad_points[:, cues.shoulders] == 0) & (scale > 0)
     width = found.lengths[:, cues.shoulders]
     return np.where(known, width / np.where(known, scale, 1.0), np.nan), scale
+
+
+def _longest(found: Directions, directions: Indices) -> Doubles:
+    """Length of the longest usable direction, 0 if none is."""
+    longest: Doubles = np.where(found.usable[:, directions], found.lengths[:, directions], 0.0).max(axis=1)
+    return longest
 
 
 def _cross(found: Directions, a: int, b: int) -> Doubles:
@@ -102,7 +109,7 @@ def _toward(found: Directions, plan: Plan, options: Options) -> tuple[Doubles, N
     return toward, swapped
 
 
-def _front(found: Directions, plan: Plan, options: Options) -> Doubles:
+def _front(found: Directions, plan: Plan, options: Options, view: Indices) -> Doubles:
     """+1 with the front to the right of the picture, −1 to the left, 0 undecided: a weighted vote."""
     if options.facing in ("left", "right"):
         return np.full(len(found.xy), 1.0 if options.facing == "right" else -1.0)
@@ -133,7 +140,9 @@ def _front(found: Directions, plan: Plan, options: Options) -> Doubles:
     vote = vote + _KNEE * _mean(knees, np.abs(knees)) * _strongest(knees, knee_scores)
     elbows, elbow_scores = bent(cues.upper_arms, cues.forearms, line.elbow_bend_deg)
     vote = vote - _ELBOW * _mean(elbows, np.abs(elbows)) * _strongest(elbows, elbow_scores)
-    return np.where(np.abs(vote) >= line.facing_margin, np.sign(vote), 0.0)
+    # from the front there is no facing in profile, unless the cues are many and agree
+    margin = np.where(view == FRONTAL, line.facing_margin_frontal, line.facing_margin)
+    return np.where(np.abs(vote) >= margin, np.sign(vote), 0.0)
 
 
 def _trunk_up(found: Directions, plan: Plan) -> NDArray[np.complex128]:

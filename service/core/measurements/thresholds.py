@@ -30,6 +30,7 @@ class Thresholds:
         max_std_error_deg: values with more noise are too coarse.
         coincident_px: points closer than this coincide.
         facing_margin: the vote on left or right needs at least this much, with scores of 1 as the unit.
+        facing_margin_frontal: the same where the body is seen from the front or the back.
         cue_dead_zone_deg: a cue that points this close to the trunk's axis does not vote.
         knee_bend_deg, elbow_bend_deg, finger_bend_deg: joints bent by more tell front from back.
         swap_width: shoulders and hips that disagree about front and back, both wider than this
@@ -55,6 +56,7 @@ class Thresholds:
     max_std_error_deg: float = 10.0
     coincident_px: float = 0.01
     facing_margin: float = 0.25
+    facing_margin_frontal: float = 1.0
     cue_dead_zone_deg: float = 10.0
     knee_bend_deg: float = 20.0
     elbow_bend_deg: float = 30.0
