@@ -12,6 +12,7 @@ from service.core.measurements.answers import (
     goniometers,
     person_measures,
 )
+from service.core.measurements.captions import reason_text, title_text, value_text
 from service.core.measurements.catalogue import MEASUREMENTS, parse_names
 from service.core.measurements.description import Measurement, Side
 from service.core.measurements.measured import Measured, Sides
@@ -39,4 +40,7 @@ __all__ = [
     "measure",
     "parse_names",
     "person_measures",
+    "reason_text",
+    "title_text",
+    "value_text",
 ]
