@@ -6,6 +6,7 @@ PosegateError
 │   ├── ImageUndecodable      the bytes are not a picture that can be read
 │   └── ImageTooLarge         more bytes or pixels than allowed
 ├── NotFound                  no such model, version or skeleton
+├── NotAllowed                the operator does not allow it
 ├── SkeletonNotSupplied       the model does not give the points that the skeleton needs
 ├── Overloaded                too much at once; worth another try after `retry_after_s`
 ├── Unavailable               Triton or a model is away; worth another try after `retry_after_s`
@@ -87,6 +88,12 @@ class NotFound(PosegateError):
     """No such model, version or skeleton."""
 
     reason = "NOT_FOUND"
+
+
+class NotAllowed(PosegateError):
+    """The operator does not allow it."""
+
+    reason = "NOT_ALLOWED"
 
 
 class SkeletonNotSupplied(PosegateError):

@@ -51,7 +51,7 @@ class Poses:
     @property
     def keypoint_count(self) -> int:
         """K, the number of keypoints per person."""
-        return self.keypoints.shape[1]
+        return int(self.keypoints.shape[1])
 
     @classmethod
     def empty(cls, keypoint_count: int) -> Poses:

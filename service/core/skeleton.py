@@ -17,11 +17,17 @@ class Keypoint:
         name: unique within the skeleton, lower_snake_case for shipped ones.
         sigma: OKS sigma as COCO publishes it (per-keypoint constant is 2σ), None where unpublished.
         color: RGB it is drawn with, None for the colour of its side.
+        optional: a model that does not give the point may be used all the same; the point then has
+            score 0.
+        sources: of a derived point, (name, weight) of the points it is the weighted mean of; empty
+            for a point that a model gives itself.
     """
 
     name: str
     sigma: float | None = None
     color: Rgb | None = None
+    optional: bool = False
+    sources: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

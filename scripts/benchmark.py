@@ -1,0 +1,412 @@
+"""The bare model, Triton, and the gateway on the same pictures, in one run.
+
+For every picture size and every number in flight it prints pictures per second, latency, CPU time
+per picture and memory of (a) the compiled model alone, called in a loop on a prepared tensor, (b)
+Triton alone, on the same tensor, and (c) the gateway, on the JPEG file; and how (b) and (c) compare
+with (a). Where Ultralytics is installed, its own `predict` is measured on the JPEG file too.
+
+Figures of a busy machine are noise: read the ratios, which come from one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
+from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service.client import connect
+from service.commands.status import health
+from service.core.geometry import Rgb8, choose_shape, letterbox
+from service.core.model import Model
+from service.media.image import ImageLimits, decode, encode
+from service.settings import cpu_count
+from service.triton import TritonClient
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "tests" / "data" / "two_people.jpg"
+SIZES_WH = {"640×480": (640, 480), "1080p": (1920, 1080), "12 MP": (4032, 3024)}
+NO_LIMITS = ImageLimits(max_bytes=1 << 30, max_pixels=1 << 30)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        picture: name of the picture size.
+        what: which of the contestants.
+        in_flight: calls at once.
+        per_second: pictures per second.
+        p50_ms, p95_ms, p99_ms: latency of one picture.
+        cpu_s: CPU seconds per picture of the processes that serve, the caller's own left out.
+        rss_mb: peak resident memory of those processes; the gateway's alone stands in gateway_rss_mb.
+        gateway_rss_mb: peak resident memory of the gateway process; 0 where it takes no part.
+    """
+
+    picture: str
+    what: str
+    in_flight: int
+    per_second: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    cpu_s: float
+    rss_mb: float
+    gateway_rss_mb: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU time and peak memory over a block of code, filled in when it ends."""
+
+    cpu_s: list[float]
+    rss_mb: list[float]
+    gateway_rss_mb: list[float]
+
+
+def main() -> int:
+    """Entry point of `scripts/bench`."""
+    arguments = _arguments()
+    console = Console(width=120)
+    with _service(arguments.triton) as (address, triton_url, process):
+        rows = asyncio.run(_measure(arguments, address, triton_url, process))
+    machine = f"{_cpu_name()}, {cpu_count()} CPUs, Python {platform.python_version()}"
+    console.print(_table(rows, machine))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(
+        json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1, ensure_ascii=False)
+        + "\n",
+        encoding="utf-8",
+    )
+    console.print(f"written to {arguments.out}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES_WH), choices=list(SIZES_WH))
+    parser.add_argument("--model", default="yolo11n_pose")
+    parser.add_argument("--triton", help="host:port of a running Triton instead of the bundled one")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench.json")
+    return parser.parse_args()
+
+
+@contextmanager
+def _service(triton_url: str | None) -> Iterator[tuple[str, str, psutil.Process]]:
+    """A gateway of its own, and Triton with it unless one is given; stopped at the end."""
+    address = f"127.0.0.1:{_free_port()}"
+    bundled_port = _free_port()
+    environment = {
+        **os.environ,
+        "POSEGATE_LISTEN": address,
+        "POSEGATE_LOG_LEVEL": "error",
+        "POSEGATE_TRITON_URL": triton_url or f"127.0.0.1:{bundled_port}",
+    }
+    command = "serve" if triton_url else "up"
+    served = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "service", command], env=environment, cwd=ROOT
+    )
+    try:
+        asyncio.run(_wait_until_serving(address, served))
+        yield address, environment["POSEGATE_TRITON_URL"], psutil.Process(served.pid)
+    finally:
+        served.terminate()
+        served.wait(60)
+
+
+async def _wait_until_serving(address: str, served: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        if served.poll() is not None:
+            raise SystemExit(f"the service ended with {served.returncode}")
+        if await health(address) == "SERVING":
+            return
+        await asyncio.sleep(0.2)
+    raise SystemExit("the service did not become ready within two minutes")
+
+
+async def _measure(
+    arguments: argparse.Namespace, address: str, triton_url: str, process: psutil.Process
+) -> list[Row]:
+    client = TritonClient(triton_url, shared_memory=triton_url.startswith("127."), slots=32)
+    models = {model.name: model for model in await client.models()}
+    model = models[arguments.model]
+    await client.attach(max(3 * height * width for height, width in model.shapes_hw))
+    original = decode(PICTURE.read_bytes(), NO_LIMITS)
+    compiled = None if arguments.triton else _Bare(model)
+    ultralytics = _ultralytics(model)
+    rows = []
+    plan = [(size, count) for size in arguments.sizes for count in arguments.in_flight]
+    async with connect(address) as channel:
+        stub = PoseServiceStub(channel)
+        for size, count in track(plan, description="measuring", console=Console(stderr=True)):
+            picture = _fit(original, SIZES_WH[size])
+            content = encode(picture, "jpeg", jpeg_quality=90)
+            tensor, _ = letterbox(picture, choose_shape(SIZES_WH[size], model.shapes_hw))
+            seconds = arguments.seconds
+            if compiled is not None:
+                own = psutil.Process()
+                with _usage([own], None) as usage:
+                    latencies, wall_s = compiled.loop(tensor[None], count, seconds)
+                rows.append(_row(size, "(a) bare model", count, latencies, wall_s, usage))
+
+            async def direct(tensor: Rgb8 = tensor) -> None:
+                await client.infer(
+                    model, {"images": tensor[None]}, ["candidates"], deadline=time.monotonic() + 60
+                )
+
+            request = pb.DetectPosesRequest(image=types_pb2.Image(content=content), model=model.name)
+
+            async def through(request: pb.DetectPosesRequest = request) -> None:
+                await stub.DetectPoses(request, timeout=60)
+
+            for what, call in (("(b) Triton", direct), ("(c) gateway", through)):
+                with _usage([process, *process.children(recursive=True)], process) as usage:
+                    latencies, wall_s = await _load(call, count, seconds)
+                rows.append(_row(size, what, count, latencies, wall_s, usage))
+            if ultralytics is not None and count == 1:
+                with _usage([psutil.Process()], None) as usage:
+                    latencies, wall_s = _repeat(partial(ultralytics, content), seconds)
+                rows.append(_row(size, "Ultralytics predict", 1, latencies, wall_s, usage))
+    await client.close()
+    return rows
+
+
+class _Bare:
+    """The model compiled as the backend compiles it, and nothing around it."""
+
+    def __init__(self, model: Model) -> None:
+        import openvino
+
+        self._core = openvino.Core()
+        self._graph = ROOT / "model_repository" / "cpu" / model.name / model.version / "model.onnx"
+        self._precision = model.precision
+        self._compiled: dict[tuple[tuple[int, ...], bool], Any] = {}
+
+    def loop(self, tensor: Rgb8, in_flight: int, seconds: float) -> tuple[list[float], float]:
+        """Latencies in seconds, and the wall time, of so many threads that call it in a loop.
+
+        One in flight runs on all CPUs; several run on one CPU each, which gives the most pictures
+        per second: the strongest opponent in both cases.
+        """
+        compiled = self._compile(tensor.shape, alone=in_flight == 1)
+        latencies: list[list[float]] = [[] for _ in range(in_flight)]
+        begin = threading.Barrier(in_flight + 1)
+
+        def work(mine: list[float]) -> None:
+            request = compiled.create_infer_request()
+            request.infer([tensor], share_inputs=True, share_outputs=True)
+            begin.wait()
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                started = time.perf_counter()
+                request.infer([tensor], share_inputs=True, share_outputs=True)
+                mine.append(time.perf_counter() - started)
+
+        threads = [threading.Thread(target=work, args=(mine,)) for mine in latencies]
+        for thread in threads:
+            thread.start()
+        begin.wait()
+        started = time.perf_counter()
+        for thread in threads:
+            thread.join()
+        return [value for mine in latencies for value in mine], time.perf_counter() - started
+
+    def _compile(self, shape: tuple[int, ...], *, alone: bool) -> Any:
+        if (shape, alone) not in self._compiled:
+            graph = self._core.read_model(self._graph)
+            graph.reshape({graph.input(0): list(shape)})
+            self._compiled[shape, alone] = self._core.compile_model(
+                graph,
+                "CPU",
+                {
+                    "PERFORMANCE_HINT": "LATENCY" if alone else "THROUGHPUT",
+                    "INFERENCE_PRECISION_HINT": self._precision,
+                    "INFERENCE_NUM_THREADS": cpu_count(),
+                },
+            )
+        return self._compiled[shape, alone]
+
+
+def _ultralytics(model: Model) -> Callable[[bytes], None] | None:
+    """Ultralytics' own predict on the bytes of a picture, where it is installed."""
+    weights = ROOT / ".posegate" / "weights" / model.weights
+    try:
+        from ultralytics import YOLO  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    if not weights.is_file():
+        return None
+    network = YOLO(weights)
+
+    def predict(content: bytes) -> None:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        network.predict(picture, verbose=False)
+
+    return predict
+
+
+async def _load(
+    call: Callable[[], Awaitable[None]], in_flight: int, seconds: float
+) -> tuple[list[float], float]:
+    """Latencies in seconds, and the wall time, of so many callers that never pause."""
+    for _ in range(3):
+        await call()
+    latencies: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def caller() -> None:
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            await call()
+            latencies.append(time.perf_counter() - started)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(in_flight)))
+    return latencies, time.perf_counter() - started
+
+
+def _repeat(call: Callable[[], None], seconds: float) -> tuple[list[float], float]:
+    call()
+    latencies = []
+    begin = time.perf_counter()
+    while time.perf_counter() < begin + seconds:
+        started = time.perf_counter()
+        call()
+        latencies.append(time.perf_counter() - started)
+    return latencies, time.perf_counter() - begin
+
+
+@contextmanager
+def _usage(processes: Sequence[psutil.Process], gateway: psutil.Process | None) -> Iterator[Usage]:
+    """CPU seconds and peak memory of some processes while the block runs."""
+    usage = Usage([], [], [])
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            usage.rss_mb.append(sum(process.memory_info().rss for process in processes) / 1e6)
+            usage.gateway_rss_mb.append(gateway.memory_info().rss / 1e6 if gateway else 0.0)
+            done.wait(0.1)
+
+    before = sum(_cpu_s(process) for process in processes)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield usage
+    finally:
+        done.set()
+        watcher.join()
+        usage.cpu_s.append(sum(_cpu_s(process) for process in processes) - before)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _row(
+    picture: str, what: str, in_flight: int, latencies: Sequence[float], wall_s: float, usage: Usage
+) -> Row:
+    cuts = statistics.quantiles(latencies, n=100, method="inclusive")
+    return Row(
+        picture=picture,
+        what=what,
+        in_flight=in_flight,
+        per_second=round(len(latencies) / wall_s, 1),
+        p50_ms=round(cuts[49] * 1e3, 1),
+        p95_ms=round(cuts[94] * 1e3, 1),
+        p99_ms=round(cuts[98] * 1e3, 1),
+        cpu_s=round(usage.cpu_s[0] / len(latencies), 4),
+        rss_mb=round(max(usage.rss_mb), 0),
+        gateway_rss_mb=round(max(usage.gateway_rss_mb), 0),
+    )
+
+
+def _table(rows: Sequence[Row], machine: str) -> Table:
+    table = Table(title=machine)
+    columns = (
+        "picture",
+        "in flight",
+        "what",
+        "per s",
+        "of (a)",
+        "p50 ms",
+        "p95",
+        "p99",
+        "CPU-ms",
+        "RSS MB",
+        "gateway",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("picture", "what") else "right")
+    bare = {(row.picture, row.in_flight): row.per_second for row in rows if row.what.startswith("(a)")}
+    for row in rows:
+        base = bare.get((row.picture, row.in_flight))
+        table.add_row(
+            row.picture,
+            str(row.in_flight),
+            row.what,
+            f"{row.per_second:.1f}",
+            f"{row.per_second / base:.2f}" if base else "",
+            f"{row.p50_ms:.1f}",
+            f"{row.p95_ms:.1f}",
+            f"{row.p99_ms:.1f}",
+            f"{row.cpu_s * 1e3:.1f}",
+            f"{row.rss_mb:.0f}",
+            f"{row.gateway_rss_mb:.0f}" if row.gateway_rss_mb else "",
+        )
+    return table
+
+
+def _fit(picture: Rgb8, size_wh: tuple[int, int]) -> Rgb8:
+    """The middle of the picture with the wanted aspect, scaled to the wanted size."""
+    width, height = size_wh
+    full_h, full_w = picture.shape[:2]
+    scale = min(full_w / width, full_h / height)
+    cut_w, cut_h = round(width * scale), round(height * scale)
+    left, top = (full_w - cut_w) // 2, (full_h - cut_h) // 2
+    middle = picture[top : top + cut_h, left : left + cut_w]
+    resized: Rgb8 = cv2.resize(middle, size_wh, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    return resized
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

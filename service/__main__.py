@@ -1,0 +1,5 @@
+"""`python -m service` is `posegate`."""
+
+from service.cli import main
+
+main()

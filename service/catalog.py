@@ -1,0 +1,122 @@
+"""The models that Triton serves, as the gateway last saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from service.core.model import Model
+from service.core.skeleton import Skeleton
+from service.errors import NotFound, Unavailable
+
+_log = structlog.get_logger()
+
+
+class ModelSource(Protocol):
+    """Whoever knows which models there are."""
+
+    async def models(self) -> Sequence[Model]:
+        """Every usable model, each version on its own; raises Unavailable when it cannot be asked."""
+
+
+class ModelCatalog:
+    """Models by name and version. `refresh` asks the source; everything else answers from memory."""
+
+    def __init__(self, source: ModelSource, skeletons: Mapping[str, Skeleton], default_model: str) -> None:
+        self._source = source
+        self._skeletons = skeletons
+        self._refused: set[tuple[str, str]] = set()
+        self._models: tuple[Model, ...] = ()
+        self.default_model = default_model
+
+    async def refresh(self) -> None:
+        """Ask the source again; Unavailable when it is away, and what was known stays known as not ready."""
+        try:
+            models = await self._source.models()
+        except Unavailable:
+            self.mark_away()
+            raise
+        models = [model for model in models if self._fits(model)]
+        before, now = {(m.name, m.version) for m in self._models}, {(m.name, m.version) for m in models}
+        if before != now:
+            _log.info("models", served=sorted(f"{name}:{version}" for name, version in now))
+        self._models = tuple(sorted(models, key=lambda model: (model.name, _number(model.version))))
+
+    def _fits(self, model: Model) -> bool:
+        """Whether the model's native skeleton is known and has as many points as the model."""
+        skeleton = self._skeletons.get(model.skeleton)
+        if skeleton is not None and len(skeleton.keypoints) == model.keypoint_count:
+            return True
+        if (model.name, model.version) not in self._refused:
+            self._refused.add((model.name, model.version))
+            why = "unknown" if skeleton is None else f"of {len(skeleton.keypoints)} keypoints"
+            _log.warning(
+                "model_refused",
+                model=model.name,
+                why=f"{model.keypoint_count} keypoints; skeleton '{model.skeleton}' is {why}",
+            )
+        return False
+
+    def mark_away(self) -> None:
+        """Triton is away: no model is ready."""
+        self._models = tuple(_not_ready(model) for model in self._models)
+
+    def models(self) -> tuple[Model, ...]:
+        """Every known model, by name and version."""
+        return self._models
+
+    def resolve(self, name: str, version: str = "") -> Model:
+        """The model of that name; of several versions the one asked for, or the newest.
+
+        Args:
+            name: empty for the service's default.
+            version: empty for the newest one.
+
+        Raises:
+            NotFound: no such model or version; the message lists those there are.
+            Unavailable: it is known but not ready.
+        """
+        wanted = name or self.default_model
+        named = [model for model in self._models if model.name == wanted]
+        if not named:
+            if not self._models or not name:
+                raise Unavailable(
+                    f"Model '{wanted}' is not loaded yet: try again.",
+                    reason="MODEL_NOT_READY",
+                    metadata={"model": wanted},
+                    retry_after_s=1.0,
+                )
+            known = ", ".join(sorted({model.name for model in self._models}))
+            raise NotFound(
+                f"There is no model '{wanted}'. Models: {known}.",
+                reason="MODEL_NOT_FOUND",
+                metadata={"model": wanted},
+            )
+        matching = [model for model in named if version in ("", model.version)]
+        if not matching:
+            known = ", ".join(model.version for model in named)
+            raise NotFound(
+                f"Model '{wanted}' has no version '{version}'. Versions: {known}.",
+                reason="MODEL_VERSION_NOT_FOUND",
+                metadata={"model": wanted, "model_version": version},
+            )
+        model = matching[-1]
+        if not model.ready:
+            raise Unavailable(
+                f"Model '{wanted}' is not ready: try again.",
+                reason="MODEL_NOT_READY",
+                metadata={"model": wanted},
+                retry_after_s=1.0,
+            )
+        return model
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else -1
+
+
+def _not_ready(model: Model) -> Model:
+    return replace(model, ready=False)

@@ -1,0 +1,152 @@
+"""`posegate`: run the gateway, or call it. Only options and exit codes are here."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from pydantic import ValidationError
+
+from scripts.models.cli import app as models
+from service.logging import configure
+from service.settings import Settings
+
+app = typer.Typer(
+    name="posegate",
+    help="Human pose estimation as a gRPC microservice on NVIDIA Triton.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(models, name="models")
+
+Address = Annotated[
+    str, typer.Option("--address", envvar="POSEGATE_ADDRESS", help="host:port of the gateway.")
+]
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+
+class OverlayFormat(StrEnum):
+    """What overlays are written as."""
+
+    png = "png"
+    jpeg = "jpeg"
+
+
+@app.command()
+def serve() -> None:
+    """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
+    from service.server import CannotListen
+    from service.server import serve as run
+
+    settings = _settings()
+    try:
+        asyncio.run(run(settings))
+    except CannotListen as error:
+        _fail(str(error))
+
+
+@app.command()
+def up() -> None:
+    """Run the bundled Triton and the gateway, and watch both."""
+    from service.embedded import EmbeddedTritonError
+    from service.server import CannotListen
+    from service.up import up as run
+
+    settings = _settings()
+    try:
+        asyncio.run(run(settings))
+    except (CannotListen, EmbeddedTritonError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def detect(
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    overlay: Annotated[
+        Path | None, typer.Option(help="Folder for pictures with the people drawn on them.")
+    ] = None,
+    overlay_format: Annotated[
+        OverlayFormat, typer.Option(help="Format of the overlays.")
+    ] = OverlayFormat.png,
+    results: Annotated[
+        Path | None, typer.Option("--json", help="File for results as JSON Lines; - for stdout.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
+    min_score: Annotated[float | None, typer.Option(help="People must be above this score.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for each picture.")] = 60.0,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Find the people in pictures. Exit code 1 if any picture failed, with one line for each."""
+    from service.commands.detect import Wish
+    from service.commands.detect import detect as run
+
+    wish = Wish(
+        address=address,
+        model=model,
+        min_score=min_score,
+        overlay=overlay,
+        overlay_format=overlay_format.value,
+        results=results,
+        timeout_s=timeout,
+    )
+    try:
+        failed = asyncio.run(run(pictures, wish))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def health(
+    service: Annotated[str, typer.Option(help="Service name; empty for the gateway as a whole.")] = "",
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Ask whether the gateway can answer. Exit code 1 if it is not SERVING."""
+    from service.commands.status import health as ask
+
+    said = asyncio.run(ask(address, service))
+    print(said)
+    if said != "SERVING":
+        raise typer.Exit(1)
+
+
+@models.command("list")
+def list_models(address: Address = DEFAULT_ADDRESS) -> None:
+    """List what the gateway serves, with licences."""
+    from service.commands.status import list_models as ask
+
+    try:
+        asyncio.run(ask(address))
+    except grpc.aio.AioRpcError as error:
+        _fail(f"{error.code().name}: {error.details()}")
+
+
+def _settings() -> Settings:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(["POSEGATE", *(str(part) for part in problem["loc"])]).upper()
+            print(f"{name}: {problem['msg']} (got {problem['input']!r})", file=sys.stderr)
+        raise typer.Exit(2) from None
+    configure(settings)
+    return settings
+
+
+def _fail(message: str) -> None:
+    print(f"posegate: {message}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the `posegate` command."""
+    app()

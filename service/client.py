@@ -1,0 +1,46 @@
+"""A channel to Posegate as every caller should open one. Small on purpose: other services copy it."""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+
+_SERVICE_CONFIG = {
+    # Behind a headless Service every gateway pod gets its share.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "posegate.v1.PoseService"}, {"service": "posegate.v1.SkeletonService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                # Both are sent before any work is done; how long to wait comes with the answer.
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ],
+}
+
+
+def connect(address: str, *, max_message_bytes: int = 256 << 20) -> grpc.aio.Channel:
+    """A plaintext channel that retries, takes large messages and notices dead connections.
+
+    Args:
+        address: host:port, or dns:///name:port for round robin over the pods of a headless Service.
+        max_message_bytes: of one message, either way.
+    """
+    return grpc.aio.insecure_channel(
+        address,
+        options=[
+            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
+            ("grpc.per_rpc_retry_buffer_size", 64 << 20),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+        ],
+    )

@@ -1,0 +1,1 @@
+"""What the command line does as a client: one file per command, each a plain coroutine."""

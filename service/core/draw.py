@@ -1,0 +1,171 @@
+"""People drawn on a picture: limbs coloured by side, keypoints by score, box and label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.geometry import Rgb8
+from service.core.poses import Poses
+from service.core.skeleton import Rgb, Side, Skeleton
+
+SIDE_COLORS: dict[Side, Rgb] = {"left": (0, 190, 255), "right": (255, 140, 0), "middle": (120, 230, 120)}
+"""The person's own left is blue, right is orange: told apart by every common colour blindness."""
+
+_OUTLINE: Rgb = (20, 20, 20)
+_BOX: Rgb = (245, 245, 245)
+_SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow and its limbs are thin
+_SHIFT = 4  # fractional bits of the coordinates given to cv2: a 16th of a pixel
+_REACH = 1 << 20  # px; wider than any picture, and far from overflowing cv2's fixed-point lines
+
+
+@dataclass(frozen=True)
+class OverlayStyle:
+    """How people are drawn.
+
+    Attributes:
+        line_width: px of a limb; 0 scales it with the picture.
+        boxes: draw the box around each person.
+        labels: write each person's number and score at the box.
+        min_keypoint_score: keypoints below it, and their limbs, are left out.
+    """
+
+    line_width: int = 0
+    boxes: bool = True
+    labels: bool = True
+    min_keypoint_score: float = 0.0
+
+
+def draw_poses(image: Rgb8, poses: Poses, skeleton: Skeleton, style: OverlayStyle) -> Rgb8:
+    """A copy of the picture with the people on it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; left as it is.
+        poses: keypoints in px of this picture, in the skeleton's order.
+        skeleton: names the limbs and the sides.
+        style: widths and what to leave out.
+
+    Raises:
+        ValueError: the people have another number of keypoints than the skeleton.
+    """
+    if len(poses) and poses.keypoint_count != len(skeleton.keypoints):
+        raise ValueError(f"{poses.keypoint_count} keypoints do not fit skeleton {skeleton.name}")
+    canvas = image.copy()
+    width = style.line_width or default_line_width(image.shape[1], image.shape[0])
+    order = {name: index for index, name in enumerate(skeleton.names)}
+    limbs = [
+        (order[edge.start], order[edge.end], edge.color or _limb_color(skeleton, edge.start, edge.end))
+        for edge in skeleton.edges
+    ]
+    colors = [point.color or SIDE_COLORS[skeleton.side(point.name)] for point in skeleton.keypoints]
+    # The best person is drawn last and so lies on top.
+    for number in reversed(range(len(poses))):
+        if style.boxes:
+            _box(canvas, poses.boxes_xyxy[number], width)
+        _limbs(canvas, poses.keypoints[number], limbs, width, style.min_keypoint_score)
+        _points(canvas, poses.keypoints[number], colors, width, style.min_keypoint_score)
+    if style.labels:
+        for number in reversed(range(len(poses))):
+            _label(canvas, poses.boxes_xyxy[number], f"{number}  {poses.scores[number]:.2f}", width)
+    return canvas
+
+
+def default_line_width(width: int, height: int) -> int:
+    """A limb's width in px that reads well on a picture of this size."""
+    return max(2, round(min(width, height) / 200))
+
+
+def _limb_color(skeleton: Skeleton, start: str, end: str) -> Rgb:
+    sides: set[Side] = {skeleton.side(start), skeleton.side(end)} - {"middle"}
+    return SIDE_COLORS[sides.pop()] if len(sides) == 1 else SIDE_COLORS["middle"]
+
+
+def _fixed(point: NDArray[np.float32]) -> tuple[int, int]:
+    """Px to cv2's fixed point."""
+    x, y = np.clip(point[:2], -_REACH, _REACH) * (1 << _SHIFT)
+    return round(float(x)), round(float(y))
+
+
+def _limbs(
+    canvas: Rgb8,
+    keypoints: NDArray[np.float32],
+    limbs: list[tuple[int, int, Rgb]],
+    width: int,
+    min_score: float,
+) -> None:
+    drawable = np.isfinite(keypoints).all(axis=1) & (keypoints[:, 2] >= min_score)
+    for outline in (True, False):
+        for start, end, color in limbs:
+            if not (drawable[start] and drawable[end]):
+                continue
+            sure = min(keypoints[start, 2], keypoints[end, 2]) >= _SURE
+            thickness = width if sure else max(1, width // 3)
+            if outline:
+                thickness += max(2, width // 2)
+            cv2.line(
+                canvas,
+                _fixed(keypoints[start]),
+                _fixed(keypoints[end]),
+                _OUTLINE if outline else color,
+                thickness,
+                cv2.LINE_AA,
+                _SHIFT,
+            )
+
+
+def _points(
+    canvas: Rgb8, keypoints: NDArray[np.float32], colors: list[Rgb], width: int, min_score: float
+) -> None:
+    radius = max(2, round(width * 1.1))
+    for point, color in zip(keypoints, colors, strict=True):
+        if not np.isfinite(point).all() or point[2] < min_score:
+            continue
+        center = _fixed(point)
+        sure = float(np.clip(point[2], 0, 1))
+        fill = cast("Rgb", tuple(round(255 * sure + channel * (1 - sure)) for channel in color))
+        size = radius if sure >= _SURE else max(1, radius * 2 // 3)
+        unit = 1 << _SHIFT
+        cv2.circle(canvas, center, (size + max(1, width // 4)) * unit, _OUTLINE, -1, cv2.LINE_AA, _SHIFT)
+        if sure >= _SURE:
+            cv2.circle(canvas, center, size * unit, color, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(canvas, center, max(1, size // 2) * unit, fill, -1, cv2.LINE_AA, _SHIFT)
+        else:
+            cv2.circle(canvas, center, size * unit, color, max(1, width // 4), cv2.LINE_AA, _SHIFT)
+
+
+def _box(canvas: Rgb8, box_xyxy: NDArray[np.float32], width: int) -> None:
+    if not np.isfinite(box_xyxy).all():
+        return
+    corners = _fixed(box_xyxy[:2]), _fixed(box_xyxy[2:])
+    thin = max(1, width // 2)
+    cv2.rectangle(canvas, *corners, _OUTLINE, thin + 2, cv2.LINE_AA, _SHIFT)
+    cv2.rectangle(canvas, *corners, _BOX, thin, cv2.LINE_AA, _SHIFT)
+
+
+def _label(canvas: Rgb8, box_xyxy: NDArray[np.float32], text: str, width: int) -> None:
+    """Text on a dark plate that sits on the box's upper edge and stays inside the picture."""
+    if not np.isfinite(box_xyxy).all():
+        return
+    scale, thickness = max(0.4, width * 0.17), max(1, round(width * 0.35))
+    (text_w, text_h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    pad = max(2, width)
+    plate_w, plate_h = text_w + 2 * pad, text_h + below + 2 * pad
+    height, full_w = canvas.shape[:2]
+    x = int(np.clip(box_xyxy[0], 0, max(0, full_w - plate_w)))
+    y = int(np.clip(box_xyxy[1] - plate_h, 0, max(0, height - plate_h)))
+    plate = canvas[y : y + plate_h, x : x + plate_w]
+    plate[...] = plate // 4 + 10
+    cv2.putText(
+        canvas,
+        text,
+        (x + pad, y + pad + text_h),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        scale,
+        (255, 255, 255),
+        thickness,
+        cv2.LINE_AA,
+    )

@@ -1,0 +1,103 @@
+"""Where a picture's pixels go when it is made to fit a model's input, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.poses import Floats
+
+Rgb8 = NDArray[np.uint8]
+
+LETTERBOX_GREY = 114
+"""The grey around a letterboxed picture; what YOLO models were trained with (Ultralytics `LetterBox`)."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x' = x · scale_x + shift_x, likewise y: picture px to input px, without rotation."""
+
+    scale_x: float = 1.0
+    scale_y: float = 1.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+
+    def inverse(self) -> Affine:
+        """Input px back to picture px."""
+        return Affine(
+            scale_x=1 / self.scale_x,
+            scale_y=1 / self.scale_y,
+            shift_x=-self.shift_x / self.scale_x,
+            shift_y=-self.shift_y / self.scale_y,
+        )
+
+    def then(self, after: Affine) -> Affine:
+        """This one first, `after` second."""
+        return Affine(
+            scale_x=self.scale_x * after.scale_x,
+            scale_y=self.scale_y * after.scale_y,
+            shift_x=self.shift_x * after.scale_x + after.shift_x,
+            shift_y=self.shift_y * after.scale_y + after.shift_y,
+        )
+
+    def apply(self, points_xy: Floats) -> Floats:
+        """Map points (..., 2); returns a new float32 array of the same shape."""
+        scale = np.array([self.scale_x, self.scale_y], np.float32)
+        shift = np.array([self.shift_x, self.shift_y], np.float32)
+        return points_xy * scale + shift
+
+
+def choose_shape(size_wh: tuple[int, int], shapes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The smallest allowed input (H, W) that holds the picture at the model's working size.
+
+    The working size is the longest side among the shapes: that is the size the model sees people
+    at, whatever the aspect. The picture is thought scaled until its long side has that length (up
+    or down, as in training); of the shapes that hold it whole, the one of least area is taken. A
+    picture that none holds at that size goes to the one that shows it largest.
+    """
+    width, height = size_wh
+    longest = max(max(shape) for shape in shapes_hw)
+    gain = longest / max(width, height)
+    need_w, need_h = max(round(width * gain), 1), max(round(height * gain), 1)
+    holding = [(h, w) for h, w in shapes_hw if h >= need_h and w >= need_w]
+    if holding:
+        return min(holding, key=lambda shape: (shape[0] * shape[1], shape))
+    return max(shapes_hw, key=lambda shape: min(shape[0] / height, shape[1] / width))
+
+
+def letterbox(image: Rgb8, shape_hw: tuple[int, int]) -> tuple[Rgb8, Affine]:
+    """Scale a picture into an input of `shape_hw`, centred on grey, aspect kept.
+
+    Rounding and padding are those of Ultralytics' `LetterBox`, so that results can be held against
+    theirs to the pixel.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        shape_hw: the input's height and width.
+
+    Returns:
+        The input (shape_hw + 3) uint8, and the map from picture px to input px.
+    """
+    height, width = image.shape[:2]
+    target_h, target_w = shape_hw
+    gain = min(target_h / height, target_w / width)
+    new_w, new_h = max(round(width * gain), 1), max(round(height * gain), 1)
+    left = round((target_w - new_w) / 2 - 0.1)
+    top = round((target_h - new_h) / 2 - 0.1)
+    boxed = np.empty((target_h, target_w, 3), np.uint8)
+    boxed[:top] = LETTERBOX_GREY
+    boxed[top + new_h :] = LETTERBOX_GREY
+    boxed[top : top + new_h, :left] = LETTERBOX_GREY
+    boxed[top : top + new_h, left + new_w :] = LETTERBOX_GREY
+    inside = boxed[top : top + new_h, left : left + new_w]
+    if (new_w, new_h) == (width, height):
+        inside[...] = image
+    else:
+        cv2.resize(image, (new_w, new_h), dst=inside, interpolation=cv2.INTER_LINEAR)
+    return boxed, Affine(
+        scale_x=new_w / width, scale_y=new_h / height, shift_x=float(left), shift_y=float(top)
+    )

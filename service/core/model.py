@@ -1,0 +1,43 @@
+"""What the gateway knows of a model that Triton serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["yolo_pose", "top_down"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version of a served model, as its configuration describes it.
+
+    Attributes:
+        name: Triton's name of the model.
+        version: Triton's version of it.
+        family: which tensor contract it keeps.
+        skeleton: name of its native skeleton.
+        keypoint_count: K of its output.
+        shapes_hw: the inputs it allows, (height, width) in px.
+        max_batch_size: pictures or crops in one request at most; at least 1.
+        precision: arithmetic it runs in, as its configuration says.
+        licence: SPDX name of the licence of its weights.
+        weights: what the weights are.
+        source: where the weights come from.
+        sha256: digest of the checkpoint, hexadecimal.
+        ready: whether Triton would answer a request for it now.
+    """
+
+    name: str
+    version: str
+    family: Family
+    skeleton: str
+    keypoint_count: int
+    shapes_hw: tuple[tuple[int, int], ...]
+    max_batch_size: int = 1
+    precision: str = ""
+    licence: str = ""
+    weights: str = ""
+    source: str = ""
+    sha256: str = ""
+    ready: bool = False

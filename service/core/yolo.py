@@ -1,0 +1,86 @@
+"""Family `yolo_pose`: candidate rows of the model to people."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.geometry import Affine
+from service.core.poses import Floats, Poses
+
+_FAR_PX = 1e6
+"""No input is so large: a coordinate beyond it, or one that is no number, is a model's slip."""
+
+
+def decode_candidates(
+    candidates: Floats,
+    to_input: Affine,
+    *,
+    min_score: float,
+    iou_threshold: float,
+    max_persons: int,
+) -> Poses:
+    """Keep the good rows, drop doubles, and bring the rest into picture px.
+
+    A row whose box is no box is nobody; a keypoint that is no point becomes x = y = score = 0.
+
+    Args:
+        candidates: (C, 5 + 3K) float32, sorted by falling score: cx, cy, w, h in input px, score,
+            then K times x, y in input px and score.
+        to_input: picture px to input px, as `letterbox` gave it.
+        min_score: rows must be above it.
+        iou_threshold: of two boxes that overlap by more than this, the lower score goes.
+        max_persons: at most so many are returned.
+    """
+    rows = candidates[candidates[:, 4] > min_score]
+    # Before anything is computed: one NaN among the boxes would suppress everybody else.
+    rows = rows[_near(rows[:, :4]) & np.isfinite(rows[:, 4])]
+    keypoint_count = (candidates.shape[1] - 5) // 3
+    if not len(rows):
+        return Poses.empty(keypoint_count)
+    half = rows[:, 2:4] / 2
+    boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
+    kept = suppress(boxes, iou_threshold=iou_threshold, limit=max_persons)
+    rows, boxes = rows[kept], boxes[kept]
+    back = to_input.inverse()
+    keypoints = rows[:, 5:].reshape(len(rows), keypoint_count, 3)
+    there = _near(keypoints)[..., None]
+    keypoints = np.where(there, keypoints, np.float32(0))
+    mapped = np.concatenate([back.apply(keypoints[..., :2]), keypoints[..., 2:]], axis=2)
+    return Poses(
+        boxes_xyxy=back.apply(boxes.reshape(-1, 2, 2)).reshape(-1, 4),
+        scores=rows[:, 4].copy(),
+        keypoints=np.where(there, mapped, np.float32(0)),
+    )
+
+
+def _near(values: Floats) -> NDArray[np.bool_]:
+    """Whether all of (..., n) are numbers within reach; (...)."""
+    near: NDArray[np.bool_] = (np.abs(values) < _FAR_PX).all(axis=-1)
+    return near
+
+
+def suppress(boxes_xyxy: Floats, *, iou_threshold: float, limit: int) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes_xyxy: (C, 4), best first.
+        iou_threshold: a box that overlaps a kept one by more than this goes.
+        limit: stop when so many are kept.
+
+    Returns:
+        Indices of the kept boxes, best first.
+    """
+    x1, y1, x2, y2 = boxes_xyxy.T
+    areas = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    remaining = np.arange(len(boxes_xyxy))
+    kept: list[int] = []
+    while len(remaining) and len(kept) < limit:
+        best, remaining = remaining[0], remaining[1:]
+        kept.append(int(best))
+        overlap_w = np.minimum(x2[best], x2[remaining]) - np.maximum(x1[best], x1[remaining])
+        overlap_h = np.minimum(y2[best], y2[remaining]) - np.maximum(y1[best], y1[remaining])
+        overlap = np.maximum(overlap_w, 0) * np.maximum(overlap_h, 0)
+        union = areas[best] + areas[remaining] - overlap
+        remaining = remaining[overlap <= iou_threshold * union]
+    return np.array(kept, np.intp)

@@ -1,0 +1,104 @@
+"""Watches Triton, and says through grpc.health.v1 whether this gateway can answer.
+
+SERVING means: Triton is live, the default model is ready, and one inference of it has passed since
+Triton last came up. The service name `liveness` is SERVING for as long as the process works at all:
+a liveness probe that hung on Triton would restart every gateway when Triton restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+import numpy as np
+import structlog
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+
+from service.catalog import ModelCatalog
+from service.core.geometry import LETTERBOX_GREY
+from service.errors import PosegateError
+from service.estimator import Estimator, Options
+
+_log = structlog.get_logger()
+
+LIVENESS = "liveness"
+SERVICES = ("", "posegate.v1.PoseService", "posegate.v1.SkeletonService")
+
+_WARM_UP_S = 60.0  # an OpenVINO shape that is not in the compile cache takes seconds
+
+
+class Triton(Protocol):
+    """What is watched."""
+
+    async def is_live(self) -> bool:
+        """Whether it answers at all."""
+
+    async def attach(self, largest_input_bytes: int) -> None:
+        """Set up what a restart of Triton forgets; does nothing while it is set up."""
+
+
+class HealthMonitor:
+    """Keeps the health service, the catalog and the connection's shared memory up to date."""
+
+    def __init__(
+        self,
+        triton: Triton,
+        catalog: ModelCatalog,
+        estimator: Estimator,
+        health: health_aio.HealthServicer,
+        interval_s: float,
+    ) -> None:
+        self._triton = triton
+        self._catalog = catalog
+        self._estimator = estimator
+        self._health = health
+        self._interval_s = interval_s
+        self._serving = False
+
+    async def run(self) -> None:
+        """Look, tell, sleep; until cancelled."""
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self._tell(serving=False)
+        while True:
+            try:
+                serving = await self._look()
+            except Exception as error:
+                # Whatever this is, the monitor must live on: without it the service stays dead.
+                _log.error("health_check_failed", exc_info=error)
+                serving = False
+            if serving != self._serving:
+                _log.info("serving" if serving else "not_serving")
+                await self._tell(serving=serving)
+            await asyncio.sleep(self._interval_s)
+
+    async def _look(self) -> bool:
+        if not await self._triton.is_live():
+            self._catalog.mark_away()
+            return False
+        try:
+            await self._catalog.refresh()
+            models = [model for model in self._catalog.models() if model.ready]
+            sizes = [3 * height * width for model in models for height, width in model.shapes_hw]
+            if sizes:
+                await self._triton.attach(max(sizes))
+            default = self._catalog.resolve("")
+            if not self._serving:
+                height, width = default.shapes_hw[0]
+                grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+                options = Options(min_score=0.5, iou_threshold=0.7, max_persons=1)
+                await self._estimator.estimate(
+                    lambda: grey, default, options, deadline=time.monotonic() + _WARM_UP_S
+                )
+        except PosegateError as error:
+            if self._serving:
+                _log.warning("not_ready", why=error.message)
+            return False
+        return True
+
+    async def _tell(self, *, serving: bool) -> None:
+        self._serving = serving
+        status = health_pb2.HealthCheckResponse
+        for service in SERVICES:
+            await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)

@@ -1,0 +1,174 @@
+"""The composition root: the only file that names concrete classes and wires them together."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import cv2
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from posegate.v1 import (
+    pose_service_pb2,
+    pose_service_pb2_grpc,
+    skeleton_service_pb2,
+    skeleton_service_pb2_grpc,
+)
+from service.catalog import ModelCatalog
+from service.estimator import Estimator
+from service.health import HealthMonitor
+from service.interceptors import AdmissionInterceptor, RequestInterceptor
+from service.media.image import ImageLimits
+from service.memory import keep_freed_memory
+from service.servicers.pose import PoseLimits, PoseServicer
+from service.servicers.skeleton import SkeletonServicer
+from service.settings import Settings
+from service.skeletons import shipped
+from service.triton import TritonClient
+
+_log = structlog.get_logger()
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway that listens.
+
+    Attributes:
+        port: the one it was given, or the free one it found for port 0.
+        health: for whoever wants to watch it.
+    """
+
+    port: int
+    health: health_aio.HealthServicer
+
+
+class CannotListen(Exception):
+    """The address is taken or not ours; the text says which."""
+
+
+@asynccontextmanager
+async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """A listening gateway; on leaving the block it is drained.
+
+    Draining: NOT_SERVING first, so that load balancers look elsewhere; then no new calls, and those
+    in flight get to finish; then the connection to Triton closes.
+
+    Raises:
+        CannotListen: the address cannot be bound.
+    """
+    keep_freed_memory()
+    cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would fight it
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # broken pictures are answered, not printed
+    workers = ThreadPoolExecutor(settings.workers, thread_name_prefix="pixels")
+    triton = TritonClient(
+        settings.triton_url,
+        shared_memory=settings.triton_shared_memory == "auto" and _on_this_host(settings.triton_url),
+        slots=settings.max_inferences,
+    )
+    catalog = ModelCatalog(triton, shipped(), settings.default_model)
+    estimator = Estimator(triton, workers, settings.max_inferences)
+    health = health_aio.HealthServicer()
+    server = grpc.aio.server(
+        interceptors=[
+            RequestInterceptor(settings.request_timeout_s),
+            AdmissionInterceptor(settings.max_in_flight, settings.max_in_flight_bytes),
+        ],
+        options=[
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.so_reuseport", 0),  # a second gateway on the address must fail, not share it
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
+        ],
+    )
+    pose = PoseServicer(estimator, catalog, shipped(), triton, _limits(settings))
+    pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
+    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if settings.reflection:
+        names = [
+            *(file.services_by_name[name].full_name for file, name in _SERVICES),
+            HEALTH_SERVICE,
+            reflection.SERVICE_NAME,
+        ]
+        reflection.enable_server_reflection(names, server)
+    try:
+        port = server.add_insecure_port(settings.listen)
+    except RuntimeError as error:
+        await triton.close()
+        workers.shutdown()
+        raise CannotListen(
+            f"cannot listen on {settings.listen}: it is in use or not an address here"
+        ) from error
+    monitor = asyncio.create_task(
+        HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s).run()
+    )
+    await server.start()
+    _log.info("listening", address=settings.listen, port=port, triton=settings.triton_url)
+    try:
+        yield Gateway(port=port, health=health)
+    finally:
+        _log.info("draining")
+        monitor.cancel()
+        await health.enter_graceful_shutdown()
+        await asyncio.sleep(settings.drain_delay_s)
+        await server.stop(settings.drain_grace_s)
+        await triton.close()
+        workers.shutdown(cancel_futures=True)
+        _log.info("stopped")
+
+
+async def serve(settings: Settings) -> None:
+    """Run a gateway until SIGTERM or SIGINT."""
+    stop = stop_on_signals()
+    async with gateway(settings):
+        await stop.wait()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+_SERVICES = (
+    (pose_service_pb2.DESCRIPTOR, "PoseService"),
+    (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"),
+)
+
+
+def _on_this_host(url: str) -> bool:
+    return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
+
+
+def _limits(settings: Settings) -> PoseLimits:
+    return PoseLimits(
+        image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+        max_batch_size=settings.max_batch_size,
+        max_persons=settings.max_persons,
+        max_in_flight=settings.max_in_flight,
+        max_in_flight_bytes=settings.max_in_flight_bytes,
+        max_message_bytes=settings.max_message_bytes,
+        max_kept_images=2 * settings.workers + 2,
+        max_batch_at_once=settings.max_inferences,
+        request_timeout_s=settings.request_timeout_s,
+        uri_hosts=frozenset(filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))),
+    )

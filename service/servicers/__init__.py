@@ -1,0 +1,1 @@
+"""Messages to domain and back; nothing else happens here."""

@@ -1,0 +1,288 @@
+"""PoseService."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+import structlog
+
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import pose_service_pb2_grpc, types_pb2
+from service.catalog import ModelCatalog
+from service.core.draw import draw_poses
+from service.core.geometry import Rgb8
+from service.core.model import Model
+from service.core.poses import Poses
+from service.core.skeleton import Skeleton
+from service.errors import NotFound, PosegateError, SkeletonNotSupplied, Unavailable, Unimplemented
+from service.estimator import Estimator
+from service.media.fetch import fetch
+from service.media.image import MEDIA_TYPES, ImageLimits, decode, encode
+from service.servicers import messages
+from service.servicers.validation import OverlayWish, Violations, read_detection, read_page
+from service.status import internal_error, to_status
+
+_log = structlog.get_logger()
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
+
+
+@dataclass(frozen=True)
+class PoseLimits:
+    """What the service allows.
+
+    Attributes:
+        image: of one picture.
+        max_batch_size: pictures in one batch.
+        max_persons: people in one answer.
+        max_in_flight: calls at once.
+        max_in_flight_bytes: bytes of their requests.
+        max_message_bytes: of one message.
+        max_kept_images: decoded pictures held for drawing at once.
+        max_batch_at_once: pictures of one batch that are worked on at once.
+        request_timeout_s: deadline of a call whose caller set none.
+        uri_hosts: hosts that pictures may be fetched from.
+    """
+
+    image: ImageLimits
+    max_batch_size: int
+    max_persons: int
+    max_in_flight: int
+    max_in_flight_bytes: int
+    max_message_bytes: int
+    max_kept_images: int
+    max_batch_at_once: int
+    request_timeout_s: float
+    uri_hosts: frozenset[str]
+
+
+class TritonVersion(Protocol):
+    """Whoever knows Triton's version."""
+
+    async def server_version(self) -> str:
+        """Triton's own version; Unavailable when it does not answer."""
+
+
+class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
+    """Finds people.
+
+    Args:
+        estimator: pictures to people.
+        catalog: the models there are.
+        skeletons: the templates that ship, by name.
+        triton: for its version.
+        limits: what is allowed.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        catalog: ModelCatalog,
+        skeletons: Mapping[str, Skeleton],
+        triton: TritonVersion,
+        limits: PoseLimits,
+    ) -> None:
+        self._estimator = estimator
+        self._catalog = catalog
+        self._skeletons = skeletons
+        self._triton = triton
+        self._limits = limits
+        # A decoded picture can have 150 MB: only so many wait to be drawn on.
+        self._kept_images = asyncio.Semaphore(limits.max_kept_images)
+
+    async def DetectPoses(self, request: pb.DetectPosesRequest, context: Context) -> pb.DetectPosesResponse:
+        """One picture in, every person out."""
+        answer = await self._detect(request, self._deadline(context))
+        structlog.contextvars.bind_contextvars(
+            model=answer.model,
+            width=answer.image_size.width,
+            height=answer.image_size.height,
+            persons=len(answer.persons),
+            image_bytes=len(request.image.content),
+            decode_ms=round(answer.timings.decode_ms, 2),
+            inference_ms=round(answer.timings.inference_ms, 2),
+        )
+        return answer
+
+    async def BatchDetectPoses(
+        self, request: pb.BatchDetectPosesRequest, context: Context
+    ) -> pb.BatchDetectPosesResponse:
+        """Each picture an answer or a status of its own, in the order of the requests."""
+        count, limit = len(request.requests), self._limits.max_batch_size
+        found = Violations()
+        if not 1 <= count <= limit:
+            found.add("requests", f"must be 1 to {limit}, not {count}")
+        found.raise_any()
+        deadline = self._deadline(context)
+        room = asyncio.Semaphore(self._limits.max_batch_at_once)
+
+        async def one(item: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
+            async with room:
+                return await self._detect_or_status(item, deadline)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in request.requests]
+        responses = [task.result() for task in tasks]
+        failed = sum(response.HasField("error") for response in responses)
+        structlog.contextvars.bind_contextvars(pictures=count, failed=failed)
+        return pb.BatchDetectPosesResponse(responses=responses)
+
+    async def MeasureAngles(
+        self, request: pb.MeasureAnglesRequest, context: Context
+    ) -> pb.MeasureAnglesResponse:
+        """Not built yet."""
+        raise Unimplemented("MeasureAngles is not built yet: use DetectPoses for keypoints.")
+
+    async def AnalyzeVideo(
+        self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
+    ) -> AsyncIterator[pb.AnalyzeVideoResponse]:
+        """Not built yet."""
+        raise Unimplemented("AnalyzeVideo is not built yet: send frames to DetectPoses.")
+        yield  # makes this a stream
+
+    async def StreamPoses(
+        self, request_iterator: AsyncIterator[pb.StreamPosesRequest], context: Context
+    ) -> AsyncIterator[pb.StreamPosesResponse]:
+        """Not built yet."""
+        raise Unimplemented("StreamPoses is not built yet: send frames to DetectPoses.")
+        yield  # makes this a stream
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """What is loaded, by name and version, a page at a time."""
+        found = Violations()
+        start, length = read_page(found, request.page_size, request.page_token)
+        found.raise_any()
+        models = self._catalog.models()
+        page = models[start : start + length]
+        return pb.ListModelsResponse(
+            models=[messages.model(one, default=one.name == self._catalog.default_model) for one in page],
+            next_page_token=str(start + length) if start + length < len(models) else "",
+        )
+
+    async def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: Context
+    ) -> pb.GetServerInfoResponse:
+        """Build, limits and readiness; answers without Triton too."""
+        try:
+            triton_version = await self._triton.server_version()
+        except Unavailable:
+            triton_version = ""
+        limits = self._limits
+        return pb.GetServerInfoResponse(
+            version=version("posegate"),
+            limits=pb.Limits(
+                max_image_bytes=limits.image.max_bytes,
+                max_image_pixels=limits.image.max_pixels,
+                max_batch_size=limits.max_batch_size,
+                max_persons=limits.max_persons,
+                max_in_flight=limits.max_in_flight,
+                max_in_flight_bytes=limits.max_in_flight_bytes,
+                max_message_bytes=limits.max_message_bytes,
+                allowed_uri_hosts=sorted(limits.uri_hosts),
+            ),
+            default_model=self._catalog.default_model,
+            triton_version=triton_version,
+            models_ready=sorted({model.name for model in self._catalog.models() if model.ready}),
+        )
+
+    def _deadline(self, context: Context) -> float:
+        """The caller's deadline, or the service's, on time.monotonic()'s clock."""
+        remaining_s = context.time_remaining()
+        return time.monotonic() + (self._limits.request_timeout_s if remaining_s is None else remaining_s)
+
+    async def _detect_or_status(
+        self, request: pb.DetectPosesRequest, deadline: float
+    ) -> pb.BatchDetectPosesResult:
+        request_id = _request_id()
+        try:
+            return pb.BatchDetectPosesResult(response=await self._detect(request, deadline))
+        except PosegateError as error:
+            return pb.BatchDetectPosesResult(error=to_status(error, request_id))
+        except Exception as error:
+            _log.error("internal_error", exc_info=error)
+            return pb.BatchDetectPosesResult(error=to_status(internal_error(request_id), request_id))
+
+    async def _detect(self, request: pb.DetectPosesRequest, deadline: float) -> pb.DetectPosesResponse:
+        arrived = time.perf_counter()
+        wanted = read_detection(request, max_persons=self._limits.max_persons)
+        model = self._catalog.resolve(request.model, request.model_version)
+        skeleton = self._skeleton(request.skeleton, model)
+        load = await self._loader(request.image, deadline)
+        estimate = partial(
+            self._estimator.estimate, load, model, wanted.options, deadline=deadline, request_id=_request_id()
+        )
+        overlay, overlay_ms = None, 0.0
+        if wanted.overlay is None:
+            estimated = await estimate()
+        else:
+            async with self._kept_images:
+                estimated = await estimate(keep_image=True)
+                drawing = time.perf_counter()
+                assert estimated.image is not None  # noqa: S101 - keep_image was asked for
+                overlay = await self._estimator.run(
+                    _draw, estimated.image, estimated.poses, skeleton, wanted.overlay
+                )
+                overlay_ms = (time.perf_counter() - drawing) * 1e3
+        return pb.DetectPosesResponse(
+            persons=messages.persons(
+                estimated.poses,
+                min_keypoint_score=wanted.min_keypoint_score,
+                include_positions=request.include_positions,
+            ),
+            image_size=messages.size(estimated.size_wh),
+            skeleton=skeleton.name,
+            model=model.name,
+            model_version=model.version,
+            overlay=overlay,
+            timings=messages.timings(
+                estimated.timings, overlay_ms=overlay_ms, total_ms=(time.perf_counter() - arrived) * 1e3
+            ),
+        )
+
+    def _skeleton(self, name: str, model: Model) -> Skeleton:
+        skeleton = self._skeletons.get(name or model.skeleton)
+        if skeleton is None:
+            raise NotFound(
+                f"There is no skeleton '{name}'. Skeletons: {', '.join(sorted(self._skeletons))}.",
+                reason="SKELETON_NOT_FOUND",
+                metadata={"skeleton": name},
+            )
+        if skeleton.name != model.skeleton:
+            raise SkeletonNotSupplied(
+                f"Model '{model.name}' gives '{model.skeleton}', not '{skeleton.name}'.",
+                metadata={"model": model.name, "skeleton": skeleton.name},
+            )
+        return skeleton
+
+    async def _loader(self, image: types_pb2.Image, deadline: float) -> Callable[[], Rgb8]:
+        """What decodes the picture, in a worker thread, once its bytes are here."""
+        content = image.content
+        if image.WhichOneof("source") == "uri":
+            content = await asyncio.to_thread(
+                fetch,
+                image.uri,
+                hosts=self._limits.uri_hosts,
+                max_bytes=self._limits.image.max_bytes,
+                timeout_s=max(0.1, deadline - time.monotonic()),
+            )
+        return partial(decode, content, self._limits.image)
+
+
+def _request_id() -> str:
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
+
+
+def _draw(image: Rgb8, poses: Poses, skeleton: Skeleton, wish: OverlayWish) -> types_pb2.Overlay:
+    drawn = draw_poses(image, poses, skeleton, wish.style)
+    return types_pb2.Overlay(
+        content=encode(drawn, wish.media_format, jpeg_quality=wish.jpeg_quality),
+        media_type=MEDIA_TYPES[wish.media_format],
+        size=messages.size((drawn.shape[1], drawn.shape[0])),
+    )

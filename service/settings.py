@@ -1,0 +1,91 @@
+"""Every knob of the gateway, from environment variables that start with POSEGATE_."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1 << 20
+
+
+def cpu_count() -> int:
+    """CPUs this process may run on: its affinity, cut by the container's quota where there is one."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+class Settings(BaseSettings):
+    """The gateway's settings. The field `listen` is set by POSEGATE_LISTEN, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="POSEGATE_", extra="ignore", frozen=True)
+
+    listen: str = Field(default="127.0.0.1:50051", description="Address the gateway listens on.")
+    triton_url: str = Field(default="127.0.0.1:8001", description="Triton's gRPC address.")
+    triton_shared_memory: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: pass tensors in shared memory when Triton is on this host; off: always over gRPC.",
+    )
+    default_model: str = Field(
+        default="yolo11n_pose", description="Model that answers when a request names none."
+    )
+    max_image_bytes: int = Field(default=25_000_000, ge=1, description="Bytes of one encoded picture.")
+    max_image_pixels: int = Field(default=50_000_000, ge=1, description="Pixels of one picture.")
+    max_batch_size: int = Field(default=32, ge=1, le=1000, description="Pictures in one batch call.")
+    max_persons: int = Field(default=300, ge=1, le=1000, description="People in one answer, at most.")
+    max_in_flight: int = Field(default=64, ge=1, description="Requests in the gateway at once.")
+    max_in_flight_bytes: int = Field(
+        default=512 * MIB, ge=1, description="Bytes of the requests in the gateway at once."
+    )
+    max_message_bytes: int = Field(
+        default=256 * MIB, ge=MIB, description="Bytes of one gRPC message, either way."
+    )
+    max_inferences: int = Field(
+        default=16, ge=1, description="Pictures between decoding and answer at once; the rest wait here."
+    )
+    workers: int = Field(
+        default_factory=cpu_count, ge=1, description="Threads that decode and draw; the CPUs by default."
+    )
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, description="Deadline of a unary call whose caller set none, seconds."
+    )
+    health_interval_s: float = Field(
+        default=1.0, gt=0, description="Seconds between two looks at Triton's readiness."
+    )
+    max_connection_age_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Connections older than this are renewed, so that callers find new pods.",
+    )
+    max_connection_age_grace_s: float = Field(
+        default=3600.0, gt=0, description="Time that calls on an old connection get to finish, seconds."
+    )
+    drain_delay_s: float = Field(
+        default=0.5, ge=0, description="Seconds between NOT_SERVING and refusing new connections."
+    )
+    drain_grace_s: float = Field(
+        default=20.0, ge=0, description="Seconds that calls in flight get to finish on SIGTERM."
+    )
+    uri_hosts: str = Field(
+        default="",
+        description="Hosts whose https pictures `image.uri` may name, comma-separated; empty: off.",
+    )
+    reflection: bool = Field(default=True, description="Serve gRPC server reflection.")
+    log_format: Literal["json", "console"] = Field(default="json", description="How log lines are written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level."
+    )
+    model_repository: Path = Field(
+        default=Path("model_repository/cpu"), description="`posegate up`: models of the bundled Triton."
+    )
+    home: Path = Field(
+        default=Path(".posegate"),
+        description="`posegate up`: where set-up put Triton's runtime and the caches.",
+    )

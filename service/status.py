@@ -1,0 +1,72 @@
+"""Domain errors as `google.rpc.Status`, the form in which callers get them."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from service.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    NotAllowed,
+    NotFound,
+    Overloaded,
+    PosegateError,
+    SkeletonNotSupplied,
+    Unavailable,
+    Unimplemented,
+)
+
+DOMAIN = "posegate"
+
+# Looked up along the error's ancestry, so a subclass needs no row of its own.
+_CODES: dict[type[PosegateError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    SkeletonNotSupplied: grpc.StatusCode.FAILED_PRECONDITION,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
+}
+
+
+def internal_error(request_id: str) -> PosegateError:
+    """What a caller is told of an error that is none of the domain's: nothing but where to look."""
+    return PosegateError("internal error", reason="INTERNAL", metadata={"request_id": request_id})
+
+
+def code_of(error: PosegateError) -> grpc.StatusCode:
+    """The canonical code of an error."""
+    for kind in type(error).__mro__:
+        if kind in _CODES:
+            return _CODES[kind]
+    return grpc.StatusCode.INTERNAL
+
+
+def to_status(error: PosegateError, request_id: str) -> status_pb2.Status:
+    """Code, message and details: ErrorInfo always, BadRequest and RetryInfo where they apply."""
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
+        error_details_pb2.RequestInfo(request_id=request_id),
+    ]
+    if isinstance(error, InvalidRequest) and error.violations:
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=item.field, description=item.description)
+            for item in error.violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_after_s * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        wrapped = any_pb2.Any()
+        wrapped.Pack(detail)
+        packed.append(wrapped)
+    code = code_pb2.Code.Value(code_of(error).name)
+    return status_pb2.Status(code=code, message=error.message, details=packed)

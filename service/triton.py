@@ -1,0 +1,372 @@
+"""Triton over gRPC: which models it serves, and inference. The only importer of tritonclient; its
+errors are translated here, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NoReturn, cast
+
+import numpy as np
+import structlog
+import tritonclient.grpc as triton_grpc
+import tritonclient.grpc.aio as triton_aio
+from google.protobuf import text_format
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from service.core.model import Family, Model
+from service.errors import DeadlineExceeded, Overloaded, PosegateError, Unavailable
+from service.shared_memory import SharedSlots
+
+_log = structlog.get_logger()
+
+Tensors = Mapping[str, NDArray[Any]]
+
+_CONTROL_TIMEOUT_S = 5.0
+_RETRY_SOON_S = 0.25  # the queue is full: it empties within a few inferences
+_RETRY_LATER_S = 1.0  # Triton or a model is away
+# A cancelled request may still be read by Triton; its slot rests for longer than any queue lets it wait.
+_QUARANTINE_S = 60.0
+
+_CHANNEL = [
+    # A custom list replaces tritonclient's own: without the first two the limit is 4 MB again.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+]
+
+
+class TritonError(Exception):
+    """Triton failed in a way that no caller of ours can mend. Its text is for the log only."""
+
+
+class TritonClient:
+    """One long-lived connection to Triton.
+
+    Args:
+        url: host:port of Triton's gRPC endpoint, or a dns:/// target.
+        shared_memory: hand tensors over in system shared memory; falls back to gRPC, with a log
+            line, where Triton cannot open the region.
+        slots: tensors in shared memory at once; requests beyond go over gRPC.
+    """
+
+    def __init__(self, url: str, *, shared_memory: bool, slots: int = 32) -> None:
+        self.url = url
+        self._client = triton_aio.InferenceServerClient(url, channel_args=_CHANNEL)
+        self._wants_shared_memory = shared_memory
+        self._slot_count = slots
+        self._slots: SharedSlots | None = None
+        self._configs: dict[tuple[str, str], Model | None] = {}
+
+    async def close(self) -> None:
+        """Close the connection and remove the shared memory."""
+        if self._slots is not None:
+            with suppress(InferenceServerException):  # Triton may have gone first, its registration with it
+                await self._client.unregister_system_shared_memory(
+                    self._slots.name, client_timeout=_CONTROL_TIMEOUT_S
+                )
+            self._drop_slots()
+        await self._client.close()
+
+    def _drop_slots(self) -> None:
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
+
+    async def is_live(self) -> bool:
+        """Whether Triton answers. Not its readiness: that goes when any one model fails to load."""
+        try:
+            live = bool(await self._client.is_server_live(client_timeout=_CONTROL_TIMEOUT_S))
+        except InferenceServerException:
+            live = False
+        if not live:
+            self._configs.clear()
+        return live
+
+    async def server_version(self) -> str:
+        """Triton's own version; Unavailable when it does not answer."""
+        try:
+            metadata = await self._client.get_server_metadata(client_timeout=_CONTROL_TIMEOUT_S)
+        except InferenceServerException as error:
+            _raise(error)
+        return str(metadata.version)
+
+    async def models(self) -> Sequence[Model]:
+        """Every model that keeps one of our tensor contracts; one that does not is logged and left out."""
+        found = []
+        try:
+            index = await self._client.get_model_repository_index(client_timeout=_CONTROL_TIMEOUT_S)
+            for entry in index.models:
+                if not entry.version:  # a model that did not load has no version
+                    if (entry.name, "") not in self._configs:
+                        _log.warning("model_not_loaded", model=entry.name, why=entry.reason)
+                    self._configs[entry.name, ""] = None
+                    continue
+                model = await self._model(entry.name, entry.version)
+                if model is not None:
+                    found.append(replace(model, ready=entry.state == "READY"))
+        except InferenceServerException as error:
+            _raise(error)
+        return found
+
+    async def _model(self, name: str, version: str) -> Model | None:
+        """A model by its configuration, which is asked for once while Triton lives."""
+        if (name, version) in self._configs:
+            return self._configs[name, version]
+        model = None
+        try:
+            answer = await self._client.get_model_config(name, version, client_timeout=_CONTROL_TIMEOUT_S)
+            model = read_config(answer.config, version)
+        except InferenceServerException as error:
+            if not await self.is_live():
+                raise
+            # It failed to load, or is on its way: ask again next time.
+            _log.warning("model_not_loaded", model=name, why=error.message())
+            return None
+        except ValueError as error:
+            _log.warning("model_refused", model=name, why=str(error))
+        self._configs[name, version] = model
+        return model
+
+    async def attach(self, largest_input_bytes: int) -> None:
+        """Set up the shared memory if it is wanted and not set up; a restart of Triton forgets it."""
+        if not self._wants_shared_memory or self._slots is not None:
+            return
+        try:
+            slots = SharedSlots(self._slot_count, largest_input_bytes)
+        except OSError as error:
+            self._wants_shared_memory = False
+            _log.warning("shared_memory_off", why=str(error))
+            return
+        try:
+            await self._client.register_system_shared_memory(
+                slots.name, slots.key, slots.size, client_timeout=_CONTROL_TIMEOUT_S
+            )
+        except InferenceServerException as error:
+            slots.close()
+            # Tried once only: a Triton that cannot open it now, in another container, never will.
+            self._wants_shared_memory = _status(error) in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+            _log.warning("shared_memory_off", why=error.message())
+            return
+        self._slots = slots
+        _log.info("shared_memory_on", slots=self._slot_count, slot_bytes=slots.slot_bytes)
+
+    async def infer(
+        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+    ) -> Tensors:
+        """Run a model.
+
+        Args:
+            model: which, and which version.
+            inputs: arrays by tensor name, batch first.
+            outputs: names of the tensors to return.
+            deadline: on the clock of time.monotonic(); also the longest stay in Triton's queue.
+            request_id: shown in Triton's log.
+
+        Returns:
+            Read-only arrays by tensor name.
+
+        Raises:
+            Overloaded: Triton's queue is full.
+            Unavailable: Triton or the model is away.
+            DeadlineExceeded: the deadline passed.
+            TritonError: anything else.
+        """
+        slots = self._slots
+        lent = slots.lend(list(inputs.values())) if slots is not None else None
+        if slots is None or lent is None:
+            return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
+        slot, offsets = lent
+        try:
+            tensors = await self._infer(
+                model, _shared(inputs, slots.name, offsets), outputs, deadline, request_id
+            )
+        except (asyncio.CancelledError, DeadlineExceeded):
+            asyncio.get_running_loop().call_later(_QUARANTINE_S, slots.give_back, slot)
+            raise
+        except (PosegateError, TritonError):
+            slots.give_back(slot)
+            raise
+        slots.give_back(slot)
+        return tensors
+
+    async def _infer(
+        self,
+        model: Model,
+        inputs: list[triton_grpc.InferInput],
+        outputs: Sequence[str],
+        deadline: float,
+        request_id: str,
+    ) -> Tensors:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise _too_late()
+        try:
+            result = await self._client.infer(
+                model_name=model.name,
+                model_version=model.version,
+                inputs=inputs,
+                outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
+                request_id=request_id,
+                timeout=int(remaining_s * 1e6),
+                client_timeout=remaining_s,
+            )
+        except InferenceServerException as error:
+            if "shared memory region" in error.message():
+                # Triton restarted and knows nothing of the region: `attach` makes a new one.
+                self._drop_slots()
+                raise _away() from error
+            _raise(error, deadline)
+        return {name: cast("NDArray[Any]", result.as_numpy(name)) for name in outputs}
+
+
+def parse_config(text: str) -> Any:
+    """The text of a config.pbtxt as Triton's ModelConfig.
+
+    Raises:
+        ValueError: it is not one; the text says where.
+    """
+    try:
+        return text_format.Parse(text, triton_grpc.model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_config(config: Any, version: str) -> Model | None:
+    """A model's configuration (Triton's ModelConfig) as ours; None for a model without `family`.
+
+    Raises:
+        ValueError: it names a family whose tensor contract it does not keep; the text says how.
+    """
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    family = parameters.get("family", "")
+    if not family:
+        return None
+    inputs = {tensor.name: tensor for tensor in config.input}
+    outputs = {tensor.name: tensor for tensor in config.output}
+    contract: Family
+    if family == "yolo_pose":
+        contract = "yolo_pose"
+        picture, keypoint_count = _yolo_pose(inputs, outputs)
+    elif family == "top_down":
+        contract = "top_down"
+        picture, keypoint_count = _top_down(inputs, outputs)
+    else:
+        raise ValueError(f"family '{family}' is unknown; known are yolo_pose and top_down")
+    if not parameters.get("skeleton"):
+        raise ValueError("parameter 'skeleton' is missing: it names the model's native skeleton")
+    return Model(
+        name=config.name,
+        version=version,
+        family=contract,
+        skeleton=parameters["skeleton"],
+        keypoint_count=keypoint_count,
+        shapes_hw=_shapes(parameters.get("shapes", ""), list(picture.dims)),
+        max_batch_size=max(1, config.max_batch_size),
+        precision=parameters.get("precision", ""),
+        licence=parameters.get("licence", ""),
+        weights=parameters.get("weights", ""),
+        source=parameters.get("source", ""),
+        sha256=parameters.get("sha256", ""),
+    )
+
+
+def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
+    picture = _tensor(inputs, "images", "TYPE_UINT8", 3)
+    candidates = _tensor(outputs, "candidates", "TYPE_FP32", 2)
+    keypoint_count, rest = divmod(candidates.dims[1] - 5, 3)
+    if rest or keypoint_count < 1:
+        raise ValueError(f"'candidates' has rows of {candidates.dims[1]}, which is not 5 + 3 · keypoints")
+    return picture, keypoint_count
+
+
+def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
+    picture = _tensor(inputs, "crops", "TYPE_UINT8", 3)
+    keypoint_count = _tensor(outputs, "keypoints", "TYPE_FP32", 2).dims[0]
+    _tensor(outputs, "scores", "TYPE_FP32", 1)
+    _tensor(outputs, "positions", "TYPE_FP32", 2)
+    return picture, int(keypoint_count)
+
+
+def _tensor(tensors: Mapping[str, Any], name: str, data_type: str, rank: int) -> Any:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise ValueError(f"tensor '{name}' is missing; there are {sorted(tensors)}")
+    types = triton_grpc.model_config_pb2.DataType
+    if types.Name(tensor.data_type) != data_type:
+        raise ValueError(f"tensor '{name}' is {types.Name(tensor.data_type)}, not {data_type}")
+    if len(tensor.dims) != rank:
+        raise ValueError(f"tensor '{name}' has {len(tensor.dims)} dimensions beside the batch, not {rank}")
+    return tensor
+
+
+def _shapes(parameter: str, dims: list[int]) -> tuple[tuple[int, int], ...]:
+    """Allowed inputs from 'HxW,HxW', or from fixed dimensions [H, W, 3]."""
+    if not parameter:
+        if min(dims) < 1:
+            raise ValueError("parameter 'shapes' is missing, and the input's dimensions are not fixed")
+        return ((dims[0], dims[1]),)
+    shapes = []
+    for text in parameter.split(","):
+        height, _, width = text.strip().partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            raise ValueError(f"parameter 'shapes' holds '{text}', which is not HxW")
+        shapes.append((int(height), int(width)))
+    return tuple(shapes)
+
+
+def _input(name: str, tensor: NDArray[Any]) -> triton_grpc.InferInput:
+    return triton_grpc.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+
+
+def _inline(inputs: Tensors) -> list[triton_grpc.InferInput]:
+    tensors = []
+    for name, tensor in inputs.items():
+        described = _input(name, tensor)
+        described.set_data_from_numpy(np.ascontiguousarray(tensor))
+        tensors.append(described)
+    return tensors
+
+
+def _shared(inputs: Tensors, region: str, offsets: Sequence[int]) -> list[triton_grpc.InferInput]:
+    tensors = []
+    for (name, tensor), offset in zip(inputs.items(), offsets, strict=True):
+        described = _input(name, tensor)
+        described.set_shared_memory(region, tensor.nbytes, offset)
+        tensors.append(described)
+    return tensors
+
+
+def _status(error: InferenceServerException) -> str:
+    return str(error.status() or "").removeprefix("StatusCode.")
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "The model server is away: try again.", reason="TRITON_UNAVAILABLE", retry_after_s=_RETRY_LATER_S
+    )
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("The deadline passed before the model answered.")
+
+
+def _raise(error: InferenceServerException, deadline: float | None = None) -> NoReturn:
+    """Triton's error as ours. Queue full and queue timeout are UNAVAILABLE there, told apart by text."""
+    status, text = _status(error), error.message()
+    if deadline is not None and (status == "DEADLINE_EXCEEDED" or "Request timeout expired" in text):
+        raise _too_late() from error
+    if status == "UNAVAILABLE" and "queue size" in text:
+        raise Overloaded(
+            "The model's queue is full: try again.", reason="QUEUE_FULL", retry_after_s=_RETRY_SOON_S
+        ) from error
+    # CANCELLED is what a Triton that shuts down answers; NOT_FOUND, a model that went with it.
+    if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND"):
+        raise _away() from error
+    raise TritonError(f"{status}: {text}") from error
