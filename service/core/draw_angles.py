@@ -1,9 +1,8 @@
 """Measured angles drawn on the picture, as a goniometer would be laid on the body.
 
 The reference ray is dashed (dotted where it is the plumb line), the moving ray is solid, and an arc
-with an arrow leads from one to the other the way the angle is counted. Left is amber, right is blue,
-what belongs to both is green; a doubtful value is grey, and one that could not be measured is a
-plate that says why.
+with an arrow leads from one to the other the way the angle is counted. Sides have the colours that
+their limbs have; a doubtful value is grey, and one that could not be measured is a plate that says why.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.draw import SIDE_COLORS
+from service.core.geometry import Rgb8
 from service.core.measurements import Goniometer, Status, title_text, value_text
 from service.core.skeleton import Rgb
 from service.core.text import (
     Line,
-    Picture,
     Wish,
     draw_plate,
     font_size_px,
@@ -29,9 +29,7 @@ from service.core.text import (
     shortened,
 )
 
-LEFT: Rgb = (255, 176, 32)
-RIGHT: Rgb = (64, 196, 255)
-BOTH: Rgb = (120, 230, 120)
+LEFT, RIGHT, BOTH = SIDE_COLORS["left"], SIDE_COLORS["right"], SIDE_COLORS["middle"]
 DOUBTFUL: Rgb = (200, 200, 200)
 _PLATE: Rgb = (16, 18, 22)
 _TEXT: Rgb = (255, 255, 255)
@@ -63,7 +61,7 @@ class Plate:
     lead: _Segment | None
 
 
-def draw_angles(image: Picture, goniometers: Iterable[Goniometer]) -> Picture:
+def draw_angles(image: Rgb8, goniometers: Iterable[Goniometer]) -> Rgb8:
     """A copy of the picture with every goniometer on it; labels stay inside and apart.
 
     Args:
@@ -84,7 +82,8 @@ def draw_angles(image: Picture, goniometers: Iterable[Goniometer]) -> Picture:
         _draw_wedge(canvas, dial)
     stroke = max(round(font / 8), 2)
     for dial in dials:
-        _draw_dial(canvas, dial, stroke)
+        # a person who is small in a large picture is not buried under the strokes
+        _draw_dial(canvas, dial, min(stroke, max(round(dial.moving_px / 24), 2)))
     plates = _plates(dials, (wide, high), font)
     thin = max(stroke // 2, 1)
     for plate in plates:
@@ -160,7 +159,7 @@ def _dial(
         dial.drawn and dial.centre is not None and hypot(*np.subtract(dial.centre, centre)) < font
         for dial in before
     )
-    radius = min(max(0.4 * length, 1.2 * font), 2.6 * font) + 0.8 * font * nested
+    radius = min(max(0.4 * length, 0.8 * font), 2.6 * font) + 0.7 * font * nested
     return _Dial(
         group,
         color,
@@ -199,7 +198,7 @@ def _fixed(points: NDArray[np.float64] | Sequence[tuple[float, float]]) -> NDArr
     return np.round(np.asarray(points) * (1 << _SHIFT)).astype(np.int32)
 
 
-def _draw_wedge(canvas: Picture, dial: _Dial) -> None:
+def _draw_wedge(canvas: Rgb8, dial: _Dial) -> None:
     if not dial.drawn or dial.centre is None:
         return
     high, wide = canvas.shape[:2]
@@ -214,12 +213,12 @@ def _draw_wedge(canvas: Picture, dial: _Dial) -> None:
     canvas[y1:y2, x1:x2] = cv2.addWeighted(filled, _WEDGE, under, 1 - _WEDGE, 0.0)
 
 
-def _draw_dial(canvas: Picture, dial: _Dial, stroke: int) -> None:
+def _draw_dial(canvas: Rgb8, dial: _Dial, stroke: int) -> None:
     if not dial.drawn or dial.centre is None:
         return
     end_deg = dial.start_deg + dial.sweep_deg
     gravity = dial.goniometers[0].gravity
-    dash, gap = (0.01, 3.4) if gravity else (3.0, 3.2)
+    dash, gap = (0.01, 4.2) if gravity else (3.0, 3.2)
     broken = _dashes(dial, dial.start_deg, dash * stroke, gap * stroke)
     solid = [(dial.centre, _ray(dial, end_deg, dial.moving_px))]
     arc = _fixed(_arc(dial))
@@ -258,14 +257,12 @@ def _arrow(dial: _Dial, stroke: int) -> NDArray[np.float64] | None:
     )
 
 
-def _line(
-    canvas: Picture, start: tuple[float, float], end: tuple[float, float], color: Rgb, width: int
-) -> None:
+def _line(canvas: Rgb8, start: tuple[float, float], end: tuple[float, float], color: Rgb, width: int) -> None:
     a, b = _fixed([start, end]).tolist()
     cv2.line(canvas, a, b, color, width, cv2.LINE_AA, _SHIFT)
 
 
-def _dot(canvas: Picture, at: tuple[float, float], color: Rgb, radius: float) -> None:
+def _dot(canvas: Rgb8, at: tuple[float, float], color: Rgb, radius: float) -> None:
     x, y = _fixed([at])[0].tolist()
     cv2.circle(canvas, (x, y), round(radius * (1 << _SHIFT)), color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 

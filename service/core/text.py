@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.geometry import Rgb8
 from service.core.skeleton import Rgb
 
-Picture = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 _ASCENT, _DESCENT = 0.8, 0.22  # of the embedded font, over its size
@@ -80,9 +80,7 @@ def plate_size_wh(lines: Sequence[Line]) -> tuple[int, int]:
     return width + 2 * pad, sum(_height(line) for line in lines) + 2 * pad
 
 
-def draw_plate(
-    canvas: Picture, left_top: tuple[int, int], lines: Sequence[Line], fill: Rgb, edge: Rgb
-) -> Box:
+def draw_plate(canvas: Rgb8, left_top: tuple[int, int], lines: Sequence[Line], fill: Rgb, edge: Rgb) -> Box:
     """Draw lines of text on a dark, slightly transparent plate. Writes into `canvas`.
 
     Args:
@@ -254,6 +252,6 @@ def _extent(line: Line) -> Sequence[int]:
     return cv2.getTextSize((1, 1), line.text, (0, 0), cv2.FontFace(), line.size_px, weight)
 
 
-def _put(canvas: Picture, line: Line, origin: tuple[int, int]) -> None:
+def _put(canvas: Rgb8, line: Line, origin: tuple[int, int]) -> None:
     weight = _BOLD if line.bold else _REGULAR
     cv2.putText(canvas, line.text, origin, line.color, cv2.FontFace(), line.size_px, weight)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from service.core.draw_angles import BOTH, DOUBTFUL, LEFT, RIGHT, draw_angles, lay_out
+from service.core.geometry import Rgb8
 from service.core.measurements import Goniometer, Options, Sides, goniometers, measure
 from service.core.skeleton import Rgb
-from service.core.text import Picture, plate_size_wh
+from service.core.text import plate_size_wh
 from tests.core.measurements.figures import (
     COCO,
     COCO_NAMES,
@@ -24,7 +25,7 @@ from tests.core.measurements.figures import (
 SIZES = [(320, 240), (640, 480), (1080, 1920), (3840, 2160)]
 
 
-def blank(size_wh: tuple[int, int] = (1000, 1000)) -> Picture:
+def blank(size_wh: tuple[int, int] = (1000, 1000)) -> Rgb8:
     return np.full((size_wh[1], size_wh[0], 3), 60, np.uint8)
 
 
@@ -41,7 +42,7 @@ def in_size(size_wh: tuple[int, int], names: tuple[str, ...] = NINETEEN) -> tupl
     return goniometers(measure(poses_of(person), COCO, names, Options(size_wh=size_wh)), 0)
 
 
-def has(picture: Picture, color: Rgb) -> bool:
+def has(picture: Rgb8, color: Rgb) -> bool:
     return bool((np.abs(picture.astype(int) - color).max(axis=2) < 12).sum() > 20)
 
 

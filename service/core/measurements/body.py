@@ -42,7 +42,13 @@ UNPUBLISHED_SIGMA = 0.107
 # of eyes and mouth, ends of brows, jaw. Their mean line is the head's roll.
 _FACE_PAIRS = ((45, 36), (42, 39), (26, 17), (22, 21), (16, 0), (14, 2), (54, 48))
 
-_FACE_OPPOSITES = {f"face-{a}": f"face-{b}" for pair in _FACE_PAIRS for a, b in (pair, pair[::-1])}
+_FACE_PREFIXES = ("face-", "face_")  # mmpose's spelling, and the same in snake case
+_FACE_OPPOSITES = {
+    f"{prefix}{a}": f"{prefix}{b}"
+    for prefix in _FACE_PREFIXES
+    for pair in _FACE_PAIRS
+    for a, b in (pair, pair[::-1])
+}
 
 
 def point(name: str) -> Point:
@@ -99,9 +105,12 @@ KNEES = across("knee")
 ANKLES = across("ankle")
 EARS = across("ear")
 EYES = across("eye")
-FACE = Ray(
-    mean(*(f"face-{right}" for _, right in _FACE_PAIRS)),
-    mean(*(f"face-{left}" for left, _ in _FACE_PAIRS)),
+FACES = tuple(
+    Ray(
+        mean(*(f"{prefix}{right}" for _, right in _FACE_PAIRS)),
+        mean(*(f"{prefix}{left}" for left, _ in _FACE_PAIRS)),
+    )
+    for prefix in _FACE_PREFIXES
 )
 
 

@@ -148,7 +148,7 @@ def neck_lateral_flexion(side: Side) -> SideDescription:
 
     return SideDescription(
         (
-            Choice(head(body.FACE), "shoulder_line", notes=(("head_line", "face"),)),
+            *(Choice(head(line), "shoulder_line", notes=(("head_line", "face"),)) for line in body.FACES),
             Choice(head(body.EARS), "shoulder_line", notes=(("head_line", "ears"),)),
             Choice(head(body.EYES), "shoulder_line", fallback=True, notes=(("head_line", "eyes"),)),
         ),

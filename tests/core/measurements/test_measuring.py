@@ -28,6 +28,7 @@ from tests.core.measurements.figures import (
     measured,
     poses_of,
     profile,
+    skeleton_of,
 )
 from tests.core.measurements.vectors import EXPECTED, FRONTAL, OVER_SPLIT, RIGHTWARD
 
@@ -338,3 +339,12 @@ def test_published_sigmas_go_before_known_names() -> None:
     sure = replace(COCO, keypoints=tuple(replace(k, sigma=0.001) for k in COCO.keypoints))
     small = measure(poses_of(RIGHTWARD), sure, ("knee_flexion",), Options())
     assert small.std_errors_deg[0, 0, 0] < measured(RIGHTWARD, ("knee_flexion",)).std_errors_deg[0, 0, 0]
+
+
+def test_skeletons_of_ten_thousand_points_are_measured_like_any_other() -> None:
+    names = (*COCO_NAMES, *(f"extra_{i}" for i in range(10_000)))
+    keypoints = np.zeros((2, len(names), 3), np.float32)
+    keypoints[:, :17] = array_of(profile(knee=40), COCO)
+    found = measure(poses_of(keypoints), skeleton_of(names), NINETEEN, Options())
+    alone = measure(poses_of(keypoints[:, :17]), COCO, NINETEEN, Options())
+    np.testing.assert_array_equal(found.degrees, alone.degrees)
