@@ -61,13 +61,14 @@ class Plate:
     lead: _Segment | None
 
 
-def draw_angles(image: Rgb8, goniometers: Iterable[Goniometer]) -> Rgb8:
+def draw_angles(image: Rgb8, goniometers: Iterable[Goniometer], *, labels: bool = True) -> Rgb8:
     """A copy of the picture with every goniometer on it; labels stay inside and apart.
 
     Args:
         image: RGB (H, W, 3) of any size, left as it is.
         goniometers: what to draw, the most important first. Where a picture has no room for the plates
             of all, the last ones are counted instead.
+        labels: write name and value beside every arc.
 
     Returns:
         RGB (H, W, 3), a new array.
@@ -84,7 +85,7 @@ def draw_angles(image: Rgb8, goniometers: Iterable[Goniometer]) -> Rgb8:
     for dial in dials:
         # a person who is small in a large picture is not buried under the strokes
         _draw_dial(canvas, dial, min(stroke, max(round(dial.moving_px / 24), 2)))
-    plates = _plates(dials, (wide, high), font)
+    plates = _plates(dials, (wide, high), font) if labels else ()
     thin = max(stroke // 2, 1)
     for plate in plates:
         if plate.lead is not None:
