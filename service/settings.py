@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.measurements import Thresholds
@@ -31,12 +31,7 @@ class Settings(BaseSettings):
         env_prefix="POSEGATE_", env_nested_delimiter="__", extra="ignore", frozen=True
     )
 
-    listen: str = Field(
-        default="127.0.0.1:50051",
-        # gRPC takes a larger port modulo 65536 and listens somewhere else.
-        pattern=r"^(unix:.+|.*:0*([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))$",
-        description="Address the gateway listens on.",
-    )
+    listen: str = Field(default="127.0.0.1:50051", description="Address the gateway listens on.")
     triton_url: str = Field(default="127.0.0.1:8001", description="Triton's gRPC address.")
     triton_shared_memory: Literal["auto", "off"] = Field(
         default="auto",
@@ -102,3 +97,12 @@ class Settings(BaseSettings):
         default=Path(".posegate"),
         description="`posegate up`: where set-up put Triton's runtime and the caches.",
     )
+
+    @field_validator("listen")
+    @classmethod
+    def _port_in_range(cls, listen: str) -> str:
+        """gRPC takes a larger port modulo 65536, and would listen somewhere else."""
+        _, colon, port = listen.rpartition(":")
+        if not listen.startswith("unix:") and not (colon and port.isdecimal() and int(port) <= 65535):
+            raise ValueError("must be host:port, with a port from 0 to 65535")
+        return listen

@@ -179,7 +179,9 @@ async def test_an_address_in_use_is_refused_with_a_plain_sentence() -> None:
         assert await caller.status() == SERVING
 
 
-@pytest.mark.parametrize("address", ["203.0.113.1:50051", "nobody.invalid:50051", "unix:/no/such/folder/socket"])
+@pytest.mark.parametrize(
+    "address", ["203.0.113.1:50051", "nobody.invalid:50051", "unix:/no/such/folder/socket"]
+)
 async def test_an_address_that_is_none_of_ours_is_refused(address: str) -> None:
     with pytest.raises(CannotListen, match="cannot listen on"):
         async with gateway(settings_for(1, listen=address)):
