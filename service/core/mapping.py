@@ -72,8 +72,8 @@ def plan_mapping(source: Skeleton, target: Skeleton) -> MappingPlan:
 
     Args:
         source: the model's own.
-        target: the wanted one. Of its `instances` those are used that the model supplies whole; it
-            is mapped as a whole person if there are none.
+        target: the wanted one. Its `instances` come first, those that the model supplies whole;
+            if there are none its points are found by their own names.
 
     Raises:
         SkeletonNotSupplied: it names the points that the model does not supply.
@@ -83,10 +83,11 @@ def plan_mapping(source: Skeleton, target: Skeleton) -> MappingPlan:
     tries = [_try(source, target, instance) for instance in target.instances]
     parts = tuple(part for part, missing in tries if not missing and not part.missing.all())
     if parts:
-        return MappingPlan(source, target, parts)
-    whole, missing = _try(source, target, None)
-    if not missing and not whole.missing.all():
-        return MappingPlan(source, target, (whole,))
+        whole = next((part for part in parts if part.side is None), None)
+        return MappingPlan(source, target, parts if whole is None else (whole,))
+    own, missing = _try(source, target, Instance())
+    if not missing and not own.missing.all():
+        return MappingPlan(source, target, (own,))
     least = min([missing, *(lacking for _, lacking in tries)], key=len)
     raise _not_supplied(source, target, least or target.names)
 
@@ -165,9 +166,9 @@ def _mean(points: Floats, weights: Floats) -> Floats:
     return clipped
 
 
-def _try(source: Skeleton, target: Skeleton, instance: Instance | None) -> tuple[_Part, list[str]]:
+def _try(source: Skeleton, target: Skeleton, instance: Instance) -> tuple[_Part, list[str]]:
     """A part's sources, and the names of the points that are missing though they may not be."""
-    renamed: Mapping[str, str] = dict(instance.names) if instance else {}
+    renamed: Mapping[str, str] = dict(instance.names)
     lacking: list[str] = []
     missing = np.zeros(len(target.keypoints), np.bool_)
     rows: list[Sequence[tuple[int, float]]] = []
@@ -193,7 +194,7 @@ def _try(source: Skeleton, target: Skeleton, instance: Instance | None) -> tuple
         sources[number, : len(row)] = [index for index, _ in row]
         weights[number, : len(row)] = [weight for _, weight in row]
     part = _Part(
-        side=instance.side if instance else None,
+        side=instance.side,
         first=np.array([row[0][0] for row in rows], np.intp),
         missing=missing,
         derived=np.array(derived, np.intp),

@@ -119,7 +119,7 @@ def test_weights_need_not_add_up_to_one() -> None:
     [
         (COCO, WHOLE, "'left_big_toe'", 116),
         (COCO, HAND, "'wrist'", 21),
-        (WHOLE, FACE, "'mesh_0'", 468),
+        (WHOLE, FACE, "'face_mesh_000'", 468),
         (COCO, ANIMAL, "'front_left_paw'", 21),  # it has a nose and two eyes
         (COCO, BLAZE, "'left_eye_inner'", 16),
         (BLAZE, WHOLE, "'left_big_toe'", 114),
@@ -272,10 +272,22 @@ def test_blazepose_points_of_a_whole_body() -> None:
 
     result = mapped(poses, WHOLE, BLAZE)
 
-    for name, place in (("left_eye_outer", "face-45"), ("mouth_right", "face-48"), ("left_hip", "left_hip")):
+    for name, place in (("left_eye_outer", "face_45"), ("mouth_right", "face_48"), ("left_hip", "left_hip")):
         np.testing.assert_array_equal(
             result.keypoints[:, BLAZE.index(name)], poses.keypoints[:, WHOLE.index(place)]
         )
+
+
+def test_a_model_may_have_the_whole_body_under_other_names() -> None:
+    names = tuple(Keypoint(f"blazepose_{name}") for name in BLAZE.names)
+    both = Skeleton("both", "", (*WHOLE.keypoints, *names))
+    poses = people(2, both)
+
+    result = mapped(poses, both, BLAZE)
+
+    np.testing.assert_array_equal(result.keypoints, poses.keypoints[:, 133:])
+    np.testing.assert_array_equal(result.boxes_xyxy, poses.boxes_xyxy)
+    assert result.sides is None
 
 
 def test_another_number_of_points_than_the_plan_has_is_a_mistake() -> None:
