@@ -217,4 +217,4 @@ async def _fail(
     elif not begun:
         # Never for what may be retried: initial metadata commit the call, and gRPC retries no more.
         await context.send_initial_metadata(((REQUEST_ID, request_id),))
-    await context.abort(code, error.message, tuple(trailing))
+    await context.abort(code, status.message, tuple(trailing))
