@@ -31,6 +31,7 @@ class Wish:
     Attributes:
         address: of the gateway.
         model: empty for the service's default.
+        skeleton: that keypoints are reported in; empty for the model's own.
         min_score: people must be above it; None for the service's default.
         overlay: folder for the drawn pictures, or None.
         overlay_format: png or jpeg.
@@ -40,6 +41,7 @@ class Wish:
 
     address: str
     model: str
+    skeleton: str
     min_score: float | None
     overlay: Path | None
     overlay_format: str
@@ -101,7 +103,10 @@ async def _one(stub: PoseServiceStub, picture: Path, wish: Wish) -> pb.DetectPos
     except OSError as error:
         return error.strerror or str(error)
     request = pb.DetectPosesRequest(
-        image=types_pb2.Image(content=content), model=wish.model, include_positions=True
+        image=types_pb2.Image(content=content),
+        model=wish.model,
+        skeleton=wish.skeleton,
+        include_positions=True,
     )
     if wish.min_score is not None:
         request.min_score = wish.min_score
