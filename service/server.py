@@ -171,5 +171,6 @@ def _limits(settings: Settings) -> PoseLimits:
         max_kept_images=2 * settings.workers + 2,
         max_batch_at_once=settings.max_inferences,
         request_timeout_s=settings.request_timeout_s,
+        angles=settings.angles,
         uri_hosts=frozenset(filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))),
     )

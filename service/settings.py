@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.core.measurements import Thresholds
+
 MIB = 1 << 20
 
 
@@ -25,7 +27,9 @@ def cpu_count() -> int:
 class Settings(BaseSettings):
     """The gateway's settings. The field `listen` is set by POSEGATE_LISTEN, and so on."""
 
-    model_config = SettingsConfigDict(env_prefix="POSEGATE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="POSEGATE_", env_nested_delimiter="__", extra="ignore", frozen=True
+    )
 
     listen: str = Field(default="127.0.0.1:50051", description="Address the gateway listens on.")
     triton_url: str = Field(default="127.0.0.1:8001", description="Triton's gRPC address.")
@@ -76,6 +80,10 @@ class Settings(BaseSettings):
     uri_hosts: str = Field(
         default="",
         description="Hosts whose https pictures `image.uri` may name, comma-separated; empty: off.",
+    )
+    angles: Thresholds = Field(
+        default_factory=Thresholds,
+        description="Thresholds of the measurements, each by name: POSEGATE_ANGLES__MIN_SCORE=0.3 and so on.",
     )
     reflection: bool = Field(default=True, description="Serve gRPC server reflection.")
     log_format: Literal["json", "console"] = Field(default="json", description="How log lines are written.")

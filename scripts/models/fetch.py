@@ -1,6 +1,6 @@
 """Download an official Ultralytics pose checkpoint.
 
-The digests are those that at least three independent public projects pin for the same files (the one of
+The digests are those that public projects pin for the same files, agreeing with one another (the one of
 yolo11n-pose was compared with a copy of the file). Where none is known, the digest is only shown.
 """
 
