@@ -19,9 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-
 # A status travels in gRPC metadata of 8 KiB at most, and the texts in it may quote the caller.
-_MESSAGE_BYTES, _DETAIL_BYTES = 600, 150
+_MESSAGE_BYTES, _DETAIL_BYTES = 800, 450
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,24 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no call of our own services is at work."""
+        await self._idle.wait()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -61,7 +79,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, details: grpc.HandlerCallDetails, inner: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             request_id = _request_id(details)
-            with _logged(details.method, context, request_id) as outcome:
+            with self._at_work(), _logged(details.method, context, request_id) as outcome:
                 try:
                     _readable(request)
                     remaining_s = context.time_remaining()
@@ -79,7 +97,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             request_id = _request_id(details)
-            with _logged(details.method, context, request_id) as outcome:
+            with self._at_work(), _logged(details.method, context, request_id) as outcome:
                 begun = False
                 try:
                     _readable(request)

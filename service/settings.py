@@ -31,7 +31,12 @@ class Settings(BaseSettings):
         env_prefix="POSEGATE_", env_nested_delimiter="__", extra="ignore", frozen=True
     )
 
-    listen: str = Field(default="127.0.0.1:50051", description="Address the gateway listens on.")
+    listen: str = Field(
+        default="127.0.0.1:50051",
+        # gRPC takes a larger port modulo 65536 and listens somewhere else.
+        pattern=r"^(unix:.+|.*:0*([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))$",
+        description="Address the gateway listens on.",
+    )
     triton_url: str = Field(default="127.0.0.1:8001", description="Triton's gRPC address.")
     triton_shared_memory: Literal["auto", "off"] = Field(
         default="auto",

@@ -19,6 +19,7 @@ from grpc_health.v1.health import aio as health_aio
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
 from service.catalog import ModelCatalog
+from service.core.measurements import Thresholds
 from service.core.skeleton import Skeleton
 from service.estimator import Estimator
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
@@ -142,6 +143,7 @@ def pose_limits(timeout_s: float = 30.0, **changes: Any) -> PoseLimits:
             "max_batch_at_once": 2,
             "request_timeout_s": timeout_s,
             "uri_hosts": frozenset(),
+            "angles": Thresholds(),
             **changes,
         }
     )

@@ -5,7 +5,6 @@ import io
 import time
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2

@@ -6,7 +6,6 @@ from typing import Any
 import grpc
 import pytest
 
-from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as sk
 from tests.running import Service, failure
 
@@ -14,7 +13,6 @@ from tests.running import Service, failure
 @pytest.mark.parametrize(
     ("stub", "method", "request_"),
     [
-        ("poses", "MeasureAngles", pb.MeasureAnglesRequest()),
         ("skeletons", "ListSkeletons", sk.ListSkeletonsRequest()),
         ("skeletons", "GetSkeleton", sk.GetSkeletonRequest()),
         ("skeletons", "CreateSkeleton", sk.CreateSkeletonRequest()),
