@@ -249,7 +249,8 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         model = self._catalog.resolve(request.model, request.model_version)
         if model.family != "yolo_pose":
             raise Unimplemented(
-                f"Model '{model.name}' of family {model.family} cannot be used yet: name one of family yolo_pose."
+                f"Model '{model.name}' of family {model.family} cannot be used yet: "
+                "name one of family yolo_pose."
             )
         plan = await self._plan(request.skeleton, model, tenant)
         load = await self._loader(request.image, deadline)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
 from posegate.v1 import skeleton_service_pb2 as pb
 from service.catalog import ModelCatalog
+from service.core.measurements import Thresholds
 from service.core.model import Model
 from service.core.poses import Poses
 from service.core.skeleton import Skeleton
@@ -134,6 +135,7 @@ async def gateway(custom: CustomSkeletons) -> AsyncIterator[str]:
             max_batch_at_once=2,
             request_timeout_s=30.0,
             uri_hosts=frozenset(),
+            angles=Thresholds(),
         )
         pose = PoseServicer(Estimator(triton, workers, 4), catalog, lookup, triton, limits)
         skeletons = _Skeletons(  # type: ignore[abstract]  # the other calls are UNIMPLEMENTED
