@@ -31,6 +31,7 @@ from service.media.image import ImageLimits
 from service.memory import keep_freed_memory
 from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.skeleton import SkeletonServicer
+from service.servicers.skeleton_lookup import SkeletonLookup
 from service.settings import Settings
 from service.skeletons import shipped
 from service.triton import TritonClient
@@ -100,7 +101,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
         ],
     )
-    pose = PoseServicer(estimator, catalog, shipped(), triton, _limits(settings))
+    pose = PoseServicer(estimator, catalog, SkeletonLookup(shipped()), triton, _limits(settings))
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
     skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

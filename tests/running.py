@@ -26,6 +26,7 @@ from service.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.media.image import ImageLimits
 from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.skeleton import SkeletonServicer
+from service.servicers.skeleton_lookup import SkeletonLookup
 from service.skeletons import shipped
 from tests.fakes import MODEL, FakeTritonClient
 
@@ -104,7 +105,8 @@ async def running(
         handlers=list(handlers),
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 28)],
     )
-    pose = PoseServicer(estimator, catalog, known, triton, pose_limits(timeout_s, **limits))
+    lookup = SkeletonLookup(known)
+    pose = PoseServicer(estimator, catalog, lookup, triton, pose_limits(timeout_s, **limits))
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
     skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -34,6 +34,7 @@ class Wish:
     Attributes:
         address: of the gateway.
         model: empty for the service's default.
+        skeleton: that keypoints are reported in; empty for the model's own.
         min_score: people must be above it; None for the service's default.
         overlay: folder for the drawn pictures, or None.
         overlay_format: png or jpeg.
@@ -43,6 +44,7 @@ class Wish:
 
     address: str
     model: str
+    skeleton: str
     min_score: float | None
     overlay: Path | None
     overlay_format: str
@@ -104,7 +106,10 @@ async def _one(stub: PoseServiceAsyncStub, picture: Path, wish: Wish) -> pb.Dete
     except OSError as error:
         return error.strerror or str(error)
     request = pb.DetectPosesRequest(
-        image=types_pb2.Image(content=content), model=wish.model, include_positions=True
+        image=types_pb2.Image(content=content),
+        model=wish.model,
+        skeleton=wish.skeleton,
+        include_positions=True,
     )
     if wish.min_score is not None:
         request.min_score = wish.min_score
