@@ -62,7 +62,7 @@ async def detect(pictures: Sequence[Path], wish: Wish) -> int:
                 progress.advance(task)
                 if isinstance(answer, str):
                     failed += 1
-                    progress.console.print(f"{picture}: {answer}", style="red", markup=False)
+                    progress.console.print(f"{picture}: {answer}", style="red", markup=False, soft_wrap=True)
                     if results is not None:
                         _write(results, {"picture": str(picture), "error": answer})
                     continue

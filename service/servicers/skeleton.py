@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -10,7 +10,7 @@ from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
 from service.errors import Unimplemented
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
 
 class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
