@@ -33,6 +33,9 @@ from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.skeleton import SkeletonServicer
 from service.settings import Settings
 from service.skeletons import shipped
+from service.store.address import SqliteAddress, parse
+from service.store.database import Database
+from service.store.skeletons import SkeletonStore
 from service.triton import TritonClient
 
 _log = structlog.get_logger()
@@ -62,11 +65,13 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """A listening gateway; on leaving the block it is drained.
 
     Draining: NOT_SERVING first, so that load balancers look elsewhere; then no new calls, and those
-    in flight get to finish; then the connection to Triton closes.
+    in flight get to finish; then the connections to Triton and the database close.
 
     Raises:
+        BadDatabaseUrl: the database's URL is not one that can be used.
         CannotListen: the address cannot be bound.
     """
+    database = _database(settings)
     keep_freed_memory()
     cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would fight it
     cv2.utils.logging.setLogLevel(
@@ -98,7 +103,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     )
     pose = PoseServicer(estimator, catalog, shipped(), triton, _limits(settings))
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
-    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
+    skeleton = SkeletonServicer(SkeletonStore(database, max_skeletons=settings.max_skeletons), shipped())
+    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         names = [
@@ -118,6 +124,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     monitor = asyncio.create_task(
         HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s).run()
     )
+    database.start()
     await server.start()
     _log.info("listening", address=settings.listen, port=port, triton=settings.triton_url)
     try:
@@ -129,6 +136,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await asyncio.sleep(settings.drain_delay_s)
         await server.stop(settings.drain_grace_s)
         await triton.close()
+        await database.close()
         workers.shutdown(cancel_futures=True)
         _log.info("stopped")
 
@@ -157,6 +165,15 @@ _SERVICES = (
 
 def _on_this_host(url: str) -> bool:
     return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
+
+
+def _database(settings: Settings) -> Database:
+    url = settings.database_url.get_secret_value()
+    return Database(
+        parse(url) if url else SqliteAddress(settings.home.absolute() / "posegate.db"),
+        connections=settings.database_connections,
+        timeout_s=settings.database_timeout_s,
+    )
 
 
 def _limits(settings: Settings) -> PoseLimits:

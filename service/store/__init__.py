@@ -7,7 +7,6 @@ SQLAlchemy, Alembic and the drivers.
     failures    the drivers' errors as the domain's
     schema      the tables
     migrations  how the tables came to be (Alembic), run at start under a lock
-    definition  Skeleton <-> JSON
     skeletons   SkeletonStore: list, get, create, update, delete
     cache       SkeletonCache: what detection asks
 """

@@ -12,7 +12,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.store import address, engine, migrate
+from service.store import migrate
+from service.store.address import Address
+from service.store.engine import connect
 from service.store.failures import lacks_schema, translate, why
 
 _log = structlog.get_logger()
@@ -25,17 +27,17 @@ class Database:
     """One database and the connections to it.
 
     Args:
-        url: sqlite:///FILE or postgresql://...
+        where: it is.
         connections: at most.
         timeout_s: of one transaction, from waiting for a connection to commit.
 
     Raises:
-        BadDatabaseUrl: the URL is not one that can be used.
+        BadDatabaseUrl: its driver is not installed.
     """
 
-    def __init__(self, url: str, *, connections: int, timeout_s: float) -> None:
+    def __init__(self, where: Address, *, connections: int, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._engine = engine.connect(address.parse(url), connections=connections, timeout_s=timeout_s)
+        self._engine = connect(where, connections=connections, timeout_s=timeout_s)
         self._is_ready = False
         self._preparation: asyncio.Task[None] | None = None
         self._failure: Exception | None = None

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, event, func, select, text
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from service.store.address import BadDatabaseUrl, PostgresAddress, SqliteAddress
+from service.store.address import Address, BadDatabaseUrl, PostgresAddress, SqliteAddress
 
 # Of the caller's time limit, what a lock may take: the database then says itself what was the matter.
 _LOCK_SHARE = 0.8
@@ -62,9 +62,7 @@ class PostgresEngine:
             select(
                 *(func.set_config(name, limit, True) for name in names),
                 # What is acknowledged is on disk, even where the operator prefers speed elsewhere.
-                func.set_config(
-                    "synchronous_commit", func.coalesce(func.nullif(commit, "off"), "on"), True
-                ),
+                func.set_config("synchronous_commit", func.coalesce(func.nullif(commit, "off"), "on"), True),
             )
         )
 
@@ -109,7 +107,9 @@ class SqliteEngine:
     async def lock(self, connection: AsyncConnection, what: str) -> None:
         """Nothing to do: there is one writer at a time."""
 
-    def _on_do_connect(self, dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+    def _on_do_connect(
+        self, dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]
+    ) -> None:
         mode = "ro" if self._read_only else "rwc" if self._create else "rw"
         if self._create:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class SqliteEngine:
 Engine = PostgresEngine | SqliteEngine
 
 
-def connect(address: PostgresAddress | SqliteAddress, *, connections: int, timeout_s: float) -> Engine:
+def connect(address: Address, *, connections: int, timeout_s: float) -> Engine:
     """An engine for the address; nothing is connected yet.
 
     Raises:
@@ -155,7 +155,7 @@ def _common(connections: int, timeout_s: float) -> dict[str, Any]:
         "pool_timeout": timeout_s * _LOCK_SHARE,
         "pool_recycle": _RECYCLE_S,
         "hide_parameters": True,  # skeletons and names are the tenants', not the log's
-        # JSON is written and read by `definition`, away from the event loop.
+        # JSON is written and read by `skeletons`, away from the event loop.
         "json_serializer": str,
         "json_deserializer": str,
     }
@@ -173,4 +173,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-

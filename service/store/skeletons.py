@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.skeleton import Skeleton
+from service.core.skeleton_data import parse_skeleton, skeleton_data
 from service.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, QuotaExceeded
 from service.store.database import Database
-from service.store.definition import dump, load
+from service.store.failures import StoreError
 from service.store.schema import skeletons as table
 
 _ETAG = re.compile(r"[0-9a-f]{32}")
-_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _ROWS_AT_ONCE = 16
 
 
@@ -106,14 +107,14 @@ class SkeletonStore:
         return await asyncio.to_thread(lambda: [_kept(row) for row in rows]), more
 
     async def create(self, tenant: str, skeleton: Skeleton) -> KeptSkeleton:
-        """Keep a new one.
+        """Keep a new one, which has been checked.
 
         Raises:
             AlreadyExists: the tenant has one of that name.
             QuotaExceeded: the tenant has as many as allowed.
         """
         name = skeleton.name
-        definition = await _definition(tenant, skeleton)
+        definition = await asyncio.to_thread(_dump, skeleton)
         now = datetime.now(UTC)
         kept = KeptSkeleton(skeleton, _new_etag(), now, now)
         # The lock makes counting and adding one step, and of two who want a name the second sees the first.
@@ -149,14 +150,14 @@ class SkeletonStore:
 
         Args:
             tenant: whose.
-            skeleton: what is to be there.
+            skeleton: what is to be there; it has been checked.
             etag: replace that version only; empty: whatever is there.
 
         Raises:
             NotFound: the tenant has none of that name.
             Conflict: the etag is not the current one.
         """
-        definition = await _definition(tenant, skeleton)
+        definition = await asyncio.to_thread(_dump, skeleton)
         now, new_etag = datetime.now(UTC), _new_etag()
         statement = (
             update(table)
@@ -241,17 +242,13 @@ def _can_be_kept(*texts: str) -> bool:
     return not any("\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text) for text in texts)
 
 
-async def _definition(tenant: str, skeleton: Skeleton) -> str:
-    definition = await asyncio.to_thread(dump, skeleton)
-    if not _can_be_kept(tenant, skeleton.name, definition) or _NUL_IN_JSON.search(definition):
-        raise InvalidRequest("A skeleton's texts must not hold NUL characters.")
-    return definition
+def _dump(skeleton: Skeleton) -> str:
+    return json.dumps(skeleton_data(skeleton), ensure_ascii=False, separators=(",", ":"))
 
 
 def _kept(row: Mapping[str, Any]) -> KeptSkeleton:
-    return KeptSkeleton(
-        skeleton=load(row["name"], row["definition"]),
-        etag=row["etag"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-    )
+    try:
+        skeleton = parse_skeleton(json.loads(row["definition"]))
+    except (ValueError, InvalidRequest) as error:
+        raise StoreError(f"the definition of skeleton '{row['name']}' is damaged") from error
+    return KeptSkeleton(skeleton, row["etag"], row["create_time"], row["update_time"])

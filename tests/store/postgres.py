@@ -43,7 +43,13 @@ class Postgres:
 
     def start(self) -> None:
         options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
-        command = [self.binaries / "postgres", "-D", "data", f"-cunix_socket_directories={self.folder}", *options]
+        command = [
+            self.binaries / "postgres",
+            "-D",
+            "data",
+            f"-cunix_socket_directories={self.folder}",
+            *options,
+        ]
         self.process = subprocess.Popen(command, cwd=self.folder, **_as_someone_else())
         deadline = time.monotonic() + 30
         ask = [self.binaries / "pg_isready", "-q", "-h", self.folder, "-U", "posegate", "-d", "postgres"]
