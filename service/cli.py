@@ -41,6 +41,22 @@ class OverlayFormat(StrEnum):
     jpeg = "jpeg"
 
 
+class ExportFormat(StrEnum):
+    """What people are written as."""
+
+    coco = "coco"
+    yolo = "yolo"
+    csv = "csv"
+
+
+class BodySide(StrEnum):
+    """The person's own."""
+
+    left = "left"
+    right = "right"
+    both = "both"
+
+
 @app.command()
 def serve() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
@@ -83,6 +99,7 @@ def detect(
         Path | None, typer.Option("--json", help="File for results as JSON Lines; - for stdout.")
     ] = None,
     model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
+    skeleton: Annotated[str, typer.Option(help="Skeleton to report in; empty for the model's own.")] = "",
     min_score: Annotated[float | None, typer.Option(help="People must be above this score.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each picture.")] = 60.0,
     address: Address = DEFAULT_ADDRESS,
@@ -94,6 +111,7 @@ def detect(
     wish = Wish(
         address=address,
         model=model,
+        skeleton=skeleton,
         min_score=min_score,
         overlay=overlay,
         overlay_format=overlay_format.value,
@@ -107,6 +125,68 @@ def detect(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    results: Annotated[Path, typer.Argument(help="JSON Lines of `posegate detect --json`; - for stdin.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files; made if it is not there.")],
+    export_format: Annotated[
+        ExportFormat, typer.Option("--format", help="COCO keypoints JSON, Ultralytics YOLO pose, or CSV.")
+    ] = ExportFormat.coco,
+    skeleton: Annotated[str, typer.Option(help="Skeleton of the results; empty: the one they name.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole export.")] = 300.0,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Write people that were found as files for training tools."""
+    from service.commands.export import BadResults, Wish
+    from service.commands.export import export as run
+
+    wish = Wish(
+        address=address, format=export_format.value, folder=folder, skeleton=skeleton, timeout_s=timeout
+    )
+    try:
+        asyncio.run(run(results, wish))
+    except BadResults as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    except grpc.aio.AioRpcError as error:
+        _fail(f"{error.code().name}: {error.details()}")
+
+
+@app.command()
+def measure(
+    picture: Annotated[Path, typer.Argument(help="Picture file.")],
+    measurement: Annotated[str, typer.Option(help="Names, comma-separated, such as knee_flexion,splits.")],
+    side: Annotated[BodySide, typer.Option(help="The person's own side.")] = BodySide.both,
+    everybody: Annotated[
+        bool, typer.Option("--all", help="Measure everybody, not only the largest.")
+    ] = False,
+    overlay: Annotated[Path | None, typer.Option(help="File for the drawn picture: .png or .jpg.")] = None,
+    model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds for the call.")] = 60.0,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Measure joint angles in a picture. Exit code 1 if the call failed."""
+    from service.commands.measure import Wish
+    from service.commands.measure import measure as run
+
+    wish = Wish(
+        address=address,
+        measurements=measurement,
+        side=side.value,
+        model=model,
+        everybody=everybody,
+        overlay=overlay,
+        timeout_s=timeout,
+    )
+    try:
+        done = asyncio.run(run(picture, picture.read_bytes(), wish))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    if not done:
         raise typer.Exit(1)
 
 

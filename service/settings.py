@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.core.measurements import Thresholds
 
 MIB = 1 << 20
 
@@ -25,7 +27,9 @@ def cpu_count() -> int:
 class Settings(BaseSettings):
     """The gateway's settings. The field `listen` is set by POSEGATE_LISTEN, and so on."""
 
-    model_config = SettingsConfigDict(env_prefix="POSEGATE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="POSEGATE_", env_nested_delimiter="__", extra="ignore", frozen=True
+    )
 
     listen: str = Field(default="127.0.0.1:50051", description="Address the gateway listens on.")
     triton_url: str = Field(default="127.0.0.1:8001", description="Triton's gRPC address.")
@@ -89,6 +93,10 @@ class Settings(BaseSettings):
     database_connections: int = Field(
         default=5, ge=1, description="Connections to the database that a gateway holds, at most."
     )
+    angles: Thresholds = Field(
+        default_factory=Thresholds,
+        description="Thresholds of the measurements, each by name: POSEGATE_ANGLES__MIN_SCORE=0.3 and so on.",
+    )
     reflection: bool = Field(default=True, description="Serve gRPC server reflection.")
     log_format: Literal["json", "console"] = Field(default="json", description="How log lines are written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -101,3 +109,12 @@ class Settings(BaseSettings):
         default=Path(".posegate"),
         description="Folder of the SQLite database; for `posegate up` also of Triton's runtime and the caches.",
     )
+
+    @field_validator("listen")
+    @classmethod
+    def _port_in_range(cls, listen: str) -> str:
+        """gRPC takes a larger port modulo 65536, and would listen somewhere else."""
+        _, colon, port = listen.rpartition(":")
+        if not listen.startswith("unix:") and not (colon and port.isdecimal() and int(port) <= 65535):
+            raise ValueError("must be host:port, with a port from 0 to 65535")
+        return listen

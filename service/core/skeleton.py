@@ -53,16 +53,16 @@ class Edge:
 
 @dataclass(frozen=True)
 class Instance:
-    """One of the parts that a person has of a skeleton's kind, such as the left hand.
+    """Where a person has what a skeleton describes, in a model that has it under other names.
 
     Attributes:
-        side: the person's own side that the part is on.
-        names: (point of this skeleton, point of the model that it is), for a model that has the
-            part under other names. A point that is not here is found as ever: by its own name or
-            from its sources.
+        side: of a part that a person has twice, such as a hand: the person's own side that this one
+            is on. None: the whole person, once.
+        names: (point of this skeleton, point of the model that it is). A point that is not here is
+            found as ever: by its own name or from its sources.
     """
 
-    side: PartSide
+    side: PartSide | None = None
     names: tuple[tuple[str, str], ...] = ()
 
 
@@ -76,7 +76,8 @@ class Skeleton:
         keypoints: in the order in which coordinates are reported.
         edges: limbs to draw, in this order.
         flip_pairs: (left, right) names that change places when a picture is mirrored.
-        instances: of a skeleton of a part: the parts a person has. Empty for a whole body.
+        instances: what a person has of it in models that name its points otherwise; for a skeleton
+            of a part one for each side.
     """
 
     name: str

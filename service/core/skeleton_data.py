@@ -17,9 +17,9 @@ point that is nothing but its name may be that name, and pairs may be lists of t
     }
 
 Two things are for files only, the message does not have them. `"drawing_only": true` at an edge: an
-outline that is drawn but is no limb, so exports leave it out. And, for a skeleton of a part that a
-person has twice, `instances`: for each of them its side and the names of its points in the model's
-skeleton, `[{"side": "left", "names": {"wrist": "left_hand_root"}}]`.
+outline that is drawn but is no limb, so exports leave it out. And `instances`, for models that have
+the same points under other names: `[{"names": {"nose": "blazepose_nose"}}]`; with a side for each part
+that a person has twice, `[{"side": "left", "names": {"wrist": "left_hand_root"}}, …]`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def skeleton_data(skeleton: Skeleton) -> dict[str, object]:
         "flip_pairs": [[left, right] for left, right in skeleton.flip_pairs],
     }
     if skeleton.instances:
-        data["instances"] = [{"side": one.side, "names": dict(one.names)} for one in skeleton.instances]
+        data["instances"] = [_instance_data(one) for one in skeleton.instances]
     return data
 
 
@@ -108,6 +108,11 @@ def _edge_data(edge: Edge) -> dict[str, object]:
     if edge.drawing_only:
         data["drawing_only"] = True
     return data
+
+
+def _instance_data(instance: Instance) -> dict[str, object]:
+    names: dict[str, object] = {"names": dict(instance.names)}
+    return names if instance.side is None else {"side": instance.side, **names}
 
 
 def _within(field: str, unread: set[str]) -> bool:
@@ -177,7 +182,7 @@ class _Reader:
         ):
             self._note(f"{path}.names", "must be an object of names")
             names = {}
-        side = cast("PartSide", self._text(f"{path}.side", fields))
+        side = cast("PartSide", self._text(f"{path}.side", fields)) or None
         return Instance(side=side, names=tuple(names.items()))
 
     def _note(self, path: str, what: str) -> None:

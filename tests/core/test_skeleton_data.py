@@ -61,6 +61,15 @@ def test_what_is_written_is_read_back() -> None:
     assert parse_skeleton(json.loads(json.dumps(skeleton_data(skeleton)))) == skeleton
 
 
+def test_an_instance_without_a_side_is_the_whole_person() -> None:
+    data = GOOD | {"instances": [{"names": {"neck": "throat"}}]}
+
+    skeleton = parse_skeleton(data)
+
+    assert skeleton.instances == (Instance(None, (("neck", "throat"),)),)
+    assert skeleton_data(skeleton)["instances"] == data["instances"]
+
+
 def test_only_a_name_and_a_point_are_needed() -> None:
     assert parse_skeleton({"name": "dot", "keypoints": ["x"]}) == Skeleton("dot", "dot", (Keypoint("x"),))
 
