@@ -29,12 +29,15 @@ from service.health import HealthMonitor
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.media.image import ImageLimits
 from service.memory import keep_freed_memory
+from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
+from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.settings import Settings
 from service.skeletons import shipped
 from service.store.address import SqliteAddress, parse
+from service.store.cache import SkeletonCache
 from service.store.database import Database
 from service.store.skeletons import SkeletonStore
 from service.triton import TritonClient
@@ -106,9 +109,23 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
         ],
     )
-    pose = PoseServicer(estimator, catalog, SkeletonLookup(shipped()), triton, _limits(settings))
+    store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
+    lookup = SkeletonLookup(shipped(), SkeletonCache(store))
+    limits = _limits(settings)
+    pose = PoseServicer(estimator, catalog, lookup, triton, limits)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
-    skeleton = SkeletonServicer(SkeletonStore(database, max_skeletons=settings.max_skeletons), shipped())
+    render_limits = RenderLimits(
+        image=limits.image,
+        max_persons=limits.max_persons,
+        uri_hosts=limits.uri_hosts,
+        request_timeout_s=limits.request_timeout_s,
+    )
+    skeleton = SkeletonServicer(
+        store,
+        shipped(),
+        PoseRenderer(lookup, workers, render_limits),
+        PoseExporter(lookup, workers, max_bytes=settings.max_message_bytes),
+    )
     skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
@@ -204,6 +221,7 @@ def _limits(settings: Settings) -> PoseLimits:
         max_kept_images=2 * settings.workers + 2,
         max_batch_at_once=settings.max_inferences,
         request_timeout_s=settings.request_timeout_s,
+        max_skeletons=settings.max_skeletons,
         angles=settings.angles,
         uri_hosts=frozenset(filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))),
     )

@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     )
     home: Path = Field(
         default=Path(".posegate"),
-        description="Folder of the SQLite database; for `posegate up` also of Triton's runtime and the caches.",
+        description="Folder of the SQLite database; for `posegate up` also of Triton's runtime and caches.",
     )
 
     @field_validator("listen")

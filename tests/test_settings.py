@@ -36,7 +36,7 @@ def test_every_setting_says_what_it_does(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("LISTEN", "0.0.0.0:8001", "0.0.0.0:8001"),  # noqa: S104
+        ("LISTEN", "0.0.0.0:8001", "0.0.0.0:8001"),
         ("LISTEN", "[::]:0", "[::]:0"),
         ("LISTEN", "unix:/run/posegate.sock", "unix:/run/posegate.sock"),
         ("TRITON_SHARED_MEMORY", "off", "off"),

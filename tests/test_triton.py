@@ -563,7 +563,7 @@ def test_everything_that_a_configuration_says_is_read() -> None:
         (top_down(), "family", "top_down"),
         (top_down(), "keypoint_count", 133),
         (top_down(), "shapes_hw", ((256, 192),)),
-        ({"parameters": {name: None for name in ("precision", "licence", "weights", "source", "sha256")}},
+        ({"parameters": dict.fromkeys(("precision", "licence", "weights", "source", "sha256"))},
          "licence", ""),
     ],
     ids=lambda value: "" if isinstance(value, dict) else str(value),

@@ -6,17 +6,21 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from posegate.v1 import skeleton_service_pb2 as pb
-from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceAsyncStub, SkeletonServiceStub
+from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from service.client import connect
 from service.core.skeleton import Skeleton
 from service.core.skeleton_data import parse_skeleton, skeleton_data
 from service.errors import InvalidRequest
 from service.servicers.skeleton_messages import read_skeleton, skeleton_message
+
+if TYPE_CHECKING:
+    from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceAsyncStub
 
 _TIMEOUT_S = 30.0
 

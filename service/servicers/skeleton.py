@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -19,13 +19,15 @@ from posegate.v1 import skeleton_service_pb2_grpc
 from service.core.skeleton import Keypoint, Skeleton
 from service.core.skeleton_data import skeleton_data
 from service.core.skeleton_problems import nfc, shown, skeleton_problems
-from service.errors import AlreadyExists, NotAllowed, Unimplemented
+from service.errors import AlreadyExists, NotAllowed
+from service.servicers.export import PoseExporter
+from service.servicers.render import PoseRenderer
 from service.servicers.skeleton_messages import read_skeleton, skeleton_message
 from service.servicers.tenant import tenant_of
 from service.servicers.validation import Violations, read_page
 from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
 # Well below the 4 MB that a gRPC client takes unless it is told otherwise, with room for the last one.
 _PAGE_CHARACTERS = 1_000_000
@@ -37,10 +39,20 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
     Args:
         store: custom skeletons.
         shipped: those that come with the service, by name.
+        renderer: draws people.
+        exporter: writes people to files.
     """
 
-    def __init__(self, store: SkeletonStore, shipped: Mapping[str, Skeleton]) -> None:
+    def __init__(
+        self,
+        store: SkeletonStore,
+        shipped: Mapping[str, Skeleton],
+        renderer: PoseRenderer,
+        exporter: PoseExporter,
+    ) -> None:
         self._store = store
+        self._renderer = renderer
+        self._exporter = exporter
         self._shipped = {name: _shipped_message(shipped[name]) for name in sorted(shipped)}
 
     async def ListSkeletons(
@@ -110,13 +122,15 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         await self._store.delete(tenant_of(context), name, etag=request.etag)
         return pb.DeleteSkeletonResponse()
 
-    async def RenderPoses(self, request: pb.RenderPosesRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        raise Unimplemented("RenderPoses is not built yet.")
+    async def RenderPoses(self, request: pb.RenderPosesRequest, context: Context) -> pb.RenderPosesResponse:
+        """Draw given people."""
+        return await self._renderer.render(
+            request, tenant=tenant_of(context), remaining_s=context.time_remaining()
+        )
 
-    async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        raise Unimplemented("ExportPoses is not built yet.")
+    async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> pb.ExportPosesResponse:
+        """Given people as files."""
+        return await self._exporter.export(request, tenant=tenant_of(context))
 
     def _check_custom(self, name: str) -> None:
         if name in self._shipped:

@@ -63,7 +63,7 @@ class SkeletonStore:
             return None
         async with self._database.read() as connection:
             row = (await connection.execute(select(table).where(_key(tenant, name)))).mappings().first()
-        return None if row is None else await asyncio.to_thread(_kept, row)
+        return None if row is None else await asyncio.to_thread(_kept, dict(row))
 
     async def etag(self, tenant: str, name: str) -> str | None:
         """The etag of the tenant's skeleton of that name, for less than the skeleton."""
