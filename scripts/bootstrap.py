@@ -33,6 +33,7 @@ STATE = runtime.STATE
 VENV = ROOT / ".venv"
 LOCK_FILE = ROOT / "requirements.lock"
 VENV_STAMP = VENV / ".posegate.json"
+COMPILED = STATE / "cache"
 MODEL = "yolo11n_pose"
 MODEL_STAMP = STATE / "model.json"
 
@@ -71,17 +72,18 @@ def main() -> int:
 
 def set_up(lock_descriptor: int) -> None:
     """Do the steps that are not done."""
-    check_disk(shutil.disk_usage(ROOT).free, fresh=not VENV_STAMP.exists())
     wanted = {
         "path": str(VENV),
         "python": platform.python_version(),
         "packages": digest(LOCK_FILE, ROOT / "pyproject.toml"),
     }
     if read_stamp(VENV_STAMP) != wanted:
+        check_disk(shutil.disk_usage(ROOT).free, fresh=not VENV_STAMP.exists())
         with step("packages") as show:
             make_venv(wanted, lock_descriptor, show)
+            shutil.rmtree(COMPILED, ignore_errors=True)  # by another OpenVINO, perhaps
     with step("Triton and weights", quiet_below_s=0.5) as show:
-        runtime.prepare(STATE, show)
+        runtime.prepare(STATE, VENV / "bin" / "python", show)
     graph = ROOT / "model_repository" / "cpu" / MODEL / "1" / "model.onnx"
     made_from = {
         "model": digest(
@@ -93,6 +95,7 @@ def set_up(lock_descriptor: int) -> None:
     if not graph.is_file() or read_stamp(MODEL_STAMP) != made_from:
         with step("model"):
             fill_model()
+            shutil.rmtree(COMPILED, ignore_errors=True)
             write_stamp(MODEL_STAMP, made_from)
 
 
@@ -146,13 +149,8 @@ def make_venv(wanted: Mapping[str, str], lock_descriptor: int, show: Callable[[s
     VENV.mkdir(exist_ok=True)
     write_stamp(VENV_STAMP, {})  # unfinished
     if not python.exists():
-        base = getattr(sys, "_base_executable", None) or sys.executable
         show(f"making .venv with Python {platform.python_version()}")
-        made = subprocess.run(  # noqa: S603 - fixed arguments
-            [base, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False
-        )
-        if made.returncode != 0:
-            raise SetupError(f"cannot make .venv:\n{(made.stderr or made.stdout).strip()}")
+        create_environment()
     check_environment(python)
     total = sum("==" in line for line in LOCK_FILE.read_text(encoding="utf-8").splitlines())
     collected = 0
@@ -171,6 +169,16 @@ def make_venv(wanted: Mapping[str, str], lock_descriptor: int, show: Callable[[s
     arguments = ["install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
     run_pip(python, arguments, doing="install the checkout", keep_open=keep_open)
     write_stamp(VENV_STAMP, wanted)
+
+
+def create_environment() -> None:
+    """An environment without packages."""
+    base = getattr(sys, "_base_executable", None) or sys.executable
+    made = subprocess.run(  # noqa: S603 - fixed arguments
+        [base, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        raise SetupError(f"cannot make .venv:\n{(made.stderr or made.stdout).strip()}")
 
 
 def check_environment(python: Path) -> None:
