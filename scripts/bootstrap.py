@@ -20,6 +20,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,15 +58,15 @@ def main() -> int:
                 set_up(descriptor)
             print(f"set-up complete ({time.monotonic() - started:.1f} s)")
     except KeyboardInterrupt:
-        print("\nsetup: interrupted; scripts/setup goes on from here", file=sys.stderr)
+        print("setup: interrupted; scripts/setup goes on from here", file=sys.stderr)
         return 130
     except SetupError as error:
-        print(f"\nsetup: {error}", file=sys.stderr)
+        print(f"setup: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print("\nsetup: the disk is full; make room and run scripts/setup again", file=sys.stderr)
+        print("setup: the disk is full; make room and run scripts/setup again", file=sys.stderr)
         return 1
     return 0
 
@@ -223,20 +224,35 @@ def lock() -> Iterator[int]:
 
 @contextmanager
 def step(name: str, *, quiet_below_s: float = 0.0) -> Iterator[Callable[[str], None]]:
-    """Say what is going on and how long it took; on a terminal the current line is overwritten."""
+    """Say what is going on and how long it took; on a terminal, while it is going on."""
     started = time.monotonic()
     terminal = sys.stdout.isatty()
+    doing = name
+    done = threading.Event()
 
     def show(text: str) -> None:
-        if terminal:
-            print(f"\r\033[K  {text} ({time.monotonic() - started:.0f} s)", end="", flush=True)
+        nonlocal doing
+        doing = text
 
-    if not quiet_below_s and not terminal:
+    def draw() -> None:
+        while not done.wait(0.2):
+            print(f"\r\033[K  {doing} ({time.monotonic() - started:.0f} s)", end="", flush=True)
+
+    drawer = threading.Thread(target=draw)
+    if terminal:
+        drawer.start()
+    elif not quiet_below_s:
         print(f"  {name} ...", flush=True)
-    yield show
+    try:
+        yield show
+    finally:
+        done.set()
+        if terminal:
+            drawer.join()
+            print("\r\033[K", end="", flush=True)
     elapsed_s = time.monotonic() - started
     if elapsed_s > quiet_below_s:
-        print(f"{chr(13) + chr(27) + '[K' if terminal else ''}  {name}: {elapsed_s:.1f} s", flush=True)
+        print(f"  {name}: {elapsed_s:.1f} s", flush=True)
 
 
 def digest(*files: Path) -> str:

@@ -38,6 +38,7 @@ _LOOPBACK = "127.0.0.1"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder of POSIX shared memory, not a place for files
 _TAIL_LINES = 30
 _POLL_S = 0.05
+_STUB_CHECK_S = 1.0
 _HTTP_TIMEOUT_S = 2.0
 _KILL_GRACE_S = 5.0
 _ATTEMPTS_FOR_PORTS = 3
@@ -132,6 +133,7 @@ class EmbeddedTriton:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._name = f"{_owner_prefix()}{os.getpid()}-{next(self._instances)}"
         self._folder: Path | None = None
+        self._stubs: frozenset[int] = frozenset()
         self._up = asyncio.Event()
         self._port_taken: int | None = None
         self._stopping = False
@@ -231,6 +233,19 @@ class EmbeddedTriton:
                     _log.info("triton_restarted", pid=self.pid)
                     on_up()
                     break
+
+    async def _death(self, process: asyncio.subprocess.Process) -> str:
+        """What ended the server, once it has ended.
+
+        It counts as dead when one of its stubs is: Triton does not start that again, yet calls the model
+        ready and answers every request for it with an error.
+        """
+        while True:
+            with suppress(TimeoutError):
+                return f"exit code {await asyncio.wait_for(process.wait(), _STUB_CHECK_S)}"
+            dead = [pid for pid in self._stubs if not _is_alive(pid)]
+            if dead and process.returncode is None:
+                return f"the process of a model died: {', '.join(map(str, dead))}"
 
     async def stop(self) -> None:
         """Let requests in flight finish, end every process of the server and remove what it left."""
@@ -341,6 +356,7 @@ class EmbeddedTriton:
         except TimeoutError:
             await self._reap()
             raise self._error(f"Triton did not start within {self._launch.start_timeout_s:g} s") from None
+        self._stubs = _stubs_of(self._process.pid)
         for name, why in failed.items():
             _log.error("model_not_loaded", model=name, why=why)
         _log.info("triton_up", grpc=self.grpc_url, seconds=round(loop.time() - started, 2))
@@ -486,6 +502,25 @@ def _free_ports(wanted: Ports) -> Iterator[Ports]:
 
 def _as_tuple(ports: Ports) -> tuple[int, int, int]:
     return ports.grpc, ports.http, ports.metrics
+
+
+def _stubs_of(server: int) -> frozenset[int]:
+    """The processes of its models: what lives in its process group besides itself."""
+    group = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            if os.getpgid(int(entry.name)) == server and _is_alive(int(entry.name)):
+                group.add(int(entry.name))
+    return frozenset(group - {server})
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended but is not yet reaped does not."""
+    try:
+        stat = Path("/proc", str(pid), "stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _owner_prefix() -> str:

@@ -46,13 +46,15 @@ def backend() -> Any:
         yield module
 
 
-def config(dims: list[int], max_batch_size: int = 8, **parameters: str) -> dict[str, Any]:
+def config(
+    dims: list[int], parameters: dict[str, str] | None = None, max_batch_size: int = 8
+) -> dict[str, Any]:
     """A model configuration as Triton hands it over."""
     return {
         "max_batch_size": max_batch_size,
         "input": [{"name": "images", "data_type": "TYPE_UINT8", "dims": [str(dim) for dim in dims]}],
         "output": [{"name": "scores", "data_type": "TYPE_FP32", "dims": ["-1"]}],
-        "parameters": {name: {"string_value": value} for name, value in parameters.items()},
+        "parameters": {name: {"string_value": value} for name, value in (parameters or {}).items()},
     }
 
 
@@ -70,7 +72,7 @@ def test_shapes_are_values_for_the_free_dims(
     backend: Any, dims: list[int], shapes: str, expected: tuple[tuple[int, ...], ...]
 ) -> None:
     parameters = {"shapes": shapes} if shapes else {}
-    assert backend.read_config(config(dims, **parameters)).shapes == expected
+    assert backend.read_config(config(dims, parameters)).shapes == expected
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_a_wrong_parameter_is_refused_with_what_to_write(
     backend: Any, dims: list[int], parameters: dict[str, str], message: str
 ) -> None:
     with pytest.raises(backend.ConfigError, match=message):
-        backend.read_config(config(dims, **parameters))
+        backend.read_config(config(dims, parameters))
 
 
 def test_tensors_of_strings_are_refused(backend: Any) -> None:
@@ -132,7 +134,7 @@ def test_threads_come_from_the_model_the_environment_or_the_machine(
     monkeypatch.delenv("POSEGATE_CPU_THREADS", raising=False)
     if environment is not None:
         monkeypatch.setenv("POSEGATE_CPU_THREADS", environment)
-    read = backend.read_config(config([8], max_batch_size, **parameters))
+    read = backend.read_config(config([8], parameters, max_batch_size))
     assert (read.threads, read.streams) == (threads, streams)
 
 
