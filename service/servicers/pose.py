@@ -192,8 +192,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         """What is loaded, by name and version, a page at a time."""
         found = Violations()
         start, length = read_page(found, request.page_size, request.page_token)
-        found.raise_any()
         models = self._catalog.models()
+        if start > len(models):
+            found.add("page_token", "must be a next_page_token of the page before, or empty")
+        found.raise_any()
         page = models[start : start + length]
         return pb.ListModelsResponse(
             models=[messages.model(one, default=one.name == self._catalog.default_model) for one in page],
