@@ -90,7 +90,7 @@ class Usage:
 def main() -> int:
     """Entry point of `scripts/bench`."""
     arguments = _arguments()
-    console = Console()
+    console = Console(width=120)
     with _service(arguments.triton) as (address, triton_url, process):
         rows = asyncio.run(_measure(arguments, address, triton_url, process))
     machine = f"{_cpu_name()}, {cpu_count()} CPUs, Python {platform.python_version()}"

@@ -12,7 +12,7 @@ import grpc
 import typer
 from pydantic import ValidationError
 
-from scripts.models.cli import models
+from scripts.models.cli import app as models
 from service.logging import configure
 from service.settings import Settings
 

@@ -28,6 +28,7 @@ from service.estimator import Estimator
 from service.health import HealthMonitor
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.media.image import ImageLimits
+from service.memory import keep_freed_memory
 from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.skeleton import SkeletonServicer
 from service.settings import Settings
@@ -66,6 +67,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     Raises:
         CannotListen: the address cannot be bound.
     """
+    keep_freed_memory()
     cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would fight it
     cv2.utils.logging.setLogLevel(
         cv2.utils.logging.LOG_LEVEL_SILENT

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
@@ -32,7 +34,9 @@ async def list_models(address: str) -> None:
     Raises:
         grpc.aio.AioRpcError: the gateway did not answer.
     """
-    table = Table("model", "version", "family", "skeleton", "inputs", "precision", "licence", "ready")
+    table = Table()
+    for title in ("model", "version", "family", "skeleton", "inputs", "precision", "licence", "ready"):
+        table.add_column(title, overflow="fold")  # a licence that is cut off is not said
     async with connect(address) as channel:
         stub = PoseServiceStub(channel)
         token = ""
@@ -52,4 +56,4 @@ async def list_models(address: str) -> None:
             token = page.next_page_token
             if not token:
                 break
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

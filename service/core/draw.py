@@ -20,7 +20,7 @@ _OUTLINE: Rgb = (20, 20, 20)
 _BOX: Rgb = (245, 245, 245)
 _SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow and its limbs are thin
 _SHIFT = 4  # fractional bits of the coordinates given to cv2: a 16th of a pixel
-_REACH = 1 << 15  # px; coordinates beyond this would overflow cv2's fixed-point lines
+_REACH = 1 << 20  # px; wider than any picture, and far from overflowing cv2's fixed-point lines
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def draw_poses(image: Rgb8, poses: Poses, skeleton: Skeleton, style: OverlayStyl
         _points(canvas, poses.keypoints[number], colors, width, style.min_keypoint_score)
     if style.labels:
         for number in reversed(range(len(poses))):
-            _label(canvas, poses.boxes_xyxy[number], f"{number + 1}  {poses.scores[number]:.2f}", width)
+            _label(canvas, poses.boxes_xyxy[number], f"{number}  {poses.scores[number]:.2f}", width)
     return canvas
 
 

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from service.core.geometry import Affine
 from service.core.poses import Floats, Poses
 
+_FAR_PX = 1e6
+"""No input is so large: a coordinate beyond it, or one that is no number, is a model's slip."""
+
 
 def decode_candidates(
     candidates: Floats,
@@ -19,6 +22,8 @@ def decode_candidates(
 ) -> Poses:
     """Keep the good rows, drop doubles, and bring the rest into picture px.
 
+    A row whose box is no box is nobody; a keypoint that is no point becomes x = y = score = 0.
+
     Args:
         candidates: (C, 5 + 3K) float32, sorted by falling score: cx, cy, w, h in input px, score,
             then K times x, y in input px and score.
@@ -28,6 +33,8 @@ def decode_candidates(
         max_persons: at most so many are returned.
     """
     rows = candidates[candidates[:, 4] > min_score]
+    # Before anything is computed: one NaN among the boxes would suppress everybody else.
+    rows = rows[_near(rows[:, :4]) & np.isfinite(rows[:, 4])]
     keypoint_count = (candidates.shape[1] - 5) // 3
     if not len(rows):
         return Poses.empty(keypoint_count)
@@ -37,11 +44,20 @@ def decode_candidates(
     rows, boxes = rows[kept], boxes[kept]
     back = to_input.inverse()
     keypoints = rows[:, 5:].reshape(len(rows), keypoint_count, 3)
+    there = _near(keypoints)[..., None]
+    keypoints = np.where(there, keypoints, np.float32(0))
+    mapped = np.concatenate([back.apply(keypoints[..., :2]), keypoints[..., 2:]], axis=2)
     return Poses(
         boxes_xyxy=back.apply(boxes.reshape(-1, 2, 2)).reshape(-1, 4),
         scores=rows[:, 4].copy(),
-        keypoints=np.concatenate([back.apply(keypoints[..., :2]), keypoints[..., 2:]], axis=2),
+        keypoints=np.where(there, mapped, np.float32(0)),
     )
+
+
+def _near(values: Floats) -> NDArray[np.bool_]:
+    """Whether all of (..., n) are numbers within reach; (...)."""
+    near: NDArray[np.bool_] = (np.abs(values) < _FAR_PX).all(axis=-1)
+    return near
 
 
 def suppress(boxes_xyxy: Floats, *, iou_threshold: float, limit: int) -> NDArray[np.intp]:

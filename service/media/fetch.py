@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Collection
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from urllib.parse import urlsplit
 
 from service.errors import ImageTooLarge, InvalidRequest, NotAllowed
@@ -33,7 +34,7 @@ def fetch(
         uri: without user name or password; redirects are not followed.
         hosts: allowed ones, lower case, as `host` or `host:port`.
         max_bytes: more is refused, and not read.
-        timeout_s: of every wait for the other side.
+        timeout_s: of every wait for the other side, and of reading the picture altogether.
         tls: certificates to trust; the system's by default.
 
     Raises:
@@ -62,11 +63,15 @@ def fetch(
             metadata={"host": place},
         )
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=tls))
+    deadline = time.monotonic() + timeout_s
     try:
         with opener.open(uri, timeout=timeout_s) as answer:
-            content = bytes(answer.read(max_bytes + 1))
+            content = _read(answer, max_bytes + 1, deadline)
     except (OSError, HTTPException, urllib.error.URLError, ValueError) as error:
-        why = f"status {error.code}" if isinstance(error, urllib.error.HTTPError) else type(error).__name__
+        why = type(error).__name__
+        if isinstance(error, urllib.error.HTTPError):
+            why = f"status {error.code}"
+            error.close()
         raise InvalidRequest(
             f"The picture could not be fetched from '{place}' ({why}).",
             reason="URI_NOT_FETCHED",
@@ -77,3 +82,17 @@ def fetch(
             f"The picture has more than {max_bytes} bytes.", metadata={"limit_bytes": str(max_bytes)}
         )
     return content
+
+
+def _read(answer: HTTPResponse, most_bytes: int, deadline: float) -> bytes:
+    """The body, or its first `most_bytes`. Piece by piece: `read` would wait for a host that sends a
+    byte now and then for as long as it does."""
+    declared = answer.length  # None where the host does not say
+    content = bytearray()
+    while len(content) < most_bytes and (part := answer.read1(min(1 << 16, most_bytes - len(content)))):
+        content += part
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    if declared is not None and len(content) < min(declared, most_bytes):
+        raise IncompleteRead(bytes(content), declared - len(content))
+    return bytes(content)

@@ -1,0 +1,22 @@
+"""How the C library keeps memory that decoding frees."""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_TRIM_BYTES, _MMAP_BYTES = 128 << 20, 64 << 20
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed picture buffers for the next picture; False where there is no glibc.
+
+    By default glibc maps every large buffer anew and gives it back at once; a decoded 12-megapixel
+    picture then costs 9,000 page faults. With these thresholds `cv2.imdecode` was measured to take
+    half the time on 12-megapixel JPEGs, at the same peak memory.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False
+    return bool(mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES) and mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES))
