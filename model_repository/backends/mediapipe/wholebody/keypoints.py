@@ -81,7 +81,7 @@ BLAZEPOSE: Final = (
 def _whole_body() -> tuple[str, ...]:
     body = tuple(BLAZEPOSE[i] for i in BODY_FROM_BLAZEPOSE)
     feet = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel"))
-    face = tuple(f"face-{i}" for i in range(68))
+    face = tuple(f"face_{i}" for i in range(68))
     fingers = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
     hands = tuple(
         name
