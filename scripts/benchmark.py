@@ -24,6 +24,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ async def _measure(
                 rows.append(_row(size, what, count, latencies, wall_s, usage))
             if ultralytics is not None and count == 1:
                 with _usage([psutil.Process()], None) as usage:
-                    latencies, wall_s = _repeat(lambda content=content: ultralytics(content), seconds)
+                    latencies, wall_s = _repeat(partial(ultralytics, content), seconds)
                 rows.append(_row(size, "Ultralytics predict", 1, latencies, wall_s, usage))
     await client.close()
     return rows

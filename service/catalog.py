@@ -73,7 +73,7 @@ class ModelCatalog:
 
         Args:
             name: empty for the service's default.
-            version: empty for the newest one.
+            version: empty for the newest one that is ready.
 
         Raises:
             NotFound: no such model or version; the message lists those there are.
@@ -103,15 +103,15 @@ class ModelCatalog:
                 reason="MODEL_VERSION_NOT_FOUND",
                 metadata={"model": wanted, "model_version": version},
             )
-        model = matching[-1]
-        if not model.ready:
+        ready = [model for model in matching if model.ready]
+        if not ready:
             raise Unavailable(
                 f"Model '{wanted}' is not ready: try again.",
                 reason="MODEL_NOT_READY",
                 metadata={"model": wanted},
                 retry_after_s=1.0,
             )
-        return model
+        return ready[-1]
 
 
 def _number(version: str) -> int:

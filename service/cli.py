@@ -38,6 +38,14 @@ class OverlayFormat(StrEnum):
     jpeg = "jpeg"
 
 
+class BodySide(StrEnum):
+    """The person's own."""
+
+    left = "left"
+    right = "right"
+    both = "both"
+
+
 @app.command()
 def serve() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
@@ -102,6 +110,40 @@ def detect(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def measure(
+    picture: Annotated[Path, typer.Argument(help="Picture file.")],
+    measurement: Annotated[str, typer.Option(help="Names, comma-separated, such as knee_flexion,splits.")],
+    side: Annotated[BodySide, typer.Option(help="The person's own side.")] = BodySide.both,
+    everybody: Annotated[
+        bool, typer.Option("--all", help="Measure everybody, not only the largest.")
+    ] = False,
+    overlay: Annotated[Path | None, typer.Option(help="File for the drawn picture: .png or .jpg.")] = None,
+    model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds for the call.")] = 60.0,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Measure joint angles in a picture. Exit code 1 if the call failed."""
+    from service.commands.measure import Wish
+    from service.commands.measure import measure as run
+
+    wish = Wish(
+        address=address,
+        measurements=measurement,
+        side=side.value,
+        model=model,
+        everybody=everybody,
+        overlay=overlay,
+        timeout_s=timeout,
+    )
+    try:
+        done = asyncio.run(run(picture, picture.read_bytes(), wish))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    if not done:
         raise typer.Exit(1)
 
 

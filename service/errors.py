@@ -19,6 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+# A status travels in gRPC metadata of 8 KiB at most, and the texts in it may quote the caller.
+_MESSAGE_BYTES, _DETAIL_BYTES = 800, 450
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -27,14 +30,17 @@ class Violation:
     field: str
     description: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "description", _shortened(self.description, _DETAIL_BYTES))
+
 
 class PosegateError(Exception):
     """An error that the caller may read.
 
     Attributes:
-        message: one sentence that says what to change; no path, no stack.
+        message: one sentence that says what to change; no path, no stack; cut where it is too long.
         reason: UPPER_SNAKE, stable, for machines.
-        metadata: every variable of the message, for machines.
+        metadata: every variable of the message, for machines; values cut where they are too long.
         retry_after_s: when another try can help, None when it cannot.
     """
 
@@ -49,9 +55,9 @@ class PosegateError(Exception):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = _shortened(message, _MESSAGE_BYTES)
         self.reason = reason or type(self).reason
-        self.metadata = dict(metadata or {})
+        self.metadata = {name: _shortened(value, _DETAIL_BYTES) for name, value in (metadata or {}).items()}
         self.retry_after_s = retry_after_s
 
 
@@ -124,3 +130,10 @@ class Unimplemented(PosegateError):
     """Promised by the contract, not built yet."""
 
     reason = "UNIMPLEMENTED"
+
+
+def _shortened(text: str, most_bytes: int) -> str:
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= most_bytes:
+        return text
+    return encoded[: most_bytes - 3].decode(errors="ignore") + "…"

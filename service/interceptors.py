@@ -17,9 +17,9 @@ from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from service.errors import DeadlineExceeded, Overloaded, PosegateError
+from service.errors import DeadlineExceeded, InvalidRequest, Overloaded, PosegateError
 from service.status import code_of, internal_error, to_status
 
 _log = structlog.get_logger()
@@ -43,6 +43,24 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no call of our own services is at work."""
+        await self._idle.wait()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -55,13 +73,15 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             handler,
             lambda inner: self._unary(details, inner),
             lambda inner: self._stream(details, inner),
+            outermost=True,
         )
 
     def _unary(self, details: grpc.HandlerCallDetails, inner: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             request_id = _request_id(details)
-            with _logged(details.method, context, request_id) as outcome:
+            with self._at_work(), _logged(details.method, context, request_id) as outcome:
                 try:
+                    _readable(request)
                     remaining_s = context.time_remaining()
                     limit_s = self._timeout_s if remaining_s is None else remaining_s
                     async with asyncio.timeout(limit_s):
@@ -77,9 +97,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             request_id = _request_id(details)
-            with _logged(details.method, context, request_id) as outcome:
+            with self._at_work(), _logged(details.method, context, request_id) as outcome:
                 begun = False
                 try:
+                    _readable(request)
                     async for answer in inner(request, context):
                         if not begun:
                             await context.send_initial_metadata(((REQUEST_ID, request_id),))
@@ -87,6 +108,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                         yield answer
                 except Exception as error:
                     await _fail(context, error, request_id, outcome, begun=begun)
+                if not begun:
+                    await context.send_initial_metadata(((REQUEST_ID, request_id),))
 
         return call
 
@@ -115,9 +138,9 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         return _wrap(handler, self._unary, lambda inner: inner)
 
     def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Any:
-        async def call(request: Message, context: Context) -> Any:
-            size = request.ByteSize()
-            with self.admitted(size):
+        async def call(request: Any, context: Context) -> Any:
+            # A stream of requests has no size yet: it counts as a call.
+            with self.admitted(request.ByteSize() if isinstance(request, Message) else 0):
                 return await inner(request, context)
 
         return call
@@ -152,11 +175,13 @@ def _wrap(
     handler: Handler,
     unary: Callable[[Callable[..., Awaitable[Any]]], Any],
     stream: Callable[[Callable[..., AsyncIterator[Any]]], Any],
+    *,
+    outermost: bool = False,
 ) -> Handler:
-    codec = {
-        "request_deserializer": handler.request_deserializer,
-        "response_serializer": handler.response_serializer,
-    }
+    deserializer = handler.request_deserializer
+    if outermost and not handler.request_streaming and deserializer is not None:
+        deserializer = _forgiving(deserializer)
+    codec = {"request_deserializer": deserializer, "response_serializer": handler.response_serializer}
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), **codec)
     if handler.unary_stream is not None:
@@ -164,6 +189,27 @@ def _wrap(
     if handler.stream_unary is not None:
         return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), **codec)
     return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), **codec)  # type: ignore[arg-type]
+
+
+def _forgiving(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A broken message becomes the error itself, for `_readable` to raise where errors are mapped: what
+    a deserializer raises, grpc tells the caller as it is."""
+
+    def read(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except DecodeError as error:
+            return error
+
+    return read
+
+
+def _readable(request: Any) -> None:
+    if isinstance(request, DecodeError):
+        raise InvalidRequest(
+            "The bytes sent are not the message that this call takes: use stubs generated from the protos.",
+            reason="MESSAGE_UNREADABLE",
+        ) from request
 
 
 def _request_id(details: grpc.HandlerCallDetails) -> str:

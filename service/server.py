@@ -37,6 +37,9 @@ from service.triton import TritonClient
 
 _log = structlog.get_logger()
 
+_BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
+_SENT_S = 0.5  # an answer that is ready has been sent by then
+
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -81,9 +84,10 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     catalog = ModelCatalog(triton, shipped(), settings.default_model)
     estimator = Estimator(triton, workers, settings.max_inferences)
     health = health_aio.HealthServicer()
+    requests = RequestInterceptor(settings.request_timeout_s)
     server = grpc.aio.server(
         interceptors=[
-            RequestInterceptor(settings.request_timeout_s),
+            requests,
             AdmissionInterceptor(settings.max_in_flight, settings.max_in_flight_bytes),
         ],
         options=[
@@ -127,10 +131,22 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         monitor.cancel()
         await health.enter_graceful_shutdown()
         await asyncio.sleep(settings.drain_delay_s)
-        await server.stop(settings.drain_grace_s)
+        await _stop(server, requests, settings.drain_grace_s)
         await triton.close()
         workers.shutdown(cancel_futures=True)
         _log.info("stopped")
+
+
+async def _stop(server: grpc.aio.Server, requests: RequestInterceptor, grace_s: float) -> None:
+    """No new calls; those of our services get the grace to finish. Whoever watches health never ends the
+    call by himself, and is waited for no longer than them."""
+    stopping = asyncio.create_task(server.stop(grace_s))
+    await asyncio.sleep(_BEGUN_S)
+    idle = asyncio.create_task(requests.idle())
+    await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+    idle.cancel()
+    await server.stop(min(_SENT_S, grace_s))
+    await stopping
 
 
 async def serve(settings: Settings) -> None:
@@ -170,5 +186,6 @@ def _limits(settings: Settings) -> PoseLimits:
         max_kept_images=2 * settings.workers + 2,
         max_batch_at_once=settings.max_inferences,
         request_timeout_s=settings.request_timeout_s,
+        angles=settings.angles,
         uri_hosts=frozenset(filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))),
     )

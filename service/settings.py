@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.core.measurements import Thresholds
+
 MIB = 1 << 20
 
 
@@ -25,9 +27,16 @@ def cpu_count() -> int:
 class Settings(BaseSettings):
     """The gateway's settings. The field `listen` is set by POSEGATE_LISTEN, and so on."""
 
-    model_config = SettingsConfigDict(env_prefix="POSEGATE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="POSEGATE_", env_nested_delimiter="__", extra="ignore", frozen=True
+    )
 
-    listen: str = Field(default="127.0.0.1:50051", description="Address the gateway listens on.")
+    listen: str = Field(
+        default="127.0.0.1:50051",
+        # gRPC takes a larger port modulo 65536 and listens somewhere else.
+        pattern=r"^(unix:.+|.*:0*([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))$",
+        description="Address the gateway listens on.",
+    )
     triton_url: str = Field(default="127.0.0.1:8001", description="Triton's gRPC address.")
     triton_shared_memory: Literal["auto", "off"] = Field(
         default="auto",
@@ -76,6 +85,10 @@ class Settings(BaseSettings):
     uri_hosts: str = Field(
         default="",
         description="Hosts whose https pictures `image.uri` may name, comma-separated; empty: off.",
+    )
+    angles: Thresholds = Field(
+        default_factory=Thresholds,
+        description="Thresholds of the measurements, each by name: POSEGATE_ANGLES__MIN_SCORE=0.3 and so on.",
     )
     reflection: bool = Field(default=True, description="Serve gRPC server reflection.")
     log_format: Literal["json", "console"] = Field(default="json", description="How log lines are written.")

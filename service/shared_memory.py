@@ -31,6 +31,21 @@ class SharedSlots:
         self._region = shared_memory.SharedMemory(self.name, create=True, size=count * self.slot_bytes)
         # Last in, first out: a quiet service touches few pages.
         self._free = [index * self.slot_bytes for index in reversed(range(count))]
+        self._open = True
+        try:
+            self._reserve()
+        except OSError:
+            self.close()
+            raise
+
+    def _reserve(self) -> None:
+        """Take the memory now: without this a full /dev/shm (64 MB in a plain container) is noticed only
+        when a page is first written, and then as SIGBUS, which ends the process."""
+        file = os.open(f"/dev/shm{self.key}", os.O_RDWR)
+        try:
+            os.posix_fallocate(file, 0, self.size)
+        finally:
+            os.close(file)
 
     @property
     def key(self) -> str:
@@ -66,10 +81,12 @@ class SharedSlots:
 
     def give_back(self, slot: int) -> None:
         """The slot may be written again: Triton has read it."""
-        self._free.append(slot)
+        if self._open:
+            self._free.append(slot)
 
     def close(self) -> None:
         """Remove the region; done once more, it does nothing."""
+        self._open = False
         self._free.clear()
         self._region.close()
         try:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.core.model import Family, Model
-from service.errors import DeadlineExceeded, Overloaded, PosegateError, Unavailable
+from service.errors import DeadlineExceeded, Overloaded, Unavailable
 from service.shared_memory import SharedSlots
 
 _log = structlog.get_logger()
@@ -38,12 +38,19 @@ _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 30_000),
+    # Without these the wait between two attempts grows to two minutes while Triton is away.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]
 
 
 class TritonError(Exception):
     """Triton failed in a way that no caller of ours can mend. Its text is for the log only."""
+
+
+class _RegionUnknown(Exception):
+    """Triton restarted and has forgotten our shared memory."""
 
 
 class TritonClient:
@@ -63,6 +70,7 @@ class TritonClient:
         self._slot_count = slots
         self._slots: SharedSlots | None = None
         self._configs: dict[tuple[str, str], Model | None] = {}
+        self._not_loaded: dict[tuple[str, str], str] = {}  # why, as it was last logged
 
     async def close(self) -> None:
         """Close the connection and remove the shared memory."""
@@ -71,12 +79,13 @@ class TritonClient:
                 await self._client.unregister_system_shared_memory(
                     self._slots.name, client_timeout=_CONTROL_TIMEOUT_S
                 )
-            self._drop_slots()
+            self._drop(self._slots)
         await self._client.close()
 
-    def _drop_slots(self) -> None:
-        if self._slots is not None:
-            self._slots.close()
+    def _drop(self, slots: SharedSlots) -> None:
+        """Let go of a region; `attach` may have made another one in the meantime, which stays."""
+        slots.close()
+        if self._slots is slots:
             self._slots = None
 
     async def is_live(self) -> bool:
@@ -87,6 +96,7 @@ class TritonClient:
             live = False
         if not live:
             self._configs.clear()
+            self._not_loaded.clear()
         return live
 
     async def server_version(self) -> str:
@@ -104,9 +114,7 @@ class TritonClient:
             index = await self._client.get_model_repository_index(client_timeout=_CONTROL_TIMEOUT_S)
             for entry in index.models:
                 if not entry.version:  # a model that did not load has no version
-                    if (entry.name, "") not in self._configs:
-                        _log.warning("model_not_loaded", model=entry.name, why=entry.reason)
-                    self._configs[entry.name, ""] = None
+                    self._tell_not_loaded(entry.name, "", entry.reason)
                     continue
                 model = await self._model(entry.name, entry.version)
                 if model is not None:
@@ -127,12 +135,18 @@ class TritonClient:
             if not await self.is_live():
                 raise
             # It failed to load, or is on its way: ask again next time.
-            _log.warning("model_not_loaded", model=name, why=error.message())
+            self._tell_not_loaded(name, version, error.message())
             return None
         except ValueError as error:
             _log.warning("model_refused", model=name, why=str(error))
         self._configs[name, version] = model
         return model
+
+    def _tell_not_loaded(self, name: str, version: str, why: str) -> None:
+        """Log it once, and not every second for as long as it lasts."""
+        if self._not_loaded.get((name, version)) != why:
+            self._not_loaded[name, version] = why
+            _log.warning("model_not_loaded", model=name, why=why)
 
     async def attach(self, largest_input_bytes: int) -> None:
         """Set up the shared memory if it is wanted and not set up; a restart of Triton forgets it."""
@@ -154,6 +168,9 @@ class TritonClient:
             self._wants_shared_memory = _status(error) in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
             _log.warning("shared_memory_off", why=error.message())
             return
+        except BaseException:
+            slots.close()
+            raise
         self._slots = slots
         _log.info("shared_memory_on", slots=self._slot_count, slot_bytes=slots.slot_bytes)
 
@@ -178,23 +195,28 @@ class TritonClient:
             DeadlineExceeded: the deadline passed.
             TritonError: anything else.
         """
+        if deadline <= time.monotonic():
+            raise _too_late()
         slots = self._slots
         lent = slots.lend(list(inputs.values())) if slots is not None else None
         if slots is None or lent is None:
             return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
         slot, offsets = lent
+        rest_s = 0.0
         try:
-            tensors = await self._infer(
-                model, _shared(inputs, slots.name, offsets), outputs, deadline, request_id
-            )
+            shared = _shared(inputs, slots.name, offsets)
+            return await self._infer(model, shared, outputs, deadline, request_id)
         except (asyncio.CancelledError, DeadlineExceeded):
-            asyncio.get_running_loop().call_later(_QUARANTINE_S, slots.give_back, slot)
+            rest_s = _QUARANTINE_S
             raise
-        except (PosegateError, TritonError):
-            slots.give_back(slot)
-            raise
-        slots.give_back(slot)
-        return tensors
+        except _RegionUnknown:
+            self._drop(slots)  # `attach` makes a new one
+        finally:
+            if rest_s:
+                asyncio.get_running_loop().call_later(rest_s, slots.give_back, slot)
+            else:
+                slots.give_back(slot)
+        return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
 
     async def _infer(
         self,
@@ -219,11 +241,9 @@ class TritonClient:
             )
         except InferenceServerException as error:
             if "shared memory region" in error.message():
-                # Triton restarted and knows nothing of the region: `attach` makes a new one.
-                self._drop_slots()
-                raise _away() from error
+                raise _RegionUnknown from error
             _raise(error, deadline)
-        return {name: cast("NDArray[Any]", result.as_numpy(name)) for name in outputs}
+        return {name: _output(result, name) for name in outputs}
 
 
 def parse_config(text: str) -> Any:
@@ -254,21 +274,25 @@ def read_config(config: Any, version: str) -> Model | None:
     if family == "yolo_pose":
         contract = "yolo_pose"
         picture, keypoint_count = _yolo_pose(inputs, outputs)
+        multiple = 32  # the coarsest stride of the network
     elif family == "top_down":
         contract = "top_down"
         picture, keypoint_count = _top_down(inputs, outputs)
+        multiple = 1
     else:
         raise ValueError(f"family '{family}' is unknown; known are yolo_pose and top_down")
     if not parameters.get("skeleton"):
         raise ValueError("parameter 'skeleton' is missing: it names the model's native skeleton")
+    if config.max_batch_size < 1:
+        raise ValueError("'max_batch_size' is 0: the tensors' first dimension must be Triton's batch")
     return Model(
         name=config.name,
         version=version,
         family=contract,
         skeleton=parameters["skeleton"],
         keypoint_count=keypoint_count,
-        shapes_hw=_shapes(parameters.get("shapes", ""), list(picture.dims)),
-        max_batch_size=max(1, config.max_batch_size),
+        shapes_hw=_shapes(parameters.get("shapes", ""), list(picture.dims), multiple),
+        max_batch_size=config.max_batch_size,
         precision=parameters.get("precision", ""),
         licence=parameters.get("licence", ""),
         weights=parameters.get("weights", ""),
@@ -278,7 +302,7 @@ def read_config(config: Any, version: str) -> Model | None:
 
 
 def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
-    picture = _tensor(inputs, "images", "TYPE_UINT8", 3)
+    picture = _picture(inputs, "images")
     candidates = _tensor(outputs, "candidates", "TYPE_FP32", 2)
     keypoint_count, rest = divmod(candidates.dims[1] - 5, 3)
     if rest or keypoint_count < 1:
@@ -287,11 +311,25 @@ def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[A
 
 
 def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
-    picture = _tensor(inputs, "crops", "TYPE_UINT8", 3)
-    keypoint_count = _tensor(outputs, "keypoints", "TYPE_FP32", 2).dims[0]
-    _tensor(outputs, "scores", "TYPE_FP32", 1)
-    _tensor(outputs, "positions", "TYPE_FP32", 2)
-    return picture, int(keypoint_count)
+    picture = _picture(inputs, "crops")
+    keypoint_count = int(_tensor(outputs, "keypoints", "TYPE_FP32", 2).dims[0])
+    _fixed(outputs, "keypoints", [max(1, keypoint_count), 2])
+    _fixed(outputs, "scores", [keypoint_count])
+    _fixed(outputs, "positions", [keypoint_count, 3])
+    return picture, keypoint_count
+
+
+def _picture(inputs: Mapping[str, Any], name: str) -> Any:
+    tensor = _tensor(inputs, name, "TYPE_UINT8", 3)
+    if tensor.dims[2] != 3:
+        raise ValueError(f"tensor '{name}' has {tensor.dims[2]} channels, not 3 (height, width, RGB)")
+    return tensor
+
+
+def _fixed(outputs: Mapping[str, Any], name: str, dims: list[int]) -> None:
+    tensor = _tensor(outputs, name, "TYPE_FP32", len(dims))
+    if list(tensor.dims) != dims:
+        raise ValueError(f"tensor '{name}' is {list(tensor.dims)}, not {dims}")
 
 
 def _tensor(tensors: Mapping[str, Any], name: str, data_type: str, rank: int) -> Any:
@@ -306,18 +344,21 @@ def _tensor(tensors: Mapping[str, Any], name: str, data_type: str, rank: int) ->
     return tensor
 
 
-def _shapes(parameter: str, dims: list[int]) -> tuple[tuple[int, int], ...]:
+def _shapes(parameter: str, dims: list[int], multiple: int) -> tuple[tuple[int, int], ...]:
     """Allowed inputs from 'HxW,HxW', or from fixed dimensions [H, W, 3]."""
-    if not parameter:
-        if min(dims) < 1:
-            raise ValueError("parameter 'shapes' is missing, and the input's dimensions are not fixed")
-        return ((dims[0], dims[1]),)
+    if not parameter and min(dims) < 1:
+        raise ValueError("parameter 'shapes' is missing, and the input's dimensions are not fixed")
     shapes = []
-    for text in parameter.split(","):
+    for text in (parameter or f"{dims[0]}x{dims[1]}").split(","):
         height, _, width = text.strip().partition("x")
         if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
             raise ValueError(f"parameter 'shapes' holds '{text}', which is not HxW")
-        shapes.append((int(height), int(width)))
+        shape = (int(height), int(width))
+        if any(fixed not in (-1, side) for fixed, side in zip(dims, shape, strict=False)):
+            raise ValueError(f"parameter 'shapes' allows {text}, the input is {dims[0]}x{dims[1]}")
+        if any(side % multiple for side in shape):
+            raise ValueError(f"the input may be {text}, which is not a multiple of {multiple}")
+        shapes.append(shape)
     return tuple(shapes)
 
 
@@ -341,6 +382,16 @@ def _shared(inputs: Tensors, region: str, offsets: Sequence[int]) -> list[triton
         described.set_shared_memory(region, tensor.nbytes, offset)
         tensors.append(described)
     return tensors
+
+
+def _output(result: triton_grpc.InferResult, name: str) -> NDArray[Any]:
+    try:
+        tensor = result.as_numpy(name)
+    except ValueError as error:
+        raise TritonError(f"the bytes of '{name}' do not fill its shape") from error
+    if tensor is None:
+        raise TritonError(f"the answer lacks '{name}'")
+    return cast("NDArray[Any]", tensor)
 
 
 def _status(error: InferenceServerException) -> str:

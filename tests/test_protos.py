@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 from google.rpc import status_pb2
+
 from posegate.v1 import pose_service_pb2, skeleton_service_pb2, types_pb2
 
 ROOT = Path(__file__).parents[1]

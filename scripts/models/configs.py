@@ -40,7 +40,8 @@ def problems(path: Path) -> Iterator[str]:
     if skeleton is None:
         yield f"names skeleton '{model.skeleton}', which does not ship"
     elif len(skeleton.keypoints) != model.keypoint_count:
-        yield f"gives {model.keypoint_count} keypoints, skeleton '{skeleton.name}' has {len(skeleton.keypoints)}"
+        count = len(skeleton.keypoints)
+        yield f"gives {model.keypoint_count} keypoints, skeleton '{skeleton.name}' has {count}"
     if model.family == "yolo_pose":
         for height, width in model.shapes_hw:
             if height % 32 or width % 32:

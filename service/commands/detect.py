@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import grpc
 from google.protobuf.json_format import MessageToDict
@@ -20,6 +20,9 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.client import connect
+
+if TYPE_CHECKING:
+    from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub  # what a stub on an aio channel is
 
 _IN_FLIGHT = 8
 
@@ -77,7 +80,7 @@ async def detect(pictures: Sequence[Path], wish: Wish) -> int:
 
 
 async def _in_order(
-    stub: PoseServiceStub, pictures: Sequence[Path], wish: Wish
+    stub: PoseServiceAsyncStub, pictures: Sequence[Path], wish: Wish
 ) -> AsyncIterator[tuple[Path, pb.DetectPosesResponse | str]]:
     """Answers in the order of the pictures, at most so many requests under way."""
     waiting: list[tuple[Path, asyncio.Task[pb.DetectPosesResponse | str]]] = []
@@ -95,7 +98,7 @@ async def _in_order(
             task.cancel()
 
 
-async def _one(stub: PoseServiceStub, picture: Path, wish: Wish) -> pb.DetectPosesResponse | str:
+async def _one(stub: PoseServiceAsyncStub, picture: Path, wish: Wish) -> pb.DetectPosesResponse | str:
     try:
         content = await asyncio.to_thread(picture.read_bytes)
     except OSError as error:

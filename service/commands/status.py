@@ -20,7 +20,7 @@ async def health(address: str, service: str = "") -> str:
     """What the health service says: SERVING, NOT_SERVING, or why it could not be asked."""
     try:
         async with connect(address) as channel:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
+            answer = await health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # not in its stubs
                 health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S
             )
     except grpc.aio.AioRpcError as error:

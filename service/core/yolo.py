@@ -56,8 +56,7 @@ def decode_candidates(
 
 def _near(values: Floats) -> NDArray[np.bool_]:
     """Whether all of (..., n) are numbers within reach; (...)."""
-    near: NDArray[np.bool_] = (np.abs(values) < _FAR_PX).all(axis=-1)
-    return near
+    return np.asarray((np.abs(values) < _FAR_PX).all(axis=-1))
 
 
 def suppress(boxes_xyxy: Floats, *, iou_threshold: float, limit: int) -> NDArray[np.intp]:

@@ -18,6 +18,7 @@ from posegate.v1 import pose_service_pb2_grpc, types_pb2
 from service.catalog import ModelCatalog
 from service.core.draw import draw_poses
 from service.core.geometry import Rgb8
+from service.core.measurements import Thresholds
 from service.core.model import Model
 from service.core.poses import Poses
 from service.core.skeleton import Skeleton
@@ -25,7 +26,7 @@ from service.errors import NotFound, PosegateError, SkeletonNotSupplied, Unavail
 from service.estimator import Estimator
 from service.media.fetch import fetch
 from service.media.image import MEDIA_TYPES, ImageLimits, decode, encode
-from service.servicers import messages
+from service.servicers import angles, messages
 from service.servicers.validation import OverlayWish, Violations, read_detection, read_page
 from service.status import internal_error, to_status
 
@@ -49,6 +50,7 @@ class PoseLimits:
         max_batch_at_once: pictures of one batch that are worked on at once.
         request_timeout_s: deadline of a call whose caller set none.
         uri_hosts: hosts that pictures may be fetched from.
+        angles: where measurements draw the line between a value, a doubtful one and none.
     """
 
     image: ImageLimits
@@ -61,6 +63,7 @@ class PoseLimits:
     max_batch_at_once: int
     request_timeout_s: float
     uri_hosts: frozenset[str]
+    angles: Thresholds
 
 
 class TritonVersion(Protocol):
@@ -137,8 +140,35 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def MeasureAngles(
         self, request: pb.MeasureAnglesRequest, context: Context
     ) -> pb.MeasureAnglesResponse:
-        """Not built yet."""
-        raise Unimplemented("MeasureAngles is not built yet: use DetectPoses for keypoints.")
+        """Joint angles of the people chosen; what cannot be measured says why."""
+        arrived = time.perf_counter()
+        wish = angles.read_measuring(
+            request, max_persons=self._limits.max_persons, thresholds=self._limits.angles
+        )
+        model = self._catalog.resolve(request.model, request.model_version)
+        skeleton = self._skeletons[model.skeleton]
+        deadline = self._deadline(context)
+        load = await self._loader(request.image, deadline)
+        estimate = partial(
+            self._estimator.estimate, load, model, wish.detection, deadline=deadline, request_id=_request_id()
+        )
+        if wish.overlay is None:
+            measured = await self._estimator.run(angles.answer, await estimate(), skeleton, wish)
+        else:
+            async with self._kept_images:
+                estimated = await estimate(keep_image=True)
+                measured = await self._estimator.run(angles.answer, estimated, skeleton, wish)
+        measured.model, measured.model_version = model.name, model.version
+        measured.timings.total_ms = (time.perf_counter() - arrived) * 1e3
+        structlog.contextvars.bind_contextvars(
+            model=model.name,
+            width=measured.image_size.width,
+            height=measured.image_size.height,
+            persons=measured.persons_found,
+            measurements=len(wish.names),
+            image_bytes=len(request.image.content),
+        )
+        return measured
 
     async def AnalyzeVideo(
         self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
@@ -213,6 +243,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
         model = self._catalog.resolve(request.model, request.model_version)
+        if model.family != "yolo_pose":
+            raise Unimplemented(
+                f"Model '{model.name}' of family {model.family} cannot be used yet: name one of family yolo_pose."
+            )
         skeleton = self._skeleton(request.skeleton, model)
         load = await self._loader(request.image, deadline)
         estimate = partial(

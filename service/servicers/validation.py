@@ -31,7 +31,7 @@ class Violations:
         """Hold a number against its range; NaN and infinity are outside every range."""
         if not (math.isfinite(value) and low <= value <= high):
             span = f"{low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
-            self.add(field, f"must be {span}, not {value:g}")
+            self.add(field, f"must be {span}, not {value if isinstance(value, int) else format(value, 'g')}")
         return value
 
     def raise_any(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import grpc
@@ -17,6 +17,9 @@ from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.client import connect
 from tests.e2e.conftest import DATA, Service, start, stop, wait_for
+
+if TYPE_CHECKING:
+    from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub
 
 REFERENCE = json.loads((DATA / "yolo11n_pose_reference.json").read_text(encoding="utf-8"))["images"]
 PICTURES = sorted(REFERENCE)
@@ -37,7 +40,7 @@ def arrays(answer: pb.DetectPosesResponse) -> tuple[Any, Any, Any]:
     return boxes, scores, keypoints
 
 
-async def test_the_people_and_keypoints_are_those_of_the_reference(stub: PoseServiceStub) -> None:
+async def test_the_people_and_keypoints_are_those_of_the_reference(stub: PoseServiceAsyncStub) -> None:
     distances = []
     for picture in PICTURES:
         answer = await stub.DetectPoses(request_for(picture), timeout=60)
@@ -60,7 +63,7 @@ async def test_the_people_and_keypoints_are_those_of_the_reference(stub: PoseSer
     assert np.median(np.concatenate(distances)) <= 0.6
 
 
-async def test_the_overlay_is_the_picture_with_something_drawn_on_it(stub: PoseServiceStub) -> None:
+async def test_the_overlay_is_the_picture_with_something_drawn_on_it(stub: PoseServiceAsyncStub) -> None:
     wish = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)
     answer = await stub.DetectPoses(request_for("two_people.jpg", overlay=wish), timeout=60)
     drawn = cv2.imdecode(np.frombuffer(answer.overlay.content, np.uint8), cv2.IMREAD_COLOR)
@@ -74,7 +77,7 @@ async def test_the_overlay_is_the_picture_with_something_drawn_on_it(stub: PoseS
 
 
 async def test_shared_memory_and_plain_grpc_give_the_same_answer(
-    service: Service, stub: PoseServiceStub, tmp_path: Path
+    service: Service, stub: PoseServiceAsyncStub, tmp_path: Path
 ) -> None:
     plain = start(
         "serve", tmp_path, POSEGATE_TRITON_URL=service.triton_url, POSEGATE_TRITON_SHARED_MEMORY="off"
@@ -92,7 +95,7 @@ async def test_shared_memory_and_plain_grpc_give_the_same_answer(
 
 
 async def test_a_batch_gives_what_single_calls_give_and_a_bad_picture_harms_no_neighbour(
-    stub: PoseServiceStub,
+    stub: PoseServiceAsyncStub,
 ) -> None:
     singles = [await stub.DetectPoses(request_for(picture), timeout=60) for picture in PICTURES]
     requests = [request_for(picture) for picture in PICTURES]
@@ -103,7 +106,7 @@ async def test_a_batch_gives_what_single_calls_give_and_a_bad_picture_harms_no_n
     assert [list(each.response.persons) for each in batch.responses] == [list(one.persons) for one in singles]
 
 
-async def test_a_region_gives_coordinates_of_the_whole_picture(stub: PoseServiceStub) -> None:
+async def test_a_region_gives_coordinates_of_the_whole_picture(stub: PoseServiceAsyncStub) -> None:
     whole = await stub.DetectPoses(request_for("two_people.jpg"), timeout=60)
     region = types_pb2.Box(x1=380, y1=780, x2=1088, y2=1920)
     part = await stub.DetectPoses(request_for("two_people.jpg", region_of_interest=region), timeout=60)
@@ -112,14 +115,14 @@ async def test_a_region_gives_coordinates_of_the_whole_picture(stub: PoseService
     assert all(person.box.x1 > 360 and person.box.y1 > 760 for person in part.persons)
 
 
-async def test_many_callers_at_once_all_get_the_same_answer(stub: PoseServiceStub) -> None:
+async def test_many_callers_at_once_all_get_the_same_answer(stub: PoseServiceAsyncStub) -> None:
     request = request_for("astronaut.png")
     answers = await asyncio.gather(*(stub.DetectPoses(request, timeout=60) for _ in range(40)))
     assert all(answer.persons == answers[0].persons for answer in answers)
 
 
 async def test_a_deadline_that_is_too_short_is_exceeded_and_the_service_goes_on(
-    stub: PoseServiceStub,
+    stub: PoseServiceAsyncStub,
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.DetectPoses(request_for("two_people.jpg"), timeout=0.004)
@@ -127,7 +130,7 @@ async def test_a_deadline_that_is_too_short_is_exceeded_and_the_service_goes_on(
     assert (await stub.DetectPoses(request_for("two_people.jpg"), timeout=60)).persons
 
 
-async def test_the_models_name_their_licence(stub: PoseServiceStub) -> None:
+async def test_the_models_name_their_licence(stub: PoseServiceAsyncStub) -> None:
     listed = await stub.ListModels(pb.ListModelsRequest(), timeout=10)
     yolo = next(model for model in listed.models if model.name == "yolo11n_pose")
     assert yolo.default
@@ -136,7 +139,7 @@ async def test_the_models_name_their_licence(stub: PoseServiceStub) -> None:
     assert yolo.sha256 == "869e83fcdffdc7371fa4e34cd8e51c838cc729571d1635e5141e3075e9319dc0"
 
 
-async def test_the_server_tells_tritons_version(stub: PoseServiceStub) -> None:
+async def test_the_server_tells_tritons_version(stub: PoseServiceAsyncStub) -> None:
     info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
     assert info.triton_version.startswith("2.")
     assert "yolo11n_pose" in info.models_ready

@@ -7,6 +7,7 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import cv2
 import grpc
@@ -14,8 +15,10 @@ import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
-from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from tests.e2e.conftest import DATA, Service
+
+if TYPE_CHECKING:
+    from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub
 
 pytestmark = pytest.mark.e2e
 
@@ -81,7 +84,7 @@ def seeds() -> list[bytes]:
     return [cv2.imencode(suffix, image, options)[1].tobytes() for suffix, image, options in forms]
 
 
-async def test_two_thousand_damaged_pictures_do_no_harm(service: Service, stub: PoseServiceStub) -> None:
+async def test_two_thousand_damaged_pictures_do_no_harm(service: Service, stub: PoseServiceAsyncStub) -> None:
     rng = random.Random(SEED)  # noqa: S311 - repeatable damage, not a secret
     valid = seeds()
     codes: Counter[grpc.StatusCode] = Counter()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import psutil
@@ -19,6 +20,9 @@ from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.client import connect
 from tests.e2e.conftest import DATA, ROOT, Service, start, stop, wait_for
 from tests.e2e.test_detect_poses import request_for
+
+if TYPE_CHECKING:
+    from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub
 
 pytestmark = pytest.mark.e2e
 
@@ -46,7 +50,7 @@ async def test_the_service_lives_through_the_death_of_triton_and_leaves_nothing_
         await wait_for(service.address, "NOT_SERVING", 20)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.DetectPoses(request_for("astronaut.png"), timeout=0.9)
-        status = rpc_status.from_call(caught.value)
+        status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # its stub knows sync calls only
         if caught.value.code() == grpc.StatusCode.UNAVAILABLE:
             assert status is not None
             assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
@@ -76,7 +80,7 @@ async def test_calls_in_flight_finish_when_the_service_is_told_to_stop(tmp_path:
     assert service.process.wait(60) == 0
 
 
-async def _code(stub: PoseServiceStub, *, wait_for_ready: bool) -> grpc.StatusCode:
+async def _code(stub: PoseServiceAsyncStub, *, wait_for_ready: bool) -> grpc.StatusCode:
     try:
         await stub.DetectPoses(request_for("two_people.jpg"), timeout=60, wait_for_ready=wait_for_ready)
     except grpc.aio.AioRpcError as error:

@@ -570,6 +570,11 @@ class MeasureAnglesRequest(_message.Message):
       elbow_side                   inner angle 0–180, 180 is straight                          S
       hip_side                     inner angle 0–180, 180 is straight                          S
       knee_side                    inner angle 0–180, 180 is straight                          S
+
+    Extensions, for skeletons that have the points (feet, hands):
+
+      ankle_dorsiflexion           foot at a right angle to the shank; toes up                 S
+      wrist_flexion                hand in line with the forearm; the way the fingers curl     any
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -602,9 +607,9 @@ class MeasureAnglesRequest(_message.Message):
     places. It cannot be found out from the picture. Default false.
     """
     camera_roll_deg: _builtins.float
-    """Where true "up" points in the picture, degrees clockwise on the screen from the top of the
-    picture; 10 means that the scene looks turned clockwise by 10. Matters only to what is measured
-    against gravity (the back; the neck without hips). −180 to 180. Default 0.
+    """By how much the camera was turned clockwise, seen from behind it, degrees; 10 means that the
+    scene looks turned anticlockwise by 10. Matters only to what is measured against gravity (the
+    back; the neck without hips). −180 to 180. Default 0.
     """
     overlay_mode: Global___AngleOverlayMode.ValueType
     """One overlay for everything, or one for each measurement. Unset: COMBINED."""
@@ -795,8 +800,14 @@ class PersonAngles(_message.Message):
     PERSON_INDEX_FIELD_NUMBER: _builtins.int
     PERSON_FIELD_NUMBER: _builtins.int
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    FACING_FIELD_NUMBER: _builtins.int
+    SWAP_SUSPECTED_FIELD_NUMBER: _builtins.int
     person_index: _builtins.int
     """Zero-based number among the people found, by falling score."""
+    facing: Global___Facing.ValueType
+    """Where the person faces, as given or as found out. UNSPECIFIED: not known."""
+    swap_suspected: _builtins.bool
+    """Shoulders and hips disagree about front and back: the model may have taken left for right."""
     @_builtins.property
     def person(self) -> _types_pb2.Person:
         """The person the angles were taken from."""
@@ -811,10 +822,12 @@ class PersonAngles(_message.Message):
         person_index: _builtins.int = ...,
         person: _types_pb2.Person | None = ...,
         measurements: _abc.Iterable[Global___AngleMeasurement] | None = ...,
+        facing: Global___Facing.ValueType = ...,
+        swap_suspected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["person", b"person"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["measurements", b"measurements", "person", b"person", "person_index", b"person_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facing", b"facing", "measurements", b"measurements", "person", b"person", "person_index", b"person_index", "swap_suspected", b"swap_suspected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -833,12 +846,15 @@ class AngleMeasurement(_message.Message):
     RIGHT_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name as in the request, for example `shoulder_abduction`."""
     title: _builtins.str
     """Name for people to read, for example "Shoulder Abduction"."""
     body_part: _builtins.str
-    """"Shoulder", "Back", "Knee", "Neck", "Hip" or "Elbow"."""
+    """"Shoulder", "Back", "Knee", "Neck", "Hip" or "Elbow"; "Ankle" or "Wrist" of an extension."""
+    extension: _builtins.bool
+    """True: not one of the nineteen; it needs points beyond the seventeen of COCO."""
     @_builtins.property
     def left(self) -> Global___AngleValue:
         """The person's left. Unset: that side was not asked for."""
@@ -853,7 +869,9 @@ class AngleMeasurement(_message.Message):
 
     @_builtins.property
     def overlay(self) -> _types_pb2.Overlay:
-        """The picture with this measurement. Unset unless asked for with the mode PER_MEASUREMENT."""
+        """The picture with this measurement, the person's own overlay. Unset unless asked for with the
+        mode PER_MEASUREMENT.
+        """
 
     def __init__(
         self,
@@ -865,10 +883,11 @@ class AngleMeasurement(_message.Message):
         right: Global___AngleValue | None = ...,
         view: Global___ViewCheck | None = ...,
         overlay: _types_pb2.Overlay | None = ...,
+        extension: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "overlay", b"overlay", "right", b"right", "view", b"view"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_part", b"body_part", "left", b"left", "name", b"name", "overlay", b"overlay", "right", b"right", "title", b"title", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_part", b"body_part", "extension", b"extension", "left", b"left", "name", b"name", "overlay", b"overlay", "right", b"right", "title", b"title", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -900,6 +919,26 @@ class AngleValue(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class NotesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DEGREES_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
@@ -907,6 +946,7 @@ class AngleValue(_message.Message):
     STD_ERROR_DEG_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     degrees: _builtins.float
     """Degrees, signed, never clamped; what 0 is and what is positive stands with the list of
     measurements. After subtraction of the baseline, if one was given. Unset: no value
@@ -939,6 +979,10 @@ class AngleValue(_message.Message):
         `shank_tilt_deg`, `knee_ankle_separation`.
         """
 
+    @_builtins.property
+    def notes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """More in words by name, for example `kind`: which variant of the movement the view suggests."""
+
     def __init__(
         self,
         *,
@@ -949,10 +993,11 @@ class AngleValue(_message.Message):
         std_error_deg: _builtins.float | None = ...,
         reference: _builtins.str = ...,
         details: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        notes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_degrees", b"_degrees", "_std_error_deg", b"_std_error_deg", "degrees", b"degrees", "std_error_deg", b"std_error_deg"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_degrees", b"_degrees", "_std_error_deg", b"_std_error_deg", "degrees", b"degrees", "details", b"details", "keypoint_score", b"keypoint_score", "reasons", b"reasons", "reference", b"reference", "status", b"status", "std_error_deg", b"std_error_deg"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_degrees", b"_degrees", "_std_error_deg", b"_std_error_deg", "degrees", b"degrees", "details", b"details", "keypoint_score", b"keypoint_score", "notes", b"notes", "reasons", b"reasons", "reference", b"reference", "status", b"status", "std_error_deg", b"std_error_deg"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__degrees: _TypeAlias = _typing.Literal["degrees"]  # noqa: Y015
     _WhichOneofArgType__degrees: _TypeAlias = _typing.Literal["_degrees", b"_degrees"]  # noqa: Y015
@@ -1017,8 +1062,8 @@ class AngleOptions(_message.Message):
     mirrored: _builtins.bool
     """True: the pictures are mirror images; left and right change places. Default false."""
     camera_roll_deg: _builtins.float
-    """Where true "up" points in the picture, degrees clockwise on the screen from the top of the
-    picture. −180 to 180. Default 0.
+    """By how much the camera was turned clockwise, seen from behind it, degrees. −180 to 180.
+    Default 0.
     """
     @_builtins.property
     def baseline(self) -> _containers.RepeatedCompositeFieldContainer[Global___BaselineAngle]:
@@ -1615,7 +1660,7 @@ class MeasurementSummary(_message.Message):
     title: _builtins.str
     """Name for people to read."""
     body_part: _builtins.str
-    """"Shoulder", "Back", "Knee", "Neck", "Hip" or "Elbow"."""
+    """"Shoulder", "Back", "Knee", "Neck", "Hip" or "Elbow"; "Ankle" or "Wrist" of an extension."""
     track_id: _builtins.int
     """The person's number. Unset: tracking is off."""
     @_builtins.property

@@ -1,0 +1,346 @@
+"""A Python-based Triton backend that runs `1/model.onnx` with OpenVINO on the CPU.
+
+A model that names it (`backend: "openvino"`) carries nothing but `config.pbtxt` and the graph, so the same
+files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in `config.pbtxt`:
+
+    input, output, max_batch_size    names, types and dims; `-1` is a free dim
+    parameters.shapes                what the free dims may be: "384x640,480x640" allows two shapes (H x W of
+                                     a picture). Required when an input has a free dim
+    parameters.precision             "f32" (default) or "bf16": OpenVINO's own default depends on the CPU
+    parameters.threads               CPU threads of one inference; else POSEGATE_CPU_THREADS, else all CPUs
+
+Why it is built as it is, measured on two cores with YOLO11n-pose:
+
+* One compiled model per shape: a graph with dynamic shapes costs 20-30 % more.
+* Every image alone, on all threads: batches gain nothing on a CPU, and two streams of one thread each gain
+  nothing over one stream of two threads while they double the latency of a lone request.
+* Threads are not pinned: pinned ones of two models, or of Triton and the model, fight for the same core.
+
+Tensors cross only by DLPack. With numpy 2, the `as_numpy()` and `Tensor(name, array)` of the Python backend
+in Triton 2.51 give arrays of zeros without an error, because it was built for the memory layout of numpy 1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import queue
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found] # Triton has it, PyPI not
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+Array = NDArray[Any]
+
+PRECISIONS = ("f32", "bf16")
+CONSUMED = b"used_dltensor"  # PyCapsule_SetName keeps the pointer: the name has to outlive every capsule
+_rename_capsule = ctypes.pythonapi.PyCapsule_SetName
+_rename_capsule.argtypes = (ctypes.py_object, ctypes.c_char_p)
+
+
+class ConfigError(Exception):
+    """The model cannot be served as its files are; the text says what to change."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output as `config.pbtxt` declares it, without the batch axis."""
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: Shape  # -1: free
+
+
+@dataclass(frozen=True)
+class Config:
+    """What `config.pbtxt` says, checked."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batched: bool
+    shapes: tuple[Shape, ...]  # values for the free dims; (()) when none is free
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The graph compiled for one shape of its inputs.
+
+    Attributes:
+        alone: runs one item on all threads.
+        together: run an item each at the same time, on a share of the threads.
+        outputs: names of the outputs, and where they stand in a result.
+    """
+
+    alone: ov.InferRequest
+    together: queue.SimpleQueue[ov.InferRequest]
+    outputs: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One request, taken apart into the items of its batch; or why it is refused."""
+
+    plan: Plan | None = None
+    items: Sequence[Sequence[Array]] = ()
+    wanted: frozenset[str] = frozenset()
+    refusal: Any = None
+
+
+class TritonPythonModel:
+    """Triton's interface to one instance of a model."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Compile and warm up every allowed shape; an exception here keeps the model from READY."""
+        self._name = args["model_name"]
+        self._config = read_config(json.loads(args["model_config"]))
+        graph = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        if not graph.is_file():
+            raise ConfigError(f"{self._name}: {graph.name} of version {args['model_version']} is missing")
+        core = ov.Core()
+        if cache := os.environ.get("POSEGATE_CACHE_DIR"):
+            core.set_property({"CACHE_DIR": cache})
+        try:
+            model = core.read_model(graph)
+            check_tensors(model, self._config)
+            self._plans = {
+                item_shapes(self._config.inputs, shape): self._make_plan(core, model, shape)
+                for shape in self._config.shapes
+            }
+        except RuntimeError as error:
+            raise ConfigError(f"{self._name}: OpenVINO cannot compile {graph.name}: {error}") from error
+        self._pool = ThreadPoolExecutor(self._config.threads)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer every request by itself: one that cannot be answered leaves its neighbours alone."""
+        works = [self._take(request) for request in requests]
+        alone = sum(len(work.items) for work in works) == 1
+        runs = [[self._pool.submit(run, work.plan, item, alone) for item in work.items] for work in works]
+        wait(chain.from_iterable(runs))  # an item that still ran would read memory that Triton takes back
+        return [self._answer(work, results) for work, results in zip(works, runs, strict=True)]
+
+    def finalize(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def _make_plan(self, core: ov.Core, model: ov.Model, shape: Shape) -> Plan:
+        started = time.perf_counter()
+        config = self._config
+        batch = (1,) if config.batched else ()
+        shapes = {spec.name: (*batch, *fill(spec.dims, shape)) for spec in config.inputs}
+        model.reshape({name: list(dims) for name, dims in shapes.items()})
+        blank = [np.zeros(shapes[spec.name], spec.dtype) for spec in config.inputs]
+
+        def compile_for(hint: str) -> ov.CompiledModel:
+            return core.compile_model(
+                model,
+                "CPU",
+                {
+                    "PERFORMANCE_HINT": hint,
+                    "INFERENCE_NUM_THREADS": config.threads,
+                    "INFERENCE_PRECISION_HINT": config.precision,
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
+
+        compiled = compile_for("LATENCY")
+        alone = compiled.create_infer_request()
+        together: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        requests = [alone]
+        if config.batched and config.threads > 1:
+            several = compile_for("THROUGHPUT")
+            count = several.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            requests = [several.create_infer_request() for _ in range(count)]
+        for request in {alone, *requests}:
+            request.infer(blank)
+        for request in requests:
+            together.put(request)
+        pb_utils.Logger.log_info(
+            f"{self._name}: shape {format_shape(shape) or 'fixed'}, precision "
+            f"{compiled.get_property('INFERENCE_PRECISION_HINT').to_string()}, threads {config.threads}, "
+            f"{len(requests)} at once, ready in {time.perf_counter() - started:.2f} s"
+        )
+        names = [port.get_names() for port in compiled.outputs]
+        where = {spec.name: [spec.name in found for found in names].index(True) for spec in config.outputs}
+        return Plan(alone, together, where)
+
+    def _take(self, request: Any) -> Work:
+        if request.is_cancelled():
+            return Work(
+                refusal=pb_utils.TritonError("the request was cancelled", pb_utils.TritonError.CANCELLED)
+            )
+        config = self._config
+        inputs = [
+            np.from_dlpack(pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in config.inputs
+        ]
+        shapes = tuple(array.shape[1:] if config.batched else array.shape for array in inputs)
+        plan = self._plans.get(shapes)
+        if plan is None:
+            return Work(refusal=pb_utils.TritonError(self._refusal(shapes), pb_utils.TritonError.INVALID_ARG))
+        items: Sequence[Sequence[Array]] = [inputs]
+        if config.batched:
+            items = [[array[index : index + 1] for array in inputs] for index in range(len(inputs[0]))]
+        return Work(plan, items, frozenset(request.requested_output_names()))
+
+    def _answer(self, work: Work, runs: Sequence[Future[Sequence[Array]]]) -> Any:
+        if work.plan is None:
+            return pb_utils.InferenceResponse(output_tensors=[], error=work.refusal)
+        try:
+            results = [run.result() for run in runs]
+        except Exception as error:  # whatever it is, the neighbours get their answers
+            pb_utils.Logger.log_error(f"{self._name}: inference failed: {error!r}")
+            failed = pb_utils.TritonError("inference failed", pb_utils.TritonError.INTERNAL)
+            return pb_utils.InferenceResponse(output_tensors=[], error=failed)
+        tensors = []
+        for name, index in work.plan.outputs.items():
+            if name in work.wanted:
+                parts = [result[index] for result in results]
+                tensors.append(to_tensor(name, parts[0] if len(parts) == 1 else np.concatenate(parts)))
+        return pb_utils.InferenceResponse(tensors)
+
+    def _refusal(self, items: Sequence[Shape]) -> str:
+        specs = self._config.inputs
+        found = ", ".join(f"{spec.name} {list(shape)}" for spec, shape in zip(specs, items, strict=True))
+        allowed = ", ".join(map(format_shape, self._config.shapes))
+        return f"{self._name} takes no {found}: its shapes are {allowed}"
+
+
+def run(plan: Plan, item: Sequence[Array], alone: bool) -> Sequence[Array]:
+    """One inference: the outputs of one item."""
+    request = plan.alone if alone else plan.together.get()
+    try:
+        results = request.infer(item, share_outputs=True)
+        return [results[index].copy() for index in range(len(results))]
+    finally:
+        if not alone:
+            plan.together.put(request)
+
+
+def read_config(config: Mapping[str, Any]) -> Config:
+    """`config.pbtxt` as Triton hands it over, checked.
+
+    Raises:
+        ConfigError: something in it cannot be served.
+    """
+    parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+    inputs = tuple(map(read_spec, config["input"]))
+    precision = parameters.get("precision", PRECISIONS[0])
+    if precision not in PRECISIONS:
+        raise ConfigError(f"parameter precision is {precision!r}, not one of {', '.join(PRECISIONS)}")
+    threads = parameters.get("threads") or os.environ.get("POSEGATE_CPU_THREADS") or str(cpus_available())
+    if not threads.isdecimal() or int(threads) < 1:
+        raise ConfigError(f"the number of threads is {threads!r}, not a whole number above 0")
+    return Config(
+        inputs=inputs,
+        outputs=tuple(map(read_spec, config["output"])),
+        batched=config["max_batch_size"] > 0,
+        shapes=read_shapes(parameters.get("shapes", ""), inputs),
+        precision=precision,
+        threads=int(threads),
+    )
+
+
+def read_spec(tensor: Mapping[str, Any]) -> TensorSpec:
+    """One input or output of `config.pbtxt`."""
+    dtype = np.dtype(pb_utils.triton_string_to_numpy(tensor["data_type"]))
+    if dtype == np.object_:
+        raise ConfigError(f"{tensor['name']} is of {tensor['data_type']}; only numbers are served")
+    return TensorSpec(tensor["name"], dtype, tuple(int(dim) for dim in tensor["dims"]))
+
+
+def read_shapes(text: str, inputs: Sequence[TensorSpec]) -> tuple[Shape, ...]:
+    """The allowed values of the free dims: "384x640,480x640" is ((384, 640), (480, 640))."""
+    free = {spec.dims.count(-1) for spec in inputs} - {0}
+    if not free:
+        if text:
+            raise ConfigError("parameter shapes is set, but no input has a free dim")
+        return ((),)
+    if not text:
+        raise ConfigError("an input has free dims (-1): parameter shapes must list them, as in '384x640'")
+    try:
+        shapes = tuple(tuple(int(size) for size in shape.split("x")) for shape in text.split(","))
+    except ValueError:
+        raise ConfigError(f"parameter shapes is {text!r}, not like '384x640,480x640'") from None
+    for shape in shapes:
+        if free != {len(shape)} or min(shape) < 1:
+            raise ConfigError(
+                f"parameter shapes has {format_shape(shape)}, but the inputs' free dims are {sorted(free)}"
+            )
+    return shapes
+
+
+def check_tensors(model: ov.Model, config: Config) -> None:
+    """Refuse a graph whose tensors are not those of `config.pbtxt`.
+
+    Raises:
+        ConfigError: a name is missing or a type differs.
+    """
+    for specs, ports in ((config.inputs, model.inputs), (config.outputs, model.outputs)):
+        found = {name: port for port in ports for name in port.get_names()}
+        for spec in specs:
+            if spec.name not in found:
+                raise ConfigError(f"the graph has no tensor {spec.name!r}, but {', '.join(sorted(found))}")
+            if (dtype := found[spec.name].get_element_type().to_dtype()) != spec.dtype:
+                raise ConfigError(f"{spec.name} is {spec.dtype} in config.pbtxt and {dtype} in the graph")
+    if len(config.inputs) != len(model.inputs):
+        raise ConfigError(f"config.pbtxt has {len(config.inputs)} inputs, the graph {len(model.inputs)}")
+
+
+def fill(dims: Shape, values: Shape) -> Shape:
+    """`dims` with its free dims set to `values` in order."""
+    remaining = iter(values)
+    return tuple(next(remaining) if dim == -1 else dim for dim in dims)
+
+
+def item_shapes(inputs: Sequence[TensorSpec], shape: Shape) -> tuple[Shape, ...]:
+    """The shape of one item of every input, when the free dims are `shape`."""
+    return tuple(fill(spec.dims, shape) for spec in inputs)
+
+
+def format_shape(shape: Shape) -> str:
+    """(384, 640) as "384x640"."""
+    return "x".join(map(str, shape))
+
+
+def to_tensor(name: str, array: Array) -> Any:
+    """Hand an array to Triton without a copy in Python."""
+    capsule = array.__dlpack__()
+    tensor = pb_utils.Tensor.from_dlpack(name, capsule)
+    # Triton gives a used capsule a name that numpy does not know, and numpy would print a traceback.
+    _rename_capsule(capsule, CONSUMED)
+    return tensor
+
+
+def cpus_available() -> int:
+    """CPUs that this process may use: its affinity, and the quota of its container."""
+    count = len(os.sched_getaffinity(0))
+    if quota := cgroup_cpu_quota(Path("/sys/fs/cgroup")):
+        count = min(count, math.ceil(quota))
+    return max(count, 1)
+
+
+def cgroup_cpu_quota(root: Path) -> float | None:
+    """The CPU limit of the container in CPUs, None without one; cgroup v2, then v1."""
+    try:
+        limit, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if limit == "max" or int(limit) <= 0:
+        return None
+    return int(limit) / int(period)

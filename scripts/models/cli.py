@@ -1,0 +1,133 @@
+"""`posegate models add | fetch | fill`: bring models into the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from scripts.models.errors import FetchError, ModelError, RepositoryError
+from scripts.models.fetch import OFFICIAL, fetch
+from service.skeletons import shipped
+
+REPOSITORY = Path("model_repository")
+WEIGHTS = Path(".posegate/weights")
+AGPL_NOTICE = (
+    "Note: these weights are under {licence} (Ultralytics). Whoever offers a network service with them must "
+    "offer its users the complete source, or hold an Ultralytics Enterprise licence."
+)
+
+app = typer.Typer(name="models", help="Bring models into the repository.", no_args_is_help=True)
+
+Repository = Annotated[Path, typer.Option(help="The folder that holds cpu/.")]
+
+
+@app.command()
+def add(
+    checkpoint: Annotated[Path, typer.Argument(help="A YOLOv8 or YOLO11 pose checkpoint (.pt).")],
+    name: Annotated[str, typer.Option(help="What Triton calls it: a-z, 0-9 and _.")],
+    skeleton: Annotated[str, typer.Option(help="The template that its keypoints follow, such as coco_17.")],
+    repository: Repository = REPOSITORY,
+    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Of the ONNX file.")] = "fp32",
+    cpu_precision: Annotated[
+        Literal["bf16", "f32"], typer.Option(help="What OpenVINO computes in.")
+    ] = "bf16",
+    licence: Annotated[str, typer.Option(help="SPDX name; without it, what the checkpoint says.")] = "",
+    source: Annotated[str, typer.Option(help="Where the checkpoint comes from.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of this name.")] = False,
+) -> None:
+    """Turn a checkpoint into a served model."""
+    with _errors_on_one_line():
+        from scripts.models.checkpoint import read_checkpoint
+        from scripts.models.repository import add_model, spdx_licence
+
+        template = shipped().get(skeleton)
+        if template is None:
+            known = ", ".join(sorted(shipped()))
+            raise RepositoryError(f"there is no skeleton {skeleton!a}; choose from {known}")
+        read = read_checkpoint(checkpoint)
+        folder = add_model(
+            repository,
+            read,
+            name=name,
+            skeleton=skeleton,
+            skeleton_keypoints=len(template.keypoints),
+            precision=precision,
+            cpu_precision=cpu_precision,
+            licence=licence,
+            source=source,
+            replace=replace,
+        )
+        typer.echo(f"{folder}: skeleton {skeleton}, sha256 {read.sha256}")
+        _notice(licence or spdx_licence(read.licence))
+
+
+@app.command("fetch")
+def fetch_command(
+    names: Annotated[list[str], typer.Argument(help=f"One or more of {', '.join(OFFICIAL)}.")],
+    to: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = WEIGHTS,
+    sha256: Annotated[str, typer.Option(help="What the file must have; for one name.")] = "",
+) -> None:
+    """Download official checkpoints; add them with `posegate models add`."""
+    with _errors_on_one_line():
+        if sha256 and len(names) > 1:
+            raise FetchError("--sha256 fits one name only; fetch them one by one")
+        for name in names:
+            with _progress(name) as show:
+                path, digest = fetch(name, to, sha256=sha256 or None, progress=show)
+            compared = sha256 or OFFICIAL[name]
+            note = "as expected" if compared else "not compared, none is known here; see --sha256"
+            typer.echo(f"{path}: sha256 {digest} ({note})")
+            typer.echo(f"Next: posegate models add {path} --name {name.replace('-', '_')} --skeleton coco_17")
+        _notice("AGPL-3.0")
+
+
+@app.command()
+def fill(
+    weights: Annotated[Path, typer.Argument(help="The checkpoint.")] = WEIGHTS / "yolo11n-pose.pt",
+    name: Annotated[str, typer.Option(help="A model whose config.pbtxt is there.")] = "yolo11n_pose",
+    repository: Repository = REPOSITORY,
+) -> None:
+    """Write the graph of a model that the repository describes already, unless it is there."""
+    with _errors_on_one_line():
+        from scripts.models.repository import fill as fill_model
+
+        written = fill_model(repository, weights, name)
+        typer.echo(f"{name}: {'written' if written else 'up to date'}")
+        if written:
+            _notice("AGPL-3.0")
+
+
+def _notice(licence: str) -> None:
+    if licence.upper().startswith("AGPL"):
+        typer.echo(AGPL_NOTICE.format(licence=licence))
+
+
+@contextmanager
+def _errors_on_one_line() -> Iterator[None]:
+    """Errors that the user can do something about: one line on stderr, exit code 1."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name != "onnx":
+            raise
+        typer.echo("error: this needs the package onnx; run: pip install 'posegate[models]'", err=True)
+        raise typer.Exit(1) from exc
+    except ModelError as exc:
+        typer.echo(f"error: {' '.join(str(exc).split())}", err=True)
+        raise typer.Exit(1) from exc
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,118 @@
+"""`posegate measure`: a table of joint angles, and the picture with the arcs drawn."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import grpc
+from rich.console import Console
+from rich.table import Table
+
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
+from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service.client import connect
+
+Side = Literal["left", "right", "both"]
+
+_SIDES = {"left": types_pb2.SIDE_LEFT, "right": types_pb2.SIDE_RIGHT, "both": types_pb2.SIDE_BOTH}
+_STATUS_STYLES = {
+    pb.ANGLE_STATUS_OK: "green",
+    pb.ANGLE_STATUS_DEGRADED: "yellow",
+    pb.ANGLE_STATUS_UNAVAILABLE: "red",
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to measure.
+
+    Attributes:
+        address: of the gateway.
+        measurements: names, comma-separated.
+        side: which side of the body.
+        model: empty for the service's default.
+        everybody: all people instead of the largest.
+        overlay: file to draw to, or None; its ending says PNG or JPEG.
+        timeout_s: of the call.
+    """
+
+    address: str
+    measurements: str
+    side: Side
+    model: str
+    everybody: bool
+    overlay: Path | None
+    timeout_s: float
+
+
+async def measure(picture: Path, content: bytes, wish: Wish) -> bool:
+    """Print the angles and write the picture; False, with a line on stderr, when the call failed.
+
+    Raises:
+        OSError: the overlay cannot be written.
+    """
+    request = pb.MeasureAnglesRequest(
+        image=types_pb2.Image(content=content),
+        measurements=[wish.measurements],
+        side=_SIDES[wish.side],
+        model=wish.model,
+    )
+    if wish.everybody:
+        request.person.choice = pb.PERSON_CHOICE_ALL
+    if wish.overlay is not None:
+        is_jpeg = wish.overlay.suffix.lower() in (".jpg", ".jpeg")
+        request.overlay.format = types_pb2.OVERLAY_FORMAT_JPEG if is_jpeg else types_pb2.OVERLAY_FORMAT_PNG
+    try:
+        async with connect(wish.address) as channel:
+            answer = await PoseServiceStub(channel).MeasureAngles(request, timeout=wish.timeout_s)
+    except grpc.aio.AioRpcError as error:
+        print(f"{picture}: {error.code().name}: {error.details()}", file=sys.stderr)
+        return False
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    if not answer.persons:
+        console.print(f"{picture}: nobody was found")
+    for person in answer.persons:
+        console.print(_table(person))
+    if wish.overlay is not None:
+        _replace(wish.overlay, answer.overlay.content)
+        console.print(f"overlay: {wish.overlay}")
+    return True
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _table(person: pb.PersonAngles) -> Table:
+    facing = pb.Facing.Name(person.facing).removeprefix("FACING_").lower().replace("_", " ")
+    facing = "facing unknown" if person.facing == pb.FACING_UNSPECIFIED else f"facing {facing}"
+    table = Table(title=f"person {person.person_index + 1}, {facing}", title_justify="left")
+    for title in ("measurement", "side", "angle", "status", "why"):
+        table.add_column(title, overflow="fold", justify="right" if title == "angle" else "left")
+    for measurement in person.measurements:
+        for side in ("left", "right"):
+            if not measurement.HasField(side):
+                continue
+            value = measurement.left if side == "left" else measurement.right
+            status = pb.AngleStatus.Name(value.status).removeprefix("ANGLE_STATUS_")
+            table.add_row(
+                measurement.title,
+                side,
+                _angle(value),
+                f"[{_STATUS_STYLES[value.status]}]{status}[/]",
+                ", ".join(value.reasons),
+            )
+    return table
+
+
+def _angle(value: pb.AngleValue) -> str:
+    if not value.HasField("degrees"):
+        return "n/a"
+    error = f" ± {value.std_error_deg:.0f}" if value.HasField("std_error_deg") else ""
+    return f"{value.degrees:.1f}°{error}"

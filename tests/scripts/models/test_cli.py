@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from scripts.models.cli import app
+from tests.scripts.models.test_fetch import BODY, DIGEST, UNKNOWN
+
+TINY = Path(__file__).resolve().parents[2] / "data" / "yolov8-pose-tiny.pt"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_add_makes_a_model_and_names_its_licence(here: Path) -> None:
+    result = CliRunner().invoke(app, ["add", str(TINY), "--name", "tiny", "--skeleton", "coco_17"])
+    assert result.exit_code == 0, result.output
+    assert "AGPL-3.0" in result.stdout
+    assert "source" in result.stdout
+    assert (here / "model_repository" / "cpu" / "tiny" / "1" / "model.onnx").is_file()
+    again = CliRunner().invoke(app, ["fill", str(TINY), "--name", "tiny"])
+    assert again.stdout == "tiny: up to date\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["add", "none.pt", "--name", "x", "--skeleton", "coco_17"], "none.pt cannot be read"),
+        (["add", str(TINY), "--name", "x", "--skeleton", "none"], "there is no skeleton 'none'"),
+        (["add", str(TINY), "--name", "X", "--skeleton", "coco_17"], "no model name"),
+        (["add", __file__, "--name", "x", "--skeleton", "coco_17"], "no PyTorch checkpoint"),
+        (["fetch", "yolo99-pose"], "not an official"),
+        (["fetch", "yolov8n-pose", "yolov8s-pose", "--sha256", "00"], "one name only"),
+        (["fill"], "there is no"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_an_error_is_one_line_on_stderr(here: Path, arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_fetch_says_when_there_is_no_digest_to_compare_with(here: Path) -> None:
+    (here / f"{UNKNOWN}.pt").write_bytes(BODY)  # there already, so nothing is downloaded
+    result = CliRunner().invoke(app, ["fetch", UNKNOWN, "--to", "."])
+    assert result.exit_code == 0, result.output
+    assert DIGEST in result.stdout
+    assert "none is known" in result.stdout
+    assert "posegate models add" in result.stdout
+    assert "AGPL-3.0" in result.stdout
