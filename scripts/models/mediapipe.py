@@ -1,8 +1,9 @@
 """MediaPipe's networks: out of the hash-pinned wheel, into the model repository.
 
-The wheel is not installed, only unpacked: its Python code wants numpy < 2 and is not needed. The tflite files are
-the same in every wheel of the release (compared: those for Python 3.11 and 3.12), so one wheel serves every Python;
-pip has to be told its tags, since none fits Python 3.13. Only the standard library is used: this is part of set-up.
+The wheel is not installed, only unpacked: its Python code wants numpy < 2 and is not needed. The tflite files
+are the same in every wheel of the release (compared: those for Python 3.11 and 3.12), so one wheel serves
+every Python; pip has to be told its tags, since none fits Python 3.13. Only the standard library is used:
+this is part of set-up.
 """
 
 from __future__ import annotations

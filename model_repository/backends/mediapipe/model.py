@@ -1,23 +1,23 @@
-"""A Python-based Triton backend: whole-body keypoints of one person per crop, with MediaPipe's networks on OpenVINO.
+"""A Python-based Triton backend: the whole body of one person per crop, by MediaPipe's networks on OpenVINO.
 
 A model that names it (`backend: "mediapipe"`) keeps the `top_down` tensor contract:
 
-    crops      UINT8 [N, H, W, 3]   RGB, the person's box × 1.25 in the aspect of H × W, black beyond the picture
-    body       FP32 [N, 17, 3]      the first stage's COCO keypoints: x, y in px of the crop, score; may be NaN
+    crops      UINT8 [N, H, W, 3]   RGB, the person's box × 1.25 aspect of H × W; black around the picture
+    body       FP32 [N, 17, 3]      the first stage's COCO keypoints: x, y in px of the crop, score; or NaN
     keypoints  FP32 [N, 634, 2]     px of the crop; NaN where nothing was seen
     scores     FP32 [N, 634]        0 where nothing was seen
-    positions  FP32 [N, 634, 3]     metres, origin mid-hip, x image right, y down, z away from the camera; or NaN
+    positions  FP32 [N, 634, 3]     metres, origin mid-hip, x image right, y down, z away from camera; or NaN
 
 What it reads in `config.pbtxt`, beside the tensors:
 
-    parameters.files       "name=sha256,name=sha256": the tflite files in the version's folder. The model does not
-                           load when one is missing or is another one
+    parameters.files       "name=sha256,name=sha256": the tflite files in the version's folder. The model does
+                           not load when one is missing or altered
     parameters.threads     CPU threads; else POSEGATE_CPU_THREADS, else all CPUs
 
 All requests that Triton hands over at once are one batch. Everything but the tensors is in `wholebody/`.
 
-Tensors cross only by DLPack. With numpy 2, the `as_numpy()` and `Tensor(name, array)` of the Python backend in
-Triton 2.51 give arrays of zeros without an error, because it was built for the memory layout of numpy 1.
+Tensors cross only by DLPack. With numpy 2, the `as_numpy()` and `Tensor(name, array)` of the Python backend
+in Triton 2.51 give arrays of zeros without an error, because it was built for the memory layout of numpy 1.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class TritonPythonModel:
         cv2.setNumThreads(1)  # the estimator's own threads use the cores
         self._estimator = Estimator(folder, threads)
         pb_utils.Logger.log_info(
-            f"{self._name}: precision f32, threads {threads}, ready after {time.perf_counter() - started:.2f} s"
+            f"{self._name}: precision f32, threads {threads}, "
+            f"ready after {time.perf_counter() - started:.2f} s"
         )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -95,7 +96,9 @@ class TritonPythonModel:
     def _infer(self, requests: Sequence[Any]) -> list[Any]:
         crops = [read_tensor(request, "crops") for request in requests]
         bodies = [read_tensor(request, "body") for request in requests]
-        people = self._estimator([crop for batch in crops for crop in batch], [b for batch in bodies for b in batch])
+        people = self._estimator(
+            [crop for batch in crops for crop in batch], [b for batch in bodies for b in batch]
+        )
         answers, start = [], 0
         for request, batch in zip(requests, crops, strict=True):
             answers.append(respond(people[start : start + len(batch)], request.requested_output_names()))

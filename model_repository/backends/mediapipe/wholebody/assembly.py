@@ -1,12 +1,12 @@
 """The parts of one person as the native skeleton: 634 points in 2D, and in one 3D frame.
 
-The 3D frame is metres, origin mid-hip, x image right, y down, z away from the camera. Three networks with three
-origins and three ideas of scale are put together in it:
+The 3D frame is metres, origin mid-hip, x image right, y down, z away from the camera. Three networks with
+three origins and three ideas of scale are put together in it:
 
     body, feet   the pose's world landmarks as they are
     hands        each hand's own world landmarks, moved so that its wrist is the pose's wrist
-    face         the mesh, which is in pixels, scaled so that the face has the canonical face model's size, and
-                 moved so that nose tip and ears are the pose's on average
+    face         the mesh, which is in pixels, scaled to the size of the canonical face model, and moved so
+                 that nose tip and ears are the pose's on average
 
 Hands and face are thus rigidly attached: how far in front of the body a hand is comes from the pose alone.
 """
@@ -37,7 +37,7 @@ FACE_ANCHORS_POSE = [0, 8, 7]
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One person: (634, 2) px of the crop, (634,) scores, (634, 3) metres; NaN and 0 where nothing was seen."""
+    """One person: (634, 2) px of the crop, (634,) scores, (634, 3) metres; NaN and score 0 where unseen."""
 
     keypoints: Floats
     scores: Floats
@@ -48,14 +48,14 @@ def assemble(body: Floats, parts: Parts, origin: Floats) -> Person:
     """Put a person together.
 
     Args:
-        body: (17, 3) the first stage's keypoints in px of the crop with score. In 2D they are the answer's first
-            17, unchanged: they are better than the pose network's own.
+        body: (17, 3) the first stage's keypoints in px of the crop with score. In 2D they are the answer's
+            first 17, unchanged: they are better than the pose network's own.
         parts: what the networks found, in px of the picture.
         origin: (2,) of that picture in the crop.
 
     Returns:
-        Scores are the first stage's for the body; the pose network's visibility for feet and `blazepose_*`; for
-        each hand and for the face one number for all of its points.
+        Scores are the first stage's for the body; the pose network's visibility for feet and `blazepose_*`;
+        for each hand and for the face one number for all of its points.
     """
     points = np.full((kp.KEYPOINT_COUNT, 2), np.nan, np.float32)
     scores = np.zeros(kp.KEYPOINT_COUNT, np.float32)
@@ -69,7 +69,11 @@ def assemble(body: Floats, parts: Parts, origin: Floats) -> Person:
         ):
             if hand is not None:
                 rows = slice(start, start + kp.HAND_COUNT)
-                points[rows], scores[rows], positions[rows] = hand.points, hand.score, attach_hand(hand, world[wrist])
+                points[rows], scores[rows], positions[rows] = (
+                    hand.points,
+                    hand.score,
+                    attach_hand(hand, world[wrist]),
+                )
         if parts.face is not None:
             _put_face(parts.face, world, points, scores, positions)
     points += origin
@@ -80,7 +84,7 @@ def assemble(body: Floats, parts: Parts, origin: Floats) -> Person:
 
 def attach_hand(hand: Hand, wrist: Floats) -> Floats:
     """The hand's positions (21, 3) with its wrist where the pose's is."""
-    return hand.world + (wrist - hand.world[0])
+    return np.asarray(hand.world + (wrist - hand.world[0]), np.float32)
 
 
 def attach_face(face: Face, world: Floats) -> Floats:
@@ -90,7 +94,9 @@ def attach_face(face: Face, world: Floats) -> Floats:
         face: its mesh in px.
         world: (33, 3) BlazePose positions.
     """
-    scale = np.mean([metres / max(_distance(face.mesh[a], face.mesh[b]), 1e-6) for a, b, metres in FACE_SPANS_M])
+    scale = np.mean(
+        [metres / max(_distance(face.mesh[a], face.mesh[b]), 1e-6) for a, b, metres in FACE_SPANS_M]
+    )
     metric = face.mesh * np.float32(scale)
     move = world[FACE_ANCHORS_POSE].mean(0) - metric[FACE_ANCHORS_MESH].mean(0)
     return np.asarray(metric + move, np.float32)

@@ -1,7 +1,7 @@
 """People of a batch, shared out over the processor cores.
 
-Small networks do not get twice as fast on two cores. So people are worked on side by side, each on one core; a
-person that is left over gets all cores for the pose, then a core for each hand.
+Small networks do not get twice as fast on two cores. So people are worked on side by side, each on one core;
+a person that is left over gets all cores for the pose, then a core for each hand.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Estimator:
     """Finds the whole body of each person of a batch. One batch at a time."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        """Compile the networks in `folder`, whose files have been verified, for `threads` cores (at least 1)."""
+        """Compile the networks in `folder`, whose files have been verified, for `threads` cores."""
         compiled = compile_networks(folder, threads)
         self._wide_pose = compiled.wide_pose
         self._threads = threads

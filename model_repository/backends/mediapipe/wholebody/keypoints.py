@@ -50,8 +50,8 @@ FACE_FROM_MESH: Final[tuple[tuple[int, ...], ...]] = (
 )  # fmt: skip
 """Mesh points whose mean is each of the 68 iBUG points.
 
-After PeizhiYan/Mediapipe_2_Dlib_Landmarks (MIT), made symmetric: its point 13 is 361 alone while point 3 is the
-mean of 132 and 58. Eyes, nose and mouth are close; jaw and brows are approximations.
+After PeizhiYan/Mediapipe_2_Dlib_Landmarks (MIT), made symmetric: its point 13 is 361 alone while point 3 is
+the mean of 132 and 58. Eyes, nose and mouth are close; jaw and brows are approximations.
 """
 
 _FACE_MEAN: NDArray[np.float32] = np.zeros((len(FACE_FROM_MESH), FACE_MESH_COUNT), np.float32)
@@ -66,15 +66,20 @@ def face_68(mesh: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def names() -> tuple[str, ...]:
     """All 634 names in order."""
-    return (*_whole_body(), *(f"blazepose_{name}" for name in BLAZEPOSE), *(f"face_mesh_{i:03}" for i in range(468)))
+    return (
+        *_whole_body(),
+        *(f"blazepose_{name}" for name in BLAZEPOSE),
+        *(f"face_mesh_{i:03}" for i in range(468)),
+    )
 
 
 BLAZEPOSE: Final = (
-    "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
-    "left_ear", "right_ear", "mouth_left", "mouth_right", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index",
-    "left_thumb", "right_thumb", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
-    "left_heel", "right_heel", "left_foot_index", "right_foot_index",
+    "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye",
+    "right_eye_outer", "left_ear", "right_ear", "mouth_left", "mouth_right", "left_shoulder",
+    "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_pinky",
+    "right_pinky", "left_index", "right_index", "left_thumb", "right_thumb", "left_hip", "right_hip",
+    "left_knee", "right_knee", "left_ankle", "right_ankle", "left_heel", "right_heel",
+    "left_foot_index", "right_foot_index",
 )  # fmt: skip
 
 

@@ -25,8 +25,8 @@ HEATMAP_WINDOW = 9
 HEATMAP_MIN_CONFIDENCE = 0.5
 """`kernel_size` and `min_confidence_to_refine` of `RefineLandmarksFromHeatmapCalculator`.
 
-The calculator's own default is 9, and 9 it is: against Holistic 0.10.21 the median point is 0.01 px of the square
-away with 9, 0.02 to 0.5 px with 7.
+The calculator's own default is 9, and 9 it is: against Holistic 0.10.21 the median point is 0.01 px of the
+square away with 9, 0.02 to 0.5 px with 7.
 """
 
 _WINDOW = np.arange(HEATMAP_WINDOW) - HEATMAP_WINDOW // 2
@@ -83,7 +83,9 @@ def refine(points: Floats, heatmap: Floats) -> Floats:
     in_columns = (columns >= 0) & (columns < width)
     in_rows = (rows >= 0) & (rows < height)
     logits = heatmap[
-        rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None, :], np.arange(count)[:, None, None]
+        rows.clip(0, height - 1)[:, :, None],
+        columns.clip(0, width - 1)[:, None, :],
+        np.arange(count)[:, None, None],
     ]
     weights = np.where(in_rows[:, :, None] & in_columns[:, None, :], sigmoid(logits), 0)  # (P, 9, 9)
     total = weights.sum((1, 2))

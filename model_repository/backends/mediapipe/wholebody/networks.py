@@ -1,7 +1,7 @@
 """MediaPipe's tflite files: verified, compiled by OpenVINO in float32, and asked one square at a time.
 
-Everything runs in float32: OpenVINO would choose bfloat16 by itself on processors that have it, and that moves
-world landmarks of the pose network by up to half a metre.
+Everything runs in float32: OpenVINO would choose bfloat16 by itself on processors that have it, and that
+moves world landmarks of the pose network by up to half a metre.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ class Compiled:
 def compile_networks(folder: Path, threads: int) -> Compiled:
     """Compile the tflite files in `folder` for `threads` cores.
 
-    A network of its own on every core gets more done than one on all of them: the pose network takes 7.7 ms on
-    one core and 4.4 ms on two. Memory, 60 MB for a second pose network, is why only that one is there in both ways.
+    A network of its own on every core gets more done than one on all of them: the pose network takes 7.7 ms
+    on one core and 4.4 ms on two. Memory, 60 MB for a second pose network, is why only that one is there in
+    both ways.
     """
     core = ov.Core()
 

@@ -60,7 +60,7 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """BlazePose's 33 points: (33, 2) px of the picture, (33,) visibility, (33, 3) metres from mid-hip, upright."""
+    """BlazePose's 33 points: (33, 2) px of the picture, (33,) visibility, (33, 3) metres, upright."""
 
     points: Floats
     visibility: Floats
@@ -69,7 +69,7 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class Hand:
-    """One hand: (21, 2) px of the picture, (21, 3) metres from its centre, upright; one score for all of it."""
+    """One hand: (21, 2) px of the picture, (21, 3) metres, upright; one score for all of it."""
 
     points: Floats
     world: Floats
@@ -97,12 +97,14 @@ class Parts:
 def subject(crop: Bytes, body: Floats) -> Subject | None:
     """A crop without the black that lies beyond the edge of the original picture; None if all of it is black.
 
-    MediaPipe repeats a picture's edge where a square reaches over it, and its pose network relies on it: of people
-    cut off above the hips, world landmarks are 64 mm off in the median with the edge repeated, 107 mm with black.
+    MediaPipe repeats a picture's edge where a square reaches over it, and its pose network relies on it: of
+    people cut off above the hips, world landmarks are 64 mm off in the median with the edge repeated, 107 mm
+    with black.
 
     Args:
-        crop: (H, W, 3) uint8 RGB: the person's box × `BOX_MARGIN`, made longer in one direction to fit the aspect
-            of the input. So the longer side of the box is at least the crop's shorter one / `BOX_MARGIN`.
+        crop: (H, W, 3) uint8 RGB: the person's box × `BOX_MARGIN`, made longer in one direction to fit the
+            aspect of the input. So the longer side of the box is at least the crop's shorter one /
+            `BOX_MARGIN`.
         body: (17, 3) the first stage's keypoints in px of the crop, with score.
     """
     box_side = min(crop.shape[:2]) / BOX_MARGIN
@@ -214,7 +216,7 @@ def find_parts(person: Subject, networks: Networks) -> Parts:
 
 def _is_within(picture: Bytes, roi: Roi) -> bool:
     height, width = picture.shape[:2]
-    return 0 <= roi.x < width and 0 <= roi.y < height
+    return bool(0 <= roi.x < width and 0 <= roi.y < height)
 
 
 def _whole(picture: Bytes) -> Roi:

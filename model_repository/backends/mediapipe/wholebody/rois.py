@@ -59,7 +59,8 @@ def cut_out(picture: Bytes, roi: Roi, size: int, *, border: int = cv2.BORDER_REP
 def to_picture(points: Floats, roi: Roi) -> Floats:
     """Points of the square, 0 to 1, as px of the picture: (K, 2 or 3) float32 in and out.
 
-    A third column is a depth on the scale of x: it is multiplied by the side (`LandmarkProjectionCalculator`).
+    A third column is a depth on the scale of x: it is multiplied by the side
+    (`LandmarkProjectionCalculator`).
     """
     cos, sin = roi.side * math.cos(roi.rotation), roi.side * math.sin(roi.rotation)
     turn = np.array([[cos, sin], [-sin, cos]], np.float32)
@@ -97,8 +98,8 @@ def pose_from_body(body: Floats, box_side: float) -> Roi | None:
 
     Centre mid-hip, angle mid-hip to mid-shoulder, radius 1.1 times the distance to the farthest confident
     keypoint, or half the person's longer side if that is more; then MediaPipe's 1.25. Measured on annotated
-    photographs, this does better than MediaPipe's own detector on each person (OKS 0.77 against 0.77 of the mean
-    and 0.84 against 0.81 of the median) and costs nothing.
+    photographs, this does better than MediaPipe's own detector on each person (OKS 0.77 against 0.77 of the
+    mean and 0.84 against 0.81 of the median) and costs nothing.
 
     Args:
         body: (17, 3) COCO keypoints, x and y in px, then the score.
@@ -110,9 +111,10 @@ def pose_from_body(body: Floats, box_side: float) -> Roi | None:
     confident = np.isfinite(body).all(1) & (body[:, 2] > MIN_BODY_SCORE)
     if not confident[[5, 6, 11, 12]].all():
         return None
-    hips = body[11:13, :2].mean(0)
+    hips = (body[11, :2] + body[12, :2]) / 2
+    shoulders = (body[5, :2] + body[6, :2]) / 2
     farthest = float(np.linalg.norm(body[confident, :2] - hips, axis=1).max())
-    rotation = _rotation(hips, body[5:7, :2].mean(0), QUARTER_TURN)
+    rotation = _rotation(hips, shoulders, QUARTER_TURN)
     return Roi(float(hips[0]), float(hips[1]), 1.25 * 2 * 1.1 * max(farthest, box_side / 2), rotation)
 
 
@@ -154,20 +156,26 @@ def _around(points: Floats, rotation: float, *, scale: float, shift_y: float) ->
     left, top = (float(v) for v in points[:, :2].min(0))
     right, bottom = (float(v) for v in points[:, :2].max(0))
     return _enlarged(
-        (left + right) / 2, (top + bottom) / 2, right - left, bottom - top, rotation, scale=scale, shift_y=shift_y
+        (left + right) / 2,
+        (top + bottom) / 2,
+        right - left,
+        bottom - top,
+        rotation,
+        scale=scale,
+        shift_y=shift_y,
     )
 
 
-def _rotation(start: Floats, end: Floats, target: float) -> float:
+def _rotation(start: NDArray[np.floating], end: NDArray[np.floating], target: float) -> float:
     """By how much the picture must turn so that start to end points to `target`."""
     angle = target - math.atan2(-(end[1] - start[1]), end[0] - start[0])
-    return angle - 2 * math.pi * math.floor((angle + math.pi) / (2 * math.pi)) if math.isfinite(angle) else angle
+    return math.remainder(angle, 2 * math.pi) if math.isfinite(angle) else angle
 
 
 def _enlarged(
     x: float, y: float, width: float, height: float, rotation: float, *, scale: float, shift_y: float
 ) -> Roi:
-    """`RectTransformationCalculator` with `square_long`: shift by the size as it was, then square, then scale."""
+    """`RectTransformationCalculator` with `square_long`: shift by the size as it was, square, then scale."""
     down = height * shift_y
     return Roi(
         x - down * math.sin(rotation), y + down * math.cos(rotation), scale * max(width, height), rotation
