@@ -11,8 +11,8 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -101,11 +101,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 begun = False
                 try:
                     _readable(request)
-                    async for answer in inner(request, context):
-                        if not begun:
-                            await context.send_initial_metadata(((REQUEST_ID, request_id),))
-                            begun = True
-                        yield answer
+                    # Closed here, or a caller who leaves would leave the handler to the garbage collector.
+                    async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
+                        async for answer in answers:
+                            if not begun:
+                                await context.send_initial_metadata(((REQUEST_ID, request_id),))
+                                begun = True
+                            yield answer
                 except Exception as error:
                     await _fail(context, error, request_id, outcome, begun=begun)
                 if not begun:
@@ -231,7 +233,7 @@ def _logged(method: str, context: Context, request_id: str) -> Iterator[dict[str
     started = time.perf_counter()
     try:
         yield outcome
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):
         outcome["code"] = "CANCELLED"
         raise
     finally:

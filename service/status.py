@@ -10,12 +10,15 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service.errors import (
+    AlreadyExists,
+    Conflict,
     DeadlineExceeded,
     InvalidRequest,
     NotAllowed,
     NotFound,
     Overloaded,
     PosegateError,
+    QuotaExceeded,
     SkeletonNotSupplied,
     Unavailable,
     Unimplemented,
@@ -32,6 +35,9 @@ _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    Conflict: grpc.StatusCode.ABORTED,
+    QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SkeletonNotSupplied: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
