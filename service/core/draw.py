@@ -21,6 +21,7 @@ _OUTLINE: Rgb = (20, 20, 20)
 _BOX: Rgb = (245, 245, 245)
 _SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow and its limbs are thin
 _SLENDER = 7.0  # a limb is at least so many times as long as wide
+_FEW = 40  # keypoints; of a skeleton with more, points without limbs are drawn as dots
 _SHIFT = 4  # fractional bits of the coordinates given to cv2: a 16th of a pixel
 _REACH = 1 << 20  # px; wider than any picture, and far from overflowing cv2's fixed-point lines
 
@@ -69,6 +70,8 @@ def draw_poses(
         raise ValueError(f"{poses.keypoint_count} keypoints do not fit skeleton {skeleton.name}")
     canvas = image.copy()
     width = style.line_width or default_line_width(image.shape[1], image.shape[0])
+    # A width that was asked for is drawn as it is.
+    slender = 1e-3 if style.line_width else _SLENDER
     order = skeleton.order
     limbs = [
         (order[edge.start], order[edge.end], edge.color or _limb_color(skeleton, edge.start, edge.end))
@@ -80,8 +83,8 @@ def draw_poses(
         if style.boxes:
             _box(canvas, poses.boxes_xyxy[number], width)
         keypoints, least = poses.keypoints[number], style.min_keypoint_score
-        shortest = _limbs(canvas, keypoints, limbs, width, least)
-        _points(canvas, keypoints, colors, width, least, shortest)
+        shortest = _limbs(canvas, keypoints, limbs, width, least, slender)
+        _points(canvas, keypoints, colors, width, least, shortest, slender)
     if style.labels:
         around = extents(poses.keypoints)
         boxes = np.where(np.isfinite(poses.boxes_xyxy).all(axis=1, keepdims=True), poses.boxes_xyxy, around)
@@ -113,21 +116,23 @@ def _limbs(
     limbs: list[tuple[int, int, Rgb]],
     width: int,
     min_score: float,
+    slender: float,
 ) -> NDArray[np.float32]:
     """Draw the limbs, long ones over short ones; (K,) px of the shortest one that ends in each point.
 
-    A limb is never wider than a share of its length: fingers and lips stay readable beside arms and legs.
+    A limb is at least `slender` times as long as wide: fingers and lips stay readable beside arms and legs.
     """
     drawable = present(keypoints) & (keypoints[:, 2] >= min_score)
+    ends = np.clip(np.nan_to_num(keypoints[:, :2]), -_REACH, _REACH)
     shortest = np.full(len(keypoints), np.inf, np.float32)
     strokes = []
     for start, end, color in limbs:
         if not (drawable[start] and drawable[end]):
             continue
-        length = float(np.linalg.norm(keypoints[start, :2] - keypoints[end, :2]))
+        length = float(np.hypot(*(ends[start] - ends[end])))
         shortest[[start, end]] = np.minimum(shortest[[start, end]], length)
         sure = min(keypoints[start, 2], keypoints[end, 2]) >= _SURE
-        thickness = max(1, min(width if sure else width // 3, round(length / _SLENDER)))
+        thickness = max(1, min(width if sure else width // 3, round(length / slender)))
         strokes.append((length, thickness, start, end, color))
     strokes.sort(key=lambda stroke: stroke[0])
     for outline in (True, False):
@@ -151,16 +156,18 @@ def _points(
     width: int,
     min_score: float,
     shortest: NDArray[np.float32],
+    slender: float,
 ) -> None:
-    """Draw the points; one without a limb is a dot of a pixel or two."""
+    """Draw the points, no larger than their limbs allow; in a crowd without limbs they are dots."""
     full = max(2, round(width * 1.1))
     drawable = present(keypoints) & (keypoints[:, 2] >= min_score)
     unit = 1 << _SHIFT
+    alone = full if len(keypoints) <= _FEW else max(1, width // 4)
     for point, color, there, length in zip(keypoints, colors, drawable, shortest.tolist(), strict=True):
         if not there:
             continue
         center = _fixed(point)
-        radius = max(1, min(full, round(length / _SLENDER))) if np.isfinite(length) else max(1, width // 4)
+        radius = max(1, min(full, round(length / slender))) if np.isfinite(length) else alone
         if radius < full // 2:
             cv2.circle(canvas, center, radius * unit, color, -1, cv2.LINE_AA, _SHIFT)
             continue
