@@ -246,6 +246,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
         model = self._catalog.resolve(request.model, request.model_version)
+        if wanted.overlay is not None and wanted.overlay.space_panel and model.family != "top_down":
+            found = Violations()
+            found.add("overlay.space_panel", f"needs positions, which model '{model.name}' does not give")
+            found.raise_any()
         plan = await self._plan(request.skeleton, model, tenant)
         load = await self._loader(request.image, deadline)
         estimate = self._estimating(load, model, wanted.options, deadline)

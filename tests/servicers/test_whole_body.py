@@ -176,3 +176,18 @@ async def test_angles_are_measured_on_a_whole_body_too(service: Service) -> None
     )
     answer = await service.poses.MeasureAngles(request, timeout=10)
     assert answer.persons[0].measurements[0].extension
+
+
+async def test_a_panel_in_space_widens_the_picture_and_needs_positions(service: Service) -> None:
+    service.triton.answer = rows(candidate(BOX, 0.9))
+    wish = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG, space_panel=True)
+    answer = await detect(service, overlay=wish)
+    assert answer.overlay.size.width > 640
+    failed = await failure(service.detect(VGA, overlay=wish))
+    assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "overlay.space_panel" in failed.violations
+    angles = pb.MeasureAnglesRequest(
+        image=types_pb2.Image(content=VGA), measurements=["splits"], overlay=wish, model="whole"
+    )
+    failed = await failure(service.poses.MeasureAngles(angles, timeout=10))
+    assert "overlay.space_panel" in failed.violations
