@@ -154,4 +154,4 @@ async def test_it_fits_into_400_megabytes(triton: triton_grpc.InferenceServerCli
         and f"/{NAME}/" in " ".join(process.cmdline())
     ]
     assert len(stubs) == 1
-    assert stubs[0].memory_info().rss < 400e6
+    assert stubs[0].memory_info().rss < 400 * 2**20
