@@ -10,6 +10,7 @@ import pytest
 
 from scripts import runtime
 from scripts.models import mediapipe
+from scripts.registry import SetupError
 from service.triton import parse_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -113,5 +114,5 @@ def test_a_wheel_that_was_downloaded_is_unpacked(tmp_path: Path, monkeypatch: py
     assert mediapipe.is_complete(tmp_path / "weights")
     bad = make_wheel(tmp_path / "mediapipe.whl", hand_recrop=b"other")
     monkeypatch.setattr(runtime, "pinned", lambda _: (mediapipe.REQUIREMENT, runtime.sha256_of(bad)))
-    with pytest.raises(runtime.SetupError, match="hand_recrop"):
+    with pytest.raises(SetupError, match="hand_recrop"):
         runtime.prepare_mediapipe(tmp_path / "other", runtime.Fetch(Path("/no/python"), tmp_path), print)
