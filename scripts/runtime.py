@@ -84,7 +84,7 @@ class Fetch:
     folder: Path
 
     def __call__(self, requirement: str, sha256: str, options: Sequence[str] = ()) -> Path:
-        """The wheel of a pinned requirement, through pip with more `options`."""
+        """The wheel of a pinned requirement, with more `options` for pip where its tags fit no other way."""
         if (wheel := self._find(sha256)) is not None:
             return wheel
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import pytest
 
 from scripts import runtime
 from scripts.models import mediapipe
+from scripts.registry import SetupError
 from service.triton import parse_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -102,11 +103,16 @@ def test_the_wheel_is_pinned_among_the_assets() -> None:
     assert runtime.pinned("mediapipe") == (mediapipe.REQUIREMENT, mediapipe.WHEEL_SHA256)
 
 
-def test_set_up_that_finds_everything_downloads_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> Path:
-        raise AssertionError("nothing should be downloaded")
+def test_set_up_that_finds_everything_downloads_nothing(tmp_path: Path) -> None:
+    runtime.prepare_mediapipe(WEIGHTS, runtime.Fetch(Path("/no/python"), tmp_path), print)
 
-    monkeypatch.setattr(runtime, "download", refuse)
-    runtime.prepare_mediapipe(WEIGHTS, tmp_path, print)
+
+def test_a_wheel_that_was_downloaded_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = make_wheel(tmp_path / "mediapipe.whl")
+    monkeypatch.setattr(runtime, "pinned", lambda _: (mediapipe.REQUIREMENT, runtime.sha256_of(wheel)))
+    runtime.prepare_mediapipe(tmp_path / "weights", runtime.Fetch(Path("/no/python"), tmp_path), print)
+    assert mediapipe.is_complete(tmp_path / "weights")
+    bad = make_wheel(tmp_path / "mediapipe.whl", hand_recrop=b"other")
+    monkeypatch.setattr(runtime, "pinned", lambda _: (mediapipe.REQUIREMENT, runtime.sha256_of(bad)))
+    with pytest.raises(SetupError, match="hand_recrop"):
+        runtime.prepare_mediapipe(tmp_path / "other", runtime.Fetch(Path("/no/python"), tmp_path), print)
