@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service import workers
 from service.core.geometry import Affine, Rgb8, choose_shape, letterbox
 from service.core.model import Model
 from service.core.poses import Floats, Poses
@@ -102,14 +103,14 @@ class Estimator:
 
     Args:
         client: runs the models.
-        workers: threads for decoding and other work that would hold up the event loop.
+        threads: for decoding and other work that would hold up the event loop.
         at_once: pictures between decoding and answer at once; it bounds the tensors in memory and
             the queue at Triton.
     """
 
-    def __init__(self, client: InferenceClient, workers: Executor, at_once: int) -> None:
+    def __init__(self, client: InferenceClient, threads: Executor, at_once: int) -> None:
         self._client = client
-        self._workers = workers
+        self._workers = threads
         self._room = asyncio.Semaphore(at_once)
 
     async def estimate(
@@ -200,9 +201,8 @@ class Estimator:
         return _join(refined, model.keypoint_count), stages
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """CPU work in a worker thread; what has not begun when the caller leaves never begins."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, lambda: work(*args, **kwargs))
+        """CPU work in a worker thread, as `workers.run`."""
+        return await workers.run(self._workers, work, *args, **kwargs)
 
 
 def _prepare(

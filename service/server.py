@@ -47,6 +47,7 @@ _log = structlog.get_logger()
 _BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
 _SENT_S = 0.5  # an answer that is ready has been sent by then
 
+_WORKERS_S = 5.0  # longer than cv2 takes for one step on the largest picture
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -93,7 +94,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     catalog = ModelCatalog(triton, shipped(), settings.default_model)
     estimator = Estimator(triton, workers, settings.max_inferences)
     health = health_aio.HealthServicer()
-    requests = RequestInterceptor(settings.request_timeout_s)
+    requests = RequestInterceptor(settings.request_timeout_s, settings.max_message_bytes)
     server = grpc.aio.server(
         interceptors=[
             requests,
@@ -159,8 +160,17 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await _stop(server, requests, settings.drain_grace_s)
         await triton.close()
         await database.close()
-        workers.shutdown(cancel_futures=True)
+        await _end(workers)
         _log.info("stopped")
+
+
+async def _end(workers: ThreadPoolExecutor) -> None:
+    """End the threads. The calls they worked for are over, and they stop at their next checkpoint; who
+    waits for them must not hold up the event loop."""
+    ending = asyncio.create_task(asyncio.to_thread(workers.shutdown, cancel_futures=True))
+    ended, _ = await asyncio.wait([ending], timeout=_WORKERS_S)
+    if not ended:
+        _log.warning("workers_still_busy")
 
 
 async def _stop(server: grpc.aio.Server, requests: RequestInterceptor, grace_s: float) -> None:

@@ -50,7 +50,12 @@ def problems(path: Path) -> Iterator[str]:
 
 
 def _queue_problems(config: Any) -> Iterator[str]:
-    """A queue without a bound grows until memory ends; one that delays answers the wrong callers first."""
+    """A queue without a bound grows until memory ends; one that delays answers the wrong callers first.
+
+    On a CPU, Triton has one gateway, which bounds what waits there; see `scripts.models.repository.QUEUE`.
+    """
+    if config.platform != "tensorrt_plan" and config.backend != "tensorrt":
+        return
     policy = config.dynamic_batching.default_queue_policy
     if policy.max_queue_size < 1:
         yield "has a queue without a bound: set max_queue_size"
