@@ -35,7 +35,7 @@ from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.settings import Settings
-from service.skeletons import shipped
+from service.skeletons import known
 from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
 from service.store.database import Database
@@ -91,7 +91,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         shared_memory=settings.triton_shared_memory == "auto" and _on_this_host(settings.triton_url),
         slots=settings.max_inferences,
     )
-    catalog = ModelCatalog(triton, shipped(), settings.default_model)
+    templates = known(settings.skeletons)
+    catalog = ModelCatalog(triton, templates, settings.default_model)
     estimator = Estimator(triton, workers, settings.max_inferences)
     health = health_aio.HealthServicer()
     requests = RequestInterceptor(settings.request_timeout_s, settings.max_message_bytes)
@@ -111,7 +112,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ],
     )
     store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
-    lookup = SkeletonLookup(shipped(), SkeletonCache(store))
+    lookup = SkeletonLookup(templates, SkeletonCache(store))
     limits = _limits(settings)
     pose = PoseServicer(estimator, catalog, lookup, triton, limits)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
@@ -123,7 +124,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     )
     skeleton = SkeletonServicer(
         store,
-        shipped(),
+        templates,
         PoseRenderer(lookup, workers, render_limits),
         PoseExporter(lookup, workers, max_bytes=settings.max_message_bytes),
     )

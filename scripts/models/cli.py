@@ -13,7 +13,8 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedCol
 
 from scripts.models.errors import FetchError, ModelError, RepositoryError
 from scripts.models.fetch import OFFICIAL, fetch
-from service.skeletons import shipped
+from service.core.skeleton import Skeleton
+from service.skeletons import known, read
 
 REPOSITORY = Path("model_repository")
 WEIGHTS = Path(".posegate/weights")
@@ -31,7 +32,10 @@ Repository = Annotated[Path, typer.Option(help="The folder that holds cpu/.")]
 def add(
     checkpoint: Annotated[Path, typer.Argument(help="A YOLOv8 or YOLO11 pose checkpoint (.pt).")],
     name: Annotated[str, typer.Option(help="What Triton calls it: a-z, 0-9 and _.")],
-    skeleton: Annotated[str, typer.Option(help="The template that its keypoints follow, such as coco_17.")],
+    skeleton: Annotated[
+        str,
+        typer.Option(help="The template that its keypoints follow: coco_17, or a JSON file of your own."),
+    ],
     repository: Repository = REPOSITORY,
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Of the ONNX file.")] = "fp32",
     cpu_precision: Annotated[
@@ -46,16 +50,13 @@ def add(
         from scripts.models.checkpoint import read_checkpoint
         from scripts.models.repository import add_model, spdx_licence
 
-        template = shipped().get(skeleton)
-        if template is None:
-            known = ", ".join(sorted(shipped()))
-            raise RepositoryError(f"there is no skeleton {skeleton!a}; choose from {known}")
-        read = read_checkpoint(checkpoint)
+        template = _template(skeleton, repository)
+        parsed = read_checkpoint(checkpoint)
         folder = add_model(
             repository,
-            read,
+            parsed,
             name=name,
-            skeleton=skeleton,
+            skeleton=template.name,
             skeleton_keypoints=len(template.keypoints),
             precision=precision,
             cpu_precision=cpu_precision,
@@ -63,8 +64,10 @@ def add(
             source=source,
             replace=replace,
         )
-        typer.echo(f"{folder}: skeleton {skeleton}, sha256 {read.sha256}")
-        _notice(licence or spdx_licence(read.licence))
+        if skeleton.endswith(".json"):
+            _keep_template(Path(skeleton), repository / "skeletons" / f"{template.name}.json")
+        typer.echo(f"{folder}: skeleton {template.name}, sha256 {parsed.sha256}")
+        _notice(licence or spdx_licence(parsed.licence))
 
 
 @app.command("fetch")
@@ -101,6 +104,29 @@ def fill(
         typer.echo(f"{name}: {'written' if written else 'up to date'}")
         if written:
             _notice("AGPL-3.0")
+
+
+def _template(skeleton: str, repository: Path) -> Skeleton:
+    """The template of that name, or in that file."""
+    if skeleton.endswith(".json"):
+        try:
+            return read(Path(skeleton))
+        except ValueError as error:
+            raise RepositoryError(str(error)) from error
+    templates = known(repository / "skeletons")
+    if skeleton not in templates:
+        raise RepositoryError(
+            f"there is no skeleton {skeleton!a}; choose from {', '.join(sorted(templates))}, or a JSON file"
+        )
+    return templates[skeleton]
+
+
+def _keep_template(source: Path, target: Path) -> None:
+    """Beside the models, where the gateway looks for it (POSEGATE_SKELETONS)."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    partial.write_bytes(source.read_bytes())
+    partial.replace(target)
 
 
 def _notice(licence: str) -> None:

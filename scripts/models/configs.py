@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from service.skeletons import shipped
+from service.skeletons import known
 from service.triton import parse_config, read_config
 
 _PARAMETERS = ("family", "skeleton", "weights", "licence", "source", "sha256", "precision")
@@ -36,9 +36,9 @@ def problems(path: Path) -> Iterator[str]:
         return
     if model is None:
         return
-    skeleton = shipped().get(model.skeleton)
+    skeleton = known(path.parents[2] / "skeletons").get(model.skeleton)
     if skeleton is None:
-        yield f"names skeleton '{model.skeleton}', which does not ship"
+        yield f"names skeleton '{model.skeleton}', which neither ships nor lies in skeletons/"
     elif len(skeleton.keypoints) != model.keypoint_count:
         count = len(skeleton.keypoints)
         yield f"gives {model.keypoint_count} keypoints, skeleton '{skeleton.name}' has {count}"
