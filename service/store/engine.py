@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -74,6 +75,14 @@ class PostgresEngine:
         await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
 
+class _SqliteConnection(sqlite3.Connection):
+    """Closes itself: nobody has it when a caller goes away while it is being opened."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.ProgrammingError):  # it could not be opened at all
+            self.close()
+
+
 class SqliteEngine:
     """Connections to an SQLite file.
 
@@ -117,6 +126,7 @@ class SqliteEngine:
         arguments[:] = [f"file:{quote(str(self._path))}?mode={mode}"]
         # isolation_level None: Python's sqlite3 begins no transactions of its own, `_on_begin` does.
         options.update(uri=True, isolation_level=None, timeout=self._busy_ms / 1000)
+        options.update(factory=_SqliteConnection, check_same_thread=False)
 
     def _on_connect(self, connection: Any, record: Any) -> None:
         cursor = connection.cursor()

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.errors import Unavailable
@@ -100,6 +101,46 @@ async def test_a_locked_file_is_busy_and_readers_go_on(tmp_path: Path) -> None:
         finally:
             other.close()
         await store.create("default", stick("late"))
+
+
+async def test_a_caller_who_does_not_wait_for_a_lock_leaves_none_behind(tmp_path: Path) -> None:
+    async with opened(f"sqlite:///{tmp_path}/posegate.db", timeout_s=2.0) as store:
+        await store.create("default", STICK)
+        other = sqlite3.connect(tmp_path / "posegate.db", isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            calls = [asyncio.create_task(store.create("default", stick(f"s{n}"))) for n in range(6)]
+            await asyncio.sleep(0.1)
+            for call in calls:
+                call.cancel()
+            await asyncio.sleep(0)
+        finally:
+            other.close()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results)
+        await store.create("default", stick("next"))
+        assert await names(store) == ["next", "stick"]
+
+
+async def test_a_server_that_hangs_is_busy_and_does_not_hold_up_the_end(postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    assert postgres.process is not None
+    server = psutil.Process(postgres.process.pid)
+    async with opened(url, timeout_s=1.0) as store:
+        await store.create("default", STICK)
+        stopped = [server, *server.children(recursive=True)]
+        try:
+            for process in stopped:
+                process.suspend()
+            started = time.monotonic()
+            with pytest.raises(Unavailable) as caught:
+                await store.get("default", "stick")
+            assert refusal(caught) == "DATABASE_BUSY"
+            await store._database.close()
+            assert time.monotonic() - started < 8
+        finally:
+            for process in reversed(stopped):
+                process.resume()
 
 
 async def test_a_row_that_another_transaction_holds_is_busy(postgres: Postgres) -> None:
