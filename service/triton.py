@@ -19,7 +19,7 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from service.core.model import Family, Model
+from service.core.model import BODY_KEYPOINTS, Family, Model
 from service.errors import DeadlineExceeded, Overloaded, Unavailable
 from service.shared_memory import SharedSlots
 
@@ -278,6 +278,8 @@ def read_config(config: Any, version: str) -> Model | None:
     elif family == "top_down":
         contract = "top_down"
         picture, keypoint_count = _top_down(inputs, outputs)
+        if not parameters.get("first_stage"):
+            raise ValueError("parameter 'first_stage' is missing: it names the model that finds the people")
         multiple = 1
     else:
         raise ValueError(f"family '{family}' is unknown; known are yolo_pose and top_down")
@@ -298,6 +300,8 @@ def read_config(config: Any, version: str) -> Model | None:
         weights=parameters.get("weights", ""),
         source=parameters.get("source", ""),
         sha256=parameters.get("sha256", ""),
+        first_stage=parameters.get("first_stage", ""),
+        takes_body="body" in inputs,
     )
 
 
@@ -312,6 +316,13 @@ def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[A
 
 def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
     picture = _picture(inputs, "crops")
+    if "body" in inputs:
+        body = _tensor(inputs, "body", "TYPE_FP32", 2)
+        if list(body.dims) != [BODY_KEYPOINTS, 3]:
+            raise ValueError(f"tensor 'body' is {list(body.dims)}, not [{BODY_KEYPOINTS}, 3]")
+    unknown = set(inputs) - {"crops", "body"}
+    if unknown:
+        raise ValueError(f"inputs {sorted(unknown)} are not of family top_down, which has crops and body")
     keypoint_count = int(_tensor(outputs, "keypoints", "TYPE_FP32", 2).dims[0])
     _fixed(outputs, "keypoints", [max(1, keypoint_count), 2])
     _fixed(outputs, "scores", [keypoint_count])

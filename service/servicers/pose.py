@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -22,14 +23,14 @@ from service.core.measurements import Thresholds
 from service.core.model import Model
 from service.core.poses import Poses
 from service.errors import PosegateError, Unavailable, Unimplemented
-from service.estimator import Estimator
+from service.estimator import Estimate, Estimator, Options
 from service.media.image import ImageLimits
 from service.servicers import angles, messages
 from service.servicers.overlays import draw_overlay
 from service.servicers.pictures import loader
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.tenant import tenant_of
-from service.servicers.validation import Violations, read_detection, read_page
+from service.servicers.validation import OverlayWish, Violations, read_detection, read_page
 from service.status import internal_error, to_status
 
 _log = structlog.get_logger()
@@ -153,15 +154,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeleton = self._skeletons.shipped(model.skeleton)
         deadline = self._deadline(context)
         load = await self._loader(request.image, deadline)
-        estimate = partial(
-            self._estimator.estimate, load, model, wish.detection, deadline=deadline, request_id=_request_id()
-        )
-        if wish.overlay is None:
-            measured = await self._estimator.run(angles.answer, await estimate(), skeleton, wish)
-        else:
-            async with self._kept_images:
-                estimated = await estimate(keep_image=True)
-                measured = await self._estimator.run(angles.answer, estimated, skeleton, wish)
+        estimate = self._estimating(load, model, wish.detection, deadline)
+        async with self._keeping(model, wish.overlay):
+            estimated = await estimate(keep_image=wish.overlay is not None)
+            measured = await self._estimator.run(angles.answer, estimated, skeleton, wish)
         measured.model, measured.model_version = model.name, model.version
         measured.timings.total_ms = (time.perf_counter() - arrived) * 1e3
         structlog.contextvars.bind_contextvars(
@@ -192,8 +188,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         """What is loaded, by name and version, a page at a time."""
         found = Violations()
         start, length = read_page(found, request.page_size, request.page_token)
-        found.raise_any()
         models = self._catalog.models()
+        if start > len(models):
+            found.add("page_token", "must be a next_page_token of the page before, or empty")
+        found.raise_any()
         page = models[start : start + length]
         return pb.ListModelsResponse(
             models=[messages.model(one, default=one.name == self._catalog.default_model) for one in page],
@@ -250,26 +248,19 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
         model = self._catalog.resolve(request.model, request.model_version)
-        if model.family != "yolo_pose":
-            raise Unimplemented(
-                f"Model '{model.name}' of family {model.family} cannot be used yet: "
-                "name one of family yolo_pose."
-            )
+        if wanted.overlay is not None and wanted.overlay.space_panel and model.family != "top_down":
+            found = Violations()
+            found.add("overlay.space_panel", f"needs positions, which model '{model.name}' does not give")
+            found.raise_any()
         plan = await self._plan(request.skeleton, model, tenant)
         load = await self._loader(request.image, deadline)
-        estimate = partial(
-            self._estimator.estimate, load, model, wanted.options, deadline=deadline, request_id=_request_id()
-        )
+        estimate = self._estimating(load, model, wanted.options, deadline)
         overlay, overlay_ms = None, 0.0
-        if wanted.overlay is None:
-            estimated = await estimate()
+        async with self._keeping(model, wanted.overlay):
+            estimated = await estimate(keep_image=wanted.overlay is not None)
             poses, mapping_ms = _map(plan, estimated.poses)
-        else:
-            async with self._kept_images:
-                estimated = await estimate(keep_image=True)
-                poses, mapping_ms = _map(plan, estimated.poses)
+            if wanted.overlay is not None and estimated.image is not None:
                 drawing = time.perf_counter()
-                assert estimated.image is not None  # noqa: S101 - keep_image was asked for
                 overlay = await self._estimator.run(
                     draw_overlay, estimated.image, poses, plan.target, wanted.overlay
                 )
@@ -291,6 +282,25 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 stages, overlay_ms=overlay_ms, total_ms=(time.perf_counter() - arrived) * 1e3
             ),
         )
+
+    def _estimating(
+        self, load: Callable[[], Rgb8], model: Model, options: Options, deadline: float
+    ) -> partial[Coroutine[Any, Any, Estimate]]:
+        """The estimate of one picture, both stages of it where the model needs a first one."""
+        return partial(
+            self._estimator.estimate,
+            load,
+            model,
+            options,
+            deadline=deadline,
+            first_stage=self._catalog.first_stage(model),
+            keypoint_names=self._skeletons.shipped(model.skeleton).names,
+            request_id=_request_id(),
+        )
+
+    def _keeping(self, model: Model, overlay: OverlayWish | None) -> AbstractAsyncContextManager[None]:
+        """Room for a decoded picture, where one is kept: to be drawn on, or to cut people out of."""
+        return nullcontext() if overlay is None and model.family == "yolo_pose" else self._kept_images
 
     async def _plan(self, name: str, model: Model, tenant: str) -> MappingPlan:
         """From the model's own skeleton to the one of that name, or to itself where none is named."""

@@ -117,7 +117,7 @@ async def test_waiting_for_a_free_place_shows_in_the_total_only() -> None:
         first, second = [answer.timings for answer in await asyncio.gather(*calls)]
     waited = second if first.inference_ms > second.inference_ms else first
     assert waited.inference_ms < 100
-    assert waited.total_ms > 200
+    assert waited.total_ms > 120
 
 
 async def test_many_people_are_decoded_like_few(service: Service) -> None:
@@ -304,15 +304,6 @@ async def test_a_model_that_is_not_ready_is_unavailable_for_a_while(
     assert failed.reason == "MODEL_NOT_READY"
     assert failed.retry_s == 1
     assert failed.trailing["grpc-retry-pushback-ms"] == "1000"
-
-
-async def test_a_model_of_another_family_says_that_it_cannot_be_used_yet(service: Service) -> None:
-    service.triton.served = [MODEL, replace(MODEL, name="second_stage", family="top_down")]
-    await service.catalog.refresh()
-    failed = await failure(service.detect(VGA, model="second_stage"))
-    assert failed.code is grpc.StatusCode.UNIMPLEMENTED
-    assert "second_stage" in failed.message
-    assert service.triton.calls == []
 
 
 # --- pictures -----------------------------------------------------------------------------------------
