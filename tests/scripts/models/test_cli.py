@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
 from scripts.models import configs
 from scripts.models.cli import app
+from tests.scripts.models.simcc_networks import network
 from tests.scripts.models.test_fetch import BODY, DIGEST, UNKNOWN
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -85,3 +87,28 @@ def test_a_template_that_is_none_is_refused_and_nothing_is_written(tmp_path: Pat
     assert result.exit_code == 1
     assert "choose another" in result.output
     assert not repository.exists()
+
+
+@pytest.mark.parametrize("family", ["rtmw3d", "rtmw"])
+def test_a_whole_body_model_is_added_by_its_family(tmp_path: Path, family: str) -> None:
+    file = tmp_path / "model.onnx"
+    onnx.save(network(three=family == "rtmw3d"), file)
+    repository = tmp_path / "repository"
+    command = ["add", str(file), "--name", "whole", "--family", family, "--repository", str(repository)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert configs.main(repository) == 0
+
+
+def test_a_checkpoint_without_a_skeleton_is_refused(tmp_path: Path) -> None:
+    command = ["add", str(TINY), "--name", "x", "--repository", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "--skeleton is missing" in result.output
+
+
+def test_names_with_underscores_are_fetched_too(tmp_path: Path) -> None:
+    (tmp_path / "rtmw3d-x.onnx").write_bytes(b"there")
+    result = CliRunner().invoke(app, ["fetch", "rtmw3d_x", "--to", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "--family rtmw3d" in result.output
