@@ -97,9 +97,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _check_size(self, answer: Message) -> None:
-        size, limit = answer.ByteSize(), self._max_answer_bytes
-        if limit is not None and size > limit:
+    def _check_size(self, answer: object) -> None:
+        limit = self._max_answer_bytes
+        if limit is None or not isinstance(answer, Message):
+            return
+        size = answer.ByteSize()
+        if size > limit:
             raise AnswerTooLarge(
                 f"The answer has {size} bytes, at most {limit} fit into a message: ask for less at once, or "
                 "for JPEG overlays.",
