@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -17,6 +17,7 @@ from service.core.model import Model
 from service.core.poses import Floats, Poses
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
+from service.turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,12 +102,19 @@ class Estimator:
         workers: threads for decoding and other work that would hold up the event loop.
         at_once: pictures between decoding and answer at once; it bounds the tensors in memory and
             the queue at Triton.
+        streams_at_once: how many of those may be frames of streams; None for all.
     """
 
-    def __init__(self, client: InferenceClient, workers: Executor, at_once: int) -> None:
+    def __init__(
+        self,
+        client: InferenceClient,
+        workers: Executor,
+        at_once: int,
+        streams_at_once: int | None = None,
+    ) -> None:
         self._client = client
         self._workers = workers
-        self._room = asyncio.Semaphore(at_once)
+        self._turns = Turns(at_once, at_once if streams_at_once is None else streams_at_once)
 
     async def estimate(
         self,
@@ -117,6 +125,7 @@ class Estimator:
         deadline: float,
         keep_image: bool = False,
         request_id: str = "",
+        stream: Hashable | None = None,
     ) -> Estimate:
         """Every person in one picture.
 
@@ -127,8 +136,9 @@ class Estimator:
             deadline: on time.monotonic()'s clock.
             keep_image: return the picture too, to draw on.
             request_id: for Triton's log.
+            stream: whose frame it is; None for a single picture, which goes first.
         """
-        async with self._room:
+        async with self._turns.turn(stream):
             prepared = await self.run(
                 _prepare, load, model.shapes_hw, options.region_xyxy, keep_image=keep_image
             )

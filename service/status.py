@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service.errors import (
+    DataLoss,
     DeadlineExceeded,
     InvalidRequest,
     NotAllowed,
@@ -30,6 +31,7 @@ _VIOLATIONS_BYTES = 1800
 # Looked up along the error's ancestry, so a subclass needs no row of its own.
 _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    DataLoss: grpc.StatusCode.DATA_LOSS,
     NotFound: grpc.StatusCode.NOT_FOUND,
     NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     SkeletonNotSupplied: grpc.StatusCode.FAILED_PRECONDITION,
