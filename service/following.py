@@ -3,7 +3,7 @@ becomes of them. One follower per video or stream; pictures come in order."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -137,7 +137,7 @@ class Follower:
         self._wanted = wanted
         self._skeleton = skeleton
         self._tracker = Tracker() if wanted.track else None
-        self._keypoints: dict[Hashable, tuple[OneEuro, float]] = {}
+        self._keypoints: dict[tuple[int, str], tuple[OneEuro, float]] = {}
         self._smooth_angles: dict[tuple[int, str, Side], OneEuro] = {}
         self._motions: dict[tuple[int | None, str, Side], _Collected] = {}
         self._held: tuple[int, float] | None = None  # the most prominent person, and when last seen
@@ -161,7 +161,8 @@ class Follower:
         prominent = self._prominent(native, ids, time_s)
         poses = apply(self._wanted.plan, native)
         smoothed = self._smooth(poses, native, ids, time_s) if self._wanted.smooth and ids is not None else None
-        measured, angles = None, ()
+        measured: Measured | None = None
+        angles: tuple[AnglesSeen, ...] = ()
         if self._wanted.names:
             measured, angles = self._measure(native, ids, prominent, size_wh, time_s)
         return Followed(
@@ -232,6 +233,8 @@ class Follower:
             self._keypoints = {
                 key: kept for key, kept in self._keypoints.items() if time_s - kept[1] <= MEMORY_S
             }
+            here = {key[0] for key in self._keypoints}
+            self._smooth_angles = {key: kept for key, kept in self._smooth_angles.items() if key[0] in here}
         return smoothed
 
     def _measure(

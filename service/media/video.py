@@ -370,7 +370,7 @@ class VideoReader:
             except (av.FFmpegError, ValueError) as error:
                 self._raise_failure(error)
                 self._damage = error
-                flush: Packet[VideoStream] = Packet()
+                flush = cast("Packet[VideoStream]", Packet())
                 flush.stream = self._stream
                 yield flush  # an empty packet makes the decoder give what it still holds
                 return
