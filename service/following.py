@@ -23,8 +23,8 @@ from service.core.measurements import (
 from service.core.measurements import Options as AngleOptions
 from service.core.motion import TURN_DEG, Motion, MotionSeen
 from service.core.poses import Floats, Poses, present
-from service.core.smoothing import OneEuro, OneEuroSettings
 from service.core.skeleton import Skeleton
+from service.core.smoothing import OneEuro, OneEuroSettings
 from service.tracking import MEMORY_S, Tracker
 
 # Keypoints are smoothed in units of the person's size, so that near and far people are treated alike:
@@ -160,7 +160,9 @@ class Follower:
             ids = tuple(self._tracker.update(native.boxes_xyxy, native.scores, time_s))
         prominent = self._prominent(native, ids, time_s)
         poses = apply(self._wanted.plan, native)
-        smoothed = self._smooth(poses, native, ids, time_s) if self._wanted.smooth and ids is not None else None
+        smoothed = (
+            self._smooth(poses, native, ids, time_s) if self._wanted.smooth and ids is not None else None
+        )
         measured: Measured | None = None
         angles: tuple[AnglesSeen, ...] = ()
         if self._wanted.names:
@@ -267,7 +269,9 @@ class Follower:
                         continue
                     name = result.measurement.name
                     if collect:
-                        self._collect(number, result.measurement, side).add(time_s, value.degrees, value.status)
+                        self._collect(number, result.measurement, side).add(
+                            time_s, value.degrees, value.status
+                        )
                     if self._wanted.smooth and number is not None and value.degrees is not None:
                         euro = self._smooth_angles.setdefault(
                             (number, name, side), OneEuro((), ANGLE_SMOOTHING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -126,7 +126,7 @@ class LiveAnalyst:
 
     async def analyze(
         self, frames: AsyncIterator[LiveFrame], plan: LivePlan, skeleton: Skeleton, *, request_id: str = ""
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """What is seen, in order; `LiveSummary` last. Close the iterator to stop the work.
 
         Args:

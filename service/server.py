@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import cv2
@@ -27,19 +29,27 @@ from service.catalog import ModelCatalog
 from service.estimator import Estimator
 from service.health import HealthMonitor
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
+from service.live import LiveAnalyst
 from service.media.image import ImageLimits
+from service.media.video import VideoLimits
 from service.memory import keep_freed_memory
 from service.servicers.pose import PoseLimits, PoseServicer
+from service.servicers.recordings import RecordingLimits, Recordings
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.settings import Settings
 from service.skeletons import shipped
+from service.streams import Streams
 from service.triton import TritonClient
+from service.video import VideoAnalyst, VideoSettings
 
 _log = structlog.get_logger()
 
+_NICE = 5
 _BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
 _SENT_S = 0.5  # an answer that is ready has been sent by then
+
+_GOODBYE_S = 3.0  # streams that are still running end so long before the grace does, with a last word
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -66,7 +76,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """A listening gateway; on leaving the block it is drained.
 
     Draining: NOT_SERVING first, so that load balancers look elsewhere; then no new calls, and those
-    in flight get to finish; then the connection to Triton closes.
+    in flight get to finish, videos and streams a little less long; then the connection to Triton closes.
 
     Raises:
         CannotListen: the address cannot be bound.
@@ -83,7 +93,10 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         slots=settings.max_inferences,
     )
     catalog = ModelCatalog(triton, shipped(), settings.default_model)
-    estimator = Estimator(triton, workers, settings.max_inferences)
+    estimator = Estimator(triton, workers, settings.max_inferences, settings.max_stream_inferences)
+    streams = Streams(settings.max_streams)
+    # Three for each stream: one waits for bytes, one writes them, one encodes.
+    behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video", initializer=_step_back)
     health = health_aio.HealthServicer()
     requests = RequestInterceptor(settings.request_timeout_s)
     server = grpc.aio.server(
@@ -101,7 +114,22 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
         ],
     )
-    pose = PoseServicer(estimator, catalog, SkeletonLookup(shipped()), triton, _limits(settings))
+    lookup = SkeletonLookup(shipped())
+    recordings = Recordings(
+        VideoAnalyst(estimator, behind, streams, _video_settings(settings)),
+        LiveAnalyst(
+            estimator,
+            streams,
+            look_ahead=settings.video_look_ahead,
+            frame_timeout_s=settings.request_timeout_s,
+            keep_alive_s=settings.stream_keep_alive_s,
+        ),
+        catalog,
+        lookup,
+        streams,
+        _recording_limits(settings),
+    )
+    pose = PoseServicer(estimator, catalog, lookup, triton, _limits(settings), recordings)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
     skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -117,6 +145,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     except RuntimeError as error:
         await triton.close()
         workers.shutdown()
+        behind.shutdown()
         raise CannotListen(
             f"cannot listen on {settings.listen}: it is in use or not an address here"
         ) from error
@@ -132,9 +161,15 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         monitor.cancel()
         await health.enter_graceful_shutdown()
         await asyncio.sleep(settings.drain_delay_s)
+        streams.drain()
+        ending = asyncio.get_running_loop().call_later(
+            max(settings.drain_grace_s - _GOODBYE_S, settings.drain_grace_s / 2), streams.end
+        )
         await _stop(server, requests, settings.drain_grace_s)
+        ending.cancel()
         await triton.close()
         workers.shutdown(cancel_futures=True)
+        behind.shutdown(cancel_futures=True)
         _log.info("stopped")
 
 
@@ -174,6 +209,48 @@ _SERVICES = (
 
 def _on_this_host(url: str) -> bool:
     return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
+
+
+def _step_back() -> None:
+    """Give this thread less of the CPU than those that somebody waits for: decoding a video can wait,
+    the event loop cannot. Nice values are per thread on Linux."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+def _video_limits(settings: Settings) -> VideoLimits:
+    return VideoLimits(
+        max_bytes=settings.max_video_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_seconds=settings.max_video_seconds,
+        max_frames=settings.max_video_frames,
+    )
+
+
+def _video_settings(settings: Settings) -> VideoSettings:
+    return VideoSettings(
+        limits=_video_limits(settings),
+        look_ahead=settings.video_look_ahead,
+        look_ahead_bytes=settings.video_look_ahead_bytes,
+        decode_threads=settings.video_decode_threads,
+        encode_threads=settings.video_encode_threads,
+        encoder=settings.video_encoder,
+        spool=settings.video_spool,
+        idle_s=settings.stream_idle_s,
+        frame_timeout_s=settings.request_timeout_s,
+    )
+
+
+def _recording_limits(settings: Settings) -> RecordingLimits:
+    return RecordingLimits(
+        video=_video_limits(settings),
+        image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+        max_persons=settings.max_persons,
+        max_streams=settings.max_streams,
+        idle_s=settings.stream_idle_s,
+        stall_s=settings.stream_stall_s,
+        angles=settings.angles,
+    )
 
 
 def _limits(settings: Settings) -> PoseLimits:

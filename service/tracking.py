@@ -66,7 +66,9 @@ class Tracker:
             self._clock_ns,
         )
         self._forget(time_s)
-        names = [track.uuid if track is not None else f"{self._clock_ns} {row}" for row, track in enumerate(tracks)]
+        names = [
+            track.uuid if track is not None else f"{self._clock_ns} {row}" for row, track in enumerate(tracks)
+        ]
         numbers = {name: self._known[name].number for name in names if name in self._known}
         strangers = [row for row, name in enumerate(names) if name not in numbers]
         for row, old in self._returned(strangers, names, boxes_xyxy, time_s):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -157,7 +157,7 @@ class VideoAnalyst:
 
     async def analyze(
         self, chunks: AsyncIterator[bytes], plan: VideoPlan, skeleton: Skeleton, *, request_id: str = ""
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """What is seen, as it is seen; `Summary` last. Close the iterator to stop the work.
 
         Args:
@@ -285,8 +285,8 @@ class _Job:
                         chunk = await anext(chunks, None)
                 except TimeoutError:
                     raise DeadlineExceeded(
-                        f"No bytes of the video came for {self._settings.idle_s:g} s: send them without pause, "
-                        "and half-close after the last.",
+                        f"No bytes of the video came for {self._settings.idle_s:g} s: send them without "
+                        "pause, and half-close after the last.",
                         reason="UPLOAD_IDLE",
                         metadata={"limit_seconds": f"{self._settings.idle_s:g}"},
                     ) from None
@@ -531,4 +531,3 @@ class _Pace:
             eta_s=eta_s,
             bytes_received=job.spool.size,
         )
-

@@ -106,10 +106,7 @@ class Spool:
         """
         with self._grown:
             while not (
-                self._closed
-                or self._failure
-                or self._complete
-                or (size is not None and self._size >= size)
+                self._closed or self._failure or self._complete or (size is not None and self._size >= size)
             ):
                 self._grown.wait()
             if self._closed:

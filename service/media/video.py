@@ -456,7 +456,7 @@ class VideoReader:
         if self.frames_seen:
             raise self._data_loss(self.frames_seen) from error
         raise VideoUndecodable(
-            "The bytes are not a video that can be read: send a whole MP4, MOV, MKV, WebM, MPEG-TS, AVI or GIF."
+            "The bytes are not a video that can be read: send a whole MP4, MOV, MKV, WebM, TS, AVI or GIF."
         ) from error
 
 

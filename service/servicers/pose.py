@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -17,16 +18,18 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
 from service.catalog import ModelCatalog
 from service.core.geometry import Rgb8
-from service.core.mapping import MappingPlan, apply, plan_mapping
+from service.core.mapping import MappingPlan, apply
 from service.core.measurements import Thresholds
-from service.core.model import Model
 from service.core.poses import Poses
 from service.errors import PosegateError, Unavailable, Unimplemented
 from service.estimator import Estimator
 from service.media.image import ImageLimits
 from service.servicers import angles, messages
+from service.servicers.call import request_id
+from service.servicers.model_choice import choose_model, choose_skeleton
 from service.servicers.overlays import draw_overlay
 from service.servicers.pictures import loader
+from service.servicers.recordings import Recordings
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.tenant import tenant_of
 from service.servicers.validation import Violations, read_detection, read_page
@@ -84,6 +87,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeletons: finds the skeletons that requests name.
         triton: for its version.
         limits: what is allowed.
+        recordings: for videos and streams; None for a service without them.
     """
 
     def __init__(
@@ -93,12 +97,14 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeletons: SkeletonLookup,
         triton: TritonVersion,
         limits: PoseLimits,
+        recordings: Recordings | None = None,
     ) -> None:
         self._estimator = estimator
         self._catalog = catalog
         self._skeletons = skeletons
         self._triton = triton
         self._limits = limits
+        self._recordings = recordings
         # A decoded picture can have 150 MB: only so many wait to be drawn on.
         self._kept_images = asyncio.Semaphore(limits.max_kept_images)
 
@@ -152,7 +158,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         deadline = self._deadline(context)
         load = await self._loader(request.image, deadline)
         estimate = partial(
-            self._estimator.estimate, load, model, wish.detection, deadline=deadline, request_id=_request_id()
+            self._estimator.estimate, load, model, wish.detection, deadline=deadline, request_id=request_id()
         )
         if wish.overlay is None:
             measured = await self._estimator.run(angles.answer, await estimate(), skeleton, wish)
@@ -174,17 +180,23 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
 
     async def AnalyzeVideo(
         self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
-    ) -> AsyncIterator[pb.AnalyzeVideoResponse]:
-        """Not built yet."""
-        raise Unimplemented("AnalyzeVideo is not built yet: send frames to DetectPoses.")
-        yield  # makes this a stream
+    ) -> AsyncGenerator[pb.AnalyzeVideoResponse, None]:
+        """What is seen on the frames of a video, while it is uploaded."""
+        if self._recordings is None:
+            raise Unimplemented("This service analyses no videos: send frames to DetectPoses.")
+        async with aclosing(self._recordings.analyze_video(request_iterator, context)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def StreamPoses(
         self, request_iterator: AsyncIterator[pb.StreamPosesRequest], context: Context
-    ) -> AsyncIterator[pb.StreamPosesResponse]:
-        """Not built yet."""
-        raise Unimplemented("StreamPoses is not built yet: send frames to DetectPoses.")
-        yield  # makes this a stream
+    ) -> AsyncGenerator[pb.StreamPosesResponse, None]:
+        """What is seen on pictures as they are taken."""
+        if self._recordings is None:
+            raise Unimplemented("This service takes no streams: send frames to DetectPoses.")
+        async with aclosing(self._recordings.stream_poses(request_iterator, context)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """What is loaded, by name and version, a page at a time."""
@@ -218,6 +230,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 max_in_flight_bytes=limits.max_in_flight_bytes,
                 max_message_bytes=limits.max_message_bytes,
                 allowed_uri_hosts=sorted(limits.uri_hosts),
+                **(self._recordings.limit_fields() if self._recordings is not None else {}),
             ),
             default_model=self._catalog.default_model,
             triton_version=triton_version,
@@ -232,30 +245,25 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def _detect_or_status(
         self, request: pb.DetectPosesRequest, deadline: float, tenant: str
     ) -> pb.BatchDetectPosesResult:
-        request_id = _request_id()
+        call_id = request_id()
         try:
             return pb.BatchDetectPosesResult(response=await self._detect(request, deadline, tenant))
         except PosegateError as error:
-            return pb.BatchDetectPosesResult(error=to_status(error, request_id))
+            return pb.BatchDetectPosesResult(error=to_status(error, call_id))
         except Exception as error:
             _log.error("internal_error", exc_info=error)
-            return pb.BatchDetectPosesResult(error=to_status(internal_error(request_id), request_id))
+            return pb.BatchDetectPosesResult(error=to_status(internal_error(call_id), call_id))
 
     async def _detect(
         self, request: pb.DetectPosesRequest, deadline: float, tenant: str
     ) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
-        model = self._catalog.resolve(request.model, request.model_version)
-        if model.family != "yolo_pose":
-            raise Unimplemented(
-                f"Model '{model.name}' of family {model.family} cannot be used yet: "
-                "name one of family yolo_pose."
-            )
-        plan = await self._plan(request.skeleton, model, tenant)
+        model = choose_model(self._catalog, request.model, request.model_version)
+        plan = await choose_skeleton(self._skeletons, request.skeleton, model, tenant)
         load = await self._loader(request.image, deadline)
         estimate = partial(
-            self._estimator.estimate, load, model, wanted.options, deadline=deadline, request_id=_request_id()
+            self._estimator.estimate, load, model, wanted.options, deadline=deadline, request_id=request_id()
         )
         overlay, overlay_ms = None, 0.0
         if wanted.overlay is None:
@@ -289,18 +297,9 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             ),
         )
 
-    async def _plan(self, name: str, model: Model, tenant: str) -> MappingPlan:
-        """From the model's own skeleton to the one of that name, or to itself where none is named."""
-        native = self._skeletons.shipped(model.skeleton)
-        return plan_mapping(native, await self._skeletons.find(tenant, name) if name else native)
-
     async def _loader(self, image: types_pb2.Image, deadline: float) -> Callable[[], Rgb8]:
         limits = self._limits
         return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)
-
-
-def _request_id() -> str:
-    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
 
 
 def _map(plan: MappingPlan, poses: Poses) -> tuple[Poses, float]:
