@@ -28,9 +28,9 @@ from service.core.smoothing import OneEuro, OneEuroSettings
 from service.tracking import MEMORY_S, Tracker
 
 # Keypoints are smoothed in units of the person's size, so that near and far people are treated alike:
-# beta is in Hz per (body size and second). Both sets were chosen on recordings at 60 Hz so that a person
-# who stands still loses four fifths of the jitter and a fast limb lags by less than 40 ms.
-KEYPOINT_SMOOTHING = OneEuroSettings(min_cutoff_hz=1.0, beta=10.0)
+# beta is in Hz per (body size and second). Chosen on a recording at 60 Hz: who stands still loses four
+# fifths of the jitter and lags by two frames; a fast limb does not lag by a whole frame.
+KEYPOINT_SMOOTHING = OneEuroSettings(min_cutoff_hz=1.0, beta=30.0)
 ANGLE_SMOOTHING = OneEuroSettings(min_cutoff_hz=1.0, beta=0.05)
 
 # Smaller movements than at other joints count as repetitions here.

@@ -472,7 +472,7 @@ class _Drawing:
 
     def draw(self, image: Rgb8, followed: Followed, time_s: float) -> bytes:
         poses = followed.poses
-        if followed.smoothed is not None:
+        if followed.smoothed is not None and followed.measured is None:  # angles lie on the raw points
             poses = replace(poses, keypoints=followed.smoothed)
         numbers = None
         if followed.track_ids is not None:
