@@ -94,17 +94,15 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(
-        self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncGenerator[Any, None]]
-    ) -> Any:
+    def _stream(self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             request_id = _request_id(details)
             with self._at_work(), _logged(details.method, context, request_id) as outcome:
                 begun = False
                 try:
                     _readable(request)
-                    # Closed at once when the caller leaves, and not when memory is next tidied up.
-                    async with aclosing(inner(request, context)) as answers:
+                    # Closed here, or a caller who leaves would leave the handler to the garbage collector.
+                    async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
                         async for answer in answers:
                             if not begun:
                                 await context.send_initial_metadata(((REQUEST_ID, request_id),))
@@ -178,7 +176,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 def _wrap(
     handler: Handler,
     unary: Callable[[Callable[..., Awaitable[Any]]], Any],
-    stream: Callable[[Callable[..., AsyncGenerator[Any, None]]], Any],
+    stream: Callable[[Callable[..., AsyncIterator[Any]]], Any],
     *,
     outermost: bool = False,
 ) -> Handler:
@@ -235,7 +233,7 @@ def _logged(method: str, context: Context, request_id: str) -> Iterator[dict[str
     started = time.perf_counter()
     try:
         yield outcome
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):
         outcome["code"] = "CANCELLED"
         raise
     finally:

@@ -33,12 +33,18 @@ from service.live import LiveAnalyst
 from service.media.image import ImageLimits
 from service.media.video import VideoLimits
 from service.memory import keep_freed_memory
+from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.recordings import RecordingLimits, Recordings
+from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.settings import Settings
 from service.skeletons import shipped
+from service.store.address import SqliteAddress, parse
+from service.store.cache import SkeletonCache
+from service.store.database import Database
+from service.store.skeletons import SkeletonStore
 from service.streams import Streams
 from service.triton import TritonClient
 from service.video import VideoAnalyst, VideoSettings
@@ -76,11 +82,14 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """A listening gateway; on leaving the block it is drained.
 
     Draining: NOT_SERVING first, so that load balancers look elsewhere; then no new calls, and those
-    in flight get to finish, videos and streams a little less long; then the connection to Triton closes.
+    in flight get to finish, videos and streams a little less long; then the connections to Triton and the
+    database close.
 
     Raises:
+        BadDatabaseUrl: the database's URL is not one that can be used.
         CannotListen: the address cannot be bound.
     """
+    database = _database(settings)
     keep_freed_memory()
     cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would fight it
     cv2.utils.logging.setLogLevel(
@@ -114,7 +123,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
         ],
     )
-    lookup = SkeletonLookup(shipped())
+    store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
+    lookup = SkeletonLookup(shipped(), SkeletonCache(store))
     recordings = Recordings(
         VideoAnalyst(estimator, behind, streams, _video_settings(settings)),
         LiveAnalyst(
@@ -129,9 +139,22 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         streams,
         _recording_limits(settings),
     )
-    pose = PoseServicer(estimator, catalog, lookup, triton, _limits(settings), recordings)
+    limits = _limits(settings)
+    pose = PoseServicer(estimator, catalog, lookup, triton, limits, recordings)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
-    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
+    render_limits = RenderLimits(
+        image=limits.image,
+        max_persons=limits.max_persons,
+        uri_hosts=limits.uri_hosts,
+        request_timeout_s=limits.request_timeout_s,
+    )
+    skeleton = SkeletonServicer(
+        store,
+        shipped(),
+        PoseRenderer(lookup, workers, render_limits),
+        PoseExporter(lookup, workers, max_bytes=settings.max_message_bytes),
+    )
+    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         names = [
@@ -152,6 +175,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     monitor = asyncio.create_task(
         HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s).run()
     )
+    database.start()
     await server.start()
     _log.info("listening", address=settings.listen, port=port, triton=settings.triton_url)
     try:
@@ -168,6 +192,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await _stop(server, requests, settings.drain_grace_s)
         ending.cancel()
         await triton.close()
+        await database.close()
         workers.shutdown(cancel_futures=True)
         behind.shutdown(cancel_futures=True)
         _log.info("stopped")
@@ -253,6 +278,15 @@ def _recording_limits(settings: Settings) -> RecordingLimits:
     )
 
 
+def _database(settings: Settings) -> Database:
+    url = settings.database_url.get_secret_value()
+    return Database(
+        parse(url) if url else SqliteAddress(settings.home.absolute() / "posegate.db"),
+        connections=settings.database_connections,
+        timeout_s=settings.database_timeout_s,
+    )
+
+
 def _limits(settings: Settings) -> PoseLimits:
     return PoseLimits(
         image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
@@ -264,6 +298,7 @@ def _limits(settings: Settings) -> PoseLimits:
         max_kept_images=2 * settings.workers + 2,
         max_batch_at_once=settings.max_inferences,
         request_timeout_s=settings.request_timeout_s,
+        max_skeletons=settings.max_skeletons,
         angles=settings.angles,
         uri_hosts=frozenset(filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))),
     )

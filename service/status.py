@@ -10,6 +10,8 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service.errors import (
+    AlreadyExists,
+    Conflict,
     DataLoss,
     DeadlineExceeded,
     InvalidRequest,
@@ -17,6 +19,7 @@ from service.errors import (
     NotFound,
     Overloaded,
     PosegateError,
+    QuotaExceeded,
     SkeletonNotSupplied,
     Unavailable,
     Unimplemented,
@@ -34,6 +37,9 @@ _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     DataLoss: grpc.StatusCode.DATA_LOSS,
     NotFound: grpc.StatusCode.NOT_FOUND,
     NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    Conflict: grpc.StatusCode.ABORTED,
+    QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SkeletonNotSupplied: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,

@@ -6,8 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests.running import Service, running
+
+# A loaded machine is no bug: no example has to be done within a time.
+settings.register_profile("posegate", deadline=None)
+settings.load_profile("posegate")
 
 # Plain lines: structlog's default for a desk draws every exception with its local variables, which
 # takes longer than most tests. Loggers are not cached, so that tests can capture what is logged.

@@ -4,10 +4,12 @@ a scripted model server behind them; and errors as a caller sees them."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -23,11 +25,22 @@ from service.core.measurements import Thresholds
 from service.core.skeleton import Skeleton
 from service.estimator import Estimator
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
+from service.live import LiveAnalyst
 from service.media.image import ImageLimits
+from service.media.video import VideoLimits
+from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
+from service.servicers.recordings import RecordingLimits, Recordings
+from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.skeletons import shipped
+from service.store.address import SqliteAddress, parse
+from service.store.cache import SkeletonCache
+from service.store.database import Database
+from service.store.skeletons import SkeletonStore
+from service.streams import Streams
+from service.video import VideoAnalyst, VideoSettings
 from tests.fakes import MODEL, FakeTritonClient
 
 if TYPE_CHECKING:
@@ -52,6 +65,7 @@ class Service:
 
     triton: FakeTritonClient
     catalog: ModelCatalog
+    streams: Streams
     workers: ThreadPoolExecutor
     admission: AdmissionInterceptor
     health: health_aio.HealthServicer
@@ -78,6 +92,10 @@ async def running(
     at_once: int = 16,
     handlers: Sequence[grpc.GenericRpcHandler] = (),
     skeletons: Sequence[Skeleton] = (),
+    database_url: str = "",
+    max_skeletons: int = 1000,
+    database_timeout_s: float = 5.0,
+    recordings: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Service]:
     """A service for the time of the block.
@@ -90,6 +108,10 @@ async def running(
         at_once: pictures at once.
         handlers: more services.
         skeletons: more templates than those that ship.
+        database_url: where custom skeletons are kept; empty: a file that goes away.
+        max_skeletons: custom ones of a tenant.
+        database_timeout_s: of one transaction.
+        recordings: what differs from the usual for videos and streams, see `recorder`.
         limits: what differs from the usual in PoseLimits.
     """
     triton = FakeTritonClient()
@@ -105,30 +127,112 @@ async def running(
         handlers=list(handlers),
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 28)],
     )
-    lookup = SkeletonLookup(known)
-    pose = PoseServicer(estimator, catalog, lookup, triton, pose_limits(timeout_s, **limits))
+    folder = TemporaryDirectory()
+    address = parse(database_url) if database_url else SqliteAddress(Path(folder.name) / "posegate.db")
+    database = Database(address, connections=5, timeout_s=database_timeout_s)
+    store = SkeletonStore(database, max_skeletons=max_skeletons)
+    lookup = SkeletonLookup(known, SkeletonCache(store))
+    allowed = pose_limits(timeout_s, max_skeletons=max_skeletons, **limits)
+    streams = Streams((recordings or {}).get("max_streams", 4))
+    behind = ThreadPoolExecutor(12)
+    recorder_ = recorder(estimator, behind, catalog, lookup, streams, **(recordings or {}))
+    pose = PoseServicer(estimator, catalog, lookup, triton, allowed, recorder_)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
-    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
+    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(
+        SkeletonServicer(
+            store,
+            known,
+            PoseRenderer(
+                lookup,
+                pool,
+                RenderLimits(
+                    image=allowed.image,
+                    max_persons=allowed.max_persons,
+                    uri_hosts=allowed.uri_hosts,
+                    request_timeout_s=timeout_s,
+                ),
+            ),
+            PoseExporter(lookup, pool, max_bytes=allowed.max_message_bytes),
+        ),
+        server,
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    listening = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     options = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 1 << 28)]
     try:
-        async with grpc.aio.insecure_channel(address, options=options) as channel:
+        async with grpc.aio.insecure_channel(listening, options=options) as channel:
             yield Service(
                 triton=triton,
                 catalog=catalog,
+                streams=streams,
                 workers=pool,
                 admission=admission,
                 health=health,
-                address=address,
+                address=listening,
                 channel=channel,
                 poses=pose_service_pb2_grpc.PoseServiceStub(channel),
                 skeletons=skeleton_service_pb2_grpc.SkeletonServiceStub(channel),
             )
     finally:
         await server.stop(None)
+        await database.close()
         pool.shutdown(cancel_futures=True)
+        behind.shutdown(cancel_futures=True)
+        folder.cleanup()
+
+
+def recorder(
+    estimator: Estimator,
+    threads: ThreadPoolExecutor,
+    catalog: ModelCatalog,
+    lookup: SkeletonLookup,
+    streams: Streams,
+    *,
+    max_streams: int = 4,
+    max_video_bytes: int = 50_000_000,
+    max_video_seconds: float = 60.0,
+    max_video_frames: int = 2000,
+    look_ahead: int = 8,
+    look_ahead_bytes: int = 64 << 20,
+    idle_s: float = 10.0,
+    stall_s: float = 10.0,
+    keep_alive_s: float = 10.0,
+    frame_timeout_s: float = 10.0,
+    spool: Path | None = None,
+) -> Recordings:
+    """Videos and streams with limits that are easily reached."""
+    video = VideoLimits(max_video_bytes, 4_000_000, max_video_seconds, max_video_frames)
+    settings = VideoSettings(
+        limits=video,
+        look_ahead=look_ahead,
+        look_ahead_bytes=look_ahead_bytes,
+        decode_threads=1,
+        encode_threads=1,
+        encoder="libx264",
+        spool=spool,
+        idle_s=idle_s,
+        frame_timeout_s=frame_timeout_s,
+    )
+    live = LiveAnalyst(
+        estimator,
+        streams,
+        look_ahead=look_ahead,
+        frame_timeout_s=frame_timeout_s,
+        keep_alive_s=keep_alive_s,
+    )
+    limits = RecordingLimits(
+        video=video,
+        image=ImageLimits(max_bytes=8_000_000, max_pixels=4_000_000),
+        max_persons=100,
+        max_streams=max_streams,
+        idle_s=idle_s,
+        stall_s=stall_s,
+        angles=Thresholds(),
+    )
+    return Recordings(
+        VideoAnalyst(estimator, threads, streams, settings), live, catalog, lookup, streams, limits
+    )
 
 
 def pose_limits(timeout_s: float = 30.0, **changes: Any) -> PoseLimits:
@@ -145,6 +249,7 @@ def pose_limits(timeout_s: float = 30.0, **changes: Any) -> PoseLimits:
             "max_batch_at_once": 2,
             "request_timeout_s": timeout_s,
             "uri_hosts": frozenset(),
+            "max_skeletons": 1000,
             "angles": Thresholds(),
             **changes,
         }

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2
@@ -24,7 +25,7 @@ class Watched:
     """A monitor at work and what it sees."""
 
     triton: FakeTritonClient
-    health: health_aio.HealthServicer
+    health: Any  # HealthServicer, whose stubs hide what a caller would be told
     task: asyncio.Task[None]
 
     def says(self, service: str = "") -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -68,10 +68,13 @@ def settings_for(triton_port: int, **changes: Any) -> Settings:
 @asynccontextmanager
 async def up(triton: FakeTriton, **changes: Any) -> AsyncIterator[Running]:
     """A gateway that serves, for the time of the block."""
-    async with listening(triton) as port, gateway(settings_for(port, **changes)) as running:
-        async with connected(running) as caller:
-            await caller.until(SERVING)
-            yield caller
+    async with (
+        listening(triton) as port,
+        gateway(settings_for(port, **changes)) as running,
+        connected(running) as caller,
+    ):
+        await caller.until(SERVING)
+        yield caller
 
 
 @asynccontextmanager
@@ -139,7 +142,7 @@ async def test_an_unknown_name_has_no_health() -> None:
 
 
 async def reflected(caller: Running, request: reflection_pb2.ServerReflectionRequest) -> Any:
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(caller.channel)
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", caller.channel))
     async for answer in stub.ServerReflectionInfo(iter([request]), timeout=10):
         return answer
     raise AssertionError("no answer")
@@ -204,21 +207,24 @@ async def test_without_triton_it_lives_and_says_why_it_cannot_serve() -> None:
 
 async def test_it_notices_that_triton_goes_and_returns() -> None:
     triton = FakeTriton(answer=rows(candidate((100, 50, 200, 350), 0.9)))
-    async with listening(triton) as port:
-        async with gateway(settings_for(port)) as running, connected(running) as caller:
-            await caller.until(SERVING)
-            before = regions()
-            triton.regions.clear()  # it dies and forgets
-            triton.control_refusal = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
-            await caller.until(NOT_SERVING)
-            failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
-            assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY")
-            models = (await caller.stub.ListModels(pb.ListModelsRequest(), timeout=10)).models
-            assert [model.ready for model in models] == [False]
-            triton.control_refusal = None
-            await caller.until(SERVING)
-            assert len((await caller.stub.DetectPoses(detect_request(VGA), timeout=10)).persons) == 1
-            await until(lambda: bool(regions()) and regions() != before)
+    async with (
+        listening(triton) as port,
+        gateway(settings_for(port)) as running,
+        connected(running) as caller,
+    ):
+        await caller.until(SERVING)
+        before = regions()
+        triton.regions.clear()  # it dies and forgets
+        triton.control_refusal = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        await caller.until(NOT_SERVING)
+        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+        assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY")
+        models = (await caller.stub.ListModels(pb.ListModelsRequest(), timeout=10)).models
+        assert [model.ready for model in models] == [False]
+        triton.control_refusal = None
+        await caller.until(SERVING)
+        assert len((await caller.stub.DetectPoses(detect_request(VGA), timeout=10)).persons) == 1
+        await until(lambda: bool(regions()) and regions() != before)
     assert regions() == []
 
 
@@ -230,7 +236,7 @@ async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_wo
     stop = asyncio.Event()
 
     async def run(port: int, running: asyncio.Future[Gateway]) -> None:
-        async with gateway(settings_for(port, drain_delay_s=0.3)) as one:
+        async with gateway(settings_for(port, drain_delay_s=0.8)) as one:
             running.set_result(one)
             await stop.wait()
 
@@ -243,13 +249,11 @@ async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_wo
             at_work = asyncio.create_task(_answer(caller))
             await until(lambda: len(triton.requests) > 1)
             stop.set()
-            await caller.until(NOT_SERVING, timeout_s=0.25)  # before anything is refused
+            await caller.until(NOT_SERVING, timeout_s=0.7)  # before anything is refused
             info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
             assert info.version
-            await asyncio.sleep(0.4)
-            async with connected(await started) as newcomer:
-                refused = await failure(newcomer.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5))
-            assert refused.code is grpc.StatusCode.UNAVAILABLE
+            async with asyncio.timeout(3):
+                await _refused(await started)
             assert not at_work.done()
             assert not task.done()
             triton.gate.set()
@@ -257,6 +261,19 @@ async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_wo
             async with asyncio.timeout(2):
                 await task
     assert regions() == []
+
+
+async def _refused(gateway: Gateway) -> None:
+    """Wait until newcomers are turned away."""
+    while True:
+        async with connected(gateway) as newcomer:
+            try:
+                await newcomer.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    return
+                raise
+        await asyncio.sleep(0.05)
 
 
 async def _answer(caller: Running) -> pb.DetectPosesResponse:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service import settings as module
 from service.settings import Settings, cpu_count
 
 
@@ -36,7 +35,7 @@ def test_every_setting_says_what_it_does(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("LISTEN", "0.0.0.0:8001", "0.0.0.0:8001"),  # noqa: S104
+        ("LISTEN", "0.0.0.0:8001", "0.0.0.0:8001"),
         ("LISTEN", "[::]:0", "[::]:0"),
         ("LISTEN", "unix:/run/posegate.sock", "unix:/run/posegate.sock"),
         ("TRITON_SHARED_MEMORY", "off", "off"),
@@ -111,8 +110,8 @@ def test_the_cpus_are_those_of_the_container(
     file = tmp_path / "cpu.max"
     if quota is not None:
         file.write_text(quota, encoding="ascii")
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
-    monkeypatch.setattr(module, "Path", lambda _path: file)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1, 2, 3})
+    monkeypatch.setattr("service.settings.Path", lambda _path: file)
     assert cpu_count() == expected
 
 

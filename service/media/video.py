@@ -310,15 +310,18 @@ class VideoReader:
     def _decode(self) -> Iterator[tuple[int, AvFrame]]:
         """Decoded frames in the order they are shown, with their numbers in the source. Ends with an error
         where the file is damaged; all frames before the damage come first."""
-        index, packets = self._from_start()
+        passed, packets = self._from_start()
+        index = passed
         begun = given = False
+        sent: list[int] = []  # times of the packets before the first frame
         for packet in packets:
+            if not given and packet.pts is not None:
+                sent.append(packet.pts)
             try:
                 frames = packet.decode()
                 begun = begun or packet.is_keyframe
             except (av.FFmpegError, ValueError) as error:
                 if not begun:  # a recording that starts in the middle of a group of pictures
-                    index += 1
                     continue
                 self._damage, frames = error, self._drained()
             if packet.is_corrupt and self._damage is None:
@@ -327,6 +330,9 @@ class VideoReader:
                 if frame.is_corrupt and given:
                     self._damage = ValueError("a frame is damaged")
                     break
+                if not given and frame.pts is not None:
+                    # Pictures that lean on a group passed over are not given out: they count all the same.
+                    index = passed + sum(stamp < frame.pts for stamp in sent)
                 given = True
                 yield index, frame
                 index += 1
@@ -382,7 +388,7 @@ class VideoReader:
         """Go to the key frame before the start by the container's index; the number of frames passed over,
         or None where there is no index to tell it by."""
         entries = stream.index_entries
-        if stream.time_base is None or len(entries) < max(stream.frames, 1):
+        if stream.time_base is None or not 0 < stream.frames <= len(entries):
             return None
         # Key frames are found by the time they are decoded at, which comes before that of showing.
         seconds = max(self._sampling.start_s - _REORDER_S, 0.0) + (self._zero or 0.0)

@@ -55,6 +55,7 @@ class PoseLimits:
         max_batch_at_once: pictures of one batch that are worked on at once.
         request_timeout_s: deadline of a call whose caller set none.
         uri_hosts: hosts that pictures may be fetched from.
+        max_skeletons: custom ones of one tenant.
         angles: where measurements draw the line between a value, a doubtful one and none.
     """
 
@@ -68,6 +69,7 @@ class PoseLimits:
     max_batch_at_once: int
     request_timeout_s: float
     uri_hosts: frozenset[str]
+    max_skeletons: int
     angles: Thresholds
 
 
@@ -229,6 +231,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 max_in_flight=limits.max_in_flight,
                 max_in_flight_bytes=limits.max_in_flight_bytes,
                 max_message_bytes=limits.max_message_bytes,
+                max_skeletons=limits.max_skeletons,
                 allowed_uri_hosts=sorted(limits.uri_hosts),
                 **(self._recordings.limit_fields() if self._recordings is not None else {}),
             ),

@@ -24,6 +24,7 @@ def wish(service: Service) -> Wish:
     return Wish(
         address=service.address,
         model="",
+        skeleton="",
         min_score=None,
         overlay=None,
         overlay_format="png",
@@ -42,6 +43,10 @@ def pictures(folder: Path, *names: str) -> list[Path]:
         elif "missing" not in path.name:
             path.write_bytes(jpeg((640, 480)))
     return paths
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def lines_of(file: Path) -> list[dict[str, Any]]:
@@ -219,10 +224,10 @@ async def test_an_overlay_never_takes_the_place_of_a_picture(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pictures(tmp_path, "a.png", "a.jpg", "b.png", "b.jpg")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
     paths = [Path("a.png"), Path("a.jpg"), tmp_path / "b.png", Path("b.jpg")]
     await detect(paths, replace(wish, overlay=Path(), overlay_format=overlay_format))
-    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    after = contents(tmp_path)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 4
 
