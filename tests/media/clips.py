@@ -123,8 +123,8 @@ def _write(
             for start in range(0, 48000, 1024):
                 silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
                 silence.sample_rate, silence.pts = 48000, start
-                output.mux(audio.encode(silence))  # type: ignore[attr-defined]
-            output.mux(audio.encode(None))  # type: ignore[attr-defined]
+                output.mux(audio.encode(silence))
+            output.mux(audio.encode(None))
 
 
 def sound_only() -> bytes:
