@@ -54,6 +54,7 @@ def read(content: bytes, sampling: Sampling | None = None, limits: VideoLimits =
     return found
 
 
+QUIET = {"x265-params": "log-level=none"}
 MAKERS: dict[str, Callable[[], bytes]] = {
     "MP4": clip,
     "MP4, index in front": fast_start,
@@ -71,7 +72,6 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "H.264, 4:4:4": lambda: clip(pix_fmt="yuv444p"),
     "GIF": lambda: clip("gif", "gif", pix_fmt="rgb8"),
 }
-QUIET = {"x265-params": "log-level=none"}
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -271,8 +271,12 @@ def test_frames_come_while_the_file_still_grows() -> None:
     reader.open()
     numbers = [frame.index for _ in range(20) if (frame := reader.next_frame()) is not None]
     assert numbers == list(range(20))
-    later = threading.Timer(0.1, lambda: (spool.append(content[len(content) * 3 // 4 :]), spool.finish()))
-    later.start()
+
+    def rest() -> None:
+        spool.append(content[len(content) * 3 // 4 :])
+        spool.finish()
+
+    threading.Timer(0.1, rest).start()
     while (frame := reader.next_frame()) is not None:
         numbers.append(frame.index)
     assert numbers == list(range(100))

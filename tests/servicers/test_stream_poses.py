@@ -17,6 +17,7 @@ from posegate.v1 import types_pb2
 from tests.fakes import candidate, rows, until
 from tests.running import Failure, Service, of_status, running, told
 
+ONE_EURO = pb.SMOOTHING_ONE_EURO
 WHO = candidate((200, 100, 440, 500), 0.9)
 JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
 
@@ -199,7 +200,7 @@ async def test_angles_and_smoothing_come_with_every_picture(service: Service) ->
         ("config twice", [pb.StreamPosesRequest(config=pb.StreamConfig())] * 2),
         ("empty", [pb.StreamPosesRequest(config=pb.StreamConfig()), pb.StreamPosesRequest()]),
         ("a long name", [pb.StreamPosesRequest(config=pb.StreamConfig()), picture("x" * 129)]),
-        ("smoothing without track", [pb.StreamPosesRequest(config=pb.StreamConfig(smoothing=2, track=False))]),
+        ("smoothing alone", [pb.StreamPosesRequest(config=pb.StreamConfig(smoothing=ONE_EURO, track=False))]),
     ],
 )  # fmt: skip
 async def test_the_wrong_order_and_wrong_configs_are_refused(
