@@ -25,11 +25,12 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scripts.models import mediapipe
 from scripts.registry import SetupError, run_pip
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -82,8 +83,8 @@ class Fetch:
     python: Path
     folder: Path
 
-    def __call__(self, requirement: str, sha256: str) -> Path:
-        """The wheel of a pinned requirement."""
+    def __call__(self, requirement: str, sha256: str, options: Sequence[str] = ()) -> Path:
+        """The wheel of a pinned requirement, with more `options` for pip where its tags fit no other way."""
         if (wheel := self._find(sha256)) is not None:
             return wheel
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,16 @@ class Fetch:
         arguments = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--require-hashes"]
         run_pip(
             self.python,
-            ["download", "--quiet", *arguments, "--dest", str(self.folder), "--requirement", str(pins)],
+            [
+                "download",
+                "--quiet",
+                *arguments,
+                *options,
+                "--dest",
+                str(self.folder),
+                "--requirement",
+                str(pins),
+            ],
             doing=f"download {requirement}",
         )
         if (wheel := self._find(sha256)) is None:
@@ -145,6 +155,7 @@ def prepare(state: Path, python: Path, say: Callable[[str], None]) -> None:
     prepare_triton(state / "triton", fetch, say)
     for name in WEIGHTS:
         prepare_weights(name, state / "weights", fetch, say)
+    prepare_mediapipe(state / "weights" / "mediapipe", fetch, say)
     shutil.rmtree(fetch.folder, ignore_errors=True)  # the stamps make it needless; pip keeps its own cache
 
 
@@ -186,6 +197,18 @@ def prepare_weights(name: str, folder: Path, fetch: Fetch, say: Callable[[str], 
         partial.unlink()
         raise SetupError(f"{name} in {requirement} has the sha256 {found}, not {weights.sha256}")
     partial.replace(target)
+
+
+def prepare_mediapipe(folder: Path, fetch: Fetch, say: Callable[[str], None]) -> None:
+    """Take MediaPipe's networks out of its wheel and check them."""
+    if mediapipe.is_complete(folder):
+        return
+    requirement, sha256 = pinned("mediapipe")
+    say(f"taking the networks out of {requirement}")
+    try:
+        mediapipe.unpack(fetch(requirement, sha256, mediapipe.PIP_OPTIONS), folder)
+    except mediapipe.MediapipeError as error:
+        raise SetupError(f"{requirement}: {error}") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import cv2
@@ -42,6 +43,9 @@ from service.core.model import Model
 from service.media.image import encode
 from service.settings import cpu_count
 from service.triton import TritonClient
+
+if TYPE_CHECKING:
+    from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
@@ -96,9 +100,9 @@ async def _measure(arguments: argparse.Namespace, address: str, triton_url: str)
         "single_person.mp4": _looped(DATA / "single_person.mp4", _LOOPS),
         "1080p": _looped_bytes(_landscape(DATA / "two_people.mp4"), _LOOPS),
     }
-    rows = []
+    rows: list[Row] = []
     async with connect(address) as channel:
-        stub = PoseServiceStub(channel)
+        stub: PoseServiceAsyncStub = PoseServiceStub(channel)
         for name, content in clips.items():
             frames = _some_frames(content, 40)
             best: dict[str, Row] = {}
@@ -123,7 +127,7 @@ def _bare_row(clip: str, bare: _Bare, model: Model, frame: Rgb8, seconds: float)
     return Row(clip, "(a) bare model", max(rates))
 
 
-async def _calls_row(clip: str, stub: PoseServiceStub, frames: Sequence[Rgb8], seconds: float) -> Row:
+async def _calls_row(clip: str, stub: PoseServiceAsyncStub, frames: Sequence[Rgb8], seconds: float) -> Row:
     files = [encode(frame, "jpeg", jpeg_quality=95) for frame in frames]
     count, started = 0, time.perf_counter()
     while time.perf_counter() < started + seconds:
@@ -133,7 +137,7 @@ async def _calls_row(clip: str, stub: PoseServiceStub, frames: Sequence[Rgb8], s
     return Row(clip, "(b) DetectPoses, one by one", count / (time.perf_counter() - started))
 
 
-async def _video_row(clip: str, stub: PoseServiceStub, content: bytes) -> Row:
+async def _video_row(clip: str, stub: PoseServiceAsyncStub, content: bytes) -> Row:
     started = time.perf_counter()
     first_s = None
     count = 0
@@ -156,7 +160,7 @@ async def _fairness(address: str, videos: int, seconds: float) -> dict[str, floa
     picture = (DATA / "two_people.jpg").read_bytes()
     request = pb.DetectPosesRequest(image=types_pb2.Image(content=picture))
     async with connect(address) as channel:
-        stub = PoseServiceStub(channel)
+        stub: PoseServiceAsyncStub = PoseServiceStub(channel)
 
         async def latencies() -> list[float]:
             found = []
@@ -202,7 +206,7 @@ async def _memory(address: str, process: psutil.Process, minutes: float) -> dict
     """Growth of the gateway's memory over a long clip, MB, and what is left of the spool."""
     clip = _landscape(DATA / "two_people.mp4", fps=30)
     async with connect(address) as channel:
-        stub = PoseServiceStub(channel)
+        stub: PoseServiceAsyncStub = PoseServiceStub(channel)
         await _video_row("warm-up", stub, clip)
         before = process.memory_info().rss / 1e6
         peak = before

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from service.core.model import Model
+from service.core.model import BODY_KEYPOINTS, Model
 from service.core.skeleton import Skeleton
 from service.errors import NotFound, Unavailable
 
@@ -112,6 +112,30 @@ class ModelCatalog:
                 retry_after_s=1.0,
             )
         return ready[-1]
+
+    def first_stage(self, model: Model) -> Model | None:
+        """The model that finds the people for a top-down one; None for a model that finds them itself.
+
+        Raises:
+            Unavailable: it is not ready, or is not one that finds people.
+        """
+        if model.family != "top_down":
+            return None
+        first = self.resolve(model.first_stage) if self._knows(model.first_stage) else None
+        fits = first is not None and first.family == "yolo_pose"
+        if fits and model.takes_body:
+            fits = first is not None and first.keypoint_count == BODY_KEYPOINTS
+        if not fits:
+            raise Unavailable(
+                f"Model '{model.name}' needs '{model.first_stage}' to find people, which is not served.",
+                reason="MODEL_NOT_READY",
+                metadata={"model": model.name, "first_stage": model.first_stage},
+                retry_after_s=1.0,
+            )
+        return first
+
+    def _knows(self, name: str) -> bool:
+        return any(model.name == name for model in self._models)
 
 
 def _number(version: str) -> int:

@@ -95,6 +95,9 @@ def detect(
     overlay_format: Annotated[
         OverlayFormat, typer.Option(help="Format of the overlays.")
     ] = OverlayFormat.png,
+    space_panel: Annotated[
+        bool, typer.Option("--space-panel", help="Draw the people in space beside the picture.")
+    ] = False,
     results: Annotated[
         Path | None, typer.Option("--json", help="File for results as JSON Lines; - for stdout.")
     ] = None,
@@ -115,6 +118,7 @@ def detect(
         min_score=min_score,
         overlay=overlay,
         overlay_format=overlay_format.value,
+        space_panel=space_panel,
         results=results,
         timeout_s=timeout,
     )

@@ -40,6 +40,9 @@ def connect(address: str, *, max_message_bytes: int = 256 << 20) -> grpc.aio.Cha
             ("grpc.per_rpc_retry_buffer_size", 64 << 20),
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
+            # Without these the wait between two attempts to connect grows to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
         ],

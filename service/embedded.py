@@ -23,7 +23,7 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -38,7 +38,6 @@ _LOOPBACK = "127.0.0.1"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder of POSIX shared memory, not a place for files
 _TAIL_LINES = 30
 _POLL_S = 0.05
-_STUB_CHECK_S = 1.0
 _HTTP_TIMEOUT_S = 2.0
 _KILL_GRACE_S = 5.0
 _ATTEMPTS_FOR_PORTS = 3
@@ -209,13 +208,16 @@ class EmbeddedTriton:
         failures = 0
         while self._process is not None and not self._stopping:
             since = loop.time()
-            await _gone(self._process.pid)
+            # One of its models' processes dead is as good as dead: Triton does not start that one again, yet
+            # calls the model ready and answers every request for it with an error.
+            dead = await _first_gone({self._process.pid, *self._stubs})
             if self._stopping:
                 return
             self._up.clear()
             await self._reap()
             code = await self._process.wait()
-            _log.error("triton_died", exit_code=code, last_lines=list(self._tail)[-5:])
+            what = "server" if dead == self._process.pid else "model"
+            _log.error("triton_died", what=what, exit_code=code, last_lines=list(self._tail)[-5:])
             on_down()
             if loop.time() - since > _STABLE_S:
                 failures = 0
@@ -234,19 +236,6 @@ class EmbeddedTriton:
                     on_up()
                     break
 
-    async def _death(self, process: asyncio.subprocess.Process) -> str:
-        """What ended the server, once it has ended.
-
-        It counts as dead when one of its stubs is: Triton does not start that again, yet calls the model
-        ready and answers every request for it with an error.
-        """
-        while True:
-            with suppress(TimeoutError):
-                return f"exit code {await asyncio.wait_for(process.wait(), _STUB_CHECK_S)}"
-            dead = [pid for pid in self._stubs if not _is_alive(pid)]
-            if dead and process.returncode is None:
-                return f"the process of a model died: {', '.join(map(str, dead))}"
-
     async def stop(self) -> None:
         """Let requests in flight finish, end every process of the server and remove what it left."""
         self._stopping = True
@@ -258,7 +247,7 @@ class EmbeddedTriton:
                     process.terminate()
                 with suppress(TimeoutError):
                     # Triton itself gives up after stop_grace_s; then it still has to unload its models.
-                    await asyncio.wait_for(process.wait(), self._launch.stop_grace_s + _KILL_GRACE_S)
+                    await asyncio.wait_for(_gone(process.pid), self._launch.stop_grace_s + _KILL_GRACE_S)
             await self._reap()
             self._process = None
         if self._folder is not None:
@@ -442,8 +431,20 @@ class EmbeddedTriton:
         _remove(self._name + "-", _SHARED_MEMORY)
 
 
+async def _first_gone(pids: Iterable[int]) -> int:
+    """The one that ends first."""
+    waits = {asyncio.create_task(_gone(pid)): pid for pid in pids}
+    try:
+        ended, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return waits[ended.pop()]
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)  # each gives its descriptor back
+
+
 async def _gone(pid: int) -> None:
-    """Wait until a child process has ended, whatever still holds its pipes.
+    """Wait until a process has ended, whatever still holds its pipes.
 
     `Process.wait()` would wait for the pipes too (CPython issue 119710), and a Python stub whose server
     was killed in the wrong moment waits for a lock that nobody gives back, with the pipes open.
@@ -505,22 +506,13 @@ def _as_tuple(ports: Ports) -> tuple[int, int, int]:
 
 
 def _stubs_of(server: int) -> frozenset[int]:
-    """The processes of its models: what lives in its process group besides itself."""
+    """The processes of its models: what else is in its process group."""
     group = set()
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):
-            if os.getpgid(int(entry.name)) == server and _is_alive(int(entry.name)):
+        with suppress(ProcessLookupError):
+            if os.getpgid(int(entry.name)) == server:
                 group.add(int(entry.name))
     return frozenset(group - {server})
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended but is not yet reaped does not."""
-    try:
-        stat = Path("/proc", str(pid), "stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _owner_prefix() -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 from service.core.geometry import Affine, Rgb8, choose_shape, letterbox
 from service.core.model import Model
 from service.core.poses import Floats, Poses
+from service.core.topdown import bodies_in_crops, crop_people, lift, poses_from_crops
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
 from service.turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Tensors = Mapping[str, NDArray[Any]]
 
 _MANY = 64  # candidates; from here on suppression takes long enough to leave the event loop
 
@@ -36,8 +40,10 @@ class InferenceClient(Protocol):
         *,
         deadline: float,
         request_id: str = "",
+        patient: bool = False,
     ) -> Mapping[str, NDArray[Any]]:
-        """Arrays in, arrays out, by tensor name; the deadline is on time.monotonic()'s clock."""
+        """Arrays in, arrays out, by tensor name; the deadline is on time.monotonic()'s clock. A patient
+        call lets others pass."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,8 @@ class Estimator:
         options: Options,
         *,
         deadline: float,
+        first_stage: Model | None = None,
+        keypoint_names: Sequence[str] = (),
         keep_image: bool = False,
         request_id: str = "",
         stream: Hashable | None = None,
@@ -131,39 +139,79 @@ class Estimator:
 
         Args:
             load: gives the upright RGB picture; runs in a worker thread, and its errors pass through.
-            model: a ready model of family `yolo_pose`.
+            model: a ready model.
             options: what the caller chose.
             deadline: on time.monotonic()'s clock.
+            first_stage: finds the people, where `model` is of family `top_down`.
+            keypoint_names: of the model's own skeleton; depth alone is lifted to metres by limbs, by name.
             keep_image: return the picture too, to draw on.
             request_id: for Triton's log.
             stream: whose frame it is; None for a single picture, which goes first.
         """
+        finder = first_stage or model
+        infer = partial(
+            self._client.infer, deadline=deadline, request_id=request_id, patient=stream is not None
+        )
         async with self._turns.turn(stream):
             prepared = await self.run(
-                _prepare, load, model.shapes_hw, options.region_xyxy, keep_image=keep_image
+                _prepare,
+                load,
+                finder.shapes_hw,
+                options.region_xyxy,
+                keep_image=keep_image or first_stage is not None,
             )
             started = time.perf_counter()
-            outputs = await self._client.infer(
-                model, {"images": prepared.tensor}, ["candidates"], deadline=deadline, request_id=request_id
-            )
-            answered = time.perf_counter()
-        candidates: Floats = outputs["candidates"][0]
-        count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
-        if count > _MANY:
-            poses = await self.run(_decode, candidates, prepared.to_input, options)
-        else:
-            poses = _decode(candidates, prepared.to_input, options)
+            outputs = await infer(finder, {"images": prepared.tensor}, ["candidates"])
+            stages = Timings(prepared.decode_ms, prepared.preprocess_ms, _since_ms(started))
+            started = time.perf_counter()
+            candidates: Floats = outputs["candidates"][0]
+            count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
+            if count > _MANY:
+                poses = await self.run(_decode, candidates, prepared.to_input, options)
+            else:
+                poses = _decode(candidates, prepared.to_input, options)
+            stages = replace(stages, postprocess_ms=_since_ms(started))
+            if first_stage is not None:
+                assert prepared.image is not None  # noqa: S101 - it was asked to be kept
+                poses, stages = await self._refine(
+                    infer, model, prepared.image, poses, stages, tuple(keypoint_names)
+                )
         return Estimate(
             poses=poses,
             size_wh=prepared.size_wh,
-            image=prepared.image,
-            timings=Timings(
-                decode_ms=prepared.decode_ms,
-                preprocess_ms=prepared.preprocess_ms,
-                inference_ms=(answered - started) * 1e3,
-                postprocess_ms=(time.perf_counter() - answered) * 1e3,
-            ),
+            image=prepared.image if keep_image else None,
+            timings=stages,
         )
+
+    async def _refine(
+        self,
+        infer: Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]],
+        model: Model,
+        image: Rgb8,
+        people: Poses,
+        stages: Timings,
+        keypoint_names: tuple[str, ...],
+    ) -> tuple[Poses, Timings]:
+        """A top-down model's keypoints for people that were found; it is not called for nobody."""
+        refined = []
+        for start in range(0, len(people), model.max_batch_size):
+            some = people.select(slice(start, start + model.max_batch_size))
+            started = time.perf_counter()
+            crops, affines = await self.run(crop_people, image, some.boxes_xyxy, model.shapes_hw[0])
+            inputs: dict[str, NDArray[Any]] = {"crops": crops}
+            if model.takes_body:
+                inputs["body"] = bodies_in_crops(some.keypoints, affines)
+            cropped = time.perf_counter()
+            outputs = await infer(model, inputs, ["keypoints", "scores", "positions"])
+            answered = time.perf_counter()
+            refined.append(await self.run(_assemble, some, affines, outputs, keypoint_names))
+            stages = replace(
+                stages,
+                preprocess_ms=stages.preprocess_ms + (cropped - started) * 1e3,
+                inference_ms=stages.inference_ms + (answered - cropped) * 1e3,
+                postprocess_ms=stages.postprocess_ms + _since_ms(answered),
+            )
+        return _join(refined, model.keypoint_count), stages
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """CPU work in a worker thread; what has not begun when the caller leaves never begins."""
@@ -215,3 +263,40 @@ def _decode(candidates: Floats, to_input: Affine, options: Options) -> Poses:
         iou_threshold=options.iou_threshold,
         max_persons=options.max_persons,
     )
+
+
+def _assemble(
+    people: Poses, affines: Sequence[Affine], outputs: Tensors, keypoint_names: tuple[str, ...]
+) -> Poses:
+    poses = poses_from_crops(people, affines, outputs["keypoints"], outputs["scores"], outputs["positions"])
+    if poses.depth_source != "lifted" or poses.positions is None:
+        return poses
+    return replace(poses, positions=lift(poses.keypoints, poses.positions, keypoint_names))
+
+
+def _join(parts: Sequence[Poses], keypoint_count: int) -> Poses:
+    """The people of several batches as one; positions stay when any batch has them."""
+    if not parts:
+        return Poses.empty(keypoint_count)
+    sources = [part.depth_source for part in parts if part.positions is not None]
+    positions = None
+    if sources:
+        positions = np.concatenate(
+            [
+                np.full(part.keypoints.shape, np.nan, np.float32)
+                if part.positions is None
+                else part.positions
+                for part in parts
+            ]
+        )
+    return Poses(
+        boxes_xyxy=np.concatenate([part.boxes_xyxy for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        keypoints=np.concatenate([part.keypoints for part in parts]),
+        positions=positions,
+        depth_source=sources[0] if sources else "none",
+    )
+
+
+def _since_ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3

@@ -28,13 +28,15 @@ class LivePlan:
     """What is wanted of a stream of pictures.
 
     Attributes:
-        model: finds the people.
+        model: finds the people, or looks closely at those found.
+        first_stage: finds the people for a model that does not.
         options: how.
         following: what becomes of the people.
         policy: "every" answers all pictures; "latest" drops those that wait when a newer one comes.
     """
 
     model: Model
+    first_stage: Model | None
     options: Options
     following: Following
     policy: Policy
@@ -189,6 +191,7 @@ class _Job:
     ) -> None:
         self._estimator = estimator
         self._plan = plan
+        self._skeleton = skeleton
         self._at_once = at_once
         self._frame_timeout_s = frame_timeout_s
         self._request_id = request_id
@@ -263,6 +266,8 @@ class _Job:
                 self._plan.model,
                 self._plan.options,
                 deadline=time.monotonic() + self._frame_timeout_s,
+                first_stage=self._plan.first_stage,
+                keypoint_names=self._skeleton.names,
                 request_id=self._request_id,
                 stream=self,
             )

@@ -19,7 +19,7 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from service.core.model import Family, Model
+from service.core.model import BODY_KEYPOINTS, Family, Model
 from service.errors import DeadlineExceeded, Overloaded, Unavailable
 from service.shared_memory import SharedSlots
 
@@ -27,6 +27,8 @@ _log = structlog.get_logger()
 
 Tensors = Mapping[str, NDArray[Any]]
 
+# Of two levels; 1 is the first and the default. A model without levels takes any as its default.
+_PATIENT = 2
 _CONTROL_TIMEOUT_S = 5.0
 _RETRY_SOON_S = 0.25  # the queue is full: it empties within a few inferences
 _RETRY_LATER_S = 1.0  # Triton or a model is away
@@ -175,7 +177,14 @@ class TritonClient:
         _log.info("shared_memory_on", slots=self._slot_count, slot_bytes=slots.slot_bytes)
 
     async def infer(
-        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+        self,
+        model: Model,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        *,
+        deadline: float,
+        request_id: str = "",
+        patient: bool = False,
     ) -> Tensors:
         """Run a model.
 
@@ -185,6 +194,7 @@ class TritonClient:
             outputs: names of the tensors to return.
             deadline: on the clock of time.monotonic(); also the longest stay in Triton's queue.
             request_id: shown in Triton's log.
+            patient: let others pass in Triton's queue, where the model's configuration has levels for it.
 
         Returns:
             Read-only arrays by tensor name.
@@ -200,12 +210,12 @@ class TritonClient:
         slots = self._slots
         lent = slots.lend(list(inputs.values())) if slots is not None else None
         if slots is None or lent is None:
-            return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
+            return await self._infer(model, _inline(inputs), outputs, deadline, request_id, patient)
         slot, offsets = lent
         rest_s = 0.0
         try:
             shared = _shared(inputs, slots.name, offsets)
-            return await self._infer(model, shared, outputs, deadline, request_id)
+            return await self._infer(model, shared, outputs, deadline, request_id, patient)
         except (asyncio.CancelledError, DeadlineExceeded):
             rest_s = _QUARANTINE_S
             raise
@@ -216,7 +226,7 @@ class TritonClient:
                 asyncio.get_running_loop().call_later(rest_s, slots.give_back, slot)
             else:
                 slots.give_back(slot)
-        return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
+        return await self._infer(model, _inline(inputs), outputs, deadline, request_id, patient)
 
     async def _infer(
         self,
@@ -225,6 +235,7 @@ class TritonClient:
         outputs: Sequence[str],
         deadline: float,
         request_id: str,
+        patient: bool,
     ) -> Tensors:
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0:
@@ -236,6 +247,7 @@ class TritonClient:
                 inputs=inputs,
                 outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
                 request_id=request_id,
+                priority=_PATIENT if patient else 0,
                 timeout=int(remaining_s * 1e6),
                 client_timeout=remaining_s,
             )
@@ -278,6 +290,8 @@ def read_config(config: Any, version: str) -> Model | None:
     elif family == "top_down":
         contract = "top_down"
         picture, keypoint_count = _top_down(inputs, outputs)
+        if not parameters.get("first_stage"):
+            raise ValueError("parameter 'first_stage' is missing: it names the model that finds the people")
         multiple = 1
     else:
         raise ValueError(f"family '{family}' is unknown; known are yolo_pose and top_down")
@@ -298,6 +312,8 @@ def read_config(config: Any, version: str) -> Model | None:
         weights=parameters.get("weights", ""),
         source=parameters.get("source", ""),
         sha256=parameters.get("sha256", ""),
+        first_stage=parameters.get("first_stage", ""),
+        takes_body="body" in inputs,
     )
 
 
@@ -312,6 +328,13 @@ def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[A
 
 def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
     picture = _picture(inputs, "crops")
+    if "body" in inputs:
+        body = _tensor(inputs, "body", "TYPE_FP32", 2)
+        if list(body.dims) != [BODY_KEYPOINTS, 3]:
+            raise ValueError(f"tensor 'body' is {list(body.dims)}, not [{BODY_KEYPOINTS}, 3]")
+    unknown = set(inputs) - {"crops", "body"}
+    if unknown:
+        raise ValueError(f"inputs {sorted(unknown)} are not of family top_down, which has crops and body")
     keypoint_count = int(_tensor(outputs, "keypoints", "TYPE_FP32", 2).dims[0])
     _fixed(outputs, "keypoints", [max(1, keypoint_count), 2])
     _fixed(outputs, "scores", [keypoint_count])

@@ -67,7 +67,8 @@ class VideoPlan:
     """What is wanted of a video.
 
     Attributes:
-        model: finds the people.
+        model: finds the people, or looks closely at those found.
+        first_stage: finds the people for a model that does not.
         options: how.
         sampling: which frames.
         following: what becomes of the people.
@@ -75,6 +76,7 @@ class VideoPlan:
     """
 
     model: Model
+    first_stage: Model | None
     options: Options
     sampling: Sampling
     following: Following
@@ -214,6 +216,7 @@ class _Job:
         self._threads = threads
         self._settings = settings
         self._plan = plan
+        self._skeleton = skeleton
         self._request_id = request_id
         self._follower = Follower(plan.following, skeleton)
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(_QUEUED)
@@ -332,6 +335,8 @@ class _Job:
                     self._plan.model,
                     self._plan.options,
                     deadline=deadline,
+                    first_stage=self._plan.first_stage,
+                    keypoint_names=self._skeleton.names,
                     request_id=self._request_id,
                     stream=self,
                 )

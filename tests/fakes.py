@@ -77,12 +77,18 @@ class Call:
 Answer = Floats | Exception | Callable[[NDArray[np.uint8]], Floats]
 
 
+def nobody_looked(_inputs: Tensors) -> Tensors:
+    """The second stage of a test that does not expect one."""
+    raise AssertionError("the top-down model was called")
+
+
 class FakeTritonClient:
     """A peer of service.triton.TritonClient without a connection.
 
     Attributes:
         answer: what an inference gives when nothing is scripted: rows, an error, or a function of
             the input picture (H, W, 3).
+        second_stage: what a top-down model gives for its inputs.
         script: answers that come first, one for each inference.
         gate: inferences wait until it is set; it is, to begin with.
         entered: set as soon as an inference has begun.
@@ -92,6 +98,7 @@ class FakeTritonClient:
 
     def __init__(self) -> None:
         self.answer: Answer = rows()
+        self.second_stage: Callable[[Tensors], Tensors] = nobody_looked
         self.script: list[Answer] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -105,7 +112,14 @@ class FakeTritonClient:
         self.attached: list[int] = []
 
     async def infer(
-        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+        self,
+        model: Model,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        *,
+        deadline: float,
+        request_id: str = "",
+        patient: bool = False,
     ) -> Tensors:
         self.calls.append(Call(model, inputs, tuple(outputs), deadline, request_id))
         answer = self.script.pop(0) if self.script else self.answer
@@ -121,6 +135,8 @@ class FakeTritonClient:
             self.under_way -= 1
         if isinstance(answer, Exception):
             raise answer
+        if "crops" in inputs:
+            return self.second_stage(inputs)
         found = answer(inputs["images"][0]) if callable(answer) else answer
         return {"candidates": found[None]}
 

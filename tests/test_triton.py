@@ -537,7 +537,12 @@ def top_down(**changes: list[int]) -> dict[str, Any]:
             for name in ("keypoints", "scores", "positions")
             if dims[name]
         ],
-        "parameters": {"family": "top_down", "skeleton": "coco_wholebody_133", "shapes": None},
+        "parameters": {
+            "family": "top_down",
+            "first_stage": "yolo11n_pose",
+            "skeleton": "coco_wholebody_133",
+            "shapes": None,
+        },
     }
 
 
@@ -610,6 +615,10 @@ def test_a_configuration_that_keeps_its_contract_is_accepted(
         ({"input": inputs(dims=[640, 640, 3])}, "allows 384x640, the input is 640x640"),
         ({"input": inputs(dims=[640, -1, 3])}, "allows 384x640, the input is 640x-1"),
         ({"max_batch_size": 0}, "'max_batch_size' is 0"),
+        (
+            {**top_down(), "parameters": {"family": "top_down", "skeleton": "s", "shapes": None}},
+            "'first_stage' is missing",
+        ),
         (top_down(crops=[192, 3]), "'crops' has 2 dimensions"),
         (top_down(crops=[-1, -1, 3]), "'shapes' is missing"),
         (top_down(keypoints=[]), "'keypoints' is missing"),

@@ -56,6 +56,8 @@ def _queue_problems(config: Any) -> Iterator[str]:
         yield "has a queue without a bound: set max_queue_size"
     if policy.timeout_action != policy.REJECT:
         yield "does not REJECT what waited too long"
+    if config.dynamic_batching.priority_levels != 2 or config.dynamic_batching.default_priority_level != 1:
+        yield "has no two priority levels with the first as default: frames of videos hold up single pictures"
     if config.dynamic_batching.preferred_batch_size:
         yield "prefers batch sizes, which Triton advises against for a single optimisation profile"
 

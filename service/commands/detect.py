@@ -38,6 +38,7 @@ class Wish:
         min_score: people must be above it; None for the service's default.
         overlay: folder for the drawn pictures, or None.
         overlay_format: png or jpeg.
+        space_panel: draw the people in space beside the picture.
         results: file for JSON Lines, or None for a summary on the terminal.
         timeout_s: of each picture.
     """
@@ -48,6 +49,7 @@ class Wish:
     min_score: float | None
     overlay: Path | None
     overlay_format: str
+    space_panel: bool
     results: Path | None
     timeout_s: float
 
@@ -117,6 +119,7 @@ async def _one(stub: PoseServiceAsyncStub, picture: Path, wish: Wish) -> pb.Dete
         request.overlay.format = (
             types_pb2.OVERLAY_FORMAT_JPEG if wish.overlay_format == "jpeg" else types_pb2.OVERLAY_FORMAT_PNG
         )
+        request.overlay.space_panel = wish.space_panel
     try:
         return await stub.DetectPoses(request, timeout=wish.timeout_s)
     except grpc.aio.AioRpcError as error:

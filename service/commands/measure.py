@@ -74,12 +74,12 @@ async def measure(picture: Path, content: bytes, wish: Wish) -> bool:
         return False
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     if not answer.persons:
-        console.print(f"{picture}: nobody was found")
+        console.print(f"{picture}: nobody was found", markup=False)
     for person in answer.persons:
         console.print(_table(person))
     if wish.overlay is not None:
         _replace(wish.overlay, answer.overlay.content)
-        console.print(f"overlay: {wish.overlay}")
+        console.print(f"overlay: {wish.overlay}", markup=False)
     return True
 
 
@@ -92,7 +92,7 @@ def _replace(path: Path, content: bytes) -> None:
 def _table(person: pb.PersonAngles) -> Table:
     facing = pb.Facing.Name(person.facing).removeprefix("FACING_").lower().replace("_", " ")
     facing = "facing unknown" if person.facing == pb.FACING_UNSPECIFIED else f"facing {facing}"
-    table = Table(title=f"person {person.person_index + 1}, {facing}", title_justify="left")
+    table = Table(title=f"person {person.person_index}, {facing}", title_justify="left")
     for title in ("measurement", "side", "angle", "status", "why"):
         table.add_column(title, overflow="fold", justify="right" if title == "angle" else "left")
     for measurement in person.measurements:

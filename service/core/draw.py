@@ -20,6 +20,8 @@ SIDE_COLORS: dict[Side, Rgb] = {"left": (0, 190, 255), "right": (255, 140, 0), "
 _OUTLINE: Rgb = (20, 20, 20)
 _BOX: Rgb = (245, 245, 245)
 _SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow and its limbs are thin
+_SLENDER = 7.0  # a limb is at least so many times as long as wide
+_FEW = 40  # keypoints; of a skeleton with more, points without limbs are drawn as dots
 _SHIFT = 4  # fractional bits of the coordinates given to cv2: a 16th of a pixel
 _REACH = 1 << 20  # px; wider than any picture, and far from overflowing cv2's fixed-point lines
 
@@ -68,6 +70,8 @@ def draw_poses(
         raise ValueError(f"{poses.keypoint_count} keypoints do not fit skeleton {skeleton.name}")
     canvas = image.copy()
     width = style.line_width or default_line_width(image.shape[1], image.shape[0])
+    # A width that was asked for is drawn as it is.
+    slender = 1e-3 if style.line_width else _SLENDER
     order = skeleton.order
     limbs = [
         (order[edge.start], order[edge.end], edge.color or _limb_color(skeleton, edge.start, edge.end))
@@ -78,8 +82,9 @@ def draw_poses(
     for number in reversed(range(len(poses))):
         if style.boxes:
             _box(canvas, poses.boxes_xyxy[number], width)
-        _limbs(canvas, poses.keypoints[number], limbs, width, style.min_keypoint_score)
-        _points(canvas, poses.keypoints[number], colors, width, style.min_keypoint_score)
+        keypoints, least = poses.keypoints[number], style.min_keypoint_score
+        shortest = _limbs(canvas, keypoints, limbs, width, least, slender)
+        _points(canvas, keypoints, colors, width, least, shortest, slender)
     if style.labels:
         around = extents(poses.keypoints)
         boxes = np.where(np.isfinite(poses.boxes_xyxy).all(axis=1, keepdims=True), poses.boxes_xyxy, around)
@@ -111,40 +116,64 @@ def _limbs(
     limbs: list[tuple[int, int, Rgb]],
     width: int,
     min_score: float,
-) -> None:
+    slender: float,
+) -> NDArray[np.float32]:
+    """Draw the limbs, long ones over short ones; (K,) px of the shortest one that ends in each point.
+
+    A limb is at least `slender` times as long as wide: fingers and lips stay readable beside arms and legs.
+    """
     drawable = present(keypoints) & (keypoints[:, 2] >= min_score)
+    ends = np.clip(np.nan_to_num(keypoints[:, :2]), -_REACH, _REACH)
+    shortest = np.full(len(keypoints), np.inf, np.float32)
+    strokes = []
+    for start, end, color in limbs:
+        if not (drawable[start] and drawable[end]):
+            continue
+        length = float(np.hypot(*(ends[start] - ends[end])))
+        shortest[[start, end]] = np.minimum(shortest[[start, end]], length)
+        sure = min(keypoints[start, 2], keypoints[end, 2]) >= _SURE
+        thickness = max(1, min(width if sure else width // 3, round(length / slender)))
+        strokes.append((length, thickness, start, end, color))
+    strokes.sort(key=lambda stroke: stroke[0])
     for outline in (True, False):
-        for start, end, color in limbs:
-            if not (drawable[start] and drawable[end]):
-                continue
-            sure = min(keypoints[start, 2], keypoints[end, 2]) >= _SURE
-            thickness = width if sure else max(1, width // 3)
-            if outline:
-                thickness += max(2, width // 2)
+        for _, thickness, start, end, color in strokes:
             cv2.line(
                 canvas,
                 _fixed(keypoints[start]),
                 _fixed(keypoints[end]),
                 _OUTLINE if outline else color,
-                thickness,
+                thickness + (max(1, thickness // 2) if outline else 0),
                 cv2.LINE_AA,
                 _SHIFT,
             )
+    return shortest
 
 
 def _points(
-    canvas: Rgb8, keypoints: NDArray[np.float32], colors: list[Rgb], width: int, min_score: float
+    canvas: Rgb8,
+    keypoints: NDArray[np.float32],
+    colors: list[Rgb],
+    width: int,
+    min_score: float,
+    shortest: NDArray[np.float32],
+    slender: float,
 ) -> None:
-    radius = max(2, round(width * 1.1))
+    """Draw the points, no larger than their limbs allow; in a crowd without limbs they are dots."""
+    full = max(2, round(width * 1.1))
     drawable = present(keypoints) & (keypoints[:, 2] >= min_score)
-    for point, color, there in zip(keypoints, colors, drawable, strict=True):
+    unit = 1 << _SHIFT
+    alone = full if len(keypoints) <= _FEW else max(1, width // 4)
+    for point, color, there, length in zip(keypoints, colors, drawable, shortest.tolist(), strict=True):
         if not there:
             continue
         center = _fixed(point)
+        radius = max(1, min(full, round(length / slender))) if np.isfinite(length) else alone
+        if radius < full // 2:
+            cv2.circle(canvas, center, radius * unit, color, -1, cv2.LINE_AA, _SHIFT)
+            continue
         sure = float(np.clip(point[2], 0, 1))
         fill = cast("Rgb", tuple(round(255 * sure + channel * (1 - sure)) for channel in color))
         size = radius if sure >= _SURE else max(1, radius * 2 // 3)
-        unit = 1 << _SHIFT
         cv2.circle(canvas, center, (size + max(1, width // 4)) * unit, _OUTLINE, -1, cv2.LINE_AA, _SHIFT)
         if sure >= _SURE:
             cv2.circle(canvas, center, size * unit, color, -1, cv2.LINE_AA, _SHIFT)

@@ -7,6 +7,9 @@ from typing import Literal
 
 Family = Literal["yolo_pose", "top_down"]
 
+BODY_KEYPOINTS = 17
+"""Keypoints of a first stage that gives its own to the second: those of COCO."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -26,6 +29,8 @@ class Model:
         source: where the weights come from.
         sha256: digest of the checkpoint, hexadecimal.
         ready: whether Triton would answer a request for it now.
+        first_stage: of a top-down model, the name of the model that finds the people; else empty.
+        takes_body: whether a top-down model also takes the first stage's keypoints.
     """
 
     name: str
@@ -41,3 +46,5 @@ class Model:
     source: str = ""
     sha256: str = ""
     ready: bool = False
+    first_stage: str = ""
+    takes_body: bool = False

@@ -8,7 +8,10 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.core.model import Model
 from service.core.poses import DepthSource, Poses
+from service.core.topdown import STATURE_M
 from service.estimator import Timings
+
+LIFTED_BY = f"x and y by limb lengths of an adult of {STATURE_M:.2f} m; z is the model's own"
 
 _DEPTH: dict[DepthSource, types_pb2.DepthSource.ValueType] = {
     "none": types_pb2.DEPTH_SOURCE_NONE,
@@ -42,6 +45,7 @@ def persons(poses: Poses, *, min_keypoint_score: float, include_positions: bool)
                 [types_pb2.Position(x=x, y=y, z=z) for x, y, z in positions[number]] if positions else ()
             ),
             depth_source=depth,
+            depth_assumption=LIFTED_BY if depth == types_pb2.DEPTH_SOURCE_LIFTED else "",
             side=_SIDES[sides[number]],
             person_index=owners[number] if owners[number] >= 0 else None,
         )

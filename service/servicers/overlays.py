@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from posegate.v1 import types_pb2
 from service.core.draw import draw_poses
+from service.core.draw_space import with_space_panel
 from service.core.geometry import Rgb8
 from service.core.poses import Poses
 from service.core.skeleton import Skeleton
@@ -35,6 +36,8 @@ def draw_overlay(
         ImageTooLarge: the picture does not fit into the format.
     """
     drawn = draw_poses(image, poses, skeleton, wish.style, numbers=numbers)
+    if wish.space_panel:
+        drawn = with_space_panel(drawn, poses, skeleton, wish.style)
     return types_pb2.Overlay(
         content=encode(drawn, wish.media_format, jpeg_quality=wish.jpeg_quality),
         media_type=MEDIA_TYPES[wish.media_format],

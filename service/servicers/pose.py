@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -20,19 +20,20 @@ from service.catalog import ModelCatalog
 from service.core.geometry import Rgb8
 from service.core.mapping import MappingPlan, apply
 from service.core.measurements import Thresholds
+from service.core.model import Model
 from service.core.poses import Poses
 from service.errors import PosegateError, Unavailable, Unimplemented
-from service.estimator import Estimator
+from service.estimator import Estimate, Estimator, Options
 from service.media.image import ImageLimits
 from service.servicers import angles, messages
 from service.servicers.call import request_id
-from service.servicers.model_choice import choose_model, choose_skeleton
 from service.servicers.overlays import draw_overlay
 from service.servicers.pictures import loader
 from service.servicers.recordings import Recordings
+from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.tenant import tenant_of
-from service.servicers.validation import Violations, read_detection, read_page
+from service.servicers.validation import OverlayWish, Violations, read_detection, read_page
 from service.status import internal_error, to_status
 
 _log = structlog.get_logger()
@@ -159,15 +160,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeleton = self._skeletons.shipped(model.skeleton)
         deadline = self._deadline(context)
         load = await self._loader(request.image, deadline)
-        estimate = partial(
-            self._estimator.estimate, load, model, wish.detection, deadline=deadline, request_id=request_id()
-        )
-        if wish.overlay is None:
-            measured = await self._estimator.run(angles.answer, await estimate(), skeleton, wish)
-        else:
-            async with self._kept_images:
-                estimated = await estimate(keep_image=True)
-                measured = await self._estimator.run(angles.answer, estimated, skeleton, wish)
+        estimate = self._estimating(load, model, wish.detection, deadline)
+        async with self._keeping(model, wish.overlay):
+            estimated = await estimate(keep_image=wish.overlay is not None)
+            measured = await self._estimator.run(angles.answer, estimated, skeleton, wish)
         measured.model, measured.model_version = model.name, model.version
         measured.timings.total_ms = (time.perf_counter() - arrived) * 1e3
         structlog.contextvars.bind_contextvars(
@@ -204,8 +200,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         """What is loaded, by name and version, a page at a time."""
         found = Violations()
         start, length = read_page(found, request.page_size, request.page_token)
-        found.raise_any()
         models = self._catalog.models()
+        if start > len(models):
+            found.add("page_token", "must be a next_page_token of the page before, or empty")
+        found.raise_any()
         page = models[start : start + length]
         return pb.ListModelsResponse(
             models=[messages.model(one, default=one.name == self._catalog.default_model) for one in page],
@@ -262,22 +260,20 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     ) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
-        model = choose_model(self._catalog, request.model, request.model_version)
+        model = self._catalog.resolve(request.model, request.model_version)
+        if wanted.overlay is not None and wanted.overlay.space_panel and model.family != "top_down":
+            found = Violations()
+            found.add("overlay.space_panel", f"needs positions, which model '{model.name}' does not give")
+            found.raise_any()
         plan = await choose_skeleton(self._skeletons, request.skeleton, model, tenant)
         load = await self._loader(request.image, deadline)
-        estimate = partial(
-            self._estimator.estimate, load, model, wanted.options, deadline=deadline, request_id=request_id()
-        )
+        estimate = self._estimating(load, model, wanted.options, deadline)
         overlay, overlay_ms = None, 0.0
-        if wanted.overlay is None:
-            estimated = await estimate()
+        async with self._keeping(model, wanted.overlay):
+            estimated = await estimate(keep_image=wanted.overlay is not None)
             poses, mapping_ms = _map(plan, estimated.poses)
-        else:
-            async with self._kept_images:
-                estimated = await estimate(keep_image=True)
-                poses, mapping_ms = _map(plan, estimated.poses)
+            if wanted.overlay is not None and estimated.image is not None:
                 drawing = time.perf_counter()
-                assert estimated.image is not None  # noqa: S101 - keep_image was asked for
                 overlay = await self._estimator.run(
                     draw_overlay, estimated.image, poses, plan.target, wanted.overlay
                 )
@@ -299,6 +295,25 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 stages, overlay_ms=overlay_ms, total_ms=(time.perf_counter() - arrived) * 1e3
             ),
         )
+
+    def _estimating(
+        self, load: Callable[[], Rgb8], model: Model, options: Options, deadline: float
+    ) -> partial[Coroutine[Any, Any, Estimate]]:
+        """The estimate of one picture, both stages of it where the model needs a first one."""
+        return partial(
+            self._estimator.estimate,
+            load,
+            model,
+            options,
+            deadline=deadline,
+            first_stage=self._catalog.first_stage(model),
+            keypoint_names=self._skeletons.shipped(model.skeleton).names,
+            request_id=request_id(),
+        )
+
+    def _keeping(self, model: Model, overlay: OverlayWish | None) -> AbstractAsyncContextManager[None]:
+        """Room for a decoded picture, where one is kept: to be drawn on, or to cut people out of."""
+        return nullcontext() if overlay is None and model.family == "yolo_pose" else self._kept_images
 
     async def _loader(self, image: types_pb2.Image, deadline: float) -> Callable[[], Rgb8]:
         limits = self._limits

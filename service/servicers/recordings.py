@@ -32,7 +32,6 @@ from service.media.image import ImageLimits, decode
 from service.media.video import VideoLimits
 from service.servicers import frames, messages
 from service.servicers.call import request_id
-from service.servicers.model_choice import choose_model, choose_skeleton
 from service.servicers.recording_config import (
     StreamWish,
     VideoWish,
@@ -43,6 +42,7 @@ from service.servicers.recording_config import (
     read_stream,
     read_video,
 )
+from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.tenant import tenant_of
 from service.servicers.validation import Violations
@@ -129,7 +129,7 @@ class Recordings:
             raise _wrong_order("The first message must be the config, and the chunks come after it.")
         config = first.config
         wish = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = choose_model(self._catalog, config.model, config.model_version)
+        model = self._catalog.resolve(config.model, config.model_version)
         plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
         effective = effective_video(config, wish, model, plan.target.name)
         structlog.contextvars.bind_contextvars(model=model.name)
@@ -138,6 +138,7 @@ class Recordings:
                 _chunks(requests),
                 VideoPlan(
                     model=model,
+                    first_stage=self._catalog.first_stage(model),
                     options=wish.people.options,
                     sampling=wish.sampling,
                     following=wish.people.following(plan, prominent_only=wish.flat),
@@ -162,7 +163,7 @@ class Recordings:
             raise _wrong_order("The first message must be the config, and the frames come after it.")
         config = first.config
         wish = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = choose_model(self._catalog, config.model, config.model_version)
+        model = self._catalog.resolve(config.model, config.model_version)
         plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
         effective = effective_stream(config, wish, model, plan.target.name)
         structlog.contextvars.bind_contextvars(model=model.name)
@@ -178,6 +179,7 @@ class Recordings:
                 _pictures(requests, self._limits.image),
                 LivePlan(
                     model=model,
+                    first_stage=self._catalog.first_stage(model),
                     options=wish.people.options,
                     following=wish.people.following(plan, prominent_only=False),
                     policy=wish.policy,

@@ -61,6 +61,7 @@ class OverlayWish:
     media_format: Format
     jpeg_quality: int
     style: OverlayStyle
+    space_panel: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def read_detection(request: pb.DetectPosesRequest, *, max_persons: int, path: st
         region = _region(found, request.region_of_interest)
     options = read_options(found, request, max_persons=max_persons, region_xyxy=region)
     min_keypoint_score = found.number("min_keypoint_score", request.min_keypoint_score, 0)
-    overlay = read_overlay(found, request.overlay)
+    overlay = read_overlay(found, request.overlay, in_space=True)
     found.raise_any()
     return Detection(options=options, min_keypoint_score=min_keypoint_score, overlay=overlay)
 
@@ -131,7 +132,11 @@ def check_image(found: Violations, image: types_pb2.Image, *, present: bool) -> 
 
 
 def read_overlay(
-    found: Violations, wish: types_pb2.OverlayOptions, *, default: Format | None = None
+    found: Violations,
+    wish: types_pb2.OverlayOptions,
+    *,
+    default: Format | None = None,
+    in_space: bool = False,
 ) -> OverlayWish | None:
     """Overlay options with their defaults; None when no overlay is wanted.
 
@@ -139,6 +144,7 @@ def read_overlay(
         found: collects what is wrong.
         wish: what the caller asked for.
         default: the format where none is asked for; None for no overlay then.
+        in_space: whether the call can have a panel of the people in space.
     """
     formats: dict[int, Format | None] = {
         types_pb2.OVERLAY_FORMAT_UNSPECIFIED: default,
@@ -149,6 +155,8 @@ def read_overlay(
     quality = found.number(
         "overlay.jpeg_quality", wish.jpeg_quality if wish.HasField("jpeg_quality") else 90, 1, 100
     )
+    if wish.space_panel and not in_space:
+        found.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
     if wish.format not in formats:
         found.add("overlay.format", f"must be PNG or JPEG, not {wish.format}")
     media_format = formats.get(wish.format)
@@ -158,6 +166,7 @@ def read_overlay(
         media_format=media_format,
         jpeg_quality=int(quality),
         style=style,
+        space_panel=wish.space_panel,
     )
 
 

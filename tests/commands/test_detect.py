@@ -28,6 +28,7 @@ def wish(service: Service) -> Wish:
         min_score=None,
         overlay=None,
         overlay_format="png",
+        space_panel=False,
         results=None,
         timeout_s=10,
     )

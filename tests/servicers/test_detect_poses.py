@@ -306,15 +306,6 @@ async def test_a_model_that_is_not_ready_is_unavailable_for_a_while(
     assert failed.trailing["grpc-retry-pushback-ms"] == "1000"
 
 
-async def test_a_model_of_another_family_says_that_it_cannot_be_used_yet(service: Service) -> None:
-    service.triton.served = [MODEL, replace(MODEL, name="second_stage", family="top_down")]
-    await service.catalog.refresh()
-    failed = await failure(service.detect(VGA, model="second_stage"))
-    assert failed.code is grpc.StatusCode.UNIMPLEMENTED
-    assert "second_stage" in failed.message
-    assert service.triton.calls == []
-
-
 # --- pictures -----------------------------------------------------------------------------------------
 
 

@@ -359,7 +359,7 @@ Global___Person: _TypeAlias = Person  # noqa: Y015
 
 @_typing.final
 class OverlayOptions(_message.Message):
-    """What is drawn on the picture. The size is that of the upright original."""
+    """What is drawn on the picture. The size is that of the upright original, but for `space_panel`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -369,6 +369,7 @@ class OverlayOptions(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     JPEG_QUALITY_FIELD_NUMBER: _builtins.int
     MIN_KEYPOINT_SCORE_FIELD_NUMBER: _builtins.int
+    SPACE_PANEL_FIELD_NUMBER: _builtins.int
     format: Global___OverlayFormat.ValueType
     """Encoding of the overlay. Unset: no overlay."""
     line_width: _builtins.int
@@ -386,6 +387,11 @@ class OverlayOptions(_message.Message):
     answer do not change. 0 or more. Default 0: everything is drawn, points below 0.5 hollow and
     their limbs thin.
     """
+    space_panel: _builtins.bool
+    """Adds a panel at the right of the picture with the people in space, the surest three: each as the
+    camera sees them and from the side, a line every half metre. The overlay then is wider than the
+    picture. `DetectPoses` only, with a model that gives positions; else INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,
@@ -395,10 +401,11 @@ class OverlayOptions(_message.Message):
         labels: _builtins.bool | None = ...,
         jpeg_quality: _builtins.int | None = ...,
         min_keypoint_score: _builtins.float | None = ...,
+        space_panel: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_boxes", b"_boxes", "_jpeg_quality", b"_jpeg_quality", "_labels", b"_labels", "_line_width", b"_line_width", "_min_keypoint_score", b"_min_keypoint_score", "boxes", b"boxes", "jpeg_quality", b"jpeg_quality", "labels", b"labels", "line_width", b"line_width", "min_keypoint_score", b"min_keypoint_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boxes", b"_boxes", "_jpeg_quality", b"_jpeg_quality", "_labels", b"_labels", "_line_width", b"_line_width", "_min_keypoint_score", b"_min_keypoint_score", "boxes", b"boxes", "format", b"format", "jpeg_quality", b"jpeg_quality", "labels", b"labels", "line_width", b"line_width", "min_keypoint_score", b"min_keypoint_score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boxes", b"_boxes", "_jpeg_quality", b"_jpeg_quality", "_labels", b"_labels", "_line_width", b"_line_width", "_min_keypoint_score", b"_min_keypoint_score", "boxes", b"boxes", "format", b"format", "jpeg_quality", b"jpeg_quality", "labels", b"labels", "line_width", b"line_width", "min_keypoint_score", b"min_keypoint_score", "space_panel", b"space_panel"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__boxes: _TypeAlias = _typing.Literal["boxes"]  # noqa: Y015
     _WhichOneofArgType__boxes: _TypeAlias = _typing.Literal["_boxes", b"_boxes"]  # noqa: Y015

@@ -1,27 +1,10 @@
-"""Which model answers a request, and in which skeleton."""
+"""In which skeleton a request is answered."""
 
 from __future__ import annotations
 
-from service.catalog import ModelCatalog
 from service.core.mapping import MappingPlan, plan_mapping
 from service.core.model import Model
-from service.errors import Unimplemented
 from service.servicers.skeleton_lookup import SkeletonLookup
-
-
-def choose_model(catalog: ModelCatalog, name: str, version: str) -> Model:
-    """The model that a request names, or the default.
-
-    Raises:
-        NotFound, Unavailable: as `ModelCatalog.resolve`.
-        Unimplemented: people cannot be found with it.
-    """
-    model = catalog.resolve(name, version)
-    if model.family != "yolo_pose":
-        raise Unimplemented(
-            f"Model '{model.name}' of family {model.family} cannot be used yet: name one of family yolo_pose."
-        )
-    return model
 
 
 async def choose_skeleton(skeletons: SkeletonLookup, name: str, model: Model, tenant: str) -> MappingPlan:
