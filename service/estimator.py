@@ -109,6 +109,7 @@ class Estimator:
         at_once: pictures between decoding and answer at once; it bounds the tensors in memory and
             the queue at Triton.
         streams_at_once: how many of those may be frames of streams; None for all.
+        beside_single: how many of those while single pictures come; None for as many.
     """
 
     def __init__(
@@ -117,10 +118,11 @@ class Estimator:
         workers: Executor,
         at_once: int,
         streams_at_once: int | None = None,
+        beside_single: int | None = None,
     ) -> None:
         self._client = client
         self._workers = workers
-        self._turns = Turns(at_once, at_once if streams_at_once is None else streams_at_once)
+        self._turns = Turns(at_once, at_once if streams_at_once is None else streams_at_once, beside_single)
 
     async def estimate(
         self,

@@ -51,7 +51,7 @@ from service.video import VideoAnalyst, VideoSettings
 
 _log = structlog.get_logger()
 
-_NICE = 5
+_NICE = 10
 _BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
 _SENT_S = 0.5  # an answer that is ready has been sent by then
 
@@ -102,7 +102,13 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         slots=settings.max_inferences,
     )
     catalog = ModelCatalog(triton, shipped(), settings.default_model)
-    estimator = Estimator(triton, workers, settings.max_inferences, settings.max_stream_inferences)
+    estimator = Estimator(
+        triton,
+        workers,
+        settings.max_inferences,
+        settings.max_stream_inferences,
+        settings.stream_inferences_beside,
+    )
     streams = Streams(settings.max_streams)
     # Three for each stream: one waits for bytes, one writes them, one encodes.
     behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video", initializer=_step_back)

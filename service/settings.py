@@ -56,10 +56,13 @@ class Settings(BaseSettings):
         default=16, ge=1, description="Pictures between decoding and answer at once; the rest wait here."
     )
     max_stream_inferences: int = Field(
-        default=4,
+        default=4, ge=1, description="How many of those may be frames of videos and streams."
+    )
+    stream_inferences_beside: int = Field(
+        default=1,
         ge=1,
-        description="How many of those may be frames of videos and streams. More fill a GPU better; fewer "
-        "let single pictures through sooner.",
+        description="How many while single pictures come too: every frame at the model holds them up. "
+        "A GPU takes several at once without harm.",
     )
     max_streams: int = Field(
         default=16, ge=1, description="Videos and streams (AnalyzeVideo, StreamPoses) at once."

@@ -99,3 +99,15 @@ async def test_who_leaves_just_as_his_turn_comes_passes_it_on() -> None:
     callers.tasks["b"].cancel()
     await settle()
     assert "c" in callers.inside
+
+
+async def test_frames_step_back_while_single_pictures_come() -> None:
+    callers = Callers(Turns(4, 3, 1))
+    for number in range(3):
+        await callers.come(f"f{number}", "s")
+    assert callers.inside == ["f0", "f1", "f2"]
+    await callers.come("picture")
+    for name in ("f0", "f1", "f2"):
+        await callers.come(f"next {name}", "s")
+        await callers.go(name)
+    assert callers.inside == ["f0", "f1", "f2", "picture", "next f0"]
