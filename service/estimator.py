@@ -40,10 +40,8 @@ class InferenceClient(Protocol):
         *,
         deadline: float,
         request_id: str = "",
-        patient: bool = False,
     ) -> Mapping[str, NDArray[Any]]:
-        """Arrays in, arrays out, by tensor name; the deadline is on time.monotonic()'s clock. A patient
-        call lets others pass."""
+        """Arrays in, arrays out, by tensor name; the deadline is on time.monotonic()'s clock."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +149,7 @@ class Estimator:
             stream: whose frame it is; None for a single picture, which goes first.
         """
         finder = first_stage or model
-        infer = partial(
-            self._client.infer, deadline=deadline, request_id=request_id, patient=stream is not None
-        )
+        infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
         async with self._turns.turn(stream):
             prepared = await self.run(
                 _prepare,

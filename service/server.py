@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -51,7 +49,6 @@ from service.video import VideoAnalyst, VideoSettings
 
 _log = structlog.get_logger()
 
-_NICE = 10
 _BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
 _SENT_S = 0.5  # an answer that is ready has been sent by then
 
@@ -111,7 +108,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     )
     streams = Streams(settings.max_streams)
     # Three for each stream: one waits for bytes, one writes them, one encodes.
-    behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video", initializer=_step_back)
+    behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video")
     health = health_aio.HealthServicer()
     requests = RequestInterceptor(settings.request_timeout_s)
     server = grpc.aio.server(
@@ -240,13 +237,6 @@ _SERVICES = (
 
 def _on_this_host(url: str) -> bool:
     return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
-
-
-def _step_back() -> None:
-    """Give this thread less of the CPU than those that somebody waits for: decoding a video can wait,
-    the event loop cannot. Nice values are per thread on Linux."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _video_limits(settings: Settings) -> VideoLimits:

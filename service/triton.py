@@ -27,8 +27,6 @@ _log = structlog.get_logger()
 
 Tensors = Mapping[str, NDArray[Any]]
 
-# Of two levels; 1 is the first and the default. A model without levels takes any as its default.
-_PATIENT = 2
 _CONTROL_TIMEOUT_S = 5.0
 _RETRY_SOON_S = 0.25  # the queue is full: it empties within a few inferences
 _RETRY_LATER_S = 1.0  # Triton or a model is away
@@ -177,14 +175,7 @@ class TritonClient:
         _log.info("shared_memory_on", slots=self._slot_count, slot_bytes=slots.slot_bytes)
 
     async def infer(
-        self,
-        model: Model,
-        inputs: Tensors,
-        outputs: Sequence[str],
-        *,
-        deadline: float,
-        request_id: str = "",
-        patient: bool = False,
+        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
     ) -> Tensors:
         """Run a model.
 
@@ -194,7 +185,6 @@ class TritonClient:
             outputs: names of the tensors to return.
             deadline: on the clock of time.monotonic(); also the longest stay in Triton's queue.
             request_id: shown in Triton's log.
-            patient: let others pass in Triton's queue, where the model's configuration has levels for it.
 
         Returns:
             Read-only arrays by tensor name.
@@ -210,12 +200,12 @@ class TritonClient:
         slots = self._slots
         lent = slots.lend(list(inputs.values())) if slots is not None else None
         if slots is None or lent is None:
-            return await self._infer(model, _inline(inputs), outputs, deadline, request_id, patient)
+            return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
         slot, offsets = lent
         rest_s = 0.0
         try:
             shared = _shared(inputs, slots.name, offsets)
-            return await self._infer(model, shared, outputs, deadline, request_id, patient)
+            return await self._infer(model, shared, outputs, deadline, request_id)
         except (asyncio.CancelledError, DeadlineExceeded):
             rest_s = _QUARANTINE_S
             raise
@@ -226,7 +216,7 @@ class TritonClient:
                 asyncio.get_running_loop().call_later(rest_s, slots.give_back, slot)
             else:
                 slots.give_back(slot)
-        return await self._infer(model, _inline(inputs), outputs, deadline, request_id, patient)
+        return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
 
     async def _infer(
         self,
@@ -235,7 +225,6 @@ class TritonClient:
         outputs: Sequence[str],
         deadline: float,
         request_id: str,
-        patient: bool,
     ) -> Tensors:
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0:
@@ -247,7 +236,6 @@ class TritonClient:
                 inputs=inputs,
                 outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
                 request_id=request_id,
-                priority=_PATIENT if patient else 0,
                 timeout=int(remaining_s * 1e6),
                 client_timeout=remaining_s,
             )

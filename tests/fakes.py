@@ -112,14 +112,7 @@ class FakeTritonClient:
         self.attached: list[int] = []
 
     async def infer(
-        self,
-        model: Model,
-        inputs: Tensors,
-        outputs: Sequence[str],
-        *,
-        deadline: float,
-        request_id: str = "",
-        patient: bool = False,
+        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
     ) -> Tensors:
         self.calls.append(Call(model, inputs, tuple(outputs), deadline, request_id))
         answer = self.script.pop(0) if self.script else self.answer

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from scripts.models.errors import FetchError, ModelError, RepositoryError
-from scripts.models.fetch import OFFICIAL, fetch
-from service.skeletons import shipped
+from scripts.models.fetch import OFFICIAL, WHOLE_BODY, fetch
+from service.core.skeleton import Skeleton
+from service.skeletons import known, read
 
 REPOSITORY = Path("model_repository")
 WEIGHTS = Path(".posegate/weights")
@@ -31,12 +32,23 @@ Repository = Annotated[Path, typer.Option(help="The folder that holds cpu/.")]
 def add(
     checkpoint: Annotated[Path, typer.Argument(help="A YOLOv8 or YOLO11 pose checkpoint (.pt).")],
     name: Annotated[str, typer.Option(help="What Triton calls it: a-z, 0-9 and _.")],
-    skeleton: Annotated[str, typer.Option(help="The template that its keypoints follow, such as coco_17.")],
+    skeleton: Annotated[
+        str,
+        typer.Option(help="The template that its keypoints follow: coco_17, or a JSON file of your own."),
+    ] = "",
+    family: Annotated[
+        Literal["yolo_pose", "rtmw3d", "rtmw"],
+        typer.Option(help="yolo_pose for a .pt; rtmw3d or rtmw (2D) for a whole-body .onnx or .zip."),
+    ] = "yolo_pose",
+    first_stage: Annotated[
+        str, typer.Option(help="The model that finds people for a whole-body model.")
+    ] = "yolo11n_pose",
     repository: Repository = REPOSITORY,
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Of the ONNX file.")] = "fp32",
     cpu_precision: Annotated[
-        Literal["bf16", "f32"], typer.Option(help="What OpenVINO computes in.")
-    ] = "bf16",
+        Literal["bf16", "f32"] | None,
+        typer.Option(help="What OpenVINO computes in; without it bf16, and f32 for a whole-body model."),
+    ] = None,
     licence: Annotated[str, typer.Option(help="SPDX name; without it, what the checkpoint says.")] = "",
     source: Annotated[str, typer.Option(help="Where the checkpoint comes from.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of this name.")] = False,
@@ -46,30 +58,47 @@ def add(
         from scripts.models.checkpoint import read_checkpoint
         from scripts.models.repository import add_model, spdx_licence
 
-        template = shipped().get(skeleton)
-        if template is None:
-            known = ", ".join(sorted(shipped()))
-            raise RepositoryError(f"there is no skeleton {skeleton!a}; choose from {known}")
-        read = read_checkpoint(checkpoint)
+        if family != "yolo_pose":
+            folder = _add_whole_body(
+                repository,
+                checkpoint,
+                name=name,
+                skeleton=skeleton,
+                family=family,
+                first_stage=first_stage,
+                precision=precision,
+                cpu_precision=cpu_precision or "f32",
+                licence=licence,
+                source=source,
+                replace=replace,
+            )
+            typer.echo(f"{folder}: finds keypoints of people that {first_stage} finds")
+            return
+        if not skeleton:
+            raise RepositoryError("--skeleton is missing: name the template that the keypoints follow")
+        template = _template(skeleton, repository)
+        parsed = read_checkpoint(checkpoint)
         folder = add_model(
             repository,
-            read,
+            parsed,
             name=name,
-            skeleton=skeleton,
+            skeleton=template.name,
             skeleton_keypoints=len(template.keypoints),
             precision=precision,
-            cpu_precision=cpu_precision,
+            cpu_precision=cpu_precision or "bf16",
             licence=licence,
             source=source,
             replace=replace,
         )
-        typer.echo(f"{folder}: skeleton {skeleton}, sha256 {read.sha256}")
-        _notice(licence or spdx_licence(read.licence))
+        if skeleton.endswith(".json"):
+            _keep_template(Path(skeleton), repository / "skeletons" / f"{template.name}.json")
+        typer.echo(f"{folder}: skeleton {template.name}, sha256 {parsed.sha256}")
+        _notice(licence or spdx_licence(parsed.licence))
 
 
 @app.command("fetch")
 def fetch_command(
-    names: Annotated[list[str], typer.Argument(help=f"One or more of {', '.join(OFFICIAL)}.")],
+    names: Annotated[list[str], typer.Argument(help=f"Of {', '.join([*OFFICIAL, *WHOLE_BODY])}.")],
     to: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = WEIGHTS,
     sha256: Annotated[str, typer.Option(help="What the file must have; for one name.")] = "",
 ) -> None:
@@ -80,11 +109,15 @@ def fetch_command(
         for name in names:
             with _progress(name) as show:
                 path, digest = fetch(name, to, sha256=sha256 or None, progress=show)
-            compared = sha256 or OFFICIAL[name]
+            compared = sha256 or OFFICIAL.get(name.replace("_", "-"))
             note = "as expected" if compared else "not compared, none is known here; see --sha256"
             typer.echo(f"{path}: sha256 {digest} ({note})")
-            typer.echo(f"Next: posegate models add {path} --name {name.replace('-', '_')} --skeleton coco_17")
-        _notice("AGPL-3.0")
+            known_as = name.replace("-", "_")
+            is_whole_body = path.suffix != ".pt"
+            rest = f"--family {name[:6].rstrip('-_')}" if is_whole_body else "--skeleton coco_17"
+            typer.echo(f"Next: posegate models add {path} --name {known_as} {rest}")
+            if not is_whole_body:
+                _notice("AGPL-3.0")
 
 
 @app.command()
@@ -101,6 +134,62 @@ def fill(
         typer.echo(f"{name}: {'written' if written else 'up to date'}")
         if written:
             _notice("AGPL-3.0")
+
+
+def _add_whole_body(
+    repository: Path,
+    path: Path,
+    *,
+    name: str,
+    skeleton: str,
+    family: Literal["rtmw3d", "rtmw"],
+    first_stage: str,
+    precision: Literal["fp32", "fp16"],
+    cpu_precision: Literal["bf16", "f32"],
+    licence: str,
+    source: str,
+    replace: bool,
+) -> Path:
+    from scripts.models.rtmw import add_rtmw
+
+    template = _template(skeleton or "coco_wholebody_133", repository)
+    return add_rtmw(
+        repository,
+        path,
+        name=name,
+        family=family,
+        first_stage=first_stage,
+        skeleton=template.name,
+        skeleton_keypoints=len(template.keypoints),
+        precision=precision,
+        cpu_precision=cpu_precision,
+        licence=licence or "Apache-2.0",
+        source=source,
+        replace=replace,
+    )
+
+
+def _template(skeleton: str, repository: Path) -> Skeleton:
+    """The template of that name, or in that file."""
+    if skeleton.endswith(".json"):
+        try:
+            return read(Path(skeleton))
+        except ValueError as error:
+            raise RepositoryError(str(error)) from error
+    templates = known(repository / "skeletons")
+    if skeleton not in templates:
+        raise RepositoryError(
+            f"there is no skeleton {skeleton!a}; choose from {', '.join(sorted(templates))}, or a JSON file"
+        )
+    return templates[skeleton]
+
+
+def _keep_template(source: Path, target: Path) -> None:
+    """Beside the models, where the gateway looks for it (POSEGATE_SKELETONS)."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    partial.write_bytes(source.read_bytes())
+    partial.replace(target)
 
 
 def _notice(licence: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from service.skeletons import shipped
+from service.skeletons import known
 from service.triton import parse_config, read_config
 
 _PARAMETERS = ("family", "skeleton", "weights", "licence", "source", "sha256", "precision")
@@ -36,9 +36,9 @@ def problems(path: Path) -> Iterator[str]:
         return
     if model is None:
         return
-    skeleton = shipped().get(model.skeleton)
+    skeleton = known(path.parents[2] / "skeletons").get(model.skeleton)
     if skeleton is None:
-        yield f"names skeleton '{model.skeleton}', which does not ship"
+        yield f"names skeleton '{model.skeleton}', which neither ships nor lies in skeletons/"
     elif len(skeleton.keypoints) != model.keypoint_count:
         count = len(skeleton.keypoints)
         yield f"gives {model.keypoint_count} keypoints, skeleton '{skeleton.name}' has {count}"
@@ -50,14 +50,17 @@ def problems(path: Path) -> Iterator[str]:
 
 
 def _queue_problems(config: Any) -> Iterator[str]:
-    """A queue without a bound grows until memory ends; one that delays answers the wrong callers first."""
+    """A queue without a bound grows until memory ends; one that delays answers the wrong callers first.
+
+    On a CPU, Triton has one gateway, which bounds what waits there; see `scripts.models.repository.QUEUE`.
+    """
+    if config.platform != "tensorrt_plan" and config.backend != "tensorrt":
+        return
     policy = config.dynamic_batching.default_queue_policy
     if policy.max_queue_size < 1:
         yield "has a queue without a bound: set max_queue_size"
     if policy.timeout_action != policy.REJECT:
         yield "does not REJECT what waited too long"
-    if config.dynamic_batching.priority_levels != 2 or config.dynamic_batching.default_priority_level != 1:
-        yield "has no two priority levels with the first as default: frames of videos hold up single pictures"
     if config.dynamic_batching.preferred_batch_size:
         yield "prefers batch sizes, which Triton advises against for a single optimisation profile"
 

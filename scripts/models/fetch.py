@@ -34,6 +34,18 @@ OFFICIAL: dict[str, str | None] = {
     "yolo11x-pose": None,
 }
 
+# Whole-body models as their authors, or for RTMW3D a community export, publish them. No digest is known here.
+WHOLE_BODY: dict[str, str] = {
+    "rtmw3d-x": "https://huggingface.co/Soykaf/RTMW3D-x/resolve/main/onnx/"
+    "rtmw3d-x_8xb64_cocktail14-384x288-b0a0eab7_20240626.onnx",
+    "rtmw-x-384x288": "https://download.openmmlab.com/mmpose/v1/projects/rtmw/onnx_sdk/"
+    "rtmw-dw-x-l_simcc-cocktail14_270e-384x288_20231122.zip",
+    "rtmw-x-256x192": "https://download.openmmlab.com/mmpose/v1/projects/rtmw/onnx_sdk/"
+    "rtmw-dw-x-l_simcc-cocktail14_270e-256x192_20231122.zip",
+    "rtmw-l-256x192": "https://download.openmmlab.com/mmpose/v1/projects/rtmw/onnx_sdk/"
+    "rtmw-dw-l-m_simcc-cocktail14_270e-256x192_20231122.zip",
+}
+
 Progress = Callable[[int, int | None], None]
 """Called with the bytes so far and the bytes in all, None where the server does not say."""
 
@@ -46,10 +58,10 @@ def fetch(
     sha256: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, str]:
-    """Download `<name>.pt` into `folder`, complete or not at all; a file that is there and fits is kept.
+    """Download a checkpoint into `folder`, complete or not at all; one that is there and fits is kept.
 
     Args:
-        name: one of `OFFICIAL`.
+        name: one of `OFFICIAL` or `WHOLE_BODY`; underscores do as well as hyphens.
         url: another address than the official one; https, or http on this machine.
         sha256: what the file must have; without it, the digest known for this name, if any.
 
@@ -59,12 +71,15 @@ def fetch(
     Raises:
         FetchError: unknown name, network trouble, too large, or another file than expected.
     """
-    if name not in OFFICIAL:
-        raise FetchError(f"{name!a} is not an official pose checkpoint; there are {', '.join(OFFICIAL)}")
-    wanted = (sha256 or OFFICIAL[name] or "").lower()
-    address = url or f"{RELEASE}/{name}.pt"
+    name = name.replace("_", "-")  # as a served model is called
+    if name not in OFFICIAL and name not in WHOLE_BODY:
+        known = ", ".join([*OFFICIAL, *WHOLE_BODY])
+        raise FetchError(f"{name!a} is not an official pose checkpoint; there are {known}")
+    wanted = (sha256 or OFFICIAL.get(name) or "").lower()
+    official = WHOLE_BODY.get(name, f"{RELEASE}/{name}.pt")
+    address = url or official
     _refuse_insecure(address)
-    target = folder / f"{name}.pt"
+    target = folder / f"{name}{Path(urllib.parse.urlsplit(official).path).suffix}"
     partial = target.with_name(target.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,20 +28,11 @@ CpuPrecision = Literal["bf16", "f32"]
 MAX_BATCH_SIZE = 8
 # (H, W) that a picture may be letterboxed to; each costs a pause to compile and some memory.
 SHAPES_HW = ((384, 640), (480, 640), (640, 480), (640, 384), (640, 640))
-MAX_QUEUE_SIZE = 64
-QUEUE_TIMEOUT_US = 10_000_000
 
-QUEUE = f"""\
-dynamic_batching {{
-  priority_levels: 2
-  default_priority_level: 1
-  default_queue_policy {{
-    timeout_action: REJECT
-    default_timeout_microseconds: {QUEUE_TIMEOUT_US}
-    allow_timeout_override: true
-    max_queue_size: {MAX_QUEUE_SIZE}
-  }}
-}}"""
+# No default_queue_policy: in Triton 2.51 any field of it switches prefetching off, and a lost wake-up then
+# holds single requests up for 500 ms. The gateway bounds what waits (POSEGATE_MAX_INFERENCES) and sets a
+# deadline for each request. Pairs, because two streams run at once and answers do not come in lock-step.
+QUEUE = "dynamic_batching { preferred_batch_size: [ 2 ] }"
 
 _NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 

@@ -73,7 +73,6 @@ class Triton:
         *,
         deadline: float,
         request_id: str = "",
-        patient: bool = False,
     ) -> Mapping[str, NDArray[Any]]:
         poses = found(model.skeleton)
         corners = poses.boxes_xyxy
