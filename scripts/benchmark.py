@@ -92,7 +92,7 @@ def main() -> int:
     """Entry point of `scripts/bench`."""
     arguments = _arguments()
     console = Console(width=120)
-    with _service(arguments.triton) as (address, triton_url, process):
+    with running_service(arguments.triton) as (address, triton_url, process):
         rows = asyncio.run(_measure(arguments, address, triton_url, process))
     machine = f"{_cpu_name()}, {cpu_count()} CPUs, Python {platform.python_version()}"
     console.print(_table(rows, machine))
@@ -118,7 +118,7 @@ def _arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def _service(triton_url: str | None) -> Iterator[tuple[str, str, psutil.Process]]:
+def running_service(triton_url: str | None) -> Iterator[tuple[str, str, psutil.Process]]:
     """A gateway of its own, and Triton with it unless one is given; stopped at the end."""
     address = f"127.0.0.1:{_free_port()}"
     bundled_port = _free_port()

@@ -14,6 +14,7 @@ PosegateError
 ├── AlreadyExists             the name is taken
 ├── Conflict                  it was changed meanwhile; read it again first
 ├── QuotaExceeded             as many as the caller may have; no retry helps
+├── AnswerTooLarge            does not fit into one message
 ├── SkeletonNotSupplied       the model does not give the points that the skeleton needs
 ├── Overloaded                too much at once; worth another try after `retry_after_s`
 ├── Unavailable               Triton, a model or the database is away; worth another try after `retry_after_s`
@@ -149,6 +150,12 @@ class QuotaExceeded(PosegateError):
     """The caller has as many as allowed; another try does not help."""
 
     reason = "QUOTA_EXCEEDED"
+
+
+class AnswerTooLarge(PosegateError):
+    """The answer does not fit into one message; another try does not help."""
+
+    reason = "ANSWER_TOO_LARGE"
 
 
 class SkeletonNotSupplied(PosegateError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -13,6 +12,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service import workers
 from service.core.geometry import Affine, Rgb8, choose_shape, letterbox
 from service.core.model import Model
 from service.core.poses import Floats, Poses
@@ -103,7 +103,7 @@ class Estimator:
 
     Args:
         client: runs the models.
-        workers: threads for decoding and other work that would hold up the event loop.
+        threads: for decoding and other work that would hold up the event loop.
         at_once: pictures between decoding and answer at once; it bounds the tensors in memory and
             the queue at Triton.
         streams_at_once: how many of those may be frames of streams; None for all.
@@ -113,13 +113,13 @@ class Estimator:
     def __init__(
         self,
         client: InferenceClient,
-        workers: Executor,
+        threads: Executor,
         at_once: int,
         streams_at_once: int | None = None,
         beside_single: int | None = None,
     ) -> None:
         self._client = client
-        self._workers = workers
+        self._workers = threads
         self._turns = Turns(at_once, at_once if streams_at_once is None else streams_at_once, beside_single)
 
     async def estimate(
@@ -212,9 +212,8 @@ class Estimator:
         return _join(refined, model.keypoint_count), stages
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """CPU work in a worker thread; what has not begun when the caller leaves never begins."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, lambda: work(*args, **kwargs))
+        """CPU work in a worker thread, as `workers.run`."""
+        return await workers.run(self._workers, work, *args, **kwargs)
 
 
 def _prepare(

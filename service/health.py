@@ -26,6 +26,7 @@ _log = structlog.get_logger()
 LIVENESS = "liveness"
 SERVICES = ("", "posegate.v1.PoseService", "posegate.v1.SkeletonService")
 
+_STUCK_S = 15.0  # far beyond any queue for the threads that a service within its bounds can have
 _WARM_UP_S = 60.0  # an OpenVINO shape that is not in the compile cache takes seconds
 
 
@@ -56,6 +57,7 @@ class HealthMonitor:
         self._health = health
         self._interval_s = interval_s
         self._serving = False
+        self._probe: tuple[asyncio.Task[None], float] | None = None
 
     async def run(self) -> None:
         """Look, tell, sleep; until cancelled."""
@@ -85,20 +87,39 @@ class HealthMonitor:
                 await self._triton.attach(max(sizes))
             default = self._catalog.resolve("")
             if not self._serving:
-                height, width = default.shapes_hw[0]
+                first_stage = self._catalog.first_stage(default)
+                height, width = (first_stage or default).shapes_hw[0]
                 grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
                 options = Options(min_score=0.5, iou_threshold=0.7, max_persons=1)
                 await self._estimator.estimate(
-                    lambda: grey, default, options, deadline=time.monotonic() + _WARM_UP_S
+                    lambda: grey,
+                    default,
+                    options,
+                    deadline=time.monotonic() + _WARM_UP_S,
+                    first_stage=first_stage,
                 )
+            if self._workers_are_stuck():
+                _log.warning("not_ready", why="no worker thread was free for a long time")
+                return False
         except PosegateError as error:
             if self._serving:
                 _log.warning("not_ready", why=error.message)
             return False
         return True
 
+    def _workers_are_stuck(self) -> bool:
+        """Whether nothing gets done: a piece of work that takes no time has not been done for long."""
+        if self._probe is not None and not self._probe[0].done():
+            return time.monotonic() - self._probe[1] > _STUCK_S
+        self._probe = asyncio.create_task(self._estimator.run(_nothing)), time.monotonic()
+        return False
+
     async def _tell(self, *, serving: bool) -> None:
         self._serving = serving
         status = health_pb2.HealthCheckResponse
         for service in SERVICES:
             await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _nothing() -> None:
+    """Work that takes no time."""

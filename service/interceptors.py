@@ -19,7 +19,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from service.errors import DeadlineExceeded, InvalidRequest, Overloaded, PosegateError
+from service.errors import AnswerTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, PosegateError
 from service.status import code_of, internal_error, to_status
 
 _log = structlog.get_logger()
@@ -39,10 +39,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         timeout_s: deadline of a unary call whose caller set none.
+        max_answer_bytes: of one answer; None for gRPC's own limit, and its own words.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, max_answer_bytes: int | None = None) -> None:
         self._timeout_s = timeout_s
+        self._max_answer_bytes = max_answer_bytes
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,6 +88,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     limit_s = self._timeout_s if remaining_s is None else remaining_s
                     async with asyncio.timeout(limit_s):
                         answer = await inner(request, context)
+                    self._check_size(answer)
                 except Exception as error:
                     await _fail(context, error, request_id, outcome, begun=False)
                 # Sent only now: metadata sent earlier would commit the call and rule out its retry.
@@ -93,6 +96,18 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 return answer
 
         return call
+
+    def _check_size(self, answer: object) -> None:
+        limit = self._max_answer_bytes
+        if limit is None or not isinstance(answer, Message):
+            return
+        size = answer.ByteSize()
+        if size > limit:
+            raise AnswerTooLarge(
+                f"The answer has {size} bytes, at most {limit} fit into a message: ask for less at once, or "
+                "for JPEG overlays.",
+                metadata={"limit_bytes": str(limit), "actual_bytes": str(size)},
+            )
 
     def _stream(self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:

@@ -38,7 +38,7 @@ from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.settings import Settings
-from service.skeletons import shipped
+from service.skeletons import known
 from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
 from service.store.database import Database
@@ -53,7 +53,7 @@ _BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
 _SENT_S = 0.5  # an answer that is ready has been sent by then
 
 _GOODBYE_S = 3.0  # streams that are still running end so long before the grace does, with a last word
-
+_WORKERS_S = 5.0  # longer than cv2 takes for one step on the largest picture
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -98,7 +98,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         shared_memory=settings.triton_shared_memory == "auto" and _on_this_host(settings.triton_url),
         slots=settings.max_inferences,
     )
-    catalog = ModelCatalog(triton, shipped(), settings.default_model)
+    templates = known(settings.skeletons)
+    catalog = ModelCatalog(triton, templates, settings.default_model)
     estimator = Estimator(
         triton,
         workers,
@@ -110,7 +111,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     # Three for each stream: one waits for bytes, one writes them, one encodes.
     behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video")
     health = health_aio.HealthServicer()
-    requests = RequestInterceptor(settings.request_timeout_s)
+    requests = RequestInterceptor(settings.request_timeout_s, settings.max_message_bytes)
     server = grpc.aio.server(
         interceptors=[
             requests,
@@ -127,7 +128,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ],
     )
     store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
-    lookup = SkeletonLookup(shipped(), SkeletonCache(store))
+    lookup = SkeletonLookup(templates, SkeletonCache(store))
     recordings = Recordings(
         VideoAnalyst(estimator, behind, streams, _video_settings(settings)),
         LiveAnalyst(
@@ -153,7 +154,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     )
     skeleton = SkeletonServicer(
         store,
-        shipped(),
+        templates,
         PoseRenderer(lookup, workers, render_limits),
         PoseExporter(lookup, workers, max_bytes=settings.max_message_bytes),
     )
@@ -196,9 +197,18 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ending.cancel()
         await triton.close()
         await database.close()
-        workers.shutdown(cancel_futures=True)
-        behind.shutdown(cancel_futures=True)
+        await _end(workers)
+        await _end(behind)
         _log.info("stopped")
+
+
+async def _end(workers: ThreadPoolExecutor) -> None:
+    """End the threads. The calls they worked for are over, and they stop at their next checkpoint; who
+    waits for them must not hold up the event loop."""
+    ending = asyncio.create_task(asyncio.to_thread(workers.shutdown, cancel_futures=True))
+    ended, _ = await asyncio.wait([ending], timeout=_WORKERS_S)
+    if not ended:
+        _log.warning("workers_still_busy")
 
 
 async def _stop(server: grpc.aio.Server, requests: RequestInterceptor, grace_s: float) -> None:

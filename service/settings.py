@@ -151,6 +151,10 @@ class Settings(BaseSettings):
     model_repository: Path = Field(
         default=Path("model_repository/cpu"), description="`posegate up`: models of the bundled Triton."
     )
+    skeletons: Path = Field(
+        default=Path("model_repository/skeletons"),
+        description="Folder of skeleton templates that models of your own follow, JSON files.",
+    )
     home: Path = Field(
         default=Path(".posegate"),
         description="Folder of the SQLite database; for `posegate up` also of Triton's runtime and caches.",

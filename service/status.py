@@ -11,6 +11,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service.errors import (
     AlreadyExists,
+    AnswerTooLarge,
     Conflict,
     DataLoss,
     DeadlineExceeded,
@@ -40,6 +41,7 @@ _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     Conflict: grpc.StatusCode.ABORTED,
     QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SkeletonNotSupplied: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,

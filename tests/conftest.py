@@ -9,6 +9,7 @@ import structlog
 from hypothesis import settings
 
 from tests.running import Service, running
+from tests.store.postgres import postgres as postgres  # a fixture, here so that one server does for all
 
 # A loaded machine is no bug: no example has to be done within a time.
 settings.register_profile("posegate", deadline=None)

@@ -122,8 +122,9 @@ async def running(
     estimator = Estimator(triton, pool, at_once)
     admission = AdmissionInterceptor(max_calls, max_bytes)
     health = health_aio.HealthServicer()
+    allowed = pose_limits(timeout_s, max_skeletons=max_skeletons, **limits)
     server = grpc.aio.server(
-        interceptors=[RequestInterceptor(timeout_s), admission],
+        interceptors=[RequestInterceptor(timeout_s, allowed.max_message_bytes), admission],
         handlers=list(handlers),
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 28)],
     )
@@ -132,7 +133,6 @@ async def running(
     database = Database(address, connections=5, timeout_s=database_timeout_s)
     store = SkeletonStore(database, max_skeletons=max_skeletons)
     lookup = SkeletonLookup(known, SkeletonCache(store))
-    allowed = pose_limits(timeout_s, max_skeletons=max_skeletons, **limits)
     streams = Streams((recordings or {}).get("max_streams", 4))
     behind = ThreadPoolExecutor(12)
     recorder_ = recorder(estimator, behind, catalog, lookup, streams, **(recordings or {}))

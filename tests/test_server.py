@@ -19,6 +19,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from posegate.v1.skeleton_service_pb2 import (
+    CreateSkeletonRequest,
+    GetSkeletonRequest,
+    ListSkeletonsRequest,
+    Skeleton,
+    SkeletonKeypoint,
+)
+from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from service.server import CannotListen, Gateway, gateway, serve
 from service.settings import Settings
 from tests.fakes import FakeTriton, candidate, listening, rows, until
@@ -28,6 +36,12 @@ from tests.running import detect_request, failure
 VGA = jpeg((640, 480))
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture(autouse=True)
+def _database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Custom skeletons are none of the checkout's."""
+    monkeypatch.setenv("POSEGATE_DATABASE_URL", f"sqlite:///{tmp_path}/posegate.db")
 
 
 @dataclass(eq=False)
@@ -192,6 +206,40 @@ async def test_an_address_that_is_none_of_ours_is_refused(address: str) -> None:
 
 
 # --- Triton comes and goes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:////proc/nowhere/posegate.db", "postgresql://posegate:secret@127.0.0.1:1/posegate"],
+    ids=["file", "server"],
+)
+async def test_without_its_database_it_serves(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    triton = FakeTriton(answer=rows(candidate((0, 0, 9, 9), 0.9)))
+    async with up(triton, database_url=url) as caller:
+        answer = await caller.stub.DetectPoses(detect_request(VGA), timeout=5)
+        assert answer.persons
+        skeletons = SkeletonServiceStub(caller.channel)
+        failed = await failure(skeletons.ListSkeletons(ListSkeletonsRequest(), timeout=5))
+        assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+        assert failed.retry_s
+        assert await caller.status() == SERVING
+        assert await caller.status("posegate.v1.SkeletonService") == SERVING
+    assert "secret" not in "".join(capfd.readouterr())
+
+
+async def test_what_it_keeps_is_there_after_a_restart(tmp_path: Path) -> None:
+    skeleton = Skeleton(name="mine", keypoints=[SkeletonKeypoint(name="nose")])
+    changes = {"home": tmp_path / "home", "database_url": ""}
+    async with up(FakeTriton(), **changes) as caller:
+        await SkeletonServiceStub(caller.channel).CreateSkeleton(
+            CreateSkeletonRequest(skeleton=skeleton), timeout=5
+        )
+    assert (tmp_path / "home" / "posegate.db").exists()
+    async with up(FakeTriton(), **changes) as caller:
+        got = await SkeletonServiceStub(caller.channel).GetSkeleton(
+            GetSkeletonRequest(name="mine"), timeout=5
+        )
+        assert [point.name for point in got.skeleton.keypoints] == ["nose"]
 
 
 async def test_without_triton_it_lives_and_says_why_it_cannot_serve() -> None:

@@ -1,14 +1,16 @@
 """The templates that ship: data that has to be right."""
 
+import json
 import math
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from service.core.skeleton import Skeleton
 from service.core.skeleton_data import parse_skeleton, skeleton_data
-from service.skeletons import shipped
+from service.skeletons import known, shipped
 
 # cocodataset/cocoapi, PythonAPI/pycocotools/cocoeval.py, Params.setKpParams: kpt_oks_sigmas / 10.
 COCO_SIGMAS = (
@@ -182,3 +184,15 @@ def test_hands_of_a_whole_body_are_in_the_hands_order() -> None:
         names = dict(instance.names)
         assert [whole.index(names[name]) for name in hand.names] == list(range(first, first + 21))
     assert [instance.side for instance in hand.instances] == ["left", "right"]
+
+
+def test_templates_of_the_operators_own_are_known_beside_the_shipped_ones(tmp_path: Path) -> None:
+    good = {"name": "stick", "title": "A stick", "keypoints": [{"name": "top"}, {"name": "end"}]}
+    (tmp_path / "stick.json").write_text(json.dumps(good), encoding="utf-8")
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    (tmp_path / "empty.json").write_text('{"name": "", "keypoints": []}', encoding="utf-8")
+    (tmp_path / "taken.json").write_text(json.dumps({**good, "name": "coco_17"}), encoding="utf-8")
+    templates = known(tmp_path)
+    assert set(templates) == {*shipped(), "stick"}
+    assert templates["coco_17"] is shipped()["coco_17"]
+    assert known(tmp_path / "nowhere") == shipped()

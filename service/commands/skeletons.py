@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
@@ -35,7 +35,7 @@ async def list_skeletons(address: str) -> None:
     Raises:
         grpc.aio.AioRpcError: the gateway did not answer.
     """
-    table = Table("skeleton", "title", "keypoints", "edges", "origin", "changed")
+    table = Table(Column("skeleton", no_wrap=True), "title", "keypoints", "edges", "origin", "changed")
     async with _service(address) as service:
         token = ""
         while True:
@@ -53,7 +53,7 @@ async def list_skeletons(address: str) -> None:
             token = page.next_page_token
             if not token:
                 break
-    Console().print(table, markup=False)
+    Console(markup=False, emoji=False).print(table)  # names are anyone's
 
 
 async def show(address: str, name: str) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.core.geometry import Rgb8
 from service.core.poses import Poses, extents, present
 from service.core.skeleton import Rgb, Side, Skeleton
+from service.core.stopping import checkpoint
 
 SIDE_COLORS: dict[Side, Rgb] = {"left": (0, 190, 255), "right": (255, 140, 0), "middle": (120, 230, 120)}
 """The person's own left is blue, right is orange: told apart by every common colour blindness."""
@@ -21,6 +22,7 @@ _OUTLINE: Rgb = (20, 20, 20)
 _BOX: Rgb = (245, 245, 245)
 _SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow and its limbs are thin
 _SLENDER = 7.0  # a limb is at least so many times as long as wide
+_STROKES_AT_ONCE = 64  # between two looks whether anybody still waits
 _FEW = 40  # keypoints; of a skeleton with more, points without limbs are drawn as dots
 _SHIFT = 4  # fractional bits of the coordinates given to cv2: a 16th of a pixel
 _REACH = 1 << 20  # px; wider than any picture, and far from overflowing cv2's fixed-point lines
@@ -80,6 +82,7 @@ def draw_poses(
     colors = [point.color or SIDE_COLORS[skeleton.side(point.name)] for point in skeleton.keypoints]
     # The best person is drawn last and so lies on top.
     for number in reversed(range(len(poses))):
+        checkpoint()
         if style.boxes:
             _box(canvas, poses.boxes_xyxy[number], width)
         keypoints, least = poses.keypoints[number], style.min_keypoint_score
@@ -136,7 +139,9 @@ def _limbs(
         strokes.append((length, thickness, start, end, color))
     strokes.sort(key=lambda stroke: stroke[0])
     for outline in (True, False):
-        for _, thickness, start, end, color in strokes:
+        for count, (_, thickness, start, end, color) in enumerate(strokes):
+            if count % _STROKES_AT_ONCE == 0:
+                checkpoint()
             cv2.line(
                 canvas,
                 _fixed(keypoints[start]),

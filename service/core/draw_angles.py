@@ -19,6 +19,7 @@ from service.core.draw import SIDE_COLORS
 from service.core.geometry import Rgb8
 from service.core.measurements import Goniometer, Status, title_text, value_text
 from service.core.skeleton import Rgb
+from service.core.stopping import checkpoint
 from service.core.text import (
     Line,
     Wish,
@@ -80,9 +81,11 @@ def draw_angles(image: Rgb8, goniometers: Iterable[Goniometer], *, labels: bool 
     font = font_size_px((wide, high))
     dials = _dials(goniometers, (wide, high), font)
     for dial in dials:
+        checkpoint()
         _draw_wedge(canvas, dial)
     stroke = max(round(font / 8), 2)
     for dial in dials:
+        checkpoint()
         # a person who is small in a large picture is not buried under the strokes
         _draw_dial(canvas, dial, min(stroke, max(round(dial.moving_px / 24), 2)))
     plates = _plates(dials, (wide, high), font) if labels else ()

@@ -33,11 +33,15 @@ from service.core.measurements import Facing as FacingWish
 from service.core.measurements import Options as AngleOptions
 from service.core.poses import Poses
 from service.core.skeleton import Skeleton
+from service.core.stopping import checkpoint
 from service.errors import InvalidRequest
 from service.estimator import Estimate, Options
 from service.media.image import MEDIA_TYPES, encode
 from service.servicers import messages
 from service.servicers.validation import OverlayWish, Violations, check_image, read_overlay
+
+MAX_OVERLAYS = 64
+"""In one call, with an overlay for each measurement."""
 
 _SIDES: dict[int, Sides] = {
     types_pb2.SIDE_UNSPECIFIED: "both",
@@ -127,9 +131,8 @@ def read_names(found: Violations, measurements: Sequence[str], *, required: bool
     try:
         names = parse_names(measurements)
     except InvalidRequest as error:
-        for violation in error.violations:
-            found.add(violation.field, violation.description)
-        found.add("measurements", f"must be of: {', '.join(MEASUREMENTS)}")
+        unknown = ", ".join(violation.description for violation in error.violations)
+        found.add("measurements", f"holds {unknown}; must be of: {', '.join(MEASUREMENTS)}")
         return ()
     if required and not names:
         found.add("measurements", "must name at least one measurement")
@@ -233,6 +236,8 @@ def answer(estimated: Estimate, skeleton: Skeleton, wish: AngleWish) -> pb.Measu
     measured = measure(
         poses, skeleton, wish.names, replace(wish.options, size_wh=estimated.size_wh), side=wish.side
     )
+    if wish.overlay is not None and wish.one_each:
+        _check_overlays(len(chosen), len(wish.names))
     people = messages.persons(poses, min_keypoint_score=0.0, include_positions=False)
     persons = [
         _person_message(person_measures(measured, place), person, number)
@@ -241,10 +246,14 @@ def answer(estimated: Estimate, skeleton: Skeleton, wish: AngleWish) -> pb.Measu
     drawing = time.perf_counter()
     overlay = None
     if wish.overlay is not None and estimated.image is not None:
-        base = draw_poses(estimated.image, poses, skeleton, replace(wish.overlay.style, labels=False))
+        # Of one person the angles say enough; of several, the box says who each is.
+        labels = wish.overlay.style.labels and len(chosen) > 1
+        style = replace(wish.overlay.style, labels=labels)
+        base = draw_poses(estimated.image, poses, skeleton, style, numbers=chosen)
         if wish.one_each:
             for place, person in enumerate(persons):
                 for each in person.measurements:
+                    checkpoint()
                     each.overlay.CopyFrom(_draw(base, measured, [place], (each.name,), wish.overlay))
         else:
             overlay = _draw(base, measured, list(range(len(chosen))), None, wish.overlay)
@@ -259,6 +268,17 @@ def answer(estimated: Estimate, skeleton: Skeleton, wish: AngleWish) -> pb.Measu
         skeleton=skeleton.name,
         timings=messages.timings(timings, overlay_ms=overlay_ms, total_ms=0.0),
     )
+
+
+def _check_overlays(people: int, measurements: int) -> None:
+    """Each is a whole picture, drawn and encoded."""
+    if people * measurements > MAX_OVERLAYS:
+        raise InvalidRequest(
+            f"{people} people and {measurements} measurements make {people * measurements} overlays; at most "
+            f"{MAX_OVERLAYS} are drawn in one call: ask for fewer, or for COMBINED.",
+            reason="TOO_MANY_OVERLAYS",
+            metadata={"limit": str(MAX_OVERLAYS), "actual": str(people * measurements)},
+        )
 
 
 def _draw(

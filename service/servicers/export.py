@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -17,10 +16,12 @@ from service.core.export.yolo_txt import label_name, yolo_files
 from service.core.poses import Poses, present
 from service.core.skeleton import Skeleton
 from service.core.skeleton_problems import nfc, shown
+from service.core.stopping import checkpoint
 from service.errors import InvalidRequest
 from service.servicers.people import read_people
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.validation import Violations
+from service.workers import run
 
 _MAX_ITEMS = 10_000
 _MAX_FILE_NAME = 255
@@ -66,16 +67,17 @@ class PoseExporter:
         if not 1 <= len(request.items) <= _MAX_ITEMS:
             found.add("items", f"must be 1 to {_MAX_ITEMS}, not {len(request.items)}")
         skeleton = await self._skeletons.named(found, tenant, request.skeleton)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._workers, self._write, found, request, skeleton
-        )
+        return await run(self._workers, self._write, found, request, skeleton)
 
     def _write(
         self, found: Violations, request: pb.ExportPosesRequest, skeleton: Skeleton
     ) -> pb.ExportPosesResponse:
         items = request.items[:_MAX_ITEMS]
         _check_names(found, items, labels=request.format == pb.EXPORT_FORMAT_YOLO_TXT)
-        pictures = [_picture(found, item, skeleton, f"items[{place}]") for place, item in enumerate(items)]
+        pictures = []
+        for place, item in enumerate(items):
+            checkpoint()
+            pictures.append(_picture(found, item, skeleton, f"items[{place}]"))
         found.raise_any()
         files = _WRITERS[request.format](pictures, skeleton)
         size = sum(len(file.content) for file in files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -24,6 +23,7 @@ from service.servicers.people import People, read_people
 from service.servicers.pictures import loader
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.validation import OverlayWish, Violations, check_image, read_overlay
+from service.workers import run
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ class PoseRenderer:
         return pb.RenderPosesResponse(overlay=drawn)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        return await run(self._workers, work)
 
     async def _picture(self, image: types_pb2.Image, remaining_s: float | None) -> Callable[[], Rgb8]:
         limits = self._limits

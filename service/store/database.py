@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -48,11 +48,13 @@ class Database:
         self._prepare_again()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; one to a server that no longer answers is left behind."""
         if self._preparation is not None:
             self._preparation.cancel()
             await asyncio.wait([self._preparation])
-        await self._engine.reader.dispose()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await self._engine.reader.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

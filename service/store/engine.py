@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -73,6 +75,14 @@ class PostgresEngine:
         await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
 
+class _SqliteConnection(sqlite3.Connection):
+    """Closes itself: nobody has it when a caller goes away while it is being opened."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.ProgrammingError):  # it could not be opened at all
+            self.close()
+
+
 class SqliteEngine:
     """Connections to an SQLite file.
 
@@ -116,6 +126,7 @@ class SqliteEngine:
         arguments[:] = [f"file:{quote(str(self._path))}?mode={mode}"]
         # isolation_level None: Python's sqlite3 begins no transactions of its own, `_on_begin` does.
         options.update(uri=True, isolation_level=None, timeout=self._busy_ms / 1000)
+        options.update(factory=_SqliteConnection, check_same_thread=False)
 
     def _on_connect(self, connection: Any, record: Any) -> None:
         cursor = connection.cursor()
@@ -123,9 +134,21 @@ class SqliteEngine:
         if not self._read_only:
             cursor.execute("PRAGMA journal_mode")
             if cursor.fetchone() != ("wal",):
-                cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer wait not for each other
+                self._switch_to_wal(cursor)
         cursor.close()
         record.info["file"] = _identity(self._path)
+
+    def _switch_to_wal(self, cursor: Any) -> None:
+        """Readers and the writer then wait not for each other. The file remembers it."""
+        cursor.execute("PRAGMA busy_timeout=0")
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # Another gateway is at it, or at work: a new file is busy with that when several start at
+            # once. Nothing depends on it, and the next connection finds it done or does it.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        cursor.execute(f"PRAGMA busy_timeout={self._busy_ms}")
 
     def _on_checkout(self, connection: Any, record: Any, proxy: Any) -> None:
         """Refuse a connection to a file that is no longer there under its name: SQLite would go on
@@ -155,9 +178,7 @@ def _common(connections: int, timeout_s: float) -> dict[str, Any]:
         "pool_timeout": timeout_s * _LOCK_SHARE,
         "pool_recycle": _RECYCLE_S,
         "hide_parameters": True,  # skeletons and names are the tenants', not the log's
-        # JSON is written and read by `skeletons`, away from the event loop.
-        "json_serializer": str,
-        "json_deserializer": str,
+        "json_serializer": str,  # what is kept as JSON is written by its store, away from the event loop
     }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Text, and_, case, cast, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +24,14 @@ from service.store.schema import skeletons as table
 
 _ETAG = re.compile(r"[0-9a-f]{32}")
 _ROWS_AT_ONCE = 16
+# The definition as text: it is parsed away from the event loop.
+_WHOLE = select(
+    table.c.name,
+    cast(table.c.definition, Text).label("definition"),
+    table.c.etag,
+    table.c.create_time,
+    table.c.update_time,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class SkeletonStore:
         if not _can_be_kept(tenant, name):
             return None
         async with self._database.read() as connection:
-            row = (await connection.execute(select(table).where(_key(tenant, name)))).mappings().first()
+            row = (await connection.execute(_WHOLE.where(_key(tenant, name)))).mappings().first()
         return None if row is None else await asyncio.to_thread(_kept, dict(row))
 
     async def etag(self, tenant: str, name: str) -> str | None:
@@ -91,8 +99,9 @@ class SkeletonStore:
             while more and len(rows) < length and size < max_size:
                 wanted = min(_ROWS_AT_ONCE, length - len(rows))
                 statement = (
-                    select(table)
-                    .where(table.c.tenant == tenant, table.c.name > (rows[-1]["name"] if rows else after))
+                    _WHOLE.where(
+                        table.c.tenant == tenant, table.c.name > (rows[-1]["name"] if rows else after)
+                    )
                     .order_by(table.c.name)
                     .limit(wanted + 1)
                 )

@@ -13,8 +13,7 @@ from service.skeletons import shipped
 from tests.fakes import candidate, rows
 from tests.pictures import jpeg
 from tests.running import Service, detect_request, failure, running
-from tests.store.conftest import database_url as database_url  # fixtures
-from tests.store.postgres import postgres as postgres
+from tests.store.conftest import database_url as database_url  # a fixture
 
 SHIPPED = sorted(shipped())
 NECK = pb.Skeleton(

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.store.postgres import Postgres
-from tests.store.postgres import postgres as postgres  # a fixture
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -34,23 +34,19 @@ class Postgres:
 
     binaries: Path
     folder: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[Any] | None = None
     _numbers: Iterator[int] = field(default_factory=count)
 
     def create(self) -> None:
-        self._run("initdb", "-D", "data", "-U", "posegate", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        options = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+        self._run("initdb", "-D", "data", "-U", "posegate", *options)
         self.start()
 
     def start(self) -> None:
-        options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
-        command = [
-            str(self.binaries / "postgres"),
-            "-D",
-            "data",
-            f"-cunix_socket_directories={self.folder}",
-            *options,
-        ]
-        process: subprocess.Popen[bytes] = subprocess.Popen(command, cwd=self.folder, **_as_someone_else())
+        settings = {**_SETTINGS, "unix_socket_directories": str(self.folder)}
+        command = [str(self.binaries / "postgres"), "-D", "data"]
+        command += [f"-c{name}={value}" for name, value in settings.items()]
+        process = subprocess.Popen(command, cwd=self.folder, **_as_someone_else())
         self.process = process
         deadline = time.monotonic() + 30
         ask = [

@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.errors import Unavailable
+from service.store.cache import SkeletonCache
 from service.store.skeletons import SkeletonStore
 from tests.store.postgres import Postgres
 from tests.store.test_skeletons import STICK, names, opened, stick
@@ -99,6 +101,46 @@ async def test_a_locked_file_is_busy_and_readers_go_on(tmp_path: Path) -> None:
         finally:
             other.close()
         await store.create("default", stick("late"))
+
+
+async def test_a_caller_who_does_not_wait_for_a_lock_leaves_none_behind(tmp_path: Path) -> None:
+    async with opened(f"sqlite:///{tmp_path}/posegate.db", timeout_s=2.0) as store:
+        await store.create("default", STICK)
+        other = sqlite3.connect(tmp_path / "posegate.db", isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            calls = [asyncio.create_task(store.create("default", stick(f"s{n}"))) for n in range(6)]
+            await asyncio.sleep(0.1)
+            for call in calls:
+                call.cancel()
+            await asyncio.sleep(0)
+        finally:
+            other.close()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results)
+        await store.create("default", stick("next"))
+        assert await names(store) == ["next", "stick"]
+
+
+async def test_a_server_that_hangs_is_busy_and_does_not_hold_up_the_end(postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    assert postgres.process is not None
+    server = psutil.Process(postgres.process.pid)
+    async with opened(url, timeout_s=1.0) as store:
+        await store.create("default", STICK)
+        stopped = [server, *server.children(recursive=True)]
+        try:
+            for process in stopped:
+                process.suspend()
+            started = time.monotonic()
+            with pytest.raises(Unavailable) as caught:
+                await store.get("default", "stick")
+            assert refusal(caught) == "DATABASE_BUSY"
+            await store._database.close()
+            assert time.monotonic() - started < 8
+        finally:
+            for process in reversed(stopped):
+                process.resume()
 
 
 async def test_a_row_that_another_transaction_holds_is_busy(postgres: Postgres) -> None:
@@ -190,3 +232,78 @@ async def test_a_schema_of_a_later_version_is_left_alone(database_url: str) -> N
         with pytest.raises(Unavailable) as caught:
             await store.create("default", stick("more"))
         assert refusal(caught) == "DATABASE_TOO_NEW"
+
+
+async def test_a_file_that_another_gateway_is_switching_to_wal_can_be_used(tmp_path: Path) -> None:
+    """Two that start at once both find the mode of a new file; SQLite lets only one of them change it."""
+    url = f"sqlite:///{tmp_path}/posegate.db"
+    async with opened(url) as store:
+        await store.create("default", STICK)
+    other = sqlite3.connect(tmp_path / "posegate.db", isolation_level=None)
+    try:
+        other.execute("PRAGMA journal_mode=DELETE")
+        other.execute("BEGIN IMMEDIATE")
+        async with opened(url, timeout_s=0.5) as store:
+            assert await names(store) == ["stick"]
+    finally:
+        other.close()
+
+
+async def test_a_file_that_another_has_for_himself_is_busy(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/posegate.db"
+    async with opened(url) as store:
+        await store.create("default", STICK)
+    other = sqlite3.connect(tmp_path / "posegate.db", isolation_level=None)
+    try:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        async with opened(url, timeout_s=0.5) as store:
+            with pytest.raises(Unavailable) as caught:
+                await store.get("default", "stick")
+            assert refusal(caught) == "DATABASE_BUSY"
+            other.close()
+            await asyncio.sleep(1.0)  # as long as RetryInfo says
+            assert await names(store) == ["stick"]
+    finally:
+        other.close()
+
+
+async def test_tables_that_are_gone_are_made_again(postgres: Postgres) -> None:
+    """The server stays, its content does not: a failover to an empty one, a database set up anew."""
+    url = await asyncio.to_thread(postgres.new_database)
+    async with opened(url) as store:
+        await store.create("default", STICK)
+        async with store._database.write() as connection:
+            await connection.exec_driver_sql("DROP TABLE skeletons, posegate_schema")
+        with pytest.raises(Unavailable) as caught:
+            await store.get("default", "stick")
+        assert refusal(caught) == "DATABASE_UNAVAILABLE"
+        await store.create("default", STICK)
+
+
+async def test_a_removed_file_takes_nothing_more(tmp_path: Path) -> None:
+    """An open SQLite connection would go on writing to a file that no longer has a name."""
+    async with opened(f"sqlite:///{tmp_path}/posegate.db", timeout_s=1.0) as store:
+        await store.create("default", STICK)
+        for suffix in ("", "-wal", "-shm"):
+            await asyncio.to_thread((tmp_path / f"posegate.db{suffix}").unlink)
+        for _ in range(2):
+            with pytest.raises(Unavailable) as caught:
+                await store.create("default", stick("lost"))
+            assert refusal(caught) == "DATABASE_UNAVAILABLE"
+        assert not (tmp_path / "posegate.db").exists()
+
+
+async def test_the_cache_goes_on_with_what_it_knows_while_the_database_is_away(tmp_path: Path) -> None:
+    folder = tmp_path / "volume"
+    async with opened(f"sqlite:///{folder}/posegate.db", timeout_s=1.0) as store:
+        cache = SkeletonCache(store)
+        await store.create("default", STICK)
+        assert await cache.get("default", "stick") == STICK
+        folder.rename(tmp_path / "aside")
+        for _ in range(3):
+            assert await cache.get("default", "stick") == STICK
+        with pytest.raises(Unavailable):
+            await cache.get("default", "never asked for")
+        with pytest.raises(Unavailable):
+            await cache.get("other", "stick")

@@ -444,8 +444,8 @@ class Timings(_message.Message):
     overlay_ms: _builtins.float
     """Drawing and encoding the overlay."""
     total_ms: _builtins.float
-    """From the request's arrival to its answer, waiting for admission included; therefore at least
-    the sum of the others.
+    """From the request's admission to its answer, waiting for a thread and for a place at the model
+    included; therefore at least the sum of the others.
     """
     def __init__(
         self,
@@ -814,7 +814,9 @@ class PersonAngles(_message.Message):
     """Shoulders and hips disagree about front and back: the model may have taken left for right."""
     @_builtins.property
     def person(self) -> _types_pb2.Person:
-        """The person the angles were taken from."""
+        """The person the angles were taken from, keypoints as the model named them: `mirrored` changes the
+        sides of the measurements, not these names.
+        """
 
     @_builtins.property
     def measurements(self) -> _containers.RepeatedCompositeFieldContainer[Global___AngleMeasurement]:

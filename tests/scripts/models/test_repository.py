@@ -48,9 +48,7 @@ def test_a_checkpoint_becomes_a_model_that_triton_can_load(tmp_path: Path) -> No
     assert (read.name, read.backend, read.max_batch_size) == ("tiny", "openvino", 8)
     assert (read.input[0].name, list(read.input[0].dims)) == ("images", [-1, -1, 3])
     assert (read.output[0].name, list(read.output[0].dims)) == ("candidates", [1000, 56])
-    policy = read.dynamic_batching.default_queue_policy
-    assert (policy.max_queue_size, policy.allow_timeout_override) == (64, True)
-    assert policy.timeout_action == policy.REJECT
+    assert list(read.dynamic_batching.preferred_batch_size) == [2]
     assert parameters(text) == {
         "family": "yolo_pose",
         "skeleton": "coco_17",

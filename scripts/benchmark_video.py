@@ -36,7 +36,7 @@ from rich.table import Table
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from scripts.benchmark import _Bare, _cpu_name, _service
+from scripts.benchmark import _Bare, _cpu_name, running_service
 from service.client import connect
 from service.core.geometry import Rgb8, choose_shape, letterbox
 from service.core.model import Model
@@ -75,7 +75,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console(width=110, highlight=False)
     machine = f"{_cpu_name()}, {cpu_count()} CPUs, Python {platform.python_version()}"
-    with _service(None) as (address, triton_url, process):
+    with running_service(None) as (address, triton_url, process):
         rows = asyncio.run(_measure(arguments, address, triton_url))
         console.print(_table(rows, machine))
         report: dict[str, object] = {"machine": machine, "rows": [asdict(row) for row in rows]}

@@ -1,0 +1,88 @@
+"""The whole-body composite through the service, beside MediaPipe's own Holistic where it is installed.
+
+    scripts/bench whole-body
+
+Pictures with one, two and five people are put together from the samples, one call at a time. Holistic knows
+one person only. All figures are of one run: read the ratios.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
+from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from scripts.benchmark import NO_LIMITS, ROOT, running_service
+from service.client import connect
+from service.core.geometry import Rgb8
+from service.media.image import decode, encode
+
+MODEL = "mediapipe_wholebody"
+RUNS = 30
+
+
+def main() -> int:
+    """Print the table."""
+    person = decode((ROOT / "tests/data/astronaut.png").read_bytes(), NO_LIMITS)
+    pictures = {count: np.concatenate([person] * count, axis=1) for count in (1, 2, 5)}
+    with running_service(None) as (address, _, _):
+        ours = {count: asyncio.run(_through(address, picture)) for count, picture in pictures.items()}
+    official = _holistic(person)
+    table = Table(title=f"median of {RUNS} runs, one call at a time")
+    for title in ("people found", "ms", "ms per further person", "of Holistic"):
+        table.add_column(title, justify="right")
+    first = ours[1][1]
+    for count, (found, ms) in ours.items():
+        further = "" if count == 1 else f"{(ms - first) / (count - 1):.1f}"
+        table.add_row(str(found), f"{ms:.1f}", further, f"{ms / official:.2f}" if official else "")
+    if official:
+        table.add_row("Holistic, 1", f"{official:.1f}", "", "1.00")
+    Console(width=100).print(table)
+    if not official:
+        print("Holistic was not measured: pip install mediapipe==0.10.21 into this environment to compare")
+    return 0
+
+
+async def _through(address: str, picture: Rgb8) -> tuple[int, float]:
+    """People found, and the median in ms of DetectPoses on the JPEG file."""
+    image = types_pb2.Image(content=encode(picture, "jpeg"))
+    request = pb.DetectPosesRequest(image=image, model=MODEL, include_positions=True)
+    times: list[float] = []
+    async with connect(address) as channel:
+        stub = PoseServiceStub(channel)
+        answer = await stub.DetectPoses(request, timeout=60)
+        for _ in range(RUNS):
+            started = time.perf_counter()
+            answer = await stub.DetectPoses(request, timeout=60)
+            times.append(time.perf_counter() - started)
+    return len(answer.persons), statistics.median(times) * 1e3
+
+
+def _holistic(picture: Rgb8) -> float | None:
+    """Median in ms of MediaPipe's own Holistic on the decoded picture; None where it is not installed."""
+    try:
+        from mediapipe import solutions  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    with solutions.holistic.Holistic(static_image_mode=True, model_complexity=1) as holistic:
+        process: Callable[[Rgb8], object] = holistic.process
+        process(picture)
+        times = []
+        for _ in range(RUNS):
+            started = time.perf_counter()
+            process(picture)
+            times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1e3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
