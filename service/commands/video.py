@@ -319,13 +319,26 @@ def _report(summary: pb.VideoSummary, earlier: _Earlier) -> None:
     if not summary.measurements:
         return
     table = Table()
-    for title in ("person", "measurement", "side", "min", "max", "range", "reps", "frames", "left − right"):
-        table.add_column(title, justify="left" if title in ("measurement", "side") else "right")
+    for title in (
+        "person",
+        "measurement",
+        "side",
+        "min",
+        "max",
+        "range",
+        "reps",
+        "frames",
+        "doubtful",
+        "l − r",
+    ):
+        table.add_column(title, justify="left" if title in ("measurement", "side") else "right", no_wrap=True)
     for one in summary.measurements:
         for side in ("left", "right"):
             if one.HasField(side):
                 table.add_row(*_row(one, side))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    # In a file or a pipe nothing is cut off.
+    Console(highlight=False, width=None if console.is_terminal else 120).print(table)
 
 
 def _row(one: pb.MeasurementSummary, side: str) -> list[str]:
@@ -335,8 +348,8 @@ def _row(one: pb.MeasurementSummary, side: str) -> list[str]:
         f"{value:.0f}°" if measured else "–"
         for value in (told.min_deg, told.max_deg, told.range_of_motion_deg)
     ]
-    doubtful = f" ({told.frames_degraded} doubtful)" if told.frames_degraded else ""
     symmetry = f"{one.symmetry.difference_deg:+.0f}°" if one.HasField("symmetry") and side == "left" else ""
     who = str(one.track_id) if one.HasField("track_id") else "–"
     reps = str(len(told.repetitions))
-    return [who, one.title, side, *numbers, reps, f"{told.frames_measured}{doubtful}", symmetry]
+    frames = str(told.frames_measured), str(told.frames_degraded)
+    return [who, one.title, side, *numbers, reps, *frames, symmetry]
