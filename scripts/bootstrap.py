@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts import runtime
+from scripts.models import mediapipe
 from scripts.registry import SetupError, run_pip
 
 ROOT = runtime.REPOSITORY
@@ -94,6 +95,7 @@ def set_up(lock_descriptor: int) -> None:
         with step("model"):
             fill_model()
             write_stamp(MODEL_STAMP, made_from)
+    fill_mediapipe(ROOT / "model_repository", STATE / "weights" / "mediapipe")
 
 
 def check_platform(system: str, machine: str, libc: tuple[str, str]) -> None:
@@ -198,6 +200,14 @@ def fill_model() -> None:
     if filled.returncode != 0:
         raise SetupError(f"the model could not be written:\n{(filled.stderr or filled.stdout).strip()}")
     print(f"  {filled.stdout.strip()}")
+
+
+def fill_mediapipe(repository: Path, weights: Path) -> None:
+    """Put MediaPipe's networks into the repository."""
+    try:
+        mediapipe.fill(repository, weights)
+    except mediapipe.MediapipeError as error:
+        raise SetupError(f"MediaPipe's networks could not be put in place: {error}") from error
 
 
 @contextmanager

