@@ -131,12 +131,13 @@ def build_plan(
         builder: api.Builder = tensorrt.Builder(log)
     except (TypeError, RuntimeError) as exc:  # pybind11's words for a constructor that gives nothing
         said = "; ".join(log.errors) or str(exc)
-        raise EngineError(f"TensorRT {tensorrt.__version__} does not start, which needs a GPU: {said}") from exc
+        raise EngineError(f"TensorRT {tensorrt.__version__} does not start; it needs a GPU: {said}") from exc
     typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network: api.INetworkDefinition = builder.create_network(typed)
     parser: api.OnnxParser = tensorrt.OnnxParser(network, log)
     if not parser.parse(graph):
-        raise EngineError(f"TensorRT {tensorrt.__version__} does not read the graph: {_parser_errors(parser)}")
+        said = _parser_errors(parser)
+        raise EngineError(f"TensorRT {tensorrt.__version__} does not read the graph: {said}")
     if network.num_inputs != 1:
         raise EngineError(f"the graph has {network.num_inputs} inputs instead of one")
     config = builder.create_builder_config()
@@ -212,7 +213,7 @@ def _aim_at(tensorrt: Any, config: Any, compute_capability: str) -> None:
         known = sorted(
             (entry for entry in dir(kinds) if entry.startswith("SM")), key=lambda entry: int(entry[2:])
         )
-        raise EngineError(f"TensorRT {tensorrt.__version__} cannot build for {name}; it knows {', '.join(known)}")
+        raise EngineError(f"TensorRT {tensorrt.__version__} does not know {name}, only {', '.join(known)}")
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(getattr(kinds, name), 0):
         raise EngineError(f"TensorRT {tensorrt.__version__} refuses to build for {name}")

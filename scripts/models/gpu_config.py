@@ -18,7 +18,7 @@ from service.triton import parse_config, read_config
 
 PRECISIONS = ("fp16", "fp32")
 _ORDER = ("family", "skeleton", "weights", "licence", "source", "sha256", "precision", "shapes")
-_ONNX_TYPES = {"TYPE_UINT8": 2, "TYPE_FP32": 1}  # TensorProto.DataType, https://github.com/onnx/onnx onnx.proto
+_ONNX_TYPES = {"TYPE_UINT8": 2, "TYPE_FP32": 1}  # TensorProto.DataType in onnx.proto
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def graph_problems(graph: Any, model: GpuModel) -> Iterator[str]:
         yield f"it is {precision}, the configuration says {model.model.precision}"
     weights = {entry.name for entry in graph.graph.initializer}
     inputs = [entry for entry in graph.graph.input if entry.name not in weights]
-    for side, wanted, given in (("input", model.inputs, inputs), ("output", model.outputs, graph.graph.output)):
+    sides = ("input", model.inputs, inputs), ("output", model.outputs, list(graph.graph.output))
+    for side, wanted, given in sides:
         values = {value.name: value for value in given}
         for tensor in wanted:
             if tensor.name not in values:
@@ -170,13 +171,13 @@ def gpu_config_text(
         "}",
     ]
     picture = inputs[0]
-    for height, width in model.shapes_hw:
-        for batch in range(1, model.max_batch_size + 1):
-            lines.append(
-                f'model_warmup {{ name: "{batch}x{height}x{width}" batch_size: {batch} '
-                f"inputs {{ key: {_quoted(picture.name)} value {{ data_type: {picture.type} "
-                f"dims: [ {height}, {width}, 3 ] zero_data: true }} }} }}"
-            )
+    lines += [
+        f'model_warmup {{ name: "{batch}x{height}x{width}" batch_size: {batch} '
+        f"inputs {{ key: {_quoted(picture.name)} value {{ data_type: {picture.type} "
+        f"dims: [ {height}, {width}, 3 ] zero_data: true }} }} }}"
+        for height, width in model.shapes_hw
+        for batch in range(1, model.max_batch_size + 1)
+    ]
     return "\n".join(lines) + "\n"
 
 

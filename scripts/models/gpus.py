@@ -103,9 +103,7 @@ def _from_nvml(nvml: Any) -> tuple[Gpu, ...]:
             name = ctypes.create_string_buffer(_NAME_BYTES)
             ask("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(device))
             ask("nvmlDeviceGetName", device, name, ctypes.c_uint(_NAME_BYTES))
-            ask(
-                "nvmlDeviceGetCudaComputeCapability", device, ctypes.byref(major), ctypes.byref(minor)
-            )
+            ask("nvmlDeviceGetCudaComputeCapability", device, ctypes.byref(major), ctypes.byref(minor))
             found.append(Gpu(_text(name), f"{major.value}.{minor.value}", _text(version)))
         return tuple(found)
     finally:

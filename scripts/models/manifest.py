@@ -97,11 +97,7 @@ class Plan:
 
     def same_build(self, other: Plan) -> bool:
         """Whether `other` would come out of the same build: TensorRT, GPU, graph and options agree."""
-        build = (
-            "library tensorrt compute_capability hardware_compatibility version_compatible onnx_sha256 "
-            "precision tf32 optimisation_level profiles"
-        ).split()
-        return all(getattr(self, name) == getattr(other, name) for name in build)
+        return _build_of(self) == _build_of(other)
 
 
 def read_manifest(folder: Path) -> dict[str, Plan]:
@@ -174,6 +170,12 @@ def _lock(folder: Path) -> Iterator[None]:
     with (folder / ".manifest.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _build_of(plan: Plan) -> tuple[Any, ...]:
+    tensorrt = plan.library, plan.tensorrt, plan.version_compatible, plan.optimisation_level, plan.tf32
+    gpu = plan.compute_capability, plan.hardware_compatibility
+    return (*tensorrt, *gpu, plan.onnx_sha256, plan.precision, plan.profiles)
 
 
 def _json(plan: Plan) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class TensorRtRunner:
         self._runtime.engine_host_code_allowed = True  # for version-compatible plans; it is our own plan
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError("the plan does not load on this GPU, which it was built on; see the lines above")
+            raise EngineError("the plan does not load on this GPU; TensorRT says why in the lines above")
         self._engine: api.ICudaEngine = engine
         self._context = engine.create_execution_context()
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]

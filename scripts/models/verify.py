@@ -36,7 +36,8 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.model}: {self.text}" if self.level == "ok" else f"{self.level}: {self.model}: {self.text}"
+        level = "" if self.level == "ok" else f"{self.level}: "
+        return f"{level}{self.model}: {self.text}"
 
 
 def verify(repository: Path, gpus: Sequence[Gpu], tensorrt: str) -> list[Finding]:
@@ -50,7 +51,8 @@ def verify(repository: Path, gpus: Sequence[Gpu], tensorrt: str) -> list[Finding
     Raises:
         EngineError: the folder holds no TensorRT model.
     """
-    models = [path.parent for path in sorted(repository.glob("*/config.pbtxt")) if _is_tensorrt(_config(path))]
+    paths = sorted(repository.glob("*/config.pbtxt"))
+    models = [path.parent for path in paths if _is_tensorrt(_config(path))]
     if not models:
         raise EngineError(f"{repository} holds no TensorRT model; name the folder that Triton serves")
     return [finding for model in models for finding in verify_model(model, gpus, tensorrt)]
@@ -140,10 +142,10 @@ def _problem(
             "Triton runs in (or use the image that has the other TensorRT)"
         )
     if not _gpu_fits(plan, gpu):
+        built_for = f"{plan.compute_capability} ({plan.gpu or 'ahead of time'})"
         return (
-            f"{path} was built for compute capability {plan.compute_capability}"
-            f"{f' ({plan.gpu})' if plan.gpu else ''}, here is {gpu.name} with {gpu.compute_capability}; {again} "
-            "--fleet, or schedule Triton onto the GPU it was built for"
+            f"{path} was built for compute capability {built_for}, here is {gpu.name} with "
+            f"{gpu.compute_capability}; {again} --fleet, or schedule Triton onto the GPU it was built for"
         )
     return None
 
@@ -189,7 +191,8 @@ def _config(path: Path) -> str:
 
 
 def _is_tensorrt(config: str) -> bool:
-    return re.search(r'(platform\s*:\s*"tensorrt_plan"|backend\s*:\s*"tensorrt")', _without_comments(config)) is not None
+    kind = re.compile(r'platform\s*:\s*"tensorrt_plan"|backend\s*:\s*"tensorrt"')
+    return kind.search(_without_comments(config)) is not None
 
 
 def _without_comments(config: str) -> str:
