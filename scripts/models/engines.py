@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from scripts.models.errors import EngineError
@@ -127,6 +128,7 @@ def build_plan(
     """
     options = options or Options()
     log = _logger(tensorrt)
+    log.errors.clear()
     try:
         builder: api.Builder = tensorrt.Builder(log)
     except (TypeError, RuntimeError) as exc:  # pybind11's words for a constructor that gives nothing
@@ -237,8 +239,12 @@ def _parser_errors(parser: api.OnnxParser) -> str:
     return "; ".join(said) or "it does not say why; is it an ONNX file?"
 
 
+@cache
 def _logger(tensorrt: Any) -> Any:
-    """TensorRT's log into ours; `errors` keeps what went wrong, for the message."""
+    """TensorRT's log into ours; `errors` keeps what went wrong, for the message.
+
+    There is one for the process: TensorRT goes on with the first that it was given.
+    """
     base: Any = tensorrt.ILogger
 
     class Log(base):  # type: ignore[misc]
