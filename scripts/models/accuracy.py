@@ -98,7 +98,7 @@ def compare(
         for shape in model.shapes_hw:
             _compare_top_down(reference, plan, model, shape, samples, groups, found)
     parts = {
-        part: PartAccuracy(len(values), *(float(v) for v in np.percentile(values, [50, 95])))
+        part: PartAccuracy(len(values), *(float(v) for v in np.percentile(values, [50, 95], method="higher")))
         for part, values in found.distances.items()
     }
     return Comparison(parts, tuple(_verdict(parts, found, groups, tolerance)))
@@ -283,7 +283,8 @@ def _verdict(
                 f"{measured.p95:.2%} (95th percentile); {tolerance.median:.0%} and {tolerance.p95:.0%} "
                 "are allowed"
             )
-    if found.scores and not (score := float(np.percentile(found.scores, 95))) <= tolerance.score:
+    score = float(np.percentile(found.scores, 95, method="higher")) if found.scores else 0.0
+    if score > tolerance.score:
         yield f"keypoint scores are off by {score:.1%} (95th percentile); {tolerance.score:.0%} is allowed"
 
 
