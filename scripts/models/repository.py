@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,16 @@ MAX_BATCH_SIZE = 8
 SHAPES_HW = ((384, 640), (480, 640), (640, 480), (640, 384), (640, 640))
 MAX_QUEUE_SIZE = 64
 QUEUE_TIMEOUT_US = 10_000_000
+
+QUEUE = f"""\
+dynamic_batching {{
+  default_queue_policy {{
+    timeout_action: REJECT
+    default_timeout_microseconds: {QUEUE_TIMEOUT_US}
+    allow_timeout_override: true
+    max_queue_size: {MAX_QUEUE_SIZE}
+  }}
+}}"""
 
 _NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
@@ -90,11 +100,7 @@ def add_model(
         RepositoryError: the name is taken or not allowed, or the skeleton does not fit.
         CheckpointError: the checkpoint cannot be served.
     """
-    if not _NAME.fullmatch(name):
-        raise RepositoryError(f"{name!a} is no model name: use a-z, 0-9 and _, at most 64 characters")
-    target = repository / "cpu" / name
-    if target.exists() and not replace:
-        raise RepositoryError(f"{target} exists; choose another name, or replace it with --replace")
+    check_name(repository, name, replace=replace)
     shape = pose_head(checkpoint)
     if skeleton_keypoints != shape.keypoints:
         raise RepositoryError(
@@ -112,7 +118,33 @@ def add_model(
         precision=cpu_precision,
         shapes_hw=shapes_for(max(shape.strides)),
     )
-    graph = build_graph(checkpoint, precision)
+    return place_model(repository, name, build_graph(checkpoint, precision), config_text(model))
+
+
+def check_name(repository: Path, name: str, *, replace: bool) -> Path:
+    """The folder of a new model.
+
+    Raises:
+        RepositoryError: the name is not allowed, or taken and not to be replaced.
+    """
+    if not _NAME.fullmatch(name):
+        raise RepositoryError(f"{name!a} is no model name: use a-z, 0-9 and _, at most 64 characters")
+    target = repository / "cpu" / name
+    if target.exists() and not replace:
+        raise RepositoryError(f"{target} exists; choose another name, or replace it with --replace")
+    return target
+
+
+def place_model(repository: Path, name: str, graph: onnx.ModelProto, config: str) -> Path:
+    """Write graph and `config.pbtxt` of a model, complete or not at all; one of that name is replaced.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        RepositoryError: it cannot be written.
+    """
+    target = repository / "cpu" / name
     # Beside cpu/, not in it: Triton must not see a model that is not finished.
     staging = repository / f"{name}.partial"
     retired = repository / f"{name}.old.partial"
@@ -122,7 +154,7 @@ def add_model(
         target.parent.mkdir(parents=True, exist_ok=True)
         (staging / "1").mkdir(parents=True)
         _write_graph(graph, staging / "1" / "model.onnx")
-        (staging / "config.pbtxt").write_text(config_text(model), encoding="utf-8")
+        (staging / "config.pbtxt").write_text(config, encoding="utf-8")
         if target.exists():
             target.rename(retired)
         try:
@@ -186,33 +218,30 @@ def config_text(model: ServedModel) -> str:
         "precision": model.precision,
         "shapes": ",".join(f"{h}x{w}" for h, w in model.shapes_hw),
     }
-    parameter_lines = "\n".join(
-        f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
-        for key, value in parameters.items()
-    )
     warmup = "\n".join(
         f'model_warmup {{ name: "{h}x{w}" batch_size: 1 inputs {{ key: "images" '
         f"value {{ data_type: TYPE_UINT8 dims: [ {h}, {w}, 3 ] zero_data: true }} }} }}"
         for h, w in model.shapes_hw
     )
     return f"""\
-name: {_quoted(model.name)}
+name: {quoted(model.name)}
 backend: "openvino"
 max_batch_size: {MAX_BATCH_SIZE}
 input {{ name: "images" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }}
 output {{ name: "candidates" data_type: TYPE_FP32 dims: [ {CANDIDATES}, {5 + 3 * model.keypoints} ] }}
 instance_group {{ count: 1 kind: KIND_CPU }}
-{parameter_lines}
-dynamic_batching {{
-  default_queue_policy {{
-    timeout_action: REJECT
-    default_timeout_microseconds: {QUEUE_TIMEOUT_US}
-    allow_timeout_override: true
-    max_queue_size: {MAX_QUEUE_SIZE}
-  }}
-}}
+{parameter_lines(parameters)}
+{QUEUE}
 {warmup}
 """
+
+
+def parameter_lines(parameters: Mapping[str, str]) -> str:
+    """`parameters` of a `config.pbtxt`, one a line."""
+    return "\n".join(
+        f"parameters {{ key: {quoted(key)} value {{ string_value: {quoted(value)} }} }}"
+        for key, value in parameters.items()
+    )
 
 
 def shapes_for(stride: int) -> list[tuple[int, int]]:
@@ -260,7 +289,7 @@ def _parameter(config: str, key: str) -> str:
     return found[1] if found else ""
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A string in protobuf's text format; what is not printable is left out."""
     printable = "".join(character for character in text if character.isprintable())
     return '"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -104,7 +104,7 @@ def test_an_answer_is_put_back_into_the_picture_and_what_was_not_seen_is_nowhere
     scores = np.array([[0.7, 0.0]], np.float32)
     positions = np.array([[[0.1, -0.2, 0.3], [np.nan] * 3]], np.float32)
     poses = topdown.poses_from_crops(found, affines, points, scores, positions)
-    np.testing.assert_allclose(poses.keypoints[0], [[50, 100, 0.7], [0, 0, 0]], atol=1e-4)
+    np.testing.assert_allclose(poses.keypoints[0], np.array([[50, 100, 0.7], [0, 0, 0]]), atol=1e-4)
     np.testing.assert_array_equal(poses.boxes_xyxy, found.boxes_xyxy)
     np.testing.assert_array_equal(poses.scores, found.scores)
     assert poses.depth_source == "measured"

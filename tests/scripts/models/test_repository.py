@@ -127,10 +127,10 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(
     target = add(tmp_path)
     before = (target / "config.pbtxt").read_bytes(), (target / "1" / "model.onnx").read_bytes()
 
-    def full(*_: object) -> str:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(repository, "config_text", full)
+    monkeypatch.setattr(repository, "_write_graph", full)
     with pytest.raises(RepositoryError, match="No space left"):
         add(tmp_path, replace=True)
     assert files(tmp_path) == ["cpu/tiny/1/model.onnx", "cpu/tiny/config.pbtxt"]

@@ -1,0 +1,157 @@
+"""The backend inside the real tritonserver, with the real networks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+import tritonclient.grpc.aio as triton_grpc
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from scripts.models import mediapipe
+from service.embedded import EmbeddedTriton, Launch
+from tests.model_repository.mediapipe.holistic import WEIGHTS, crops_of
+from tests.model_repository.tiny_models import (
+    BACKENDS,
+    ROOT,
+    RUNTIME,
+    mean_colour,
+    mean_colour_config,
+    write_model,
+)
+from wholebody.estimator import Estimator
+
+NAME = "mediapipe_wholebody"
+OUTPUTS = ("keypoints", "scores", "positions")
+CONFIG = ROOT / "model_repository" / "cpu" / NAME / "config.pbtxt"
+
+
+def put_model(repository: Path, name: str) -> Path:
+    """A copy of the model as it is served."""
+    folder = repository / "cpu" / name
+    folder.mkdir(parents=True)
+    text = CONFIG.read_text(encoding="utf-8").replace(f'name: "{NAME}"', f'name: "{name}"', 1)
+    (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+    mediapipe.fill(repository, WEIGHTS, name)
+    return folder / "1"
+
+
+@pytest_asyncio.fixture(scope="module")
+async def triton(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[triton_grpc.InferenceServerClient]:
+    root = tmp_path_factory.mktemp("models")
+    repository = root / "cpu"
+    put_model(root, NAME)
+    altered = put_model(root, "altered") / "hand_recrop.tflite"
+    altered.write_bytes(altered.read_bytes()[:-1] + b"?")
+    (put_model(root, "incomplete") / "face_landmark.tflite").unlink()
+    shutil.rmtree(put_model(root, "empty"))
+    write_model(repository, "mean", mean_colour(), mean_colour_config("32x64"))
+    launch = Launch(
+        runtime=RUNTIME,
+        model_repository=repository,
+        backends=BACKENDS,
+        cache=tmp_path_factory.mktemp("cache"),
+        threads=2,
+    )
+    async with EmbeddedTriton(launch) as server:
+        client = triton_grpc.InferenceServerClient(server.grpc_url)
+        yield client
+        await client.close()
+
+
+async def infer(
+    client: triton_grpc.InferenceServerClient,
+    outputs: tuple[str, ...] = OUTPUTS,
+    **inputs: NDArray[np.generic],
+) -> dict[str, NDArray[np.float32]]:
+    tensors = []
+    for name, array in inputs.items():
+        tensor = triton_grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    wanted = [triton_grpc.InferRequestedOutput(name) for name in outputs]
+    result = await client.infer(NAME, tensors, outputs=wanted, client_timeout=60)
+    return {name: result.as_numpy(name) for name in outputs}
+
+
+async def test_it_answers_what_the_networks_answer(
+    triton: triton_grpc.InferenceServerClient, estimator: Estimator
+) -> None:
+    crops, bodies, _ = crops_of("two_people.jpg")
+    answer = await infer(triton, crops=crops, body=bodies)
+    people = estimator(list(crops), list(bodies))
+    for name in OUTPUTS:
+        np.testing.assert_array_equal(answer[name], [getattr(person, name) for person in people])
+    assert answer["scores"][0, 91] > 0.5  # a hand: not an array of zeros
+
+
+async def test_requests_that_share_a_batch_get_their_own_people(
+    triton: triton_grpc.InferenceServerClient,
+) -> None:
+    crops, bodies, _ = crops_of("two_people.jpg")
+    parts = [slice(0, 1), slice(1, 3), slice(0, 3), slice(2, 3)]
+    whole = await infer(triton, crops=crops, body=bodies)
+    answers = await asyncio.gather(*(infer(triton, crops=crops[part], body=bodies[part]) for part in parts))
+    for part, answer in zip(parts, answers, strict=True):
+        for name in OUTPUTS:
+            np.testing.assert_array_equal(answer[name], whole[name][part])
+
+
+async def test_only_the_outputs_that_are_asked_for_come(triton: triton_grpc.InferenceServerClient) -> None:
+    crops, bodies, _ = crops_of("single_person.jpg")
+    assert set(await infer(triton, ("scores",), crops=crops[:1], body=bodies[:1])) == {"scores"}
+
+
+@pytest.mark.parametrize("shape", [(1, 512, 383, 3), (17, 512, 384, 3)], ids=["size", "batch"])
+async def test_another_size_or_too_many_people_are_refused(
+    triton: triton_grpc.InferenceServerClient, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(InferenceServerException):
+        await infer(triton, crops=np.zeros(shape, np.uint8), body=np.zeros((shape[0], 17, 3), np.float32))
+
+
+async def test_a_request_without_bodies_is_refused(triton: triton_grpc.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match="body"):
+        await infer(triton, crops=np.zeros((1, 512, 384, 3), np.uint8))
+
+
+async def test_altered_and_missing_files_keep_their_model_away_and_no_other(
+    triton: triton_grpc.InferenceServerClient,
+) -> None:
+    index = await triton.get_model_repository_index()
+    state = {model.name: (model.state, model.reason) for model in index.models}
+    assert state[NAME][0] == "READY"
+    assert state["mean"][0] == "READY"
+    for name, why in (
+        ("altered", r"hand_recrop\.tflite is altered: its sha256 is [0-9a-f]{64}"),
+        ("incomplete", r"face_landmark\.tflite cannot be read: No such file"),
+    ):
+        assert state[name][0] == "UNAVAILABLE"
+        assert re.search(why, state[name][1])
+        assert "run scripts/setup" in state[name][1]
+    assert state.get("empty", ("", ""))[0] != "READY"
+
+
+async def test_it_fits_into_400_megabytes(triton: triton_grpc.InferenceServerClient) -> None:
+    crops, bodies, _ = crops_of("two_people.jpg")
+    crops, bodies = np.tile(crops, (5, 1, 1, 1)), np.tile(bodies, (5, 1, 1))
+    for _ in range(3):
+        await infer(triton, crops=crops, body=bodies)
+    stubs = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "triton_python_backend_stub" in " ".join(process.cmdline())
+        and f"/{NAME}/" in " ".join(process.cmdline())
+    ]
+    assert len(stubs) == 1
+    assert stubs[0].memory_info().rss < 400e6
