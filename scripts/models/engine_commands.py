@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from scripts.models.one_line import errors_on_one_line
 
 REPOSITORY = Path("model_repository")
 WEIGHTS = Path(".posegate/weights")
+UNKNOWN = "unknown"  # the sha256 of weights that nobody publishes one for
 
 
 def build(
@@ -126,8 +128,8 @@ def _provide_graph(model: Any, onnx: Path | None, weights: Path | None) -> bytes
         except OSError as exc:
             raise EngineError(f"{onnx} cannot be read: {exc.strerror or exc}") from exc
         return None
-    path = weights or WEIGHTS
-    path = path / model.model.weights if path.is_dir() else path
+    path = WEIGHTS if weights is None else weights
+    path = path / model.model.weights if weights is None or path.is_dir() else path
     if weights is None and not path.is_file():
         if (model.folder / "1" / GRAPH).is_file():
             return None
@@ -142,21 +144,31 @@ def _provide_graph(model: Any, onnx: Path | None, weights: Path | None) -> bytes
 
 def _write_graph(model: Any, weights: Path) -> tuple[bytes, bytes]:
     """The graph of a checkpoint in the model's precision, and in fp32."""
-    from scripts.models.checkpoint import read_checkpoint
+    from scripts.models.checkpoint import read_checkpoint, sha256_of
+    from scripts.models.errors import CheckpointError
+    from scripts.models.rtmw import rewrite
     from scripts.models.yolo_graph import build_graph
 
-    if model.family != "yolo_pose":
-        raise EngineError(f"{model.name} is not built from a checkpoint; name its graph with --onnx")
-    checkpoint = read_checkpoint(weights)
-    if model.sha256 and not checkpoint.sha256.startswith(model.sha256):
+    try:
+        digest = sha256_of(weights)
+    except OSError as exc:
+        raise EngineError(f"{weights} cannot be read: {exc.strerror or exc}") from exc
+    if model.sha256 not in (digest, UNKNOWN):
         raise EngineError(
-            f"{weights} has the SHA-256 {checkpoint.sha256}, the configuration of {model.name} names "
-            f"{model.sha256}; name the right checkpoint with --weights"
+            f"{weights} has the SHA-256 {digest}, the configuration of {model.name} names {model.sha256}; "
+            "name the right file with --weights"
         )
-    reference = build_graph(checkpoint, "fp32").SerializeToString()
-    if model.precision == "fp32":
-        return reference, reference
-    return build_graph(checkpoint, model.precision).SerializeToString(), reference
+    write: Callable[[Any], Any]
+    if model.family == "yolo_pose":
+        write = partial(build_graph, read_checkpoint(weights))
+    else:
+        try:
+            rewrite(weights, "rtmw3d")
+            write = partial(rewrite, weights, "rtmw3d")
+        except CheckpointError:
+            write = partial(rewrite, weights, "rtmw")
+    reference = write("fp32").SerializeToString()
+    return (reference if model.precision == "fp32" else write(model.precision).SerializeToString()), reference
 
 
 def _gate(model: Any, tensorrt: Any, samples: Path | None, reference: bytes | None) -> Any:

@@ -165,7 +165,7 @@ def _add_profiles(
     profiles: Sequence[Profile],
 ) -> None:
     for profile in profiles:
-        shape = tuple(images.shape)
+        shape = sizes_of(images.shape)
         fixed = all(size in (-1, given) for size, given in zip(shape, profile.max, strict=False))
         if len(shape) != len(profile.max) or not fixed or shape[0] != -1:
             raise EngineError(
@@ -177,6 +177,11 @@ def _add_profiles(
         wanted.set_shape(images.name, *sizes)
         if config.add_optimization_profile(wanted) < 0:
             raise EngineError(f"TensorRT refuses the optimisation profile {profile}")
+
+
+def sizes_of(dims: Any) -> tuple[int, ...]:
+    """TensorRT's dimensions as a tuple; they have a length and items, and no iterator in every version."""
+    return tuple(int(dims[index]) for index in range(len(dims)))
 
 
 def _apply(tensorrt: Any, config: api.IBuilderConfig, options: Options) -> None:

@@ -17,6 +17,7 @@ from service.core.model import Model
 from service.triton import parse_config, read_config
 
 PRECISIONS = ("fp16", "fp32")
+_TOP_DOWN = ("rtmw", "rtmw3d")  # what scripts/models/rtmw.py calls its graphs
 _ORDER = ("family", "skeleton", "weights", "licence", "source", "sha256", "precision", "shapes")
 _ONNX_TYPES = {"TYPE_UINT8": 2, "TYPE_FP32": 1}  # TensorProto.DataType in onnx.proto
 
@@ -84,6 +85,7 @@ def graph_problems(graph: Any, model: GpuModel) -> Iterator[str]:
     """What keeps an ONNX graph (a ModelProto) from being this model, a sentence each."""
     made = {entry.key: entry.value for entry in graph.metadata_props}
     family, precision = made.get("family", ""), made.get("precision", "")
+    family = "top_down" if family in _TOP_DOWN else family
     if family and family != model.model.family:
         yield f"it is of family {family}, the configuration says {model.model.family}"
     if precision and precision != model.model.precision:

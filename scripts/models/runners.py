@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.models.cuda import Cuda
+from scripts.models.engines import sizes_of
 from scripts.models.errors import EngineError
 from service.core.poses import Floats
 
@@ -95,7 +96,7 @@ class TensorRtRunner:
             context.set_tensor_address(self._input, address)
             results = {}
             for name in self._outputs:
-                shape = tuple(context.get_tensor_shape(name))
+                shape = sizes_of(context.get_tensor_shape(name))
                 results[name] = cuda.allocate(4 * int(np.prod(shape))), shape
                 context.set_tensor_address(name, results[name][0])
             if not context.execute_async_v3(cuda.stream):
@@ -106,7 +107,8 @@ class TensorRtRunner:
 
     def _profile(self, shape: tuple[int, ...]) -> int:
         for index in range(self._engine.num_optimization_profiles):
-            low, _, high = self._engine.get_tensor_profile_shape(self._input, index)
+            limits = self._engine.get_tensor_profile_shape(self._input, index)
+            low, _, high = (sizes_of(dims) for dims in limits)
             if all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
                 return index
         raise EngineError(f"the plan has no optimisation profile for {shape}")

@@ -55,7 +55,7 @@ def parameters_of(checkpoint: Checkpoint) -> int:
 
     def count(record: Record) -> int:
         state = cast("dict[str, Any]", record.state)
-        own = sum(value.size for value in state["_parameters"].values() if value is not None)
+        own = sum(int(value.size) for value in state["_parameters"].values() if value is not None)
         return own + sum(count(child) for child in state["_modules"].values())
 
     return sum(count(record) for record in checkpoint.model._modules().values())

@@ -4,6 +4,7 @@ import _thread
 import time
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from scripts.models.engines import (
 from scripts.models.errors import EngineError
 from scripts.models.gpu_config import read_gpu_model
 from scripts.models.manifest import Profile
+from scripts.models.rtmw import rewrite
 from scripts.models.yolo_graph import Precision, build_graph
 from tests.scripts.models.rtx import RTX, needs_rtx
+from tests.scripts.models.simcc_networks import network
 from tests.scripts.models.synthetic_yolo import parameters_of, yolov8_pose
 from tests.scripts.models.tiny_graphs import top_down_graph
 
@@ -34,6 +37,11 @@ SM89 = Options(compute_capability="8.9")
 def graph(name: str, precision: Precision) -> bytes:
     if name == "yolo11n_pose" and not YOLO11N.is_file():
         pytest.skip("no weights: run scripts/setup")
+    if name == "rtmw3d_x":  # small, and with everything that RTMW3D is made of
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "rtmw3d-x.onnx"
+            path.write_bytes(network().SerializeToString())
+            return bytes(rewrite(path, "rtmw3d", precision).SerializeToString())
     checkpoint = yolov8_pose("m") if name == "yolov8m_pose" else read_checkpoint(YOLO11N)
     return bytes(build_graph(checkpoint, precision).SerializeToString())
 
@@ -47,7 +55,7 @@ def test_the_synthetic_models_have_as_many_parameters_as_ultralytics_says() -> N
 @needs_rtx
 @pytest.mark.parametrize("compute_capability", ["8.0", "8.9"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", ["yolov8m_pose", "yolo11n_pose"])
+@pytest.mark.parametrize("name", ["yolov8m_pose", "yolo11n_pose", "rtmw3d_x"])
 def test_every_shipped_graph_builds_for_its_profiles(
     name: str, precision: Precision, compute_capability: str
 ) -> None:

@@ -49,8 +49,8 @@ class TensorRT(FakeBuilder):
                 return b"ftrt" + module.graph
 
         self.graph = b""
-        self.OnnxParser = Parser  # type: ignore[misc]
-        self.Builder = Builder  # type: ignore[misc]
+        self.OnnxParser = Parser
+        self.Builder = Builder
 
 
 class Bent:

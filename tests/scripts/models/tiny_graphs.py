@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -17,7 +20,7 @@ def top_down_graph(
         extra: the operator of one more node, which nobody reads.
     """
     rng = np.random.default_rng(0)
-    weights = {
+    weights: dict[str, NDArray[Any]] = {
         "xy": rng.uniform(10, 200, (1, keypoints, 2)).astype(np.float32),
         "score": np.ones((1, keypoints), np.float32),
         "xyz": rng.uniform(-1, 1, (1, keypoints, 3)).astype(np.float32),
