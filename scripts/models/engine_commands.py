@@ -70,6 +70,7 @@ def build(
             raise EngineError("--onnx fits one model only; build them one by one")
         from scripts.models import publish
         from scripts.models.engines import Options, load_tensorrt
+        from scripts.models.engines import library as kind_of
         from scripts.models.gpus import Gpu, visible_gpus
 
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -102,7 +103,7 @@ def build(
                     f"  {part:6} {accuracy.points:5d} keypoints, off by {accuracy.median:.3%} (median), "
                     f"{accuracy.p95:.3%} (95th percentile)"
                 )
-        if tensorrt.__name__ != "tensorrt":
+        if kind_of(tensorrt) == "tensorrt_rtx":
             typer.echo("Note: Triton loads plans of TensorRT only, not of TensorRT-RTX.", err=True)
 
 

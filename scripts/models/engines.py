@@ -74,18 +74,25 @@ class Built:
 def load_tensorrt(name: str = "tensorrt") -> Any:
     """The TensorRT module of this name.
 
+    In place of `tensorrt`, `tensorrt_bindings` alone does: NVIDIA's wheel `tensorrt-cu13-bindings` has 1 MB
+    and uses the libraries that are there, as in Triton's image.
+
     Raises:
         EngineError: it is not installed.
     """
-    try:
-        module = importlib.import_module(name)
-    except (ImportError, OSError) as exc:
-        raise EngineError(
-            f"{name} cannot be imported ({exc}); on a machine with a GPU: pip install 'posegate[gpu]'"
-        ) from exc
-    if not hasattr(module, "Builder"):  # its type stubs alone make an empty module of the same name
-        raise EngineError(f"{name} is not installed; on a machine with a GPU: pip install 'posegate[gpu]'")
-    return module
+    why = "its type stubs are here, and nothing else"
+    for candidate in (name, "tensorrt_bindings") if name == "tensorrt" else (name,):
+        try:
+            module = importlib.import_module(candidate)
+        except (ImportError, OSError) as exc:
+            why = str(exc)
+            continue
+        if hasattr(module, "Builder"):  # type stubs alone make an empty module of the same name
+            return module
+    raise EngineError(
+        f"{name} cannot be imported ({why}); on a machine with a GPU: pip install 'posegate[gpu]', "
+        "in the version that Triton has"
+    )
 
 
 def library(tensorrt: Any) -> Library:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import _thread
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -134,8 +135,15 @@ def test_a_plan_is_tuned_for_half_the_largest_batch_unless_told_otherwise() -> N
 def test_a_module_that_is_not_there_is_an_error_that_says_how_to_get_it() -> None:
     with pytest.raises(EngineError, match=r"posegate\[gpu\]"):
         load_tensorrt("tensorrt_that_is_not_there")
-    with pytest.raises(EngineError, match="is not installed"):
+    with pytest.raises(EngineError, match="type stubs are here, and nothing else"):
         load_tensorrt("posegate")  # as the type stubs alone: a module, and no Builder in it
+
+
+def test_the_bindings_alone_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    bindings = FakeTensorRT()
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_bindings", bindings)  # type: ignore[arg-type]
+    assert load_tensorrt() is bindings
 
 
 @needs_rtx
