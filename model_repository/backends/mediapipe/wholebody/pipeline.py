@@ -108,12 +108,10 @@ def subject(crop: Bytes, body: Floats) -> Subject | None:
         body: (17, 3) the first stage's keypoints in px of the crop, with score.
     """
     box_side = min(crop.shape[:2]) / BOX_MARGIN
-    if crop[0].any() and crop[-1].any() and crop[:, 0].any() and crop[:, -1].any():
-        return Subject(crop, np.zeros(2, np.float32), body, box_side)
-    rows = np.flatnonzero(crop.any((1, 2)))
+    flat = crop.reshape(len(crop), -1)  # max() of rows and columns takes 0.05 ms, any() takes 2.5
+    rows, columns = np.flatnonzero(flat.max(1)), np.flatnonzero(flat.max(0)) // 3
     if not rows.size:
         return None
-    columns = np.flatnonzero(crop.any((0, 2)))
     origin = np.array([columns[0], rows[0]], np.float32)
     inside = body.copy()
     inside[:, :2] -= origin
