@@ -142,7 +142,7 @@ def test_a_module_that_is_not_there_is_an_error_that_says_how_to_get_it() -> Non
 def test_the_bindings_alone_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     bindings = FakeTensorRT()
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setitem(sys.modules, "tensorrt_bindings", bindings)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt_bindings", bindings)
     assert load_tensorrt() is bindings
 
 

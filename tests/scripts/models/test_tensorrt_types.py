@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts.models.rtx import INSTALL, REQUIRED
+
 ROOT = Path(__file__).resolve().parents[3]
 CHECKED = ("engines", "runners", "cuda")
 REPAIRS = (
@@ -31,10 +33,8 @@ def stubs() -> Path | None:
 def stub_path(tmp_path: Path) -> Path:
     source = stubs()
     if source is None:
-        pytest.skip(
-            "tensorrt-stubs are not installed: "
-            ".venv/bin/python -m pip install --no-deps --require-hashes -r scripts/engines.txt"
-        )
+        assert not REQUIRED
+        pytest.skip(f"tensorrt-stubs are not installed: {INSTALL}")
     for package in ("tensorrt", "tensorrt_bindings"):
         (tmp_path / package).mkdir()
         for stub in (source / package).glob("*.pyi"):
