@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models, name="models")
+skeletons = typer.Typer(help="Skeleton templates: shipped and your own.", no_args_is_help=True)
+app.add_typer(skeletons, name="skeletons")
 
 Address = Annotated[
     str, typer.Option("--address", envvar="POSEGATE_ADDRESS", help="host:port of the gateway.")
@@ -36,6 +39,14 @@ class OverlayFormat(StrEnum):
 
     png = "png"
     jpeg = "jpeg"
+
+
+class ExportFormat(StrEnum):
+    """What people are written as."""
+
+    coco = "coco"
+    yolo = "yolo"
+    csv = "csv"
 
 
 class BodySide(StrEnum):
@@ -51,11 +62,12 @@ def serve() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
     from service.server import CannotListen
     from service.server import serve as run
+    from service.store.address import BadDatabaseUrl
 
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except CannotListen as error:
+    except (BadDatabaseUrl, CannotListen) as error:
         _fail(str(error))
 
 
@@ -64,12 +76,13 @@ def up() -> None:
     """Run the bundled Triton and the gateway, and watch both."""
     from service.embedded import EmbeddedTritonError
     from service.server import CannotListen
+    from service.store.address import BadDatabaseUrl
     from service.up import up as run
 
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (CannotListen, EmbeddedTritonError) as error:
+    except (BadDatabaseUrl, CannotListen, EmbeddedTritonError) as error:
         _fail(str(error))
 
 
@@ -86,6 +99,7 @@ def detect(
         Path | None, typer.Option("--json", help="File for results as JSON Lines; - for stdout.")
     ] = None,
     model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
+    skeleton: Annotated[str, typer.Option(help="Skeleton to report in; empty for the model's own.")] = "",
     min_score: Annotated[float | None, typer.Option(help="People must be above this score.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each picture.")] = 60.0,
     address: Address = DEFAULT_ADDRESS,
@@ -97,6 +111,7 @@ def detect(
     wish = Wish(
         address=address,
         model=model,
+        skeleton=skeleton,
         min_score=min_score,
         overlay=overlay,
         overlay_format=overlay_format.value,
@@ -111,6 +126,34 @@ def detect(
         raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    results: Annotated[Path, typer.Argument(help="JSON Lines of `posegate detect --json`; - for stdin.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files; made if it is not there.")],
+    export_format: Annotated[
+        ExportFormat, typer.Option("--format", help="COCO keypoints JSON, Ultralytics YOLO pose, or CSV.")
+    ] = ExportFormat.coco,
+    skeleton: Annotated[str, typer.Option(help="Skeleton of the results; empty: the one they name.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole export.")] = 300.0,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Write people that were found as files for training tools."""
+    from service.commands.export import BadResults, Wish
+    from service.commands.export import export as run
+
+    wish = Wish(
+        address=address, format=export_format.value, folder=folder, skeleton=skeleton, timeout_s=timeout
+    )
+    try:
+        asyncio.run(run(results, wish))
+    except BadResults as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    except grpc.aio.AioRpcError as error:
+        _fail(f"{error.code().name}: {error.details()}")
 
 
 @app.command()
@@ -166,8 +209,56 @@ def list_models(address: Address = DEFAULT_ADDRESS) -> None:
     """List what the gateway serves, with licences."""
     from service.commands.status import list_models as ask
 
+    _call(ask(address))
+
+
+@skeletons.command("list")
+def list_skeletons(address: Address = DEFAULT_ADDRESS) -> None:
+    """List the skeletons that a request can name."""
+    from service.commands.skeletons import list_skeletons as ask
+
+    _call(ask(address))
+
+
+@skeletons.command("show")
+def show_skeleton(
+    name: Annotated[str, typer.Argument(help="Name of the skeleton.")], address: Address = DEFAULT_ADDRESS
+) -> None:
+    """Print a skeleton as JSON, in the form that `create` takes."""
+    from service.commands.skeletons import show
+
+    _call(show(address, name))
+
+
+@skeletons.command("create")
+def create_skeleton(
+    file: Annotated[Path, typer.Argument(help="JSON file in the form that `show` prints.")],
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Keep a skeleton of your own. Every problem of the file is told at once."""
+    from service.commands.skeletons import BadFile, create
+
     try:
-        asyncio.run(ask(address))
+        _call(create(address, file))
+    except BadFile as error:
+        _fail(str(error))
+
+
+@skeletons.command("delete")
+def delete_skeleton(
+    name: Annotated[str, typer.Argument(help="Name of the skeleton.")],
+    etag: Annotated[str, typer.Option(help="Remove it only if it still is this version.")] = "",
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Remove a skeleton of your own."""
+    from service.commands.skeletons import delete
+
+    _call(delete(address, name, etag))
+
+
+def _call(asking: Coroutine[None, None, None]) -> None:
+    try:
+        asyncio.run(asking)
     except grpc.aio.AioRpcError as error:
         _fail(f"{error.code().name}: {error.details()}")
 

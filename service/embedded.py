@@ -201,10 +201,12 @@ class EmbeddedTriton:
         failures = 0
         while self._process is not None and not self._stopping:
             since = loop.time()
-            code = await self._process.wait()
+            await _gone(self._process.pid)
             if self._stopping:
                 return
             self._up.clear()
+            await self._reap()
+            code = await self._process.wait()
             _log.error("triton_died", exit_code=code, last_lines=list(self._tail)[-5:])
             on_down()
             if loop.time() - since > _STABLE_S:
@@ -405,6 +407,26 @@ class EmbeddedTriton:
                 await asyncio.wait_for(self._pump, _KILL_GRACE_S)
             self._pump = None
         _remove(self._name + "-", _SHARED_MEMORY)
+
+
+async def _gone(pid: int) -> None:
+    """Wait until a child process has ended, whatever still holds its pipes.
+
+    `Process.wait()` would wait for the pipes too (CPython issue 119710), and a Python stub whose server
+    was killed in the wrong moment waits for a lock that nobody gives back, with the pipes open.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def _http(port: int, method: str, path: str) -> bytes | None:

@@ -7,9 +7,12 @@ PosegateError
 │   └── ImageTooLarge         more bytes or pixels than allowed
 ├── NotFound                  no such model, version or skeleton
 ├── NotAllowed                the operator does not allow it
+├── AlreadyExists             the name is taken
+├── Conflict                  it was changed meanwhile; read it again first
+├── QuotaExceeded             as many as the caller may have; no retry helps
 ├── SkeletonNotSupplied       the model does not give the points that the skeleton needs
 ├── Overloaded                too much at once; worth another try after `retry_after_s`
-├── Unavailable               Triton or a model is away; worth another try after `retry_after_s`
+├── Unavailable               Triton, a model or the database is away; worth another try after `retry_after_s`
 ├── DeadlineExceeded          the caller's time is over
 └── Unimplemented             promised by the contract, not built yet
 """
@@ -19,9 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-
 # A status travels in gRPC metadata of 8 KiB at most, and the texts in it may quote the caller.
-_MESSAGE_BYTES, _DETAIL_BYTES = 600, 150
+_MESSAGE_BYTES, _DETAIL_BYTES = 800, 450
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,24 @@ class NotAllowed(PosegateError):
     reason = "NOT_ALLOWED"
 
 
+class AlreadyExists(PosegateError):
+    """The name is taken."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class Conflict(PosegateError):
+    """It is no longer what the caller read: read it again, then change it."""
+
+    reason = "CONFLICT"
+
+
+class QuotaExceeded(PosegateError):
+    """The caller has as many as allowed; another try does not help."""
+
+    reason = "QUOTA_EXCEEDED"
+
+
 class SkeletonNotSupplied(PosegateError):
     """The model does not give the points that the skeleton needs."""
 
@@ -116,7 +136,7 @@ class Overloaded(PosegateError):
 
 
 class Unavailable(PosegateError):
-    """Triton, or the model, is away."""
+    """Triton, the model or the database is away."""
 
     reason = "UNAVAILABLE"
 

@@ -11,8 +11,8 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -43,6 +43,24 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no call of our own services is at work."""
+        await self._idle.wait()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -61,7 +79,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, details: grpc.HandlerCallDetails, inner: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             request_id = _request_id(details)
-            with _logged(details.method, context, request_id) as outcome:
+            with self._at_work(), _logged(details.method, context, request_id) as outcome:
                 try:
                     _readable(request)
                     remaining_s = context.time_remaining()
@@ -79,15 +97,17 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             request_id = _request_id(details)
-            with _logged(details.method, context, request_id) as outcome:
+            with self._at_work(), _logged(details.method, context, request_id) as outcome:
                 begun = False
                 try:
                     _readable(request)
-                    async for answer in inner(request, context):
-                        if not begun:
-                            await context.send_initial_metadata(((REQUEST_ID, request_id),))
-                            begun = True
-                        yield answer
+                    # Closed here, or a caller who leaves would leave the handler to the garbage collector.
+                    async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
+                        async for answer in answers:
+                            if not begun:
+                                await context.send_initial_metadata(((REQUEST_ID, request_id),))
+                                begun = True
+                            yield answer
                 except Exception as error:
                     await _fail(context, error, request_id, outcome, begun=begun)
                 if not begun:
@@ -213,7 +233,7 @@ def _logged(method: str, context: Context, request_id: str) -> Iterator[dict[str
     started = time.perf_counter()
     try:
         yield outcome
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):
         outcome["code"] = "CANCELLED"
         raise
     finally:

@@ -12,8 +12,11 @@ from service.settings import Settings
 
 def configure(settings: Settings) -> None:
     """Set up structlog for the process."""
+    # Without local variables in stacks: they hold requests, and so pictures of people and keys.
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if settings.log_format == "console"
         else structlog.processors.JSONRenderer()
     )
@@ -23,7 +26,8 @@ def configure(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if settings.log_format == "json":
-        processors.append(structlog.processors.dict_tracebacks)
+        stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors.append(structlog.processors.ExceptionRenderer(stacks))
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(

@@ -29,13 +29,23 @@ from service.health import HealthMonitor
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.media.image import ImageLimits
 from service.memory import keep_freed_memory
+from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
+from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
+from service.servicers.skeleton_lookup import SkeletonLookup
 from service.settings import Settings
 from service.skeletons import shipped
+from service.store.address import SqliteAddress, parse
+from service.store.cache import SkeletonCache
+from service.store.database import Database
+from service.store.skeletons import SkeletonStore
 from service.triton import TritonClient
 
 _log = structlog.get_logger()
+
+_BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
+_SENT_S = 0.5  # an answer that is ready has been sent by then
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -62,11 +72,13 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """A listening gateway; on leaving the block it is drained.
 
     Draining: NOT_SERVING first, so that load balancers look elsewhere; then no new calls, and those
-    in flight get to finish; then the connection to Triton closes.
+    in flight get to finish; then the connections to Triton and the database close.
 
     Raises:
+        BadDatabaseUrl: the database's URL is not one that can be used.
         CannotListen: the address cannot be bound.
     """
+    database = _database(settings)
     keep_freed_memory()
     cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would fight it
     cv2.utils.logging.setLogLevel(
@@ -81,9 +93,10 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     catalog = ModelCatalog(triton, shipped(), settings.default_model)
     estimator = Estimator(triton, workers, settings.max_inferences)
     health = health_aio.HealthServicer()
+    requests = RequestInterceptor(settings.request_timeout_s)
     server = grpc.aio.server(
         interceptors=[
-            RequestInterceptor(settings.request_timeout_s),
+            requests,
             AdmissionInterceptor(settings.max_in_flight, settings.max_in_flight_bytes),
         ],
         options=[
@@ -96,9 +109,24 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
         ],
     )
-    pose = PoseServicer(estimator, catalog, shipped(), triton, _limits(settings))
+    store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
+    lookup = SkeletonLookup(shipped(), SkeletonCache(store))
+    limits = _limits(settings)
+    pose = PoseServicer(estimator, catalog, lookup, triton, limits)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
-    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
+    render_limits = RenderLimits(
+        image=limits.image,
+        max_persons=limits.max_persons,
+        uri_hosts=limits.uri_hosts,
+        request_timeout_s=limits.request_timeout_s,
+    )
+    skeleton = SkeletonServicer(
+        store,
+        shipped(),
+        PoseRenderer(lookup, workers, render_limits),
+        PoseExporter(lookup, workers, max_bytes=settings.max_message_bytes),
+    )
+    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         names = [
@@ -118,6 +146,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     monitor = asyncio.create_task(
         HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s).run()
     )
+    database.start()
     await server.start()
     _log.info("listening", address=settings.listen, port=port, triton=settings.triton_url)
     try:
@@ -127,10 +156,23 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         monitor.cancel()
         await health.enter_graceful_shutdown()
         await asyncio.sleep(settings.drain_delay_s)
-        await server.stop(settings.drain_grace_s)
+        await _stop(server, requests, settings.drain_grace_s)
         await triton.close()
+        await database.close()
         workers.shutdown(cancel_futures=True)
         _log.info("stopped")
+
+
+async def _stop(server: grpc.aio.Server, requests: RequestInterceptor, grace_s: float) -> None:
+    """No new calls; those of our services get the grace to finish. Whoever watches health never ends the
+    call by himself, and is waited for no longer than them."""
+    stopping = asyncio.create_task(server.stop(grace_s))
+    await asyncio.sleep(_BEGUN_S)
+    idle = asyncio.create_task(requests.idle())
+    await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+    idle.cancel()
+    await server.stop(min(_SENT_S, grace_s))
+    await stopping
 
 
 async def serve(settings: Settings) -> None:
@@ -159,6 +201,15 @@ def _on_this_host(url: str) -> bool:
     return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
 
 
+def _database(settings: Settings) -> Database:
+    url = settings.database_url.get_secret_value()
+    return Database(
+        parse(url) if url else SqliteAddress(settings.home.absolute() / "posegate.db"),
+        connections=settings.database_connections,
+        timeout_s=settings.database_timeout_s,
+    )
+
+
 def _limits(settings: Settings) -> PoseLimits:
     return PoseLimits(
         image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
@@ -170,6 +221,7 @@ def _limits(settings: Settings) -> PoseLimits:
         max_kept_images=2 * settings.workers + 2,
         max_batch_at_once=settings.max_inferences,
         request_timeout_s=settings.request_timeout_s,
+        max_skeletons=settings.max_skeletons,
         angles=settings.angles,
         uri_hosts=frozenset(filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))),
     )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.measurements import Thresholds
@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=50_000_000, ge=1, description="Pixels of one picture.")
     max_batch_size: int = Field(default=32, ge=1, le=1000, description="Pictures in one batch call.")
     max_persons: int = Field(default=300, ge=1, le=1000, description="People in one answer, at most.")
+    max_skeletons: int = Field(default=1000, ge=1, description="Custom skeletons of one tenant.")
     max_in_flight: int = Field(default=64, ge=1, description="Requests in the gateway at once.")
     max_in_flight_bytes: int = Field(
         default=512 * MIB, ge=1, description="Bytes of the requests in the gateway at once."
@@ -81,6 +82,17 @@ class Settings(BaseSettings):
         default="",
         description="Hosts whose https pictures `image.uri` may name, comma-separated; empty: off.",
     )
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Where custom skeletons are kept: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME;"
+        " empty: the file posegate.db in `home`.",
+    )
+    database_timeout_s: float = Field(
+        default=5.0, gt=0, description="Seconds a call may spend on the database, its locks included."
+    )
+    database_connections: int = Field(
+        default=5, ge=1, description="Connections to the database that a gateway holds, at most."
+    )
     angles: Thresholds = Field(
         default_factory=Thresholds,
         description="Thresholds of the measurements, each by name: POSEGATE_ANGLES__MIN_SCORE=0.3 and so on.",
@@ -95,5 +107,14 @@ class Settings(BaseSettings):
     )
     home: Path = Field(
         default=Path(".posegate"),
-        description="`posegate up`: where set-up put Triton's runtime and the caches.",
+        description="Folder of the SQLite database; for `posegate up` also of Triton's runtime and caches.",
     )
+
+    @field_validator("listen")
+    @classmethod
+    def _port_in_range(cls, listen: str) -> str:
+        """gRPC takes a larger port modulo 65536, and would listen somewhere else."""
+        _, colon, port = listen.rpartition(":")
+        if not listen.startswith("unix:") and not (colon and port.isdecimal() and int(port) <= 65535):
+            raise ValueError("must be host:port, with a port from 0 to 65535")
+        return listen

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service.errors import (
+    AlreadyExists,
+    Conflict,
     DeadlineExceeded,
     InvalidRequest,
     NotAllowed,
     NotFound,
     Overloaded,
     PosegateError,
+    QuotaExceeded,
     SkeletonNotSupplied,
     Unavailable,
     Unimplemented,
+    Violation,
 )
 
 DOMAIN = "posegate"
+
+# Of the 8 KiB that gRPC metadata may have, with base64 and percent encoding of the rest.
+_VIOLATIONS_BYTES = 1800
 
 # Looked up along the error's ancestry, so a subclass needs no row of its own.
 _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    Conflict: grpc.StatusCode.ABORTED,
+    QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SkeletonNotSupplied: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -54,11 +66,7 @@ def to_status(error: PosegateError, request_id: str) -> status_pb2.Status:
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
     if isinstance(error, InvalidRequest) and error.violations:
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=item.field, description=item.description)
-            for item in error.violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
+        details.append(_bad_request(error.violations))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
@@ -70,3 +78,18 @@ def to_status(error: PosegateError, request_id: str) -> status_pb2.Status:
         packed.append(wrapped)
     code = code_pb2.Code.Value(code_of(error).name)
     return status_pb2.Status(code=code, message=error.message, details=packed)
+
+
+def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
+    """Every violation, or as many as fit into the metadata and the number of the rest."""
+    told = error_details_pb2.BadRequest()
+    for number, violation in enumerate(violations):
+        one = error_details_pb2.BadRequest.FieldViolation(
+            field=violation.field, description=violation.description
+        )
+        if told.ByteSize() + one.ByteSize() > _VIOLATIONS_BYTES:
+            rest = f"{len(violations) - number} more fields are wrong"
+            told.field_violations.add(field="", description=rest)
+            break
+        told.field_violations.append(one)
+    return told

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,13 +21,21 @@ from grpc_health.v1.health import aio as health_aio
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
 from service.catalog import ModelCatalog
+from service.core.measurements import Thresholds
 from service.core.skeleton import Skeleton
 from service.estimator import Estimator
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.media.image import ImageLimits
+from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
+from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
+from service.servicers.skeleton_lookup import SkeletonLookup
 from service.skeletons import shipped
+from service.store.address import SqliteAddress, parse
+from service.store.cache import SkeletonCache
+from service.store.database import Database
+from service.store.skeletons import SkeletonStore
 from tests.fakes import MODEL, FakeTritonClient
 
 if TYPE_CHECKING:
@@ -76,6 +86,9 @@ async def running(
     at_once: int = 16,
     handlers: Sequence[grpc.GenericRpcHandler] = (),
     skeletons: Sequence[Skeleton] = (),
+    database_url: str = "",
+    max_skeletons: int = 1000,
+    database_timeout_s: float = 5.0,
     **limits: Any,
 ) -> AsyncIterator[Service]:
     """A service for the time of the block.
@@ -88,6 +101,9 @@ async def running(
         at_once: pictures at once.
         handlers: more services.
         skeletons: more templates than those that ship.
+        database_url: where custom skeletons are kept; empty: a file that goes away.
+        max_skeletons: custom ones of a tenant.
+        database_timeout_s: of one transaction.
         limits: what differs from the usual in PoseLimits.
     """
     triton = FakeTritonClient()
@@ -103,29 +119,54 @@ async def running(
         handlers=list(handlers),
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 28)],
     )
-    pose = PoseServicer(estimator, catalog, known, triton, pose_limits(timeout_s, **limits))
+    folder = TemporaryDirectory()
+    address = parse(database_url) if database_url else SqliteAddress(Path(folder.name) / "posegate.db")
+    database = Database(address, connections=5, timeout_s=database_timeout_s)
+    store = SkeletonStore(database, max_skeletons=max_skeletons)
+    lookup = SkeletonLookup(known, SkeletonCache(store))
+    allowed = pose_limits(timeout_s, max_skeletons=max_skeletons, **limits)
+    pose = PoseServicer(estimator, catalog, lookup, triton, allowed)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
-    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(SkeletonServicer(), server)
+    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(
+        SkeletonServicer(
+            store,
+            known,
+            PoseRenderer(
+                lookup,
+                pool,
+                RenderLimits(
+                    image=allowed.image,
+                    max_persons=allowed.max_persons,
+                    uri_hosts=allowed.uri_hosts,
+                    request_timeout_s=timeout_s,
+                ),
+            ),
+            PoseExporter(lookup, pool, max_bytes=allowed.max_message_bytes),
+        ),
+        server,
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    listening = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     options = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 1 << 28)]
     try:
-        async with grpc.aio.insecure_channel(address, options=options) as channel:
+        async with grpc.aio.insecure_channel(listening, options=options) as channel:
             yield Service(
                 triton=triton,
                 catalog=catalog,
                 workers=pool,
                 admission=admission,
                 health=health,
-                address=address,
+                address=listening,
                 channel=channel,
                 poses=pose_service_pb2_grpc.PoseServiceStub(channel),
                 skeletons=skeleton_service_pb2_grpc.SkeletonServiceStub(channel),
             )
     finally:
         await server.stop(None)
+        await database.close()
         pool.shutdown(cancel_futures=True)
+        folder.cleanup()
 
 
 def pose_limits(timeout_s: float = 30.0, **changes: Any) -> PoseLimits:
@@ -142,6 +183,8 @@ def pose_limits(timeout_s: float = 30.0, **changes: Any) -> PoseLimits:
             "max_batch_at_once": 2,
             "request_timeout_s": timeout_s,
             "uri_hosts": frozenset(),
+            "max_skeletons": 1000,
+            "angles": Thresholds(),
             **changes,
         }
     )

@@ -30,7 +30,7 @@ from service.errors import (
 from service.interceptors import AdmissionInterceptor
 from tests.fakes import until
 from tests.pictures import encoded, jpeg, noise
-from tests.running import Service, cancelled, detect_request, failure, running, told
+from tests.running import Service, cancelled, detect_request, failure, running
 
 PICTURE = jpeg((64, 48))
 
@@ -44,6 +44,11 @@ def logged() -> Iterator[list[Any]]:
 
 def list_models(service: Service, *metadata: tuple[str, str], timeout: float | None = 10) -> Any:
     return service.poses.ListModels(pb.ListModelsRequest(), metadata=metadata, timeout=timeout)
+
+
+def raw(service: Service) -> Any:
+    """The channel for calls without stubs, in bytes."""
+    return service.channel
 
 
 # --- request ids --------------------------------------------------------------------------------------
@@ -129,15 +134,15 @@ async def test_errors_of_the_domain_arrive_with_all_their_details(
         assert failed.trailing["grpc-retry-pushback-ms"] == str(round(error.retry_after_s * 1000))
 
 
-SECRET = "/srv/models/secret.onnx: api_key=abc123"
+TEXT = "/srv/models/secret.onnx: api_key=abc123"
 
 
 class Leaky(Exception):
     def __str__(self) -> str:
-        return SECRET
+        return TEXT
 
 
-@pytest.mark.parametrize("error", [Leaky(), RuntimeError(SECRET), KeyError(SECRET), ValueError()], ids=repr)
+@pytest.mark.parametrize("error", [Leaky(), RuntimeError(TEXT), KeyError(TEXT), ValueError()], ids=repr)
 async def test_an_internal_error_says_nothing_but_where_to_look(service: Service, error: Exception) -> None:
     service.triton.answer = error
     with logged() as lines:
@@ -183,13 +188,13 @@ async def test_an_unknown_method_is_unimplemented(service: Service) -> None:
         "/posegate.v1.Nothing/Nothing",
         "/other.Service/Nothing",
     ):
-        assert (await failure(service.channel.unary_unary(method)(b"", timeout=10))).code is (
+        assert (await failure(raw(service).unary_unary(method)(b"", timeout=10))).code is (
             grpc.StatusCode.UNIMPLEMENTED
         )
 
 
 async def test_bytes_that_are_no_message_are_the_callers_to_mend(service: Service) -> None:
-    method = service.channel.unary_unary("/posegate.v1.PoseService/DetectPoses")
+    method = raw(service).unary_unary("/posegate.v1.PoseService/DetectPoses")
     failed = await failure(method(b"\xff" * 100, metadata=[("x-request-id", "id-5")], timeout=10))
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert failed.reason == "MESSAGE_UNREADABLE"
@@ -206,9 +211,12 @@ def handlers() -> grpc.GenericRpcHandler:
 
     async def numbers(request: bytes, context: Any) -> AsyncIterator[bytes]:
         count, _, problem = request.decode().partition(" ")
-        for number in range(int(count)):
-            yield str(number).encode()
-        _go_wrong(problem)
+        try:
+            for number in range(int(count)):
+                yield str(number).encode()
+            _go_wrong(problem)
+        finally:
+            structlog.contextvars.bind_contextvars(closed=True)
 
     async def total(requests: AsyncIterator[bytes], context: Any) -> bytes:
         received = [request async for request in requests]
@@ -223,9 +231,9 @@ def handlers() -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(
         "posegate.v1.TestService",
         {
-            "Numbers": grpc.unary_stream_rpc_method_handler(numbers),  # type: ignore[arg-type]
-            "Total": grpc.stream_unary_rpc_method_handler(total),  # type: ignore[arg-type]
-            "Echo": grpc.stream_stream_rpc_method_handler(echo),  # type: ignore[arg-type]
+            "Numbers": grpc.unary_stream_rpc_method_handler(numbers),
+            "Total": grpc.stream_unary_rpc_method_handler(total),
+            "Echo": grpc.stream_stream_rpc_method_handler(echo),
         },
     )
 
@@ -234,7 +242,7 @@ def _go_wrong(problem: str) -> None:
     problems: dict[str, Exception] = {
         "unavailable": Unavailable("away", retry_after_s=0.5),
         "unknown": NotFound("nothing"),
-        "bug": RuntimeError(SECRET),
+        "bug": RuntimeError(TEXT),
     }
     if problem in problems:
         raise problems[problem]
@@ -251,19 +259,19 @@ MINE = [("x-request-id", "id-3")]
 
 
 async def test_every_kind_of_stream_works_and_has_a_request_id(streaming: Service) -> None:
-    numbers = streaming.channel.unary_stream(NUMBERS)(b"3", metadata=MINE, timeout=10)
+    numbers = raw(streaming).unary_stream(NUMBERS)(b"3", metadata=MINE, timeout=10)
     assert await initial_id(numbers) == "id-3"
     assert [answer async for answer in numbers] == [b"0", b"1", b"2"]
-    total = streaming.channel.stream_unary(TOTAL)(iter([b"a", b"b"]), metadata=MINE, timeout=10)
+    total = raw(streaming).stream_unary(TOTAL)(iter([b"a", b"b"]), metadata=MINE, timeout=10)
     assert await initial_id(total) == "id-3"
     assert await total == b"2"
-    echo = streaming.channel.stream_stream(ECHO)(iter([b"a", b"b"]), metadata=MINE, timeout=10)
+    echo = raw(streaming).stream_stream(ECHO)(iter([b"a", b"b"]), metadata=MINE, timeout=10)
     assert await initial_id(echo) == "id-3"
     assert [answer async for answer in echo] == [b"a", b"b"]
 
 
 async def test_a_stream_without_answers_has_a_request_id_too(streaming: Service) -> None:
-    call = streaming.channel.unary_stream(NUMBERS)(b"0", metadata=MINE, timeout=10)
+    call = raw(streaming).unary_stream(NUMBERS)(b"0", metadata=MINE, timeout=10)
     assert [answer async for answer in call] == []
     assert await initial_id(call) == "id-3"
 
@@ -275,12 +283,14 @@ async def test_a_stream_without_answers_has_a_request_id_too(streaming: Service)
 async def test_a_stream_that_fails_says_why_after_what_it_sent(
     streaming: Service, problem: str, code: str, before: int
 ) -> None:
-    call = streaming.channel.unary_stream(NUMBERS)(f"{before} {problem}".encode(), metadata=MINE, timeout=10)
-    received = []
-    with pytest.raises(grpc.aio.AioRpcError) as ended:
+    call = raw(streaming).unary_stream(NUMBERS)(f"{before} {problem}".encode(), metadata=MINE, timeout=10)
+    received: list[bytes] = []
+
+    async def receive() -> None:
         async for answer in call:
             received.append(answer)  # noqa: PERF401 - it fails in the end
-    failed = told(ended.value)
+
+    failed = await failure(receive())
     assert len(received) == before
     assert failed.code is grpc.StatusCode[code]
     assert failed.domain == "posegate"
@@ -292,8 +302,20 @@ async def test_a_stream_that_fails_says_why_after_what_it_sent(
         assert "x-request-id" not in failed.initial  # so that it can be tried again
 
 
+async def test_a_stream_whose_caller_leaves_ends_and_is_logged_as_cancelled(streaming: Service) -> None:
+    with logged() as lines:
+        call = raw(streaming).unary_stream(NUMBERS)(b"1000000000", metadata=MINE, timeout=10)
+        assert await call.read() == b"0"
+        call.cancel()
+        await until(lambda: bool(lines))
+    # The handler was closed before, so what it holds is free and what it says is in the line.
+    assert [(line["code"], line["closed"], line["request_id"]) for line in lines] == [
+        ("CANCELLED", True, "id-3")
+    ]
+
+
 async def test_a_client_stream_that_fails_says_why(streaming: Service) -> None:
-    call = streaming.channel.stream_unary(TOTAL)(iter([b"a", b"bug"]), timeout=10)
+    call = raw(streaming).stream_unary(TOTAL)(iter([b"a", b"bug"]), timeout=10)
     assert (await failure(call)).message == "internal error"
 
 

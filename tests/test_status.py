@@ -91,7 +91,7 @@ def test_a_status_stays_small_enough_for_grpc_whatever_the_caller_sent(text: str
     error = InvalidRequest(text, metadata={"value": text}, violations=[Violation("field", text)] * 12)
     status = to_status(error, "i" * 128)
     assert len(status.SerializeToString()) < 3500  # base64 makes a third more of it
-    assert len(status.message.encode()) <= 600  # percent-encoding makes up to three times as much of it
+    assert len(status.message.encode()) <= 800  # percent-encoding makes up to three times as much of it
     assert status.message.startswith(text[:100])
     assert status.message.endswith("…")
     assert len(of_status(status).metadata["value"]) >= 50

@@ -256,7 +256,7 @@ async def test_the_slot_of_an_abandoned_request_rests_before_it_is_written_again
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Triton may still read it: a cancelled request that has begun runs to its end.
-    monkeypatch.setattr("service.triton._QUARANTINE_S", 0.3)
+    monkeypatch.setattr("service.triton._QUARANTINE_S", 0.6)
     triton = FakeTriton(answer=ONE)
     triton.gate.clear()
     async with connected(triton, shared_memory=True, slots=1) as client:
@@ -272,7 +272,7 @@ async def test_the_slot_of_an_abandoned_request_rests_before_it_is_written_again
         await until(lambda: triton.cancelled == 1)
         triton.gate.set()
         await infer(client)
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(0.65)
         await infer(client)
     assert went_by(triton) == ["memory", "message", "memory"]
 
@@ -504,9 +504,9 @@ async def test_triton_coming_back_after_a_while_is_noticed_soon() -> None:
         await asyncio.sleep(0.1)
     async with listening(triton, port):
         back = time.monotonic()
-        while not await client.is_live():
+        while not await client.is_live():  # noqa: ASYNC110 - it is another side's state
             await asyncio.sleep(0.05)
-        assert time.monotonic() - back < 0.9
+        assert time.monotonic() - back < 1.2
     await client.close()
 
 
@@ -554,7 +554,8 @@ def test_everything_that_a_configuration_says_is_read() -> None:
     ("changes", "field", "value"),
     [
         ({"input": inputs(dims=[480, 640, 3]), "parameters": {"shapes": None}}, "shapes_hw", ((480, 640),)),
-        ({"input": inputs(dims=[480, 640, 3]), "parameters": {"shapes": "480x640"}}, "shapes_hw", ((480, 640),)),
+        ({"input": inputs(dims=[480, 640, 3]), "parameters": {"shapes": "480x640"}}, "shapes_hw",
+         ((480, 640),)),
         ({"parameters": {"shapes": " 480x640 , 640x640"}}, "shapes_hw", ((480, 640), (640, 640))),
         ({"output": outputs(dims=[1000, 8])}, "keypoint_count", 1),
         ({"output": outputs(dims=[-1, 56])}, "keypoint_count", 17),
@@ -563,7 +564,7 @@ def test_everything_that_a_configuration_says_is_read() -> None:
         (top_down(), "family", "top_down"),
         (top_down(), "keypoint_count", 133),
         (top_down(), "shapes_hw", ((256, 192),)),
-        ({"parameters": {name: None for name in ("precision", "licence", "weights", "source", "sha256")}},
+        ({"parameters": dict.fromkeys(("precision", "licence", "weights", "source", "sha256"))},
          "licence", ""),
     ],
     ids=lambda value: "" if isinstance(value, dict) else str(value),

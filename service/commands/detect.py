@@ -34,6 +34,7 @@ class Wish:
     Attributes:
         address: of the gateway.
         model: empty for the service's default.
+        skeleton: that keypoints are reported in; empty for the model's own.
         min_score: people must be above it; None for the service's default.
         overlay: folder for the drawn pictures, or None.
         overlay_format: png or jpeg.
@@ -43,6 +44,7 @@ class Wish:
 
     address: str
     model: str
+    skeleton: str
     min_score: float | None
     overlay: Path | None
     overlay_format: str
@@ -52,7 +54,7 @@ class Wish:
 
 async def detect(pictures: Sequence[Path], wish: Wish) -> int:
     """Send every picture; returns the number that failed. One line on stderr for each of those."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if wish.overlay is not None:
         wish.overlay.mkdir(parents=True, exist_ok=True)
     targets = _overlay_paths(pictures, wish)
@@ -104,7 +106,10 @@ async def _one(stub: PoseServiceAsyncStub, picture: Path, wish: Wish) -> pb.Dete
     except OSError as error:
         return error.strerror or str(error)
     request = pb.DetectPosesRequest(
-        image=types_pb2.Image(content=content), model=wish.model, include_positions=True
+        image=types_pb2.Image(content=content),
+        model=wish.model,
+        skeleton=wish.skeleton,
+        include_positions=True,
     )
     if wish.min_score is not None:
         request.min_score = wish.min_score
@@ -115,23 +120,25 @@ async def _one(stub: PoseServiceAsyncStub, picture: Path, wish: Wish) -> pb.Dete
     try:
         return await stub.DetectPoses(request, timeout=wish.timeout_s)
     except grpc.aio.AioRpcError as error:
-        return f"{error.code().name}: {error.details()}"
+        return " ".join(f"{error.code().name}: {error.details()}".split())  # one line, whatever it quotes
 
 
 def _overlay_paths(pictures: Sequence[Path], wish: Wish) -> dict[Path, Path]:
-    """Where each overlay goes; pictures of one name in different folders get a number."""
+    """Where each overlay goes; pictures of one name in different folders get a number, and no overlay
+    takes the place of a picture."""
     if wish.overlay is None:
         return {}
     suffix = ".jpg" if wish.overlay_format == "jpeg" else ".png"
     targets: dict[Path, Path] = {}
-    taken: set[str] = set()
+    folder = wish.overlay.resolve()
+    taken = {picture.resolve() for picture in pictures}
     for picture in pictures:
-        name, number = picture.stem, 1
-        while name in taken:
+        name, number = f"{picture.stem}{suffix}", 1
+        while folder / name in taken:
             number += 1
-            name = f"{picture.stem}-{number}"
-        taken.add(name)
-        targets[picture] = wish.overlay / f"{name}{suffix}"
+            name = f"{picture.stem}-{number}{suffix}"
+        taken.add(folder / name)
+        targets[picture] = wish.overlay / name
     return targets
 
 
@@ -175,7 +182,7 @@ def _summarise(picture: Path, answer: pb.DetectPosesResponse, target: Path | Non
         f"{picture}: {count} {'person' if count == 1 else 'people'} in {size.width}×{size.height} px, "
         f"{answer.model}:{answer.model_version}, {answer.timings.total_ms:.1f} ms"
     )
-    for number, person in enumerate(answer.persons, 1):
+    for number, person in enumerate(answer.persons):
         box = person.box
         sure = sum(point.score >= 0.5 for point in person.keypoints)
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.geometry import Rgb8
-from service.core.poses import Poses
+from service.core.poses import Poses, extents, present
 from service.core.skeleton import Rgb, Side, Skeleton
 
 SIDE_COLORS: dict[Side, Rgb] = {"left": (0, 190, 255), "right": (255, 140, 0), "middle": (120, 230, 120)}
@@ -40,14 +41,25 @@ class OverlayStyle:
     min_keypoint_score: float = 0.0
 
 
-def draw_poses(image: Rgb8, poses: Poses, skeleton: Skeleton, style: OverlayStyle) -> Rgb8:
+def draw_poses(
+    image: Rgb8,
+    poses: Poses,
+    skeleton: Skeleton,
+    style: OverlayStyle,
+    *,
+    numbers: Sequence[int] | None = None,
+) -> Rgb8:
     """A copy of the picture with the people on it.
+
+    Points that are not there (x = y = score = 0) are not drawn. Who has no box, NaN, is drawn without
+    one, and the label then stands at the points.
 
     Args:
         image: (H, W, 3) uint8 RGB; left as it is.
         poses: keypoints in px of this picture, in the skeleton's order.
         skeleton: names the limbs and the sides.
         style: widths and what to leave out.
+        numbers: what the labels call each person; None: the place, zero-based.
 
     Raises:
         ValueError: the people have another number of keypoints than the skeleton.
@@ -56,7 +68,7 @@ def draw_poses(image: Rgb8, poses: Poses, skeleton: Skeleton, style: OverlayStyl
         raise ValueError(f"{poses.keypoint_count} keypoints do not fit skeleton {skeleton.name}")
     canvas = image.copy()
     width = style.line_width or default_line_width(image.shape[1], image.shape[0])
-    order = {name: index for index, name in enumerate(skeleton.names)}
+    order = skeleton.order
     limbs = [
         (order[edge.start], order[edge.end], edge.color or _limb_color(skeleton, edge.start, edge.end))
         for edge in skeleton.edges
@@ -69,8 +81,11 @@ def draw_poses(image: Rgb8, poses: Poses, skeleton: Skeleton, style: OverlayStyl
         _limbs(canvas, poses.keypoints[number], limbs, width, style.min_keypoint_score)
         _points(canvas, poses.keypoints[number], colors, width, style.min_keypoint_score)
     if style.labels:
-        for number in reversed(range(len(poses))):
-            _label(canvas, poses.boxes_xyxy[number], f"{number}  {poses.scores[number]:.2f}", width)
+        around = extents(poses.keypoints)
+        boxes = np.where(np.isfinite(poses.boxes_xyxy).all(axis=1, keepdims=True), poses.boxes_xyxy, around)
+        for place in reversed(range(len(poses))):
+            number = place if numbers is None else numbers[place]
+            _label(canvas, boxes[place], f"{number}  {poses.scores[place]:.2f}", width)
     return canvas
 
 
@@ -97,7 +112,7 @@ def _limbs(
     width: int,
     min_score: float,
 ) -> None:
-    drawable = np.isfinite(keypoints).all(axis=1) & (keypoints[:, 2] >= min_score)
+    drawable = present(keypoints) & (keypoints[:, 2] >= min_score)
     for outline in (True, False):
         for start, end, color in limbs:
             if not (drawable[start] and drawable[end]):
@@ -121,8 +136,9 @@ def _points(
     canvas: Rgb8, keypoints: NDArray[np.float32], colors: list[Rgb], width: int, min_score: float
 ) -> None:
     radius = max(2, round(width * 1.1))
-    for point, color in zip(keypoints, colors, strict=True):
-        if not np.isfinite(point).all() or point[2] < min_score:
+    drawable = present(keypoints) & (keypoints[:, 2] >= min_score)
+    for point, color, there in zip(keypoints, colors, drawable, strict=True):
+        if not there:
             continue
         center = _fixed(point)
         sure = float(np.clip(point[2], 0, 1))

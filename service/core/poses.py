@@ -23,6 +23,10 @@ class Poses:
         positions: (N, K, 3) float32 or None; metres, origin mid-hip, x image right, y down, z away
             from the camera; NaN where the model gives none.
         depth_source: where the third dimension comes from.
+        sides: (N,) of "left", "right" or "" (a whole person): the person's own side that a part such
+            as a hand is on. None: whole persons all.
+        person_index: (N,) zero-based number of the whole person that a part belongs to, -1 for a
+            whole person. None: whole persons all.
 
     Raises:
         ValueError: the shapes do not fit one another.
@@ -33,6 +37,8 @@ class Poses:
     keypoints: Floats
     positions: Floats | None = None
     depth_source: DepthSource = "none"
+    sides: NDArray[np.str_] | None = None
+    person_index: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -44,6 +50,9 @@ class Poses:
             raise ValueError(f"keypoints must be ({n}, K, 3), not {self.keypoints.shape}")
         if self.positions is not None and self.positions.shape != self.keypoints.shape:
             raise ValueError(f"positions must be {self.keypoints.shape}, not {self.positions.shape}")
+        for name, array in (("sides", self.sides), ("person_index", self.person_index)):
+            if array is not None and array.shape != (n,):
+                raise ValueError(f"{name} must be ({n},), not {array.shape}")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -70,4 +79,29 @@ class Poses:
             keypoints=self.keypoints[index],
             positions=None if self.positions is None else self.positions[index],
             depth_source=self.depth_source,
+            sides=None if self.sides is None else self.sides[index],
+            person_index=None if self.person_index is None else self.person_index[index],
         )
+
+
+def present(keypoints: Floats) -> NDArray[np.bool_]:
+    """Which keypoints are there at all: (..., 3) of x, y, score to (...) bool.
+
+    x = y = score = 0 is how the contract says that there is no such point; a point that is not
+    finite is none either.
+    """
+    there = np.isfinite(keypoints).all(axis=-1) & (keypoints != 0).any(axis=-1)
+    return np.asarray(there, np.bool_)
+
+
+def extents(keypoints: Floats) -> Floats:
+    """Boxes around the points that are there: (N, K, 3) to (N, 4) x1, y1, x2, y2 in the same px.
+
+    At least one px wide and high, for a box has to have an inside. NaN where no point is there.
+    """
+    there = present(keypoints)[..., None]  # (N, K, 1)
+    low = np.where(there, keypoints[..., :2], np.float32(np.inf)).min(axis=1, initial=np.inf)  # (N, 2)
+    high = np.where(there, keypoints[..., :2], np.float32(-np.inf)).max(axis=1, initial=-np.inf)
+    boxes = np.concatenate([low, np.maximum(high, low + 1)], axis=1).astype(np.float32)
+    boxes[~there.any(axis=(1, 2))] = np.nan
+    return boxes

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Rgb = tuple[int, int, int]
 Side = Literal["left", "right", "middle"]
+PartSide = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Keypoint:
         color: RGB it is drawn with, None for the colour of its side.
         optional: a model that does not give the point may be used all the same; the point then has
             score 0.
-        sources: of a derived point, (name, weight) of the points it is the weighted mean of; empty
-            for a point that a model gives itself.
+        sources: of a derived point, (name, weight) of the model's points it is the weighted mean
+            of; empty for a point that a model gives itself. They are points of the model, never
+            derived points of this skeleton, so nothing can go in a circle.
     """
 
     name: str
@@ -32,23 +35,49 @@ class Keypoint:
 
 @dataclass(frozen=True)
 class Edge:
-    """A limb between two keypoints, by name."""
+    """A line between two keypoints, by name.
+
+    Attributes:
+        start: where it starts.
+        end: where it ends.
+        color: RGB it is drawn with, None for the colour of its side.
+        drawing_only: an outline that makes a picture readable (a face, for example) and no limb of
+            the published skeleton: drawn, but left out of exports.
+    """
 
     start: str
     end: str
     color: Rgb | None = None
+    drawing_only: bool = False
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Where a person has what a skeleton describes, in a model that has it under other names.
+
+    Attributes:
+        side: of a part that a person has twice, such as a hand: the person's own side that this one
+            is on. None: the whole person, once.
+        names: (point of this skeleton, point of the model that it is). A point that is not here is
+            found as ever: by its own name or from its sources.
+    """
+
+    side: PartSide | None = None
+    names: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A template of named keypoints.
+    """A template of named keypoints. Equal templates have equal hashes, so that plans can be kept.
 
     Attributes:
         name: what a request names it by.
         title: what a person reads.
         keypoints: in the order in which coordinates are reported.
-        edges: limbs to draw.
+        edges: limbs to draw, in this order.
         flip_pairs: (left, right) names that change places when a picture is mirrored.
+        instances: what a person has of it in models that name its points otherwise; for a skeleton
+            of a part one for each side.
     """
 
     name: str
@@ -56,21 +85,55 @@ class Skeleton:
     keypoints: tuple[Keypoint, ...]
     edges: tuple[Edge, ...] = ()
     flip_pairs: tuple[tuple[str, str], ...] = ()
+    instances: tuple[Instance, ...] = ()
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # A template may have 1000 points, and a plan is looked up with every request.
+        return hash((self.name, self.title, self.keypoints, self.edges, self.flip_pairs, self.instances))
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Keypoint names in order."""
         return tuple(keypoint.name for keypoint in self.keypoints)
 
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Position of every keypoint by its name."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    @cached_property
+    def _sides(self) -> dict[str, Side]:
+        sides: dict[str, Side] = {}
+        for left, right in self.flip_pairs:
+            sides.setdefault(left, "left")
+            sides.setdefault(right, "right")
+        return sides
+
     def index(self, name: str) -> int:
         """Position of the keypoint called `name`; ValueError if there is none."""
-        return self.names.index(name)
+        try:
+            return self.order[name]
+        except KeyError:
+            raise ValueError(f"{self.name} has no keypoint {name}") from None
 
     def side(self, name: str) -> Side:
         """The person's own side a keypoint is on, from the flip pairs."""
+        return self._sides.get(name, "middle")
+
+    @cached_property
+    def flip_index(self) -> tuple[int, ...]:
+        """For every keypoint the position of the one it changes places with in a mirror, or its own."""
+        flipped = list(range(len(self.keypoints)))
         for left, right in self.flip_pairs:
-            if name == left:
-                return "left"
-            if name == right:
-                return "right"
-        return "middle"
+            flipped[self.order[left]], flipped[self.order[right]] = self.order[right], self.order[left]
+        return tuple(flipped)
+
+    @cached_property
+    def sigmas(self) -> tuple[float, ...] | None:
+        """OKS sigma of every keypoint; None unless all of them are published."""
+        known = tuple(point.sigma for point in self.keypoints if point.sigma is not None)
+        return known if len(known) == len(self.keypoints) else None

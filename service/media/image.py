@@ -24,6 +24,9 @@ from service.errors import ImageTooLarge, ImageUndecodable
 Format = Literal["png", "jpeg"]
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg"}
 
+MAX_SIDE: dict[Format, int] = {"png": 1_000_000, "jpeg": 65_500}
+"""Px of one side that a file of the format can have: limits of libpng and libjpeg."""
+
 # Imported by name because Pillow otherwise loads plugins as it pleases. The JPEG plugin also takes
 # MPO, what phones write when they store two JPEGs in one file; its first picture is the photo.
 _FORMATS = tuple(
@@ -123,7 +126,17 @@ def encode(image: Rgb8, media_format: Format, *, jpeg_quality: int = 90) -> byte
         image: (H, W, 3) uint8 RGB.
         media_format: what to write.
         jpeg_quality: 1 to 100; JPEG only.
+
+    Raises:
+        ImageTooLarge: a side is longer than the format allows.
     """
+    height, width = image.shape[:2]
+    if max(width, height) > MAX_SIDE[media_format]:
+        raise ImageTooLarge(
+            f"A drawn picture of {width}×{height} px does not fit into {media_format.upper()}, which has at "
+            f"most {MAX_SIDE[media_format]} px a side.",
+            metadata={"limit_side": str(MAX_SIDE[media_format]), "actual_side": str(max(width, height))},
+        )
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     if media_format == "jpeg":
         done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])

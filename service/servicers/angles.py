@@ -13,6 +13,7 @@ from service.core.draw import draw_poses
 from service.core.draw_angles import draw_angles
 from service.core.geometry import Rgb8
 from service.core.measurements import (
+    MEASUREMENTS,
     AngleValue,
     Measured,
     MeasurementResult,
@@ -139,7 +140,7 @@ def _names(found: Violations, request: pb.MeasureAnglesRequest) -> tuple[str, ..
     except InvalidRequest as error:
         for violation in error.violations:
             found.add(violation.field, violation.description)
-        found.add("measurements", f"may name {error.metadata['known']}")
+        found.add("measurements", f"must be of: {', '.join(MEASUREMENTS)}")
         return ()
     if not names:
         found.add("measurements", "must name at least one measurement")

@@ -15,10 +15,15 @@ _DEPTH: dict[DepthSource, types_pb2.DepthSource.ValueType] = {
     "measured": types_pb2.DEPTH_SOURCE_MEASURED,
     "lifted": types_pb2.DEPTH_SOURCE_LIFTED,
 }
+_SIDES: dict[str, types_pb2.Side.ValueType] = {
+    "": types_pb2.SIDE_UNSPECIFIED,
+    "left": types_pb2.SIDE_LEFT,
+    "right": types_pb2.SIDE_RIGHT,
+}
 
 
 def persons(poses: Poses, *, min_keypoint_score: float, include_positions: bool) -> list[types_pb2.Person]:
-    """One message per person, keypoints below `min_keypoint_score` hidden as zeros."""
+    """One message per person or part, keypoints below `min_keypoint_score` hidden as zeros."""
     with_positions = include_positions and poses.positions is not None
     depth = _DEPTH[poses.depth_source] if with_positions else types_pb2.DEPTH_SOURCE_NONE
     # One pass from array to list: element access would cost more than everything else here.
@@ -26,6 +31,8 @@ def persons(poses: Poses, *, min_keypoint_score: float, include_positions: bool)
         poses.keypoints[..., 2:] >= min_keypoint_score, poses.keypoints, np.float32(0)
     ).tolist()
     positions = poses.positions.tolist() if with_positions and poses.positions is not None else None
+    sides = [""] * len(poses) if poses.sides is None else poses.sides.tolist()
+    owners = [-1] * len(poses) if poses.person_index is None else poses.person_index.tolist()
     return [
         types_pb2.Person(
             box=_box(box),
@@ -35,6 +42,8 @@ def persons(poses: Poses, *, min_keypoint_score: float, include_positions: bool)
                 [types_pb2.Position(x=x, y=y, z=z) for x, y, z in positions[number]] if positions else ()
             ),
             depth_source=depth,
+            side=_SIDES[sides[number]],
+            person_index=owners[number] if owners[number] >= 0 else None,
         )
         for number, (box, score, points) in enumerate(
             zip(poses.boxes_xyxy.tolist(), poses.scores.tolist(), keypoints, strict=True)

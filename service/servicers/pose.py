@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeAlias
@@ -16,18 +16,20 @@ import structlog
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
 from service.catalog import ModelCatalog
-from service.core.draw import draw_poses
 from service.core.geometry import Rgb8
+from service.core.mapping import MappingPlan, apply, plan_mapping
 from service.core.measurements import Thresholds
 from service.core.model import Model
 from service.core.poses import Poses
-from service.core.skeleton import Skeleton
-from service.errors import NotFound, PosegateError, SkeletonNotSupplied, Unavailable, Unimplemented
+from service.errors import PosegateError, Unavailable, Unimplemented
 from service.estimator import Estimator
-from service.media.fetch import fetch
-from service.media.image import MEDIA_TYPES, ImageLimits, decode, encode
+from service.media.image import ImageLimits
 from service.servicers import angles, messages
-from service.servicers.validation import OverlayWish, Violations, read_detection, read_page
+from service.servicers.overlays import draw_overlay
+from service.servicers.pictures import loader
+from service.servicers.skeleton_lookup import SkeletonLookup
+from service.servicers.tenant import tenant_of
+from service.servicers.validation import Violations, read_detection, read_page
 from service.status import internal_error, to_status
 
 _log = structlog.get_logger()
@@ -50,6 +52,7 @@ class PoseLimits:
         max_batch_at_once: pictures of one batch that are worked on at once.
         request_timeout_s: deadline of a call whose caller set none.
         uri_hosts: hosts that pictures may be fetched from.
+        max_skeletons: custom ones of one tenant.
         angles: where measurements draw the line between a value, a doubtful one and none.
     """
 
@@ -63,6 +66,7 @@ class PoseLimits:
     max_batch_at_once: int
     request_timeout_s: float
     uri_hosts: frozenset[str]
+    max_skeletons: int
     angles: Thresholds
 
 
@@ -79,7 +83,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     Args:
         estimator: pictures to people.
         catalog: the models there are.
-        skeletons: the templates that ship, by name.
+        skeletons: finds the skeletons that requests name.
         triton: for its version.
         limits: what is allowed.
     """
@@ -88,7 +92,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self,
         estimator: Estimator,
         catalog: ModelCatalog,
-        skeletons: Mapping[str, Skeleton],
+        skeletons: SkeletonLookup,
         triton: TritonVersion,
         limits: PoseLimits,
     ) -> None:
@@ -102,7 +106,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
 
     async def DetectPoses(self, request: pb.DetectPosesRequest, context: Context) -> pb.DetectPosesResponse:
         """One picture in, every person out."""
-        answer = await self._detect(request, self._deadline(context))
+        answer = await self._detect(request, self._deadline(context), tenant_of(context))
         structlog.contextvars.bind_contextvars(
             model=answer.model,
             width=answer.image_size.width,
@@ -123,12 +127,12 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         if not 1 <= count <= limit:
             found.add("requests", f"must be 1 to {limit}, not {count}")
         found.raise_any()
-        deadline = self._deadline(context)
+        deadline, tenant = self._deadline(context), tenant_of(context)
         room = asyncio.Semaphore(self._limits.max_batch_at_once)
 
         async def one(item: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
             async with room:
-                return await self._detect_or_status(item, deadline)
+                return await self._detect_or_status(item, deadline, tenant)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(item)) for item in request.requests]
@@ -146,7 +150,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             request, max_persons=self._limits.max_persons, thresholds=self._limits.angles
         )
         model = self._catalog.resolve(request.model, request.model_version)
-        skeleton = self._skeletons[model.skeleton]
+        skeleton = self._skeletons.shipped(model.skeleton)
         deadline = self._deadline(context)
         load = await self._loader(request.image, deadline)
         estimate = partial(
@@ -215,6 +219,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 max_in_flight=limits.max_in_flight,
                 max_in_flight_bytes=limits.max_in_flight_bytes,
                 max_message_bytes=limits.max_message_bytes,
+                max_skeletons=limits.max_skeletons,
                 allowed_uri_hosts=sorted(limits.uri_hosts),
             ),
             default_model=self._catalog.default_model,
@@ -228,26 +233,29 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         return time.monotonic() + (self._limits.request_timeout_s if remaining_s is None else remaining_s)
 
     async def _detect_or_status(
-        self, request: pb.DetectPosesRequest, deadline: float
+        self, request: pb.DetectPosesRequest, deadline: float, tenant: str
     ) -> pb.BatchDetectPosesResult:
         request_id = _request_id()
         try:
-            return pb.BatchDetectPosesResult(response=await self._detect(request, deadline))
+            return pb.BatchDetectPosesResult(response=await self._detect(request, deadline, tenant))
         except PosegateError as error:
             return pb.BatchDetectPosesResult(error=to_status(error, request_id))
         except Exception as error:
             _log.error("internal_error", exc_info=error)
             return pb.BatchDetectPosesResult(error=to_status(internal_error(request_id), request_id))
 
-    async def _detect(self, request: pb.DetectPosesRequest, deadline: float) -> pb.DetectPosesResponse:
+    async def _detect(
+        self, request: pb.DetectPosesRequest, deadline: float, tenant: str
+    ) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
         model = self._catalog.resolve(request.model, request.model_version)
         if model.family != "yolo_pose":
             raise Unimplemented(
-                f"Model '{model.name}' of family {model.family} cannot be used yet: name one of family yolo_pose."
+                f"Model '{model.name}' of family {model.family} cannot be used yet: "
+                "name one of family yolo_pose."
             )
-        skeleton = self._skeleton(request.skeleton, model)
+        plan = await self._plan(request.skeleton, model, tenant)
         load = await self._loader(request.image, deadline)
         estimate = partial(
             self._estimator.estimate, load, model, wanted.options, deadline=deadline, request_id=_request_id()
@@ -255,68 +263,51 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         overlay, overlay_ms = None, 0.0
         if wanted.overlay is None:
             estimated = await estimate()
+            poses, mapping_ms = _map(plan, estimated.poses)
         else:
             async with self._kept_images:
                 estimated = await estimate(keep_image=True)
+                poses, mapping_ms = _map(plan, estimated.poses)
                 drawing = time.perf_counter()
                 assert estimated.image is not None  # noqa: S101 - keep_image was asked for
                 overlay = await self._estimator.run(
-                    _draw, estimated.image, estimated.poses, skeleton, wanted.overlay
+                    draw_overlay, estimated.image, poses, plan.target, wanted.overlay
                 )
                 overlay_ms = (time.perf_counter() - drawing) * 1e3
+        stages = estimated.timings
+        stages = replace(stages, postprocess_ms=stages.postprocess_ms + mapping_ms)
         return pb.DetectPosesResponse(
             persons=messages.persons(
-                estimated.poses,
+                poses,
                 min_keypoint_score=wanted.min_keypoint_score,
                 include_positions=request.include_positions,
             ),
             image_size=messages.size(estimated.size_wh),
-            skeleton=skeleton.name,
+            skeleton=plan.target.name,
             model=model.name,
             model_version=model.version,
             overlay=overlay,
             timings=messages.timings(
-                estimated.timings, overlay_ms=overlay_ms, total_ms=(time.perf_counter() - arrived) * 1e3
+                stages, overlay_ms=overlay_ms, total_ms=(time.perf_counter() - arrived) * 1e3
             ),
         )
 
-    def _skeleton(self, name: str, model: Model) -> Skeleton:
-        skeleton = self._skeletons.get(name or model.skeleton)
-        if skeleton is None:
-            raise NotFound(
-                f"There is no skeleton '{name}'. Skeletons: {', '.join(sorted(self._skeletons))}.",
-                reason="SKELETON_NOT_FOUND",
-                metadata={"skeleton": name},
-            )
-        if skeleton.name != model.skeleton:
-            raise SkeletonNotSupplied(
-                f"Model '{model.name}' gives '{model.skeleton}', not '{skeleton.name}'.",
-                metadata={"model": model.name, "skeleton": skeleton.name},
-            )
-        return skeleton
+    async def _plan(self, name: str, model: Model, tenant: str) -> MappingPlan:
+        """From the model's own skeleton to the one of that name, or to itself where none is named."""
+        native = self._skeletons.shipped(model.skeleton)
+        return plan_mapping(native, await self._skeletons.find(tenant, name) if name else native)
 
     async def _loader(self, image: types_pb2.Image, deadline: float) -> Callable[[], Rgb8]:
-        """What decodes the picture, in a worker thread, once its bytes are here."""
-        content = image.content
-        if image.WhichOneof("source") == "uri":
-            content = await asyncio.to_thread(
-                fetch,
-                image.uri,
-                hosts=self._limits.uri_hosts,
-                max_bytes=self._limits.image.max_bytes,
-                timeout_s=max(0.1, deadline - time.monotonic()),
-            )
-        return partial(decode, content, self._limits.image)
+        limits = self._limits
+        return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)
 
 
 def _request_id() -> str:
     return str(structlog.contextvars.get_contextvars().get("request_id", ""))
 
 
-def _draw(image: Rgb8, poses: Poses, skeleton: Skeleton, wish: OverlayWish) -> types_pb2.Overlay:
-    drawn = draw_poses(image, poses, skeleton, wish.style)
-    return types_pb2.Overlay(
-        content=encode(drawn, wish.media_format, jpeg_quality=wish.jpeg_quality),
-        media_type=MEDIA_TYPES[wish.media_format],
-        size=messages.size((drawn.shape[1], drawn.shape[0])),
-    )
+def _map(plan: MappingPlan, poses: Poses) -> tuple[Poses, float]:
+    """The people in the skeleton asked for, and how many ms that took."""
+    started = time.perf_counter()
+    mapped = apply(plan, poses)
+    return mapped, (time.perf_counter() - started) * 1e3

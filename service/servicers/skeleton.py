@@ -2,48 +2,203 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, TypeAlias
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
-from service.errors import Unimplemented
+from service.core.skeleton import Keypoint, Skeleton
+from service.core.skeleton_data import skeleton_data
+from service.core.skeleton_problems import nfc, shown, skeleton_problems
+from service.errors import AlreadyExists, NotAllowed
+from service.servicers.export import PoseExporter
+from service.servicers.render import PoseRenderer
+from service.servicers.skeleton_messages import read_skeleton, skeleton_message
+from service.servicers.tenant import tenant_of
+from service.servicers.validation import Violations, read_page
+from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
+# Well below the 4 MB that a gRPC client takes unless it is told otherwise, with room for the last one.
+_PAGE_CHARACTERS = 1_000_000
+
 
 class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
-    """Custom skeletons, rendering and export: not built yet, and every call says so."""
+    """Keeps skeletons; draws and exports people.
 
-    async def ListSkeletons(self, request: pb.ListSkeletonsRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        _not_built("ListSkeletons")
+    Args:
+        store: custom skeletons.
+        shipped: those that come with the service, by name.
+        renderer: draws people.
+        exporter: writes people to files.
+    """
 
-    async def GetSkeleton(self, request: pb.GetSkeletonRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        _not_built("GetSkeleton")
+    def __init__(
+        self,
+        store: SkeletonStore,
+        shipped: Mapping[str, Skeleton],
+        renderer: PoseRenderer,
+        exporter: PoseExporter,
+    ) -> None:
+        self._store = store
+        self._renderer = renderer
+        self._exporter = exporter
+        self._shipped = {name: _shipped_message(shipped[name]) for name in sorted(shipped)}
 
-    async def CreateSkeleton(self, request: pb.CreateSkeletonRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        _not_built("CreateSkeleton")
+    async def ListSkeletons(
+        self, request: pb.ListSkeletonsRequest, context: Context
+    ) -> pb.ListSkeletonsResponse:
+        """Shipped ones, then the tenant's own, both by name, a page at a time."""
+        found = Violations()
+        _, length = read_page(found, request.page_size, "")
+        start = _read_token(found, request.page_token)
+        found.raise_any()
+        page: list[pb.Skeleton] = []
+        if not start.custom:
+            names = [name for name in self._shipped if name > start.after]
+            page = [self._shipped[name] for name in names[:length]]
+            start = _Place(custom=len(names) <= length, after=page[-1].name if len(names) > length else "")
+        more = True
+        if start.custom and len(page) < length:
+            kept, more = await self._store.page(
+                tenant_of(context),
+                after=start.after,
+                length=length - len(page),
+                max_size=_PAGE_CHARACTERS,
+            )
+            page += await asyncio.to_thread(lambda: [_kept_message(one) for one in kept])
+            start = _Place(custom=True, after=page[-1].name if kept else start.after)
+        return pb.ListSkeletonsResponse(skeletons=page, next_page_token=_token(start) if more else "")
 
-    async def UpdateSkeleton(self, request: pb.UpdateSkeletonRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        _not_built("UpdateSkeleton")
+    async def GetSkeleton(self, request: pb.GetSkeletonRequest, context: Context) -> pb.GetSkeletonResponse:
+        """One skeleton."""
+        name = _read_name(request.name)
+        if name in self._shipped:
+            return pb.GetSkeletonResponse(skeleton=self._shipped[name])
+        kept = await self._store.get(tenant_of(context), name)
+        if kept is None:
+            raise not_found(name)
+        return pb.GetSkeletonResponse(skeleton=await asyncio.to_thread(_kept_message, kept))
 
-    async def DeleteSkeleton(self, request: pb.DeleteSkeletonRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        _not_built("DeleteSkeleton")
+    async def CreateSkeleton(
+        self, request: pb.CreateSkeletonRequest, context: Context
+    ) -> pb.CreateSkeletonResponse:
+        """Keep a new one."""
+        skeleton = await _read(request.skeleton, present=request.HasField("skeleton"))
+        if skeleton.name in self._shipped:
+            raise AlreadyExists(
+                f"{shown(skeleton.name)} comes with the service: choose another name.",
+                reason="SKELETON_EXISTS",
+                metadata={"skeleton": skeleton.name},
+            )
+        kept = await self._store.create(tenant_of(context), skeleton)
+        return pb.CreateSkeletonResponse(skeleton=await asyncio.to_thread(_kept_message, kept))
 
-    async def RenderPoses(self, request: pb.RenderPosesRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        _not_built("RenderPoses")
+    async def UpdateSkeleton(
+        self, request: pb.UpdateSkeletonRequest, context: Context
+    ) -> pb.UpdateSkeletonResponse:
+        """Replace one as a whole."""
+        skeleton = await _read(request.skeleton, present=request.HasField("skeleton"))
+        self._check_custom(skeleton.name)
+        kept = await self._store.update(tenant_of(context), skeleton, etag=request.skeleton.etag)
+        return pb.UpdateSkeletonResponse(skeleton=await asyncio.to_thread(_kept_message, kept))
 
-    async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> NoReturn:
-        """Not built yet."""
-        _not_built("ExportPoses")
+    async def DeleteSkeleton(
+        self, request: pb.DeleteSkeletonRequest, context: Context
+    ) -> pb.DeleteSkeletonResponse:
+        """Remove one."""
+        name = _read_name(request.name)
+        self._check_custom(name)
+        await self._store.delete(tenant_of(context), name, etag=request.etag)
+        return pb.DeleteSkeletonResponse()
+
+    async def RenderPoses(self, request: pb.RenderPosesRequest, context: Context) -> pb.RenderPosesResponse:
+        """Draw given people."""
+        return await self._renderer.render(
+            request, tenant=tenant_of(context), remaining_s=context.time_remaining()
+        )
+
+    async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> pb.ExportPosesResponse:
+        """Given people as files."""
+        return await self._exporter.export(request, tenant=tenant_of(context))
+
+    def _check_custom(self, name: str) -> None:
+        if name in self._shipped:
+            raise NotAllowed(
+                f"{shown(name)} comes with the service and cannot be changed: make one of another name.",
+                reason="SKELETON_SHIPPED",
+                metadata={"skeleton": name},
+            )
 
 
-def _not_built(rpc: str) -> NoReturn:
-    raise Unimplemented(f"{rpc} is not built yet.")
+@dataclass(frozen=True)
+class _Place:
+    """Where a page begins: beyond `after`, among the shipped or among the custom ones.
+
+    A name and not a number, so that what is made or removed meanwhile shifts nothing.
+    """
+
+    custom: bool = False
+    after: str = ""
+
+
+def _token(place: _Place) -> str:
+    text = bytes([place.custom]) + place.after.encode()
+    return base64.urlsafe_b64encode(zlib.crc32(text).to_bytes(4, "big") + text).decode("ascii")
+
+
+def _read_token(found: Violations, token: str) -> _Place:
+    if not token:
+        return _Place()
+    try:
+        data = base64.b64decode(token, altchars="-_", validate=True)
+        custom, after = data[4], data[5:].decode()
+    except (binascii.Error, ValueError, IndexError):
+        custom, after = 2, ""
+    place = _Place(custom=custom == 1, after=after)
+    if token != _token(place):
+        found.add("page_token", "must be a next_page_token of the page before, or empty")
+    return place
+
+
+def _read_name(name: str) -> str:
+    found = Violations()
+    for problem in skeleton_problems(
+        Skeleton(name, "", (Keypoint("point"),))
+    ):  # of which only the name can be
+        found.add(problem.field, problem.description)
+    found.raise_any()
+    return nfc(name)
+
+
+async def _read(message: pb.Skeleton, *, present: bool) -> Skeleton:
+    found = Violations()
+    if not present:
+        found.add("skeleton", "must be set")
+    found.raise_any()
+    return await asyncio.to_thread(read_skeleton, message, "skeleton.")
+
+
+def _shipped_message(skeleton: Skeleton) -> pb.Skeleton:
+    message = skeleton_message(skeleton)
+    message.shipped = True
+    message.etag = hashlib.sha256(json.dumps(skeleton_data(skeleton)).encode()).hexdigest()[:32]
+    return message
+
+
+def _kept_message(kept: KeptSkeleton) -> pb.Skeleton:
+    message = skeleton_message(kept.skeleton)
+    message.etag = kept.etag
+    message.create_time.FromDatetime(kept.create_time)
+    message.update_time.FromDatetime(kept.update_time)
+    return message

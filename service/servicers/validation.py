@@ -14,6 +14,7 @@ from service.media.image import Format
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
+MAX_LISTED = 100  # violations; a caller who has made more of them gets their number
 
 
 class Violations:
@@ -22,10 +23,18 @@ class Violations:
     def __init__(self, path: str = "") -> None:
         self._path = path
         self._found: list[Violation] = []
+        self._unlisted = 0
 
     def add(self, field: str, description: str) -> None:
         """Note that a field is wrong, and what would be right."""
-        self._found.append(Violation(f"{self._path}{field}", description))
+        if len(self._found) < MAX_LISTED:
+            self._found.append(Violation(f"{self._path}{field}", description))
+        else:
+            self._unlisted += 1
+
+    def unlisted(self, count: int) -> None:
+        """Note that so many more fields are wrong."""
+        self._unlisted += count
 
     def number(self, field: str, value: float, low: float, high: float = math.inf) -> float:
         """Hold a number against its range; NaN and infinity are outside every range."""
@@ -38,7 +47,8 @@ class Violations:
         """InvalidRequest with everything that was found, if anything was."""
         if self._found:
             told = "; ".join(f"{item.field} {item.description}" for item in self._found)
-            raise InvalidRequest(f"The request is invalid: {told}.", violations=self._found)
+            more = f"; and {self._unlisted} more" if self._unlisted else ""
+            raise InvalidRequest(f"The request is invalid: {told}{more}.", violations=self._found)
 
 
 @dataclass(frozen=True)
@@ -99,9 +109,18 @@ def check_image(found: Violations, image: types_pb2.Image, *, present: bool) -> 
         found.add("image", "must hold a picture: set image.content to the bytes of an encoded file")
 
 
-def read_overlay(found: Violations, wish: types_pb2.OverlayOptions) -> OverlayWish | None:
-    """Overlay options with their defaults; None when no overlay is wanted."""
-    formats: dict[int, Format] = {
+def read_overlay(
+    found: Violations, wish: types_pb2.OverlayOptions, *, default: Format | None = None
+) -> OverlayWish | None:
+    """Overlay options with their defaults; None when no overlay is wanted.
+
+    Args:
+        found: collects what is wrong.
+        wish: what the caller asked for.
+        default: the format where none is asked for; None for no overlay then.
+    """
+    formats: dict[int, Format | None] = {
+        types_pb2.OVERLAY_FORMAT_UNSPECIFIED: default,
         types_pb2.OVERLAY_FORMAT_PNG: "png",
         types_pb2.OVERLAY_FORMAT_JPEG: "jpeg",
     }
@@ -110,13 +129,13 @@ def read_overlay(found: Violations, wish: types_pb2.OverlayOptions) -> OverlayWi
         "overlay.jpeg_quality", wish.jpeg_quality if wish.HasField("jpeg_quality") else 90, 1, 100
     )
     min_score = found.number("overlay.min_keypoint_score", wish.min_keypoint_score, 0)
-    if wish.format == types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
-        return None
     if wish.format not in formats:
         found.add("overlay.format", f"must be PNG or JPEG, not {wish.format}")
+    media_format = formats.get(wish.format)
+    if media_format is None:
         return None
     return OverlayWish(
-        media_format=formats[wish.format],
+        media_format=media_format,
         jpeg_quality=int(quality),
         style=OverlayStyle(
             line_width=int(line_width),

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from posegate.v1 import pose_service_pb2 as pb
@@ -170,7 +171,7 @@ async def test_a_batch_ends_with_its_deadline() -> None:
 @pytest.mark.parametrize("bad", [0, 1, 3])
 async def test_the_log_line_counts_pictures_and_failures(service: Service, bad: int) -> None:
     requests = [detect_request(b"")] * bad + [detect_request(VGA)] * (3 - bad)
-    with capture_logs() as lines:
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
         await service.poses.BatchDetectPoses(batch(*requests), timeout=10)
         await until(lambda: bool(lines))
-    assert lines[-1]["event"] == "call"
+    assert [(line["event"], line["pictures"], line["failed"]) for line in lines] == [("call", 3, bad)]

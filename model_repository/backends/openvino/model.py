@@ -7,14 +7,16 @@ files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in 
     parameters.shapes                what the free dims may be: "384x640,480x640" allows two shapes (H x W of
                                      a picture). Required when an input has a free dim
     parameters.precision             "f32" (default) or "bf16": OpenVINO's own default depends on the CPU
-    parameters.threads               CPU threads of one inference; else POSEGATE_CPU_THREADS, else all CPUs
+    parameters.threads               CPU threads; else POSEGATE_CPU_THREADS, else all CPUs
+    parameters.streams               items that run at once when several wait, on a share of the threads each;
+                                     default 2. Triton should batch as many: `preferred_batch_size: [ 2 ]`
 
 Why it is built as it is, measured on two cores with YOLO11n-pose:
 
 * One compiled model per shape: a graph with dynamic shapes costs 20-30 % more.
-* Every image alone, on all threads: batches gain nothing on a CPU, and two streams of one thread each gain
-  nothing over one stream of two threads while they double the latency of a lone request.
-* Threads are not pinned: pinned ones of two models, or of Triton and the model, fight for the same core.
+* No batches in the graph: they gain nothing on a CPU. An item that is alone runs on all threads (18-25 ms);
+  of several, two run at once on one thread each (34 ms, but 57 a second instead of 40).
+* Threads are not pinned: pinned ones of two models, or of Triton and a model, fight for the same core.
 
 Tensors cross only by DLPack. With numpy 2, the `as_numpy()` and `Tensor(name, array)` of the Python backend
 in Triton 2.51 give arrays of zeros without an error, because it was built for the memory layout of numpy 1.
@@ -30,7 +32,7 @@ import queue
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,7 @@ class Config:
     shapes: tuple[Shape, ...]  # values for the free dims; (()) when none is free
     precision: str
     threads: int
+    streams: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +93,19 @@ class Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
-    """One request, taken apart into the items of its batch; or why it is refused."""
+class Item:
+    """One item of a batch, and what runs it."""
 
-    plan: Plan | None = None
-    items: Sequence[Sequence[Array]] = ()
-    wanted: frozenset[str] = frozenset()
+    plan: Plan
+    inputs: Sequence[Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One request, taken apart into the items of its batch, or refused."""
+
+    items: Sequence[Item] = ()
+    wanted: Mapping[str, int] = field(default_factory=dict)  # output name -> where it stands in a result
     refusal: Any = None
 
 
@@ -121,13 +131,13 @@ class TritonPythonModel:
             }
         except RuntimeError as error:
             raise ConfigError(f"{self._name}: OpenVINO cannot compile {graph.name}: {error}") from error
-        self._pool = ThreadPoolExecutor(self._config.threads)
+        self._pool = ThreadPoolExecutor(self._config.streams)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request by itself: one that cannot be answered leaves its neighbours alone."""
         works = [self._take(request) for request in requests]
         alone = sum(len(work.items) for work in works) == 1
-        runs = [[self._pool.submit(run, work.plan, item, alone) for item in work.items] for work in works]
+        runs = [[self._pool.submit(run, item, alone=alone) for item in work.items] for work in works]
         wait(chain.from_iterable(runs))  # an item that still ran would read memory that Triton takes back
         return [self._answer(work, results) for work, results in zip(works, runs, strict=True)]
 
@@ -143,44 +153,42 @@ class TritonPythonModel:
         model.reshape({name: list(dims) for name, dims in shapes.items()})
         blank = [np.zeros(shapes[spec.name], spec.dtype) for spec in config.inputs]
 
-        def compile_for(hint: str) -> ov.CompiledModel:
+        def compile_for(streams: int) -> ov.CompiledModel:
             return core.compile_model(
                 model,
                 "CPU",
                 {
-                    "PERFORMANCE_HINT": hint,
+                    "NUM_STREAMS": streams,
                     "INFERENCE_NUM_THREADS": config.threads,
                     "INFERENCE_PRECISION_HINT": config.precision,
                     "ENABLE_CPU_PINNING": False,
                 },
             )
 
-        compiled = compile_for("LATENCY")
+        compiled = compile_for(1)
         alone = compiled.create_infer_request()
-        together: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         requests = [alone]
-        if config.batched and config.threads > 1:
-            several = compile_for("THROUGHPUT")
-            count = several.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-            requests = [several.create_infer_request() for _ in range(count)]
-        for request in {alone, *requests}:
-            request.infer(blank)
+        if config.streams > 1:
+            several = compile_for(config.streams)
+            requests = [several.create_infer_request() for _ in range(config.streams)]
+        together: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for request in requests:
             together.put(request)
+        for request in {alone, *requests}:
+            request.infer(blank)
         pb_utils.Logger.log_info(
             f"{self._name}: shape {format_shape(shape) or 'fixed'}, precision "
             f"{compiled.get_property('INFERENCE_PRECISION_HINT').to_string()}, threads {config.threads}, "
-            f"{len(requests)} at once, ready in {time.perf_counter() - started:.2f} s"
+            f"streams {config.streams}, ready in {time.perf_counter() - started:.2f} s"
         )
         names = [port.get_names() for port in compiled.outputs]
         where = {spec.name: [spec.name in found for found in names].index(True) for spec in config.outputs}
         return Plan(alone, together, where)
 
     def _take(self, request: Any) -> Work:
+        error = pb_utils.TritonError
         if request.is_cancelled():
-            return Work(
-                refusal=pb_utils.TritonError("the request was cancelled", pb_utils.TritonError.CANCELLED)
-            )
+            return Work(refusal=error("the request was cancelled", error.CANCELLED))
         config = self._config
         inputs = [
             np.from_dlpack(pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in config.inputs
@@ -188,26 +196,29 @@ class TritonPythonModel:
         shapes = tuple(array.shape[1:] if config.batched else array.shape for array in inputs)
         plan = self._plans.get(shapes)
         if plan is None:
-            return Work(refusal=pb_utils.TritonError(self._refusal(shapes), pb_utils.TritonError.INVALID_ARG))
-        items: Sequence[Sequence[Array]] = [inputs]
-        if config.batched:
-            items = [[array[index : index + 1] for array in inputs] for index in range(len(inputs[0]))]
-        return Work(plan, items, frozenset(request.requested_output_names()))
+            return Work(refusal=error(self._refusal(shapes), error.INVALID_ARG))
+        names = set(request.requested_output_names())
+        wanted = {name: index for name, index in plan.outputs.items() if name in names}
+        if not config.batched:
+            return Work([Item(plan, inputs)], wanted)
+        if len(inputs[0]) == 0:
+            return Work(refusal=error("the batch is empty", error.INVALID_ARG))
+        items = [[array[index : index + 1] for array in inputs] for index in range(len(inputs[0]))]
+        return Work([Item(plan, item) for item in items], wanted)
 
     def _answer(self, work: Work, runs: Sequence[Future[Sequence[Array]]]) -> Any:
-        if work.plan is None:
+        if work.refusal is not None:
             return pb_utils.InferenceResponse(output_tensors=[], error=work.refusal)
         try:
             results = [run.result() for run in runs]
         except Exception as error:  # whatever it is, the neighbours get their answers
             pb_utils.Logger.log_error(f"{self._name}: inference failed: {error!r}")
-            failed = pb_utils.TritonError("inference failed", pb_utils.TritonError.INTERNAL)
-            return pb_utils.InferenceResponse(output_tensors=[], error=failed)
+            failure = pb_utils.TritonError("inference failed", pb_utils.TritonError.INTERNAL)
+            return pb_utils.InferenceResponse(output_tensors=[], error=failure)
         tensors = []
-        for name, index in work.plan.outputs.items():
-            if name in work.wanted:
-                parts = [result[index] for result in results]
-                tensors.append(to_tensor(name, parts[0] if len(parts) == 1 else np.concatenate(parts)))
+        for name, index in work.wanted.items():
+            parts = [result[index] for result in results]
+            tensors.append(to_tensor(name, parts[0] if len(parts) == 1 else np.concatenate(parts)))
         return pb_utils.InferenceResponse(tensors)
 
     def _refusal(self, items: Sequence[Shape]) -> str:
@@ -217,11 +228,12 @@ class TritonPythonModel:
         return f"{self._name} takes no {found}: its shapes are {allowed}"
 
 
-def run(plan: Plan, item: Sequence[Array], alone: bool) -> Sequence[Array]:
-    """One inference: the outputs of one item."""
+def run(item: Item, *, alone: bool) -> Sequence[Array]:
+    """One inference: every output of one item."""
+    plan = item.plan
     request = plan.alone if alone else plan.together.get()
     try:
-        results = request.infer(item, share_outputs=True)
+        results = request.infer(item.inputs, share_outputs=True)
         return [results[index].copy() for index in range(len(results))]
     finally:
         if not alone:
@@ -239,17 +251,32 @@ def read_config(config: Mapping[str, Any]) -> Config:
     precision = parameters.get("precision", PRECISIONS[0])
     if precision not in PRECISIONS:
         raise ConfigError(f"parameter precision is {precision!r}, not one of {', '.join(PRECISIONS)}")
-    threads = parameters.get("threads") or os.environ.get("POSEGATE_CPU_THREADS") or str(cpus_available())
-    if not threads.isdecimal() or int(threads) < 1:
-        raise ConfigError(f"the number of threads is {threads!r}, not a whole number above 0")
+    threads = whole_number(
+        "threads",
+        parameters.get("threads") or os.environ.get("POSEGATE_CPU_THREADS") or str(cpus_available()),
+    )
+    streams = whole_number("streams", parameters.get("streams", "2"))
+    batched = config["max_batch_size"] > 0
     return Config(
         inputs=inputs,
         outputs=tuple(map(read_spec, config["output"])),
-        batched=config["max_batch_size"] > 0,
+        batched=batched,
         shapes=read_shapes(parameters.get("shapes", ""), inputs),
         precision=precision,
-        threads=int(threads),
+        threads=threads,
+        streams=min(streams, threads) if batched else 1,
     )
+
+
+def whole_number(name: str, text: str) -> int:
+    """A whole number above 0.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"the number of {name} is {text!r}, not a whole number above 0")
+    return int(text)
 
 
 def read_spec(tensor: Mapping[str, Any]) -> TensorSpec:

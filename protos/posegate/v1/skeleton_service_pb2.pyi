@@ -33,10 +33,13 @@ class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFo
     EXPORT_FORMAT_UNSPECIFIED: _ExportFormat.ValueType  # 0
     """Unset is INVALID_ARGUMENT."""
     EXPORT_FORMAT_COCO_JSON: _ExportFormat.ValueType  # 1
-    """COCO keypoints as one JSON file: images, annotations, and the skeleton as the category."""
+    """COCO keypoints: annotations.json with images, annotations, and the skeleton as the category;
+    results.json with the same people as a list of results.
+    """
     EXPORT_FORMAT_YOLO_TXT: _ExportFormat.ValueType  # 2
     """Ultralytics YOLO pose: one TXT file per picture, a line per person: class, centre and size of
     the box, then x, y, visibility of each keypoint, all in 0–1 of the picture; and one data.yaml.
+    What lies outside the picture is cut off: a point is not labelled, a person is left out.
     """
     EXPORT_FORMAT_CSV: _ExportFormat.ValueType  # 3
     """One CSV file, a line per person and a header: px of the upright original."""
@@ -47,10 +50,13 @@ class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
 EXPORT_FORMAT_UNSPECIFIED: ExportFormat.ValueType  # 0
 """Unset is INVALID_ARGUMENT."""
 EXPORT_FORMAT_COCO_JSON: ExportFormat.ValueType  # 1
-"""COCO keypoints as one JSON file: images, annotations, and the skeleton as the category."""
+"""COCO keypoints: annotations.json with images, annotations, and the skeleton as the category;
+results.json with the same people as a list of results.
+"""
 EXPORT_FORMAT_YOLO_TXT: ExportFormat.ValueType  # 2
 """Ultralytics YOLO pose: one TXT file per picture, a line per person: class, centre and size of
 the box, then x, y, visibility of each keypoint, all in 0–1 of the picture; and one data.yaml.
+What lies outside the picture is cut off: a point is not labelled, a person is left out.
 """
 EXPORT_FORMAT_CSV: ExportFormat.ValueType  # 3
 """One CSV file, a line per person and a header: px of the upright original."""
@@ -187,7 +193,7 @@ class KeypointSource(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name in the model's own skeleton."""
+    """Name in the model's own skeleton; not that of a derived point of this one."""
     weight: _builtins.float
     """Share in the mean; more than 0, at most 1000. They need not add up to 1. Default 1."""
     def __init__(
@@ -570,7 +576,7 @@ class Canvas(_message.Message):
     """Colour, "#RRGGBB". Empty: black."""
     @_builtins.property
     def size(self) -> _types_pb2.ImageSize:
-        """Size, px; at most `Limits.max_image_pixels`. Required."""
+        """Size, px; at most `Limits.max_image_pixels` in all and 1000000 px a side, 65500 as JPEG. Required."""
 
     def __init__(
         self,
@@ -652,8 +658,10 @@ class ExportItem(_message.Message):
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     PERSONS_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
-    """Name of the picture's file: 1–255 characters, no path, unique in the request. Files made for
-    the picture are named after it.
+    """Name of the picture's file: 1–255 characters, no path, no control characters, unique in the
+    request. Files made for the picture are named after it: for YOLO_TXT names that differ in their
+    endings only (a.jpg, a.png) are INVALID_ARGUMENT. Where all names are numbers (000042.jpg), these
+    are the numbers of the pictures in COCO_JSON.
     """
     @_builtins.property
     def image_size(self) -> _types_pb2.ImageSize:
@@ -661,7 +669,8 @@ class ExportItem(_message.Message):
 
     @_builtins.property
     def persons(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Person]:
-        """The people, each with as many keypoints as the skeleton has. Empty: a picture without people,
+        """The people, each with as many keypoints as the skeleton has, and with a box or a keypoint that is
+        not 0: without a box the one around the keypoints is written. Empty: a picture without people,
         which is worth having in training data.
         """
 
@@ -689,7 +698,9 @@ class ExportPosesResponse(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportedFile]:
-        """One for COCO_JSON and CSV; for YOLO_TXT one per picture and data.yaml."""
+        """Two for COCO_JSON, one for CSV; for YOLO_TXT one per picture and data.yaml. Together they fit
+        into one message (`Limits.max_message_bytes`); more is INVALID_ARGUMENT, EXPORT_TOO_LARGE.
+        """
 
     def __init__(
         self,

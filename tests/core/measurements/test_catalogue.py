@@ -38,8 +38,7 @@ def test_unknown_names_are_named_beside_the_good_ones() -> None:
 def test_a_flood_of_unknown_names_gives_a_short_answer() -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_names([f"{'x' * 10_000}{i}" for i in range(1000)])
-    assert "and 990 more" in refused.value.message
-    assert len(refused.value.message) < 2000
+    assert len(refused.value.message) < 1000
     assert len(refused.value.violations) == 10
 
 

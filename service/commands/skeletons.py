@@ -1,0 +1,118 @@
+"""`posegate skeletons list|show|create|delete`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from posegate.v1 import skeleton_service_pb2 as pb
+from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
+from service.client import connect
+from service.core.skeleton import Skeleton
+from service.core.skeleton_data import parse_skeleton, skeleton_data
+from service.errors import InvalidRequest
+from service.servicers.skeleton_messages import read_skeleton, skeleton_message
+
+if TYPE_CHECKING:
+    from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceAsyncStub
+
+_TIMEOUT_S = 30.0
+
+
+class BadFile(Exception):
+    """The file does not hold a skeleton; one problem a line."""
+
+
+async def list_skeletons(address: str) -> None:
+    """Print every skeleton in a table.
+
+    Raises:
+        grpc.aio.AioRpcError: the gateway did not answer.
+    """
+    table = Table("skeleton", "title", "keypoints", "edges", "origin", "changed")
+    async with _service(address) as service:
+        token = ""
+        while True:
+            page = await service.ListSkeletons(pb.ListSkeletonsRequest(page_token=token), timeout=_TIMEOUT_S)
+            for skeleton in page.skeletons:
+                changed = skeleton.update_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")
+                table.add_row(
+                    skeleton.name,
+                    skeleton.title,
+                    str(len(skeleton.keypoints)),
+                    str(len(skeleton.edges)),
+                    "shipped" if skeleton.shipped else "custom",
+                    changed if skeleton.HasField("update_time") else "",
+                )
+            token = page.next_page_token
+            if not token:
+                break
+    Console().print(table, markup=False)
+
+
+async def show(address: str, name: str) -> None:
+    """Print one skeleton as JSON that `create` takes.
+
+    Raises:
+        grpc.aio.AioRpcError: there is none, or the gateway did not answer.
+    """
+    async with _service(address) as service:
+        answer = await service.GetSkeleton(pb.GetSkeletonRequest(name=name), timeout=_TIMEOUT_S)
+    print(json.dumps(skeleton_data(read_skeleton(answer.skeleton)), ensure_ascii=False, indent=2))
+
+
+async def create(address: str, file: Path) -> None:
+    """Keep the skeleton in a file.
+
+    Raises:
+        BadFile: it does not hold a skeleton.
+        grpc.aio.AioRpcError: the gateway refused it, or did not answer.
+    """
+    message = skeleton_message(read_file(file))
+    async with _service(address) as service:
+        answer = await service.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=message), timeout=_TIMEOUT_S)
+    print(f"{answer.skeleton.name}: {len(answer.skeleton.keypoints)} keypoints, etag {answer.skeleton.etag}")
+
+
+async def delete(address: str, name: str, etag: str) -> None:
+    """Remove a skeleton.
+
+    Raises:
+        grpc.aio.AioRpcError: there is none, or the gateway did not answer.
+    """
+    async with _service(address) as service:
+        await service.DeleteSkeleton(pb.DeleteSkeletonRequest(name=name, etag=etag), timeout=_TIMEOUT_S)
+
+
+def read_file(file: Path) -> Skeleton:
+    """The skeleton in a file, in the form of the shipped ones.
+
+    Raises:
+        BadFile: it does not hold one; with every problem.
+    """
+    try:
+        data = json.loads(file.read_text("utf-8-sig"))
+    except OSError as error:
+        raise BadFile(f"{file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{file} is not JSON: {error}") from error
+    try:
+        skeleton = parse_skeleton(data)
+    except InvalidRequest as error:
+        problems = [f"  {item.field or 'the file'} {item.description}" for item in error.violations]
+        raise BadFile("\n".join([f"{file} does not hold a skeleton:", *problems])) from error
+    if skeleton.instances or any(edge.drawing_only for edge in skeleton.edges):
+        raise BadFile(f"{file}: `instances` and `drawing_only` are for shipped skeletons only.")
+    return skeleton
+
+
+@asynccontextmanager
+async def _service(address: str) -> AsyncIterator[SkeletonServiceAsyncStub]:
+    async with connect(address) as channel:
+        yield SkeletonServiceStub(channel)

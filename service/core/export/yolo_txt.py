@@ -1,0 +1,98 @@
+"""Ultralytics YOLO pose: a label file for each picture, and the data set's YAML.
+
+A line is a person: class 0, centre and size of the box, then x, y and visibility of every point; all
+in 0–1 of the picture, as https://docs.ultralytics.com/datasets/pose/ describes. Ultralytics refuses a
+file with a coordinate outside the picture, so boxes are cut to it, points outside of it count as not
+labelled (0 0 0), and who is outside altogether is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.export.files import File, Picture, with_boxes
+from service.core.poses import present
+from service.core.skeleton import Skeleton
+
+_CLASS = 0
+_VISIBLE, _NOT_LABELLED = "2", "0"
+# What YAML does not take as it stands, or takes for the end of a line.
+_NOT_PLAIN = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+
+
+def yolo_files(pictures: Sequence[Picture], skeleton: Skeleton) -> list[File]:
+    """A TXT for each picture, of the name that `label_name` gives, and `data.yaml`.
+
+    Args:
+        pictures: with people in the skeleton; their label files have different names.
+        skeleton: names the points and says which change places in a mirror.
+
+    Raises:
+        ValueError: somebody has neither a box nor a point.
+    """
+    labels = [File(label_name(one.file_name), _labels(one).encode("ascii"), "text/plain") for one in pictures]
+    return [*labels, File("data.yaml", _yaml(skeleton).encode(), "application/yaml")]
+
+
+def label_name(file_name: str) -> str:
+    """Name of the label file of a picture: Ultralytics replaces the ending by .txt."""
+    return f"{PurePosixPath(file_name).stem}.txt"
+
+
+def _labels(picture: Picture) -> str:
+    poses = with_boxes(picture.poses)
+    size = np.array(picture.size_wh, np.float64)
+    corners = np.clip(poses.boxes_xyxy.reshape(-1, 2, 2) / size, 0, 1)  # (N, 2, 2)
+    low, high = corners[:, 0], corners[:, 1]
+    boxes = np.hstack([(low + high) / 2, high - low])  # (N, 4)
+    there = present(poses.keypoints)
+    places = np.where(there[..., None], poses.keypoints[..., :2], 0) / size
+    labelled = there & ((places >= 0) & (places <= 1)).all(axis=2)
+    inside = (high > low).all(axis=1)
+    return "".join(
+        f"{_CLASS} {_numbers(boxes[place])} {_points(places[place], labelled[place])}\n"
+        for place in np.flatnonzero(inside)
+    )
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    return " ".join(f"{value:.6f}" for value in values)
+
+
+def _points(places: NDArray[np.float64], labelled: NDArray[np.bool_]) -> str:
+    return " ".join(
+        f"{_numbers(place)} {_VISIBLE}" if there else f"0.000000 0.000000 {_NOT_LABELLED}"
+        for place, there in zip(places, labelled, strict=True)
+    )
+
+
+def _yaml(skeleton: Skeleton) -> str:
+    names = "".join(f"    - {_quoted(name)}\n" for name in skeleton.names)
+    return (
+        "# Pictures belong into images/, the TXT files into labels/, both beside this file.\n"
+        "train: images\n"
+        "val: images\n"
+        f"kpt_shape: [{len(skeleton.keypoints)}, 3]\n"
+        f"flip_idx: [{', '.join(map(str, skeleton.flip_index))}]\n"
+        "names:\n"
+        f"  {_CLASS}: {_quoted(skeleton.name)}\n"
+        "kpt_names:\n"
+        f"  {_CLASS}:\n"
+        f"{names}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """A double-quoted YAML scalar: JSON's escapes are among YAML's."""
+    return _NOT_PLAIN.sub(_escaped, json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

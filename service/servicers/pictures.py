@@ -1,0 +1,40 @@
+"""The picture of a request: what decodes it, once its bytes are here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+
+from posegate.v1 import types_pb2
+from service.core.geometry import Rgb8
+from service.media.fetch import fetch
+from service.media.image import ImageLimits, decode
+
+
+async def loader(
+    image: types_pb2.Image, *, limits: ImageLimits, uri_hosts: Collection[str], deadline: float
+) -> Callable[[], Rgb8]:
+    """What gives the upright RGB picture; to be called in a worker thread.
+
+    Args:
+        image: one source is set.
+        limits: of bytes and pixels.
+        uri_hosts: hosts that pictures may be fetched from.
+        deadline: on time.monotonic()'s clock.
+
+    Raises:
+        NotAllowed, InvalidRequest, ImageTooLarge: the picture cannot be fetched. What is returned
+            raises ImageUndecodable and ImageTooLarge.
+    """
+    content = image.content
+    if image.WhichOneof("source") == "uri":
+        content = await asyncio.to_thread(
+            fetch,
+            image.uri,
+            hosts=uri_hosts,
+            max_bytes=limits.max_bytes,
+            timeout_s=max(0.1, deadline - time.monotonic()),
+        )
+    return partial(decode, content, limits)

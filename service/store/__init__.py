@@ -1,0 +1,12 @@
+"""What the gateway keeps: custom skeletons, in SQLite or PostgreSQL. The only package that imports
+SQLAlchemy, Alembic and the drivers.
+
+    address     POSEGATE_DATABASE_URL as something to connect to
+    engine      connections: what SQLite and PostgreSQL each need said
+    database    read and write transactions, made ready on first use, with a time limit
+    failures    the drivers' errors as the domain's
+    schema      the tables
+    migrations  how the tables came to be (Alembic), run at start under a lock
+    skeletons   SkeletonStore: list, get, create, update, delete
+    cache       SkeletonCache: what detection asks
+"""

@@ -1,0 +1,192 @@
+"""A database that is locked, read-only, full or gone: Unavailable, and well again afterwards."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service.errors import Unavailable
+from service.store.skeletons import SkeletonStore
+from tests.store.postgres import Postgres
+from tests.store.test_skeletons import STICK, names, opened, stick
+
+WRITER = """
+import asyncio, sys
+import structlog
+from service.core.skeleton import Keypoint, Skeleton
+from service.store.address import parse
+from service.store.database import Database
+from service.store.skeletons import SkeletonStore
+
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+async def main():
+    store = SkeletonStore(Database(parse(sys.argv[1]), connections=2, timeout_s=10), max_skeletons=10**6)
+    number = 0
+    while True:
+        await store.create("default", Skeleton(f"s{number:06}", "", (Keypoint("point"),)))
+        print(f"s{number:06}", flush=True)  # from here on it is acknowledged
+        number += 1
+
+asyncio.run(main())
+"""
+
+
+def refusal(caught: pytest.ExceptionInfo[Unavailable]) -> str:
+    assert caught.value.retry_after_s
+    return caught.value.reason
+
+
+def acknowledged_until_killed(url: str, kill: signal.Signals = signal.SIGKILL) -> list[str]:
+    """Names that a gateway acknowledged before it was killed in the middle of its work."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process:
+        seen = [process.stdout.readline().strip() for _ in range(30)]
+        process.send_signal(kill)
+        seen += [line.strip() for line in process.stdout if line.endswith("\n")]
+    return seen
+
+
+async def test_nothing_acknowledged_is_lost_when_the_gateway_is_killed(database_url: str) -> None:
+    acknowledged = await asyncio.to_thread(acknowledged_until_killed, database_url)
+    assert len(acknowledged) >= 30
+    async with opened(database_url) as store:
+        kept = await names(store)
+        assert kept[: len(acknowledged)] == acknowledged
+        assert len(kept) <= len(acknowledged) + 1  # the one that was under way
+        await store.create("default", STICK)
+
+
+async def test_nothing_acknowledged_is_lost_when_the_database_server_is_killed(postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    async with opened(url, timeout_s=2.0) as store:
+        acknowledged = []
+        for number in range(30):
+            await store.create("default", stick(f"s{number:02}"))
+            acknowledged.append(f"s{number:02}")
+        await asyncio.to_thread(postgres.stop, with_signal=signal.SIGQUIT)
+        try:
+            with pytest.raises(Unavailable) as caught:
+                await store.get("default", "s00")
+            assert refusal(caught) == "DATABASE_UNAVAILABLE"
+        finally:
+            await asyncio.to_thread(postgres.start)
+        assert await names(store) == acknowledged
+        await store.create("default", STICK)
+
+
+async def test_a_locked_file_is_busy_and_readers_go_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/posegate.db"
+    async with opened(url, timeout_s=0.5) as store:
+        await store.create("default", STICK)
+        other = sqlite3.connect(tmp_path / "posegate.db", isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            started = time.monotonic()
+            with pytest.raises(Unavailable) as caught:
+                await store.create("default", stick("late"))
+            assert refusal(caught) == "DATABASE_BUSY"
+            assert time.monotonic() - started < 5
+            assert await names(store) == ["stick"]
+        finally:
+            other.close()
+        await store.create("default", stick("late"))
+
+
+async def test_a_row_that_another_transaction_holds_is_busy(postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    async with opened(url, timeout_s=0.5) as one, opened(url) as two:
+        await one.create("default", STICK)
+        async with two._database.write() as connection:
+            await connection.exec_driver_sql("LOCK TABLE skeletons IN EXCLUSIVE MODE")
+            with pytest.raises(Unavailable) as caught:
+                await one.update("default", STICK)
+        assert refusal(caught) == "DATABASE_BUSY"
+        await one.update("default", STICK)
+
+
+async def test_a_read_only_database_can_still_be_read(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/posegate.db"
+    async with opened(url) as store:
+        await store.create("default", STICK)
+    async with opened(f"{url}?mode=ro") as store:
+        assert await names(store) == ["stick"]
+        with pytest.raises(Unavailable) as caught:
+            await store.create("default", stick("more"))
+        assert refusal(caught) == "DATABASE_READ_ONLY"
+
+
+async def test_a_read_only_server_can_still_be_read(postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    async with opened(url) as store:
+        await store.create("default", STICK)
+    name = url.partition("@/")[2].partition("?")[0]
+    change = f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+    await asyncio.to_thread(postgres.run_sql, "postgres", change)
+    async with opened(url) as store:
+        assert await names(store) == ["stick"]
+        with pytest.raises(Unavailable) as caught:
+            await store.create("default", stick("more"))
+        assert refusal(caught) == "DATABASE_READ_ONLY"
+
+
+async def fill(store: SkeletonStore, most_pages: int) -> None:
+    """Add until there is no room."""
+    for number in range(200):
+        async with store._database.read() as connection:  # the limit is the connection's own
+            await connection.exec_driver_sql(f"PRAGMA max_page_count={most_pages}")
+        await store.create("default", stick(f"s{number}" + "x" * 100))
+
+
+async def test_a_full_database_loses_nothing(tmp_path: Path) -> None:
+    async with opened(f"sqlite:///{tmp_path}/posegate.db") as store:
+        await store.create("default", STICK)
+        async with store._database.write() as connection:
+            pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        with pytest.raises(Unavailable) as caught:
+            await fill(store, pages)
+        assert refusal(caught) == "DATABASE_FULL"
+        assert "stick" in await names(store)
+
+
+async def test_a_folder_that_is_gone_is_unavailable_and_no_new_file_takes_its_place(tmp_path: Path) -> None:
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    async with opened(f"sqlite:///{folder}/posegate.db", timeout_s=1.0) as store:
+        await store.create("default", STICK)
+        aside = tmp_path / "aside"
+        folder.rename(aside)
+        with pytest.raises(Unavailable) as caught:
+            await store.create("default", stick("lost"))
+        assert refusal(caught) == "DATABASE_UNAVAILABLE"
+        assert not folder.exists()
+        shutil.move(aside, folder)
+        await store.create("default", stick("found"))
+        assert await names(store) == ["found", "stick"]
+
+
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "posegate.db").write_bytes(os.urandom(8192))
+    async with opened(f"sqlite:///{tmp_path}/posegate.db") as store:
+        with pytest.raises(Unavailable) as caught:
+            await store.get("default", "stick")
+        assert refusal(caught) == "DATABASE_UNAVAILABLE"
+
+
+async def test_a_schema_of_a_later_version_is_left_alone(database_url: str) -> None:
+    async with opened(database_url) as store:
+        await store.create("default", STICK)
+        async with store._database.write() as connection:
+            await connection.exec_driver_sql("UPDATE posegate_schema SET version_num = 'from_the_future'")
+    async with opened(database_url) as store:
+        with pytest.raises(Unavailable) as caught:
+            await store.create("default", stick("more"))
+        assert refusal(caught) == "DATABASE_TOO_NEW"

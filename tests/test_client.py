@@ -1,0 +1,80 @@
+"""The channel that other services copy: retries, large messages."""
+
+import asyncio
+import time
+
+import grpc
+import pytest
+
+from posegate.v1 import types_pb2
+from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service.client import connect
+from service.errors import DeadlineExceeded, NotFound, Overloaded, PosegateError, Unavailable
+from tests.pictures import encoded, noise
+from tests.running import Service, detect_request, failure, running
+
+LARGE = encoded(noise((400, 300)), "PNG")
+
+
+def test_the_picture_is_larger_than_what_grpc_keeps_for_a_retry_by_itself() -> None:
+    assert len(LARGE) > 300_000 > 256 << 10
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [Overloaded("full", retry_after_s=0.05), Unavailable("away", retry_after_s=0.05)],
+    ids=["RESOURCE_EXHAUSTED", "UNAVAILABLE"],
+)
+async def test_a_large_picture_is_sent_again_when_that_can_help(
+    service: Service, refusal: PosegateError
+) -> None:
+    service.triton.script = [refusal]
+    async with connect(service.address) as channel:
+        answer = await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10)
+    assert answer.image_size.width == 400
+    assert len(service.triton.calls) == 2
+
+
+async def test_a_full_service_is_tried_again_when_it_says_so() -> None:
+    async with running(max_calls=1) as service:
+        service.triton.gate.clear()
+        busy = asyncio.create_task(service.detect(LARGE))
+        await service.triton.entered.wait()
+        async with connect(service.address) as channel:
+            started = time.monotonic()
+            call = PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10)
+            await asyncio.sleep(0.1)
+            service.triton.gate.set()
+            await busy
+            await call
+            assert time.monotonic() - started > 0.2  # the service had asked for 0.25 s
+    assert len(service.triton.calls) == 2
+
+
+async def test_it_gives_up_after_four_attempts_with_the_last_answer(service: Service) -> None:
+    service.triton.answer = Unavailable("away", reason="TRITON_UNAVAILABLE", retry_after_s=0.01)
+    async with connect(service.address) as channel:
+        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "TRITON_UNAVAILABLE")
+    assert len(service.triton.calls) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NotFound("no"), DeadlineExceeded("late"), RuntimeError("bug")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_another_attempt_cannot_help_is_not_sent_again(service: Service, error: Exception) -> None:
+    service.triton.answer = error
+    async with connect(service.address) as channel:
+        await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10))
+    assert len(service.triton.calls) == 1
+
+
+async def test_an_answer_larger_than_four_megabytes_arrives(service: Service) -> None:
+    request = detect_request(
+        encoded(noise((1600, 1000)), "PNG"), overlay={"format": types_pb2.OVERLAY_FORMAT_PNG}
+    )
+    async with connect(service.address) as channel:
+        answer = await PoseServiceStub(channel).DetectPoses(request, timeout=10)
+    assert len(answer.overlay.content) > 4 << 20
