@@ -106,9 +106,6 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if gt (int $e.profile.optBatch) (int $e.profile.maxBatch) -}}
-{{- $wrong = append $wrong (printf "engines.profile: optBatch %v is above maxBatch %v" $e.profile.optBatch $e.profile.maxBatch) -}}
-{{- end -}}
 {{- if eq $m.source "claim" -}}
 {{- $shared := or (has "ReadWriteMany" $m.claim.accessModes) (has "ReadOnlyMany" $m.claim.accessModes) -}}
 {{- if and (not $shared) (gt $tritonPods 1) -}}

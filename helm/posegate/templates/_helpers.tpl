@@ -134,8 +134,6 @@ dns:///{{ include "posegate.tritonName" . }}.{{ .Release.Namespace }}.svc.{{ .Va
       "models" $engines.models
       "tensorrt" $engines.tensorrt
       "gpu" .Values.triton.gpu.product
-      "precision" $engines.precision
-      "profile" $engines.profile
       "arguments" $engines.arguments
       "image" (include "posegate.image" (list . $engines.image)) -}}
 {{- $inputs | toJson | sha256sum | trunc 12 -}}
@@ -200,28 +198,39 @@ persistentVolumeClaim:
 {{- end -}}
 {{- end -}}
 
-{{/* The commands of the engines image; the only place that knows them. */}}
+{{- define "posegate.repository" -}}/models/{{ .Values.models.folder }}{{- end -}}
+
+{{/* Arguments of the engines image, whose entry point is `posegate`. */}}
 {{- define "posegate.engineBuildArguments" -}}
-{{- $engines := .Values.engines -}}
 - models
 - build
-{{- range $engines.models }}
-- --model={{ .name }}={{ .onnx }}
+{{- range .Values.engines.models }}
+- {{ .name }}
 {{- end }}
-- --repository={{ $engines.repository }}
-- --precision={{ $engines.precision }}
-- --opt-batch={{ $engines.profile.optBatch }}
-- --max-batch={{ $engines.profile.maxBatch }}
-{{- range $engines.arguments }}
+- --repository=/models
+{{- range .Values.engines.arguments }}
 - {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{- define "posegate.engineVerifyArguments" -}}
-- models
-- verify
-- --repository={{ .Values.engines.repository }}
-- --wait-s={{ .Values.engines.waitSeconds }}
+{{/* What runs in Triton's own image before Triton: the check needs nothing but its Python. */}}
+{{- define "posegate.engineVerifyScript" -}}
+{{- $e := .Values.engines -}}
+{{- $repository := include "posegate.repository" . -}}
+{{- if and (eq $e.build "job") (eq $e.verify "enforce") -}}
+end=$(( $(date +%s) + {{ $e.waitSeconds }} ))
+until python3 -m scripts.models.verify {{ $repository }}
+{{- range $e.models }} &&
+  grep -q {{ .sha256 }} {{ $repository }}/{{ .name }}/1/manifest.json
+{{- end }}
+do
+  [ "$(date +%s)" -lt "$end" ] || exit 1
+  echo "waiting for the engines of Job {{ include "posegate.fullname" . }}-engines-{{ include "posegate.engineKey" . }}"
+  sleep 15
+done
+{{- else -}}
+exec python3 -m scripts.models.verify {{ $repository }}{{ if eq $e.verify "report" }} --report-only{{ end }}
+{{- end -}}
 {{- end -}}
 
 {{- define "posegate.serviceAccount" -}}
@@ -271,4 +280,21 @@ scaleDown:
   stabilizationWindowSeconds: {{ .Values.triton.autoscaling.scaleDownSeconds }}
   policies:
     - {type: Pods, value: 1, periodSeconds: 120}
+{{- end -}}
+
+{{/* Envoy's image has no `sleep`: before Kubernetes 1.30 its pods close at once, and callers retry. */}}
+{{- define "posegate.envoyPreStop" -}}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}
+sleep:
+  seconds: {{ .Values.envoy.preStopSeconds }}
+{{- end -}}
+{{- end -}}
+
+{{/* Argument: (list $ summary description); templates in the two are Prometheus's. */}}
+{{- define "posegate.annotations" -}}
+summary: {{ index . 1 | quote }}
+description: {{ index . 2 | quote }}
+{{- with (index . 0).Values.metrics.rules.runbookUrl }}
+runbook_url: {{ . | quote }}
+{{- end }}
 {{- end -}}
