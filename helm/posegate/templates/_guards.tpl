@@ -16,9 +16,10 @@
 
 {{- /* stopping */ -}}
 {{- $bundled := ternary 15 0 $g.bundledTriton -}}
-{{- $needed := add $g.preStopSeconds $g.drainGraceSeconds $bundled 5 -}}
+{{- $delay := $g.settings.DRAIN_DELAY_S | default 0.5 | float64 | ceil | int -}}
+{{- $needed := add $g.preStopSeconds $delay $g.drainGraceSeconds $bundled 4 -}}
 {{- if lt (int $g.terminationGracePeriodSeconds) (int $needed) -}}
-{{- $wrong = append $wrong (printf "gateway.terminationGracePeriodSeconds is %v, less than preStopSeconds %v + drainGraceSeconds %v%s + 5 to close: at least %v" $g.terminationGracePeriodSeconds $g.preStopSeconds $g.drainGraceSeconds (ternary " + 15 for the bundled Triton" "" $g.bundledTriton) $needed) -}}
+{{- $wrong = append $wrong (printf "gateway.terminationGracePeriodSeconds is %v, less than preStopSeconds %v + DRAIN_DELAY_S %v + drainGraceSeconds %v%s + 4 to close: at least %v" $g.terminationGracePeriodSeconds $g.preStopSeconds $delay $g.drainGraceSeconds (ternary " + 15 for the bundled Triton" "" $g.bundledTriton) $needed) -}}
 {{- end -}}
 {{- $needed = add $t.preStopSeconds $t.exitTimeoutSeconds 5 -}}
 {{- if and $t.enabled (lt (int $t.terminationGracePeriodSeconds) (int $needed)) -}}
