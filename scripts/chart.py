@@ -71,7 +71,9 @@ def _settings() -> dict[str, Any]:
 def _kind(field: dict[str, Any]) -> dict[str, Any]:
     if "enum" in field:
         return {"enum": field["enum"]}
-    return {"type": field["type"]} if field.get("type") in ("boolean", "integer", "number", "string") else {}
+    if field.get("type") == "number":  # what `helm --set` makes of 1.5 is a text
+        return {"type": ["number", "string"], "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}
+    return {"type": field["type"]} if field.get("type") in ("boolean", "integer", "string") else {}
 
 
 def main() -> int:
