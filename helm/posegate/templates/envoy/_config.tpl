@@ -10,7 +10,7 @@ static_resources:
   listeners:
     - name: callers
       address:
-        socket_address: {address: {{ .Values.gateway.bindAddress }}, port_value: 8080}
+        socket_address: {{ include "posegate.envoyAddress" . }}, port_value: 8080}
       # A picture has to fit as a whole: the transcoder reads all of a request before it sends any.
       per_connection_buffer_limit_bytes: {{ int64 $e.maxRequestBytes }}
       filter_chains:
@@ -53,7 +53,14 @@ static_resources:
                           max_age: "86400"
                       {{- end }}
                       routes:
-                        - match: {prefix: /posegate.v1.}
+                        # gRPC, of which gRPC-Web is one, streams. JSON is read as a whole, up to the limit.
+                        - match:
+                            prefix: /posegate.v1.
+                            headers: [{name: content-type, string_match: {prefix: application/grpc}}]
+                          typed_per_filter_config:
+                            envoy.filters.http.buffer:
+                              "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute
+                              disabled: true
                           route: &to_gateway
                             cluster: gateway
                             timeout: 0s # the deadline below decides
@@ -65,6 +72,8 @@ static_resources:
                               retry_on: unavailable,reset-before-request,connect-failure
                               num_retries: 2
                               per_try_timeout: 0s
+                        - match: {prefix: /posegate.v1.}
+                          route: *to_gateway
                         - match: {path: /grpc.health.v1.Health/Check}
                           route: *to_gateway
                 http_filters:
@@ -74,6 +83,10 @@ static_resources:
                   - name: envoy.filters.http.grpc_web
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb
+                  - name: envoy.filters.http.buffer
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
+                      max_request_bytes: {{ int64 $e.maxRequestBytes }}
                   # POST /posegate.v1.PoseService/DetectPoses with JSON. gRPC and gRPC-Web pass untouched.
                   - name: envoy.filters.http.grpc_json_transcoder
                     typed_config:
@@ -100,7 +113,7 @@ static_resources:
                       suppress_envoy_headers: true
     - name: probes
       address:
-        socket_address: {address: {{ .Values.gateway.bindAddress }}, port_value: 8081}
+        socket_address: {{ include "posegate.envoyAddress" . }}, port_value: 8081}
       filter_chains:
         - filters:
             - name: envoy.filters.network.http_connection_manager
@@ -194,4 +207,13 @@ overload_manager:
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
         max_active_downstream_connections: 2000
+{{- end -}}
+
+{{/* The beginning of an address; an IPv6 one takes IPv4 as well. */}}
+{{- define "posegate.envoyAddress" -}}
+{{- if eq .Values.gateway.bindAddress "[::]" -}}
+{address: "::", ipv4_compat: true
+{{- else -}}
+{address: {{ .Values.gateway.bindAddress }}
+{{- end -}}
 {{- end -}}
