@@ -37,7 +37,9 @@ def descriptor() -> bytes:
     well_known = Path(protoc.__file__).parent / "_proto"
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "set.binpb"
-        files = sorted(str(path.relative_to(ROOT / "protos")) for path in ROOT.glob("protos/posegate/v1/*.proto"))
+        files = sorted(
+            str(path.relative_to(ROOT / "protos")) for path in ROOT.glob("protos/posegate/v1/*.proto")
+        )
         files.append("google/rpc/error_details.proto")  # nobody imports it, and errors as JSON need it
         paths = [f"-I{path}" for path in (ROOT / "protos", common, well_known)]
         arguments = ["protoc", *paths, "--include_imports", f"--descriptor_set_out={target}", *files]

@@ -54,10 +54,8 @@ def template(
     files = ["-f", str(chosen)] if chosen else []
     settings = [argument for text in sets for argument in ("--set", text)]
     also = ["-f", "-"] if more else []
-    return helm(
-        "template", "rel", CHART, "-n", "vision", *files, *also, *settings, "--kube-version", f"{kubernetes}.0",
-        version=version, stdin=more,
-    )  # fmt: skip
+    given = ["-n", "vision", *files, *also, *settings, "--kube-version", f"{kubernetes}.0"]
+    return helm("template", "rel", CHART, *given, version=version, stdin=more)
 
 
 def render(values: str = "defaults", *sets: str, **options: str) -> list[Object]:

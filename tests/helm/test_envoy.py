@@ -1,4 +1,4 @@
-"""The Envoy of the chart: its configuration in the real Envoy, and called with curl as JSON and as gRPC-Web."""
+"""The Envoy of the chart: its configuration in the real Envoy, called with curl as JSON and as gRPC-Web."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from scripts.tools import path_of
 from tests.fakes import candidate, rows
-from tests.helm.chart import find, render
+from tests.helm.chart import find, names, render
 from tests.pictures import jpeg
 from tests.running import Service, running
+
+_CURL = ("curl", "--silent", "--show-error", "--max-time", "20", "--dump-header", "/dev/stderr")
 
 
 def write(folder: Path, values: str = "object-store", *sets: str) -> tuple[Path, dict[str, Any]]:
     """What the chart mounts at /etc/envoy, in `folder`; the path of its configuration and what it says."""
     objects = render(values, *sets)
-    [name] = [item["metadata"]["name"] for item in objects if item["metadata"]["name"].endswith("-envoy") and item["kind"] == "ConfigMap"]
+    [name] = [name for name in names(objects, "ConfigMap") if name.endswith("-envoy")]
     content = find(objects, "ConfigMap", name)
     (folder / "posegate.binpb").write_bytes(base64.b64decode(content["binaryData"]["posegate.binpb"]))
     config = yaml.safe_load(content["data"]["envoy.yaml"].replace("/etc/envoy/", f"{folder}/"))
@@ -45,7 +47,11 @@ def test_the_configuration_is_valid(values: str, tmp_path: Path) -> None:
     if values == "everything":  # its certificates are read while it is validated
         make_certificates(tmp_path / "tls")
     done = subprocess.run(
-        [path_of("envoy"), "--mode", "validate", "-c", path], capture_output=True, text=True, check=False, timeout=60
+        [path_of("envoy"), "--mode", "validate", "-c", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -58,14 +64,18 @@ class Proxy:
     address: str
     probes: str
 
-    async def curl(self, path: str, *arguments: str, probes: bool = False) -> tuple[int, dict[str, str], bytes]:
+    async def curl(
+        self, path: str, *arguments: str, probes: bool = False
+    ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body."""
         address = self.probes if probes else self.address
         process = await asyncio.create_subprocess_exec(
-            "curl", "--silent", "--show-error", "--max-time", "20", "--dump-header", "/dev/stderr", *arguments,
+            *_CURL,
+            *arguments,
             f"http://{address}{path}",
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
         body, head = await process.communicate()
         lines = head.decode().split("\r\n")
         statuses = [line for line in lines if line.startswith("HTTP/")] or ["HTTP/- 0 no connection"]
@@ -79,7 +89,8 @@ class Proxy:
         status, headers, answer = await self.curl(
             method, "--header", "content-type: application/json", "--data-binary", f"@{file}"
         )
-        return status, headers, json.loads(answer) if answer else None
+        is_json = headers.get("content-type") == "application/json"
+        return status, headers, json.loads(answer) if is_json else answer
 
 
 def free_port() -> int:
@@ -107,7 +118,18 @@ async def proxy(folder: Path, *sets: str) -> AsyncIterator[Proxy]:
             endpoint["endpoint"]["address"]["socket_address"] = address
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         log = folder / "envoy.log"
-        command = [path_of("envoy"), "-c", path, "--log-level", "warning", "--log-path", log, "--disable-hot-restart", "--concurrency", "1"]
+        command = [
+            path_of("envoy"),
+            "-c",
+            path,
+            "--log-level",
+            "warning",
+            "--log-path",
+            log,
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+        ]
         process = await asyncio.create_subprocess_exec(*map(str, command), stderr=asyncio.subprocess.DEVNULL)
         try:
             here = Proxy(service, f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
@@ -203,7 +225,7 @@ async def test_a_gateway_that_drains_gets_no_calls(tmp_path: Path) -> None:
     async with proxy(tmp_path) as envoy:
         await envoy.service.health.set("posegate.v1.PoseService", health_pb2.HealthCheckResponse.NOT_SERVING)
         for _ in range(150):
-            status, _, _ = await envoy.curl("/posegate.v1.PoseService/GetServerInfo", "--data", "{}", "--header", "content-type: application/json")
+            status, _, _ = await envoy.post("/posegate.v1.PoseService/GetServerInfo", {}, tmp_path)
             if status == 503:
                 return
             await asyncio.sleep(0.1)

@@ -27,11 +27,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    listed = subprocess.run(["git", "ls-files", "-z", "protos", "scripts", "service", "pyproject.toml", "README.md", "LICENSE"], cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
+    parts = ["protos", "scripts", "service", "pyproject.toml", "README.md", "LICENSE"]
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *parts], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in filter(None, listed.stdout.split("\0")):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+    ]
     subprocess.run([*command, "--wheel-dir", folder, source], check=True, timeout=120)
     [built] = folder.glob("*.whl")
     return built
@@ -90,16 +102,21 @@ def test_the_images_have_the_versions_that_are_tested() -> None:
 
 def test_the_wheel_holds_the_code_and_its_data_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"posegate", "scripts", "service"}
+    top = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert top == {"posegate", "scripts", "service"}
     for path in (*ROOT.glob("service/skeletons/*.json"), *ROOT.glob("protos/posegate/v1/*_pb2*.py")):
         packaged = path.relative_to(ROOT / "protos") if "protos" in path.parts else path.relative_to(ROOT)
         assert str(packaged) in names
     for package in {path.parent for path in ROOT.glob("service/**/*.py")}:
-        assert any(name.startswith(f"{package.relative_to(ROOT)}/") for name in names), f"{package} is not in pyproject.toml"
+        assert any(name.startswith(f"{package.relative_to(ROOT)}/") for name in names), (
+            f"{package} is not in pyproject.toml"
+        )
     assert wheel.stat().st_size < 3_000_000
 
 
-def test_the_gateway_starts_from_an_empty_folder_and_writes_only_where_it_may(installed: Path, tmp_path: Path) -> None:
+def test_the_gateway_starts_from_an_empty_folder_and_writes_only_where_it_may(
+    installed: Path, tmp_path: Path
+) -> None:
     state = tmp_path / "state"
     state.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -118,12 +135,13 @@ def test_the_gateway_starts_from_an_empty_folder_and_writes_only_where_it_may(in
         "POSEGATE_DATABASE_URL": f"sqlite:///{state}/posegate.db",
         "POSEGATE_DRAIN_DELAY_S": "0",
     }
+    names = "posegate, scripts, service"
     where = subprocess.run(
-        [sys.executable, "-c", "import posegate, scripts, service; print(posegate.__file__, service.__file__, scripts.__file__)"],
+        [sys.executable, "-c", f"import {names}; print(*(module.__file__ for module in ({names})))"],
         cwd=elsewhere, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert all(path.startswith(str(installed)) for path in where.stdout.split())
-    command = [sys.executable, installed / "bin" / "posegate"]
+    command = [sys.executable, str(installed / "bin" / "posegate")]
     gateway = subprocess.Popen(
         [*command, "serve"], cwd=elsewhere, env=environment, stderr=subprocess.PIPE, text=True
     )
@@ -150,4 +168,3 @@ def test_the_gateway_starts_from_an_empty_folder_and_writes_only_where_it_may(in
     assert "stopped" in log
     assert sorted(path.relative_to(installed) for path in installed.rglob("*")) == before
     assert not list(elsewhere.iterdir())
-

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -39,7 +41,9 @@ def test_no_container_may_do_more_than_it_needs(objects: list[Object]) -> None:
 
 def test_no_pod_gets_a_token_it_does_not_need(objects: list[Object]) -> None:
     tokens = {pod.owner for pod in pods(objects) if pod.spec["automountServiceAccountToken"]}
-    reads_a_bucket = any("s3://" in argument for pod in pods(objects) for c in pod.containers for argument in c.get("args", []))
+    reads_a_bucket = any(
+        "s3://" in argument for pod in pods(objects) for c in pod.containers for argument in c.get("args", [])
+    )
     assert tokens == ({"Deployment/rel-posegate-triton"} if reads_a_bucket else set())
 
 
@@ -55,7 +59,9 @@ def test_every_container_says_what_it_needs_and_at_most_takes(objects: list[Obje
 def test_what_is_mounted_is_there_and_what_is_there_is_mounted(objects: list[Object]) -> None:
     for pod in pods(objects):
         there = {volume["name"] for volume in pod.spec.get("volumes", [])}
-        mounted = {mount["name"] for container in pod.containers for mount in container.get("volumeMounts", [])}
+        mounted = {
+            mount["name"] for container in pod.containers for mount in container.get("volumeMounts", [])
+        }
         assert there == mounted, pod.owner
         for volume in pod.spec.get("volumes", []):
             if "emptyDir" in volume:
@@ -99,7 +105,11 @@ def test_policies_budgets_and_monitors_match_what_is_there(objects: list[Object]
 def test_pods_are_found_by_one_workload_only(objects: list[Object]) -> None:
     workloads = [item for item in objects if item["kind"] == "Deployment"]
     for workload in workloads:
-        selected = [pod.owner for pod in pods(objects) if selects(workload["spec"]["selector"]["matchLabels"], pod.labels)]
+        selected = [
+            pod.owner
+            for pod in pods(objects)
+            if selects(workload["spec"]["selector"]["matchLabels"], pod.labels)
+        ]
         assert selected == [f"Deployment/{workload['metadata']['name']}"]
 
 
@@ -190,38 +200,37 @@ def test_new_engines_mean_new_triton_pods_that_wait_for_them() -> None:
     objects = render("production")
     [job] = names(objects, "Job")
     template = find(objects, "Deployment", "rel-posegate-triton")["spec"]["template"]
-    assert template["metadata"]["annotations"]["posegate/engines"] == job.removeprefix("rel-posegate-engines-")
+    assert template["metadata"]["annotations"]["posegate/engines"] == job.removeprefix(
+        "rel-posegate-engines-"
+    )
     code, verify = template["spec"]["initContainers"]
     assert code["image"].startswith("registry.example.com/posegate:")
-    assert verify["image"].startswith("nvcr.io/nvidia/tritonserver:"), "the TensorRT that Triton loads is asked"
+    assert verify["image"].startswith("nvcr.io/nvidia/tritonserver:"), (
+        "the TensorRT that Triton loads is asked"
+    )
     assert verify["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "0" * 64 in verify["args"][2]
 
 
-def test_the_wait_for_engines_ends_when_they_are_there_and_fails_when_they_are_not(tmp_path: os.PathLike[str]) -> None:
+def test_the_wait_for_engines_ends_when_they_are_there_and_fails_when_they_are_not(tmp_path: Path) -> None:
     """The script of the init container, with a stand-in for the check."""
     objects = render("production", "engines.waitSeconds=0")
     template = find(objects, "Deployment", "rel-posegate-triton")["spec"]["template"]
-    script = template["spec"]["initContainers"][1]["args"][2]
-    folder = os.fspath(tmp_path)
-    os.makedirs(f"{folder}/bin")
-    os.makedirs(f"{folder}/models/gpu/yolov8m_pose/1")
-    with open(f"{folder}/bin/python3", "w") as stub:
-        stub.write("#!/bin/sh\nexit 0\n")
-    os.chmod(f"{folder}/bin/python3", 0o755)
+    script = template["spec"]["initContainers"][1]["args"][2].replace("/models/", f"{tmp_path}/models/")
+    (tmp_path / "bin").mkdir()
+    check = tmp_path / "bin" / "python3"
+    check.write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
+    check.chmod(0o755)
+    manifest = tmp_path / "models" / "gpu" / "yolov8m_pose" / "1" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
 
-    def run() -> int:
-        environment = {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
-        command = ["sh", "-euc", script.replace("/models/", f"{folder}/models/")]
-        return subprocess.run(command, env=environment, timeout=10, check=False).returncode
+    def code(onnx_sha256: str) -> int:
+        manifest.write_text(json.dumps({"onnx_sha256": onnx_sha256}), encoding="utf-8")
+        environment = {"PATH": f"{check.parent}:{os.environ['PATH']}"}
+        return subprocess.run(["sh", "-euc", script], env=environment, timeout=10, check=False).returncode
 
-    manifest = f"{folder}/models/gpu/yolov8m_pose/1/manifest.json"
-    with open(manifest, "w") as file:
-        file.write(f'{{"onnx_sha256": "{"1" * 64}"}}')
-    assert run() == 1, "an engine of the model before"
-    with open(manifest, "w") as file:
-        file.write(f'{{"onnx_sha256": "{"0" * 64}"}}')
-    assert run() == 0
+    assert code("1" * 64) == 1, "an engine of the model before"
+    assert code("0" * 64) == 0
 
 
 def test_without_a_gpu_there_is_one_kind_of_pod() -> None:
@@ -230,7 +239,8 @@ def test_without_a_gpu_there_is_one_kind_of_pod() -> None:
     [container] = find(objects, "Deployment", "rel-posegate")["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["up"]
     assert "POSEGATE_TRITON_URL" not in find(objects, "ConfigMap", "rel-posegate")["data"]
-    assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/dev/shm", "/opt/posegate/home/cache"}  # noqa: S108
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted >= {"/dev/shm", "/opt/posegate/home/cache"}  # noqa: S108 - in the container
     assert "nvidia" not in yaml.safe_dump(objects)
 
 
@@ -238,7 +248,11 @@ def test_the_bundled_triton_knows_every_option_that_the_chart_gives() -> None:
     server = STATE / "triton" / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     libraries = STATE / "triton" / "nvidia_pytriton.libs"
     said = subprocess.run(
-        [str(server), "--help"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": str(libraries)}, check=False
+        [str(server), "--help"],
+        capture_output=True,
+        text=True,
+        env={"LD_LIBRARY_PATH": str(libraries)},
+        check=False,
     )
     known = set(re.findall(r"^  (--[a-z0-9-]+)", said.stdout + said.stderr, re.MULTILINE))
     assert known

@@ -41,90 +41,139 @@ JOB = (
     f"engines.models[0].sha256={'a' * 64}",
 )  # fmt: skip
 CONTRADICTIONS: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "two Tritons": ("defaults", ("gateway.bundledTriton=true",), "gateway.bundledTriton and triton.enabled are both"),
+    "two Tritons": (
+        "defaults",
+        ("gateway.bundledTriton=true",),
+        "gateway.bundledTriton and triton.enabled are both",
+    ),
     "no Triton": ("defaults", ("triton.enabled=false",), "there is no Triton"),
     "a Triton elsewhere and one here": ("defaults", ("gateway.tritonUrl=a:8001",), "gateway.tritonUrl is"),
     "gateway is killed while it drains": (
-        "defaults", ("gateway.drainGraceSeconds=60",),
-        "gateway.terminationGracePeriodSeconds is 45, less than preStopSeconds 5 + DRAIN_DELAY_S 1 + "
-        "drainGraceSeconds 60 + 4 to close: at least 70",
+        "defaults",
+        ("gateway.drainGraceSeconds=60",),
+        "less than preStopSeconds 5 + DRAIN_DELAY_S 1 + drainGraceSeconds 60 + 4 to close: at least 70",
     ),
     "a long delay before draining counts": (
-        "defaults", ("gateway.settings.DRAIN_DELAY_S=12.5",), "DRAIN_DELAY_S 13"
+        "defaults",
+        ("gateway.settings.DRAIN_DELAY_S=12.5",),
+        "DRAIN_DELAY_S 13",
     ),
     "bundled Triton is killed while it stops": (
-        "cpu", ("gateway.terminationGracePeriodSeconds=45",), "+ 15 for the bundled Triton"
+        "cpu",
+        ("gateway.terminationGracePeriodSeconds=45",),
+        "+ 15 for the bundled Triton",
     ),
     "Triton is killed while it infers": (
-        "defaults", ("triton.exitTimeoutSeconds=90",), "triton.terminationGracePeriodSeconds is 60"
+        "defaults",
+        ("triton.exitTimeoutSeconds=90",),
+        "triton.terminationGracePeriodSeconds is 60",
     ),
     "Envoy is killed while it serves": (
-        "defaults", ("envoy.enabled=true", "envoy.timeoutSeconds=300"), "envoy.terminationGracePeriodSeconds is 75"
+        "defaults",
+        ("envoy.enabled=true", "envoy.timeoutSeconds=300"),
+        "envoy.terminationGracePeriodSeconds is 75",
     ),
     "gateways from more to less": (
-        "defaults", ("gateway.autoscaling.enabled=true", "gateway.autoscaling.minReplicas=11"),
+        "defaults",
+        ("gateway.autoscaling.enabled=true", "gateway.autoscaling.minReplicas=11"),
         "gateway.autoscaling: minReplicas 11 is above maxReplicas 10",
     ),
     "a share of no CPU": (
-        "defaults", ("gateway.autoscaling.enabled=true", "gateway.resources.requests.cpu=null"),
+        "defaults",
+        ("gateway.autoscaling.enabled=true", "gateway.resources.requests.cpu=null"),
         "gateway.autoscaling needs gateway.resources.requests.cpu",
     ),
     "Tritons from more to less": (
-        "production", ("triton.autoscaling.minReplicas=9",), "triton.autoscaling: minReplicas 9 is above maxReplicas 8"
+        "production",
+        ("triton.autoscaling.minReplicas=9",),
+        "triton.autoscaling: minReplicas 9 is above maxReplicas 8",
     ),
     "an autoscaler of nothing": (
-        "cpu", ("triton.autoscaling.kind=hpa",), "triton.autoscaling.kind is hpa, but triton.enabled is false"
+        "cpu",
+        ("triton.autoscaling.kind=hpa",),
+        "triton.autoscaling.kind is hpa, but triton.enabled is false",
     ),
     "KEDA without Prometheus": (
-        "defaults", ("triton.autoscaling.kind=keda",), "triton.autoscaling.prometheusAddress"
+        "defaults",
+        ("triton.autoscaling.kind=keda",),
+        "triton.autoscaling.prometheusAddress",
     ),
     "a fallback out of range": (
-        "production", ("triton.autoscaling.fallbackReplicas=1",), "fallbackReplicas 1 is not between"
+        "production",
+        ("triton.autoscaling.fallbackReplicas=1",),
+        "fallbackReplicas 1 is not between",
     ),
     "a rollout that cannot begin": (
-        "defaults", ("triton.maxUnavailable=0",), "triton.maxSurge and triton.maxUnavailable are both 0"
+        "defaults",
+        ("triton.maxUnavailable=0",),
+        "triton.maxSurge and triton.maxUnavailable are both 0",
     ),
     "requests that fill the memory": (
-        "defaults", ("gateway.resources.limits.memory=1000Mi",), "MAX_IN_FLIGHT_BYTES (536870912)"
+        "defaults",
+        ("gateway.resources.limits.memory=1000Mi",),
+        "MAX_IN_FLIGHT_BYTES (536870912)",
     ),
     "TLS without a certificate": ("defaults", ("gateway.tls.enabled=true",), "needs gateway.tls.secretName"),
     "mutual TLS without TLS": ("defaults", ("gateway.tls.mutual=true",), "gateway.tls.mutual needs"),
     "Envoy without trust": (
-        "production", ("envoy.enabled=true",), "envoy.enabled with gateway.tls.enabled needs"
+        "production",
+        ("envoy.enabled=true",),
+        "envoy.enabled with gateway.tls.enabled needs",
     ),
     "an image without a name": (
-        "defaults", ("models.source=image",), "models.source is image: models.image.reference"
+        "defaults",
+        ("models.source=image",),
+        "models.source is image: models.image.reference",
     ),
     "an object store without an address": (
-        "defaults", ("models.source=objectStore",), "models.source is objectStore: models.objectStore.url"
+        "defaults",
+        ("models.source=objectStore",),
+        "models.source is objectStore: models.objectStore.url",
     ),
     "engines into an image": (
-        "defaults", ("models.source=image", "models.image.reference=a", *JOB),
+        "defaults",
+        ("models.source=image", "models.image.reference=a", *JOB),
         "engines.build is job, but models.source image cannot be written to",
     ),
     "engines without a GPU": ("defaults", (*JOB, "triton.gpu.count=0"), "triton.gpu.count is 0"),
     "engines for no GPU in particular": (
-        "defaults", (*JOB, "triton.gpu.product="), "triton.gpu.product must say for which GPU"
+        "defaults",
+        (*JOB, "triton.gpu.product="),
+        "triton.gpu.product must say for which GPU",
     ),
     "engines of nothing": (
-        "defaults", ("engines.build=init", "triton.gpu.product=x"), "engines.models names none"
+        "defaults",
+        ("engines.build=init", "triton.gpu.product=x"),
+        "engines.models names none",
     ),
     "engines of an unknown file": ("defaults", (*JOB, "engines.models[0].sha256="), "m has no sha256"),
-    "engines without Triton": ("cpu", ("engines.build=job",), "engines.build is job, but triton.enabled is false"),
+    "engines without Triton": (
+        "cpu",
+        ("engines.build=job",),
+        "engines.build is job, but triton.enabled is false",
+    ),
     "one volume, many pods": (
-        "init", ("triton.replicas=2",), "models.claim.accessModes is ReadWriteOnce, but up to 2 Triton pods"
+        "init",
+        ("triton.replicas=2",),
+        "models.claim.accessModes is ReadWriteOnce, but up to 2 Triton pods",
     ),
     "one volume, many pods later": (
-        "init", ("triton.autoscaling.kind=hpa",), "models.claim.accessModes is ReadWriteOnce, but up to 4 Triton pods"
+        "init",
+        ("triton.autoscaling.kind=hpa",),
+        "models.claim.accessModes is ReadWriteOnce, but up to 4 Triton pods",
     ),
     "a Job on a volume that Triton holds": (
-        "init", ("engines.build=job",), "the Job and Triton want the volume at once"
+        "init",
+        ("engines.build=job",),
+        "the Job and Triton want the volume at once",
     ),
     "engines on a volume that is read": (
-        "init", ("models.claim.accessModes[0]=ReadOnlyMany",), "cannot be written to"
+        "init",
+        ("models.claim.accessModes[0]=ReadOnlyMany",),
+        "cannot be written to",
     ),
     "nobody's account": ("defaults", ("serviceAccount.create=false",), "serviceAccount.name must name one"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CONTRADICTIONS)
@@ -141,7 +190,9 @@ def test_helm_3_says_the_same() -> None:
 
 
 def test_all_contradictions_are_told_at_once() -> None:
-    said = refusal("defaults", "gateway.tls.enabled=true", "triton.autoscaling.kind=keda", "triton.maxUnavailable=0")
+    said = refusal(
+        "defaults", "gateway.tls.enabled=true", "triton.autoscaling.kind=keda", "triton.maxUnavailable=0"
+    )
     assert said.count("\n  - ") == 3
 
 

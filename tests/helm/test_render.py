@@ -27,7 +27,7 @@ NEEDS_131 = {"image"}  # image volumes
 @pytest.mark.parametrize("values", VALUES)
 def test_lint_finds_nothing(version: str, values: str) -> None:
     chosen = VALUES[values]
-    files = ["-f", chosen] if chosen else []
+    files = ["-f", str(chosen)] if chosen else []
     done = helm("lint", "--strict", CHART, *files, version=version)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -138,7 +138,9 @@ def test_the_chart_holds_the_contract_and_the_settings_of_the_code() -> None:
 
 def test_every_value_is_in_the_schema_and_every_property_has_a_default() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
-    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#", "helm 3 ignores newer drafts in silence"
+    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#", (
+        "helm 3 ignores newer drafts in silence"
+    )
     values = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
 
     def walk(where: str, node: Any, part: dict[str, Any]) -> None:

@@ -41,7 +41,11 @@ def test_rules_are_valid(promtool: Path, rules: Path) -> None:
 def test_alerts_come_when_they_should_and_say_what_to_do(promtool: Path, rules: Path) -> None:
     shutil.copy(Path(__file__).with_name("rules_test.yaml"), rules.parent)
     done = subprocess.run(
-        [promtool, "test", "rules", "rules_test.yaml"], cwd=rules.parent, capture_output=True, text=True, check=False
+        [promtool, "test", "rules", "rules_test.yaml"],
+        cwd=rules.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -49,7 +53,10 @@ def test_alerts_come_when_they_should_and_say_what_to_do(promtool: Path, rules: 
 def test_the_dashboard_asks_valid_questions(promtool: Path, tmp_path: Path) -> None:
     filled = [text.replace("$__rate_interval", "5m").replace("$", "") for text in dashboard()]
     assert len(filled) > 15
-    group = {"name": "dashboard", "rules": [{"record": f"panel:{i}", "expr": text} for i, text in enumerate(filled)]}
+    group = {
+        "name": "dashboard",
+        "rules": [{"record": f"panel:{i}", "expr": text} for i, text in enumerate(filled)],
+    }
     path = tmp_path / "dashboard.yaml"
     path.write_text(yaml.safe_dump({"groups": [group]}), encoding="utf-8")
     done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, check=False)
@@ -58,7 +65,9 @@ def test_the_dashboard_asks_valid_questions(promtool: Path, tmp_path: Path) -> N
 
 def test_only_metrics_that_exist_are_asked_for(rules: Path) -> None:
     groups = yaml.safe_load(rules.read_text("utf-8"))["groups"]
-    query = find(render("production"), "ScaledObject", "rel-posegate-triton")["spec"]["triggers"][0]["metadata"]["query"]
+    query = find(render("production"), "ScaledObject", "rel-posegate-triton")["spec"]["triggers"][0][
+        "metadata"
+    ]["query"]
     expressions = [*dashboard(), query, *(rule["expr"] for group in groups for rule in group["rules"])]
     asked = {name for text in expressions for name in _NAME.findall(_STRING.sub('""', text))}
     assert asked <= series(), asked - series()
@@ -73,7 +82,9 @@ def test_what_is_recorded_is_used() -> None:
         for group in groups
         for rule in group["rules"]
         if "alert" in rule
-        for name in re.findall(r"posegate:[a-z_0-9]+:[a-z_0-9]+", rule["expr"] + rule["annotations"]["description"])
+        for name in re.findall(
+            r"posegate:[a-z_0-9]+:[a-z_0-9]+", rule["expr"] + rule["annotations"]["description"]
+        )
     }
     assert recorded - used == {"posegate:triton_batch:avg_5m"}
 
