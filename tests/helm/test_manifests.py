@@ -193,16 +193,19 @@ def test_engines_are_built_on_the_nodes_that_run_them_by_a_job_that_is_never_cha
         keys.add(job(change)["metadata"]["name"])
     assert len(keys) == 5
     assert job("gateway.replicas=5") == first
+    assert job("engines.resources.limits.memory=32Gi")["metadata"]["name"] not in keys, (
+        "a Job cannot be changed"
+    )
     assert all(re.fullmatch(r"rel-posegate-engines-[0-9a-f]{12}", key) for key in keys)
 
 
 def test_new_engines_mean_new_triton_pods_that_wait_for_them() -> None:
     objects = render("production")
-    [job] = names(objects, "Job")
     template = find(objects, "Deployment", "rel-posegate-triton")["spec"]["template"]
-    assert template["metadata"]["annotations"]["posegate/engines"] == job.removeprefix(
-        "rel-posegate-engines-"
-    )
+    other = find(render("production", "engines.tensorrt=10.14.1.48"), "Deployment", "rel-posegate-triton")
+    same = find(render("production", "engines.image.tag=9.9.9"), "Deployment", "rel-posegate-triton")
+    assert other["spec"]["template"] != template
+    assert same["spec"]["template"] == template, "a newer builder does not restart Triton"
     code, verify = template["spec"]["initContainers"]
     assert code["image"].startswith("registry.example.com/posegate:")
     assert verify["image"].startswith("nvcr.io/nvidia/tritonserver:"), (

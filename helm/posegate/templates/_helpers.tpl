@@ -126,17 +126,21 @@ dns:///{{ include "posegate.tritonName" . }}.{{ .Release.Namespace }}.svc.{{ .Va
 {{- end -}}
 {{- end -}}
 
-{{/* What an engine depends on. The Job carries its digest in its name: another model, TensorRT or GPU is
-     another Job, and the same Job is never changed. */}}
+{{/* What an engine depends on: with other engines Triton starts anew. */}}
 {{- define "posegate.engineKey" -}}
 {{- $engines := .Values.engines -}}
 {{- $inputs := dict
       "models" $engines.models
       "tensorrt" $engines.tensorrt
       "gpu" .Values.triton.gpu.product
-      "arguments" $engines.arguments
-      "image" (include "posegate.image" (list . $engines.image)) -}}
+      "arguments" $engines.arguments -}}
 {{- $inputs | toJson | sha256sum | trunc 12 -}}
+{{- end -}}
+
+{{/* The Job's name holds a digest of all that is in it, as nothing in a Job can be changed: another model, TensorRT or
+     GPU is another Job, and so is another toleration. */}}
+{{- define "posegate.engineJobName" -}}
+{{ include "posegate.fullname" . }}-engines-{{ print (include "posegate.engineKey" .) (include "posegate.engineJobSpec" .) | sha256sum | trunc 12 }}
 {{- end -}}
 
 {{/* Bytes of a memory quantity such as 512Mi. */}}
@@ -225,7 +229,7 @@ until python3 -m scripts.models.verify {{ $repository }}
 {{- end }}
 do
   [ "$(date +%s)" -lt "$end" ] || exit 1
-  echo "waiting for the engines of Job {{ include "posegate.fullname" . }}-engines-{{ include "posegate.engineKey" . }}"
+  echo "waiting for the engines that the Job builds"
   sleep 15
 done
 {{- else -}}
