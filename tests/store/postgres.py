@@ -44,17 +44,27 @@ class Postgres:
     def start(self) -> None:
         options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
         command = [
-            self.binaries / "postgres",
+            str(self.binaries / "postgres"),
             "-D",
             "data",
             f"-cunix_socket_directories={self.folder}",
             *options,
         ]
-        self.process = subprocess.Popen(command, cwd=self.folder, **_as_someone_else())
+        process: subprocess.Popen[bytes] = subprocess.Popen(command, cwd=self.folder, **_as_someone_else())
+        self.process = process
         deadline = time.monotonic() + 30
-        ask = [self.binaries / "pg_isready", "-q", "-h", self.folder, "-U", "posegate", "-d", "postgres"]
+        ask = [
+            str(self.binaries / "pg_isready"),
+            "-q",
+            "-h",
+            str(self.folder),
+            "-U",
+            "posegate",
+            "-d",
+            "postgres",
+        ]
         while subprocess.run(ask, check=False).returncode:
-            assert self.process.poll() is None, "PostgreSQL did not start"
+            assert process.poll() is None, "PostgreSQL did not start"
             assert time.monotonic() < deadline, "PostgreSQL did not come up"
             time.sleep(0.05)
 
@@ -91,7 +101,7 @@ class Postgres:
             return runner.run(run())
 
     def _run(self, name: str, *arguments: str) -> None:
-        command = [self.binaries / name, *arguments]
+        command = [str(self.binaries / name), *arguments]
         subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, **_as_someone_else())
 
 

@@ -25,13 +25,15 @@ in Triton 2.51 give arrays of zeros without an error, because it was built for t
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import math
 import os
 import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -120,15 +122,14 @@ class TritonPythonModel:
         if not graph.is_file():
             raise ConfigError(f"{self._name}: {graph.name} of version {args['model_version']} is missing")
         core = ov.Core()
-        if cache := os.environ.get("POSEGATE_CACHE_DIR"):
-            core.set_property({"CACHE_DIR": cache})
         try:
             model = core.read_model(graph)
             check_tensors(model, self._config)
-            self._plans = {
-                item_shapes(self._config.inputs, shape): self._make_plan(core, model, shape)
-                for shape in self._config.shapes
-            }
+            with compile_cache(core):
+                self._plans = {
+                    item_shapes(self._config.inputs, shape): self._make_plan(core, model, shape)
+                    for shape in self._config.shapes
+                }
         except RuntimeError as error:
             raise ConfigError(f"{self._name}: OpenVINO cannot compile {graph.name}: {error}") from error
         self._pool = ThreadPoolExecutor(self._config.streams)
@@ -226,6 +227,22 @@ class TritonPythonModel:
         found = ", ".join(f"{spec.name} {list(shape)}" for spec, shape in zip(specs, items, strict=True))
         allowed = ", ".join(map(format_shape, self._config.shapes))
         return f"{self._name} takes no {found}: its shapes are {allowed}"
+
+
+@contextmanager
+def compile_cache(core: ov.Core) -> Iterator[None]:
+    """Keep what is compiled in POSEGATE_CACHE_DIR, where there is one.
+
+    One process at a time: of two that compile the same graph at once, OpenVINO lets one fail.
+    """
+    folder = os.environ.get("POSEGATE_CACHE_DIR")
+    if not folder:
+        yield
+        return
+    with (Path(folder) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        core.set_property({"CACHE_DIR": folder})
+        yield
 
 
 def run(item: Item, *, alone: bool) -> Sequence[Array]:

@@ -1,0 +1,175 @@
+"""What the OpenVINO backend reads in `config.pbtxt` and from the machine; without a Triton."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.model_repository.tiny_models import BACKENDS
+
+TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32, "TYPE_STRING": np.object_}
+
+
+class Refusal(Exception):
+    """Triton's error: a text and a code."""
+
+    CANCELLED = "CANCELLED"
+    INVALID_ARG = "INVALID_ARG"
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@pytest.fixture(scope="module")
+def backend() -> Any:
+    """The backend's module, beside a Triton that only knows types and errors."""
+    triton = ModuleType("triton_python_backend_utils")
+    triton.triton_string_to_numpy = TYPES.__getitem__  # type: ignore[attr-defined]
+    triton.TritonError = Refusal  # type: ignore[attr-defined]
+    triton.InferenceResponse = SimpleNamespace  # type: ignore[attr-defined]
+    spec = importlib.util.spec_from_file_location("openvino_backend", BACKENDS / "openvino" / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, triton.__name__, triton)
+        patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        yield module
+
+
+def config(
+    dims: list[int], parameters: dict[str, str] | None = None, max_batch_size: int = 8
+) -> dict[str, Any]:
+    """A model configuration as Triton hands it over."""
+    return {
+        "max_batch_size": max_batch_size,
+        "input": [{"name": "images", "data_type": "TYPE_UINT8", "dims": [str(dim) for dim in dims]}],
+        "output": [{"name": "scores", "data_type": "TYPE_FP32", "dims": ["-1"]}],
+        "parameters": {name: {"string_value": value} for name, value in (parameters or {}).items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("dims", "shapes", "expected"),
+    [
+        ([-1, -1, 3], "384x640", ((384, 640),)),
+        ([-1, -1, 3], "384x640,640x384", ((384, 640), (640, 384))),
+        ([3, -1, -1], "8x9", ((8, 9),)),
+        ([256, 192, 3], "", ((),)),
+    ],
+    ids=["one", "two", "channels first", "nothing free"],
+)
+def test_shapes_are_values_for_the_free_dims(
+    backend: Any, dims: list[int], shapes: str, expected: tuple[tuple[int, ...], ...]
+) -> None:
+    parameters = {"shapes": shapes} if shapes else {}
+    assert backend.read_config(config(dims, parameters)).shapes == expected
+
+
+@pytest.mark.parametrize(
+    ("dims", "parameters", "message"),
+    [
+        ([-1, -1, 3], {}, r"parameter shapes must list them, as in '384x640'"),
+        ([-1, -1, 3], {"shapes": "big"}, r"parameter shapes is 'big', not like '384x640,480x640'"),
+        ([-1, -1, 3], {"shapes": "640"}, r"shapes has 640, but the inputs' free dims are \[2\]"),
+        ([-1, -1, 3], {"shapes": "0x640"}, "shapes has 0x640"),
+        ([8, 8, 3], {"shapes": "8x8"}, "no input has a free dim"),
+        ([8, 8, 3], {"precision": "fp16"}, "precision is 'fp16', not one of f32, bf16"),
+        ([8, 8, 3], {"threads": "many"}, "the number of threads is 'many'"),
+        ([8, 8, 3], {"streams": "0"}, "the number of streams is '0'"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_with_what_to_write(
+    backend: Any, dims: list[int], parameters: dict[str, str], message: str
+) -> None:
+    with pytest.raises(backend.ConfigError, match=message):
+        backend.read_config(config(dims, parameters))
+
+
+def test_tensors_of_strings_are_refused(backend: Any) -> None:
+    model = config([8])
+    model["output"][0]["data_type"] = "TYPE_STRING"
+    with pytest.raises(backend.ConfigError, match="scores is of TYPE_STRING; only numbers are served"):
+        backend.read_config(model)
+
+
+@pytest.mark.parametrize(
+    ("max_batch_size", "parameters", "environment", "threads", "streams"),
+    [
+        (8, {}, None, 6, 2),
+        (8, {}, "3", 3, 2),
+        (8, {"threads": "4"}, "3", 4, 2),
+        (8, {"threads": "4", "streams": "4"}, None, 4, 4),
+        (8, {"threads": "1"}, None, 1, 1),
+        (0, {}, None, 6, 1),
+    ],
+    ids=[
+        "all CPUs",
+        "environment",
+        "the model first",
+        "streams",
+        "never more streams than threads",
+        "unbatched",
+    ],
+)
+def test_threads_come_from_the_model_the_environment_or_the_machine(
+    backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    max_batch_size: int,
+    parameters: dict[str, str],
+    environment: str | None,
+    threads: int,
+    streams: int,
+) -> None:
+    monkeypatch.setattr(backend, "cpus_available", lambda: 6)
+    monkeypatch.delenv("POSEGATE_CPU_THREADS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("POSEGATE_CPU_THREADS", environment)
+    read = backend.read_config(config([8], parameters, max_batch_size))
+    assert (read.threads, read.streams) == (threads, streams)
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4.0),
+    ],
+    ids=["no cgroup", "v2 without limit", "v2", "v1 without limit", "v1"],
+)
+def test_the_quota_of_a_container_is_read(
+    backend: Any, tmp_path: Path, files: dict[str, str], quota: float | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert backend.cgroup_cpu_quota(tmp_path) == quota
+
+
+def test_a_quota_below_the_affinity_counts_and_is_rounded_up(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(backend, "cgroup_cpu_quota", lambda root: 1.5)
+    assert backend.cpus_available() == 2
+    monkeypatch.setattr(backend, "cgroup_cpu_quota", lambda root: 99.0)
+    assert backend.cpus_available() == 8
+
+
+def test_a_cancelled_request_is_not_run(backend: Any) -> None:
+    model = backend.TritonPythonModel()
+    answer = model._answer(model._take(SimpleNamespace(is_cancelled=lambda: True)), [])
+    assert answer.output_tensors == []
+    assert answer.error.code == "CANCELLED"
