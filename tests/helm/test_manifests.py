@@ -6,17 +6,15 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
-import click
 import pytest
-import typer
 import yaml
 
 from scripts.runtime import STATE
-from service.cli import app as posegate
 from service.health import LIVENESS, SERVICES
-from tests.helm.chart import VALUES, Object, find, names, pods, render, selects
+from tests.helm.chart import ROOT, VALUES, Object, find, names, pods, render, selects
 
 SETS = list(VALUES)
 GPU = ("triton.gpu.product=NVIDIA-L4", "engines.build=job", "engines.models[0].name=m")
@@ -241,19 +239,14 @@ def test_the_wait_for_engines_ends_when_they_are_there_and_fails_when_they_are_n
 
 def test_the_builder_and_the_check_know_the_arguments_that_the_chart_gives() -> None:
     pytest.importorskip("scripts.models.verify", reason="the builder of engines is not here yet")
-    commands = typer.main.get_command(posegate)
     objects = render("everything")
     [job] = [item for item in objects if item["kind"] == "Job"]
-    context = commands.make_context("posegate", [*job["spec"]["template"]["spec"]["containers"][0]["args"]])
-    assert isinstance(context.command, click.Group)
-    while isinstance(context.command, click.Group):
-        name, command, rest = context.command.resolve_command(
-            context, [*context.protected_args, *context.args]
-        )
-        assert command is not None
-        context = command.make_context(name, rest, parent=context)
-    assert context.params["names"] == ["yolov8m_pose", "rtmw3d_x"]
-    assert context.params["repository"] == Path("/models")
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[:4] == ["models", "build", "yolov8m_pose", "rtmw3d_x"]
+    command = [sys.executable, "-m", "service", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr  # 2 is for options that it does not have
+    assert done.stderr.startswith("error: "), "there is no TensorRT here"
 
 
 def test_without_a_gpu_there_is_one_kind_of_pod() -> None:
