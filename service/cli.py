@@ -195,6 +195,55 @@ def measure(
 
 
 @app.command()
+def video(
+    clip: Annotated[Path, typer.Argument(help="Video file.")],
+    out: Annotated[Path | None, typer.Option(help="File for the frames as JSON Lines.")] = None,
+    annotated: Annotated[
+        Path | None, typer.Option(help="File for the video with what was found on it.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG file for the angles over time.")] = None,
+    measure_names: Annotated[
+        list[str] | None,
+        typer.Option("--measure", help="Measurement; may be repeated, or separated by commas."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
+    skeleton: Annotated[str, typer.Option(help="Skeleton; empty for the model's own.")] = "",
+    every_nth: Annotated[int | None, typer.Option(help="Analyse every n-th frame.")] = None,
+    target_fps: Annotated[float | None, typer.Option(help="Analyse so many frames a second.")] = None,
+    start: Annotated[float, typer.Option(help="Seconds to pass over.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Second to stop at.")] = None,
+    smooth: Annotated[bool, typer.Option(help="Add smoothed keypoints and angles.")] = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Find and follow the people in a video. Run it again after an interruption: it goes on with --out."""
+    from service.commands.video import CutShort, Wish
+    from service.commands.video import video as run
+
+    wish = Wish(
+        address=address,
+        model=model,
+        skeleton=skeleton,
+        measurements=tuple(measure_names or ()),
+        every_nth=every_nth,
+        target_fps=target_fps,
+        start_s=start,
+        end_s=end,
+        smooth=smooth,
+        out=out,
+        annotated=annotated,
+        plot=plot,
+    )
+    try:
+        asyncio.run(run(clip, wish))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    except CutShort as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
 def health(
     service: Annotated[str, typer.Option(help="Service name; empty for the gateway as a whole.")] = "",
     address: Address = DEFAULT_ADDRESS,

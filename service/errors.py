@@ -4,7 +4,11 @@
 PosegateError
 ├── InvalidRequest            the caller must change something; lists every violation at once
 │   ├── ImageUndecodable      the bytes are not a picture that can be read
-│   └── ImageTooLarge         more bytes or pixels than allowed
+│   ├── ImageTooLarge         more bytes or pixels than allowed
+│   ├── VideoUndecodable      the bytes are not a video that can be read
+│   ├── VideoTooLarge         more bytes or pixels than allowed
+│   └── VideoTooLong          more seconds or frames than allowed
+├── DataLoss                  a video is damaged; what came before the damage was answered
 ├── NotFound                  no such model, version or skeleton
 ├── NotAllowed                the operator does not allow it
 ├── AlreadyExists             the name is taken
@@ -92,6 +96,30 @@ class ImageTooLarge(InvalidRequest):
     """More bytes or pixels than allowed; limit and actual value are in the metadata."""
 
     reason = "IMAGE_TOO_LARGE"
+
+
+class VideoUndecodable(InvalidRequest):
+    """Empty, not a video, without a picture, or of a format that is not accepted."""
+
+    reason = "VIDEO_UNDECODABLE"
+
+
+class VideoTooLarge(InvalidRequest):
+    """More bytes or pixels than allowed; limit and actual value are in the metadata."""
+
+    reason = "VIDEO_TOO_LARGE"
+
+
+class VideoTooLong(InvalidRequest):
+    """More seconds or frames than allowed; limit and actual value are in the metadata."""
+
+    reason = "VIDEO_TOO_LONG"
+
+
+class DataLoss(PosegateError):
+    """A video is damaged or cut short; what came before the damage was answered."""
+
+    reason = "VIDEO_DAMAGED"
 
 
 class NotFound(PosegateError):

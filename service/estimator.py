@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +19,7 @@ from service.core.poses import Floats, Poses
 from service.core.topdown import bodies_in_crops, crop_people, lift, poses_from_crops
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
+from service.turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,12 +106,21 @@ class Estimator:
         threads: for decoding and other work that would hold up the event loop.
         at_once: pictures between decoding and answer at once; it bounds the tensors in memory and
             the queue at Triton.
+        streams_at_once: how many of those may be frames of streams; None for all.
+        beside_single: how many of those while single pictures come; None for as many.
     """
 
-    def __init__(self, client: InferenceClient, threads: Executor, at_once: int) -> None:
+    def __init__(
+        self,
+        client: InferenceClient,
+        threads: Executor,
+        at_once: int,
+        streams_at_once: int | None = None,
+        beside_single: int | None = None,
+    ) -> None:
         self._client = client
         self._workers = threads
-        self._room = asyncio.Semaphore(at_once)
+        self._turns = Turns(at_once, at_once if streams_at_once is None else streams_at_once, beside_single)
 
     async def estimate(
         self,
@@ -124,6 +133,7 @@ class Estimator:
         keypoint_names: Sequence[str] = (),
         keep_image: bool = False,
         request_id: str = "",
+        stream: Hashable | None = None,
     ) -> Estimate:
         """Every person in one picture.
 
@@ -136,10 +146,11 @@ class Estimator:
             keypoint_names: of the model's own skeleton; depth alone is lifted to metres by limbs, by name.
             keep_image: return the picture too, to draw on.
             request_id: for Triton's log.
+            stream: whose frame it is; None for a single picture, which goes first.
         """
         finder = first_stage or model
         infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
-        async with self._room:
+        async with self._turns.turn(stream):
             prepared = await self.run(
                 _prepare,
                 load,

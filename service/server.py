@@ -27,10 +27,13 @@ from service.catalog import ModelCatalog
 from service.estimator import Estimator
 from service.health import HealthMonitor
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
+from service.live import LiveAnalyst
 from service.media.image import ImageLimits
+from service.media.video import VideoLimits
 from service.memory import keep_freed_memory
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
+from service.servicers.recordings import RecordingLimits, Recordings
 from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
@@ -40,13 +43,16 @@ from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
 from service.store.database import Database
 from service.store.skeletons import SkeletonStore
+from service.streams import Streams
 from service.triton import TritonClient
+from service.video import VideoAnalyst, VideoSettings
 
 _log = structlog.get_logger()
 
 _BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
 _SENT_S = 0.5  # an answer that is ready has been sent by then
 
+_GOODBYE_S = 3.0  # streams that are still running end so long before the grace does, with a last word
 _WORKERS_S = 5.0  # longer than cv2 takes for one step on the largest picture
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -73,7 +79,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """A listening gateway; on leaving the block it is drained.
 
     Draining: NOT_SERVING first, so that load balancers look elsewhere; then no new calls, and those
-    in flight get to finish; then the connections to Triton and the database close.
+    in flight get to finish, videos and streams a little less long; then the connections to Triton and the
+    database close.
 
     Raises:
         BadDatabaseUrl: the database's URL is not one that can be used.
@@ -93,7 +100,16 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     )
     templates = known(settings.skeletons)
     catalog = ModelCatalog(triton, templates, settings.default_model)
-    estimator = Estimator(triton, workers, settings.max_inferences)
+    estimator = Estimator(
+        triton,
+        workers,
+        settings.max_inferences,
+        settings.max_stream_inferences,
+        settings.stream_inferences_beside,
+    )
+    streams = Streams(settings.max_streams)
+    # Three for each stream: one waits for bytes, one writes them, one encodes.
+    behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video")
     health = health_aio.HealthServicer()
     requests = RequestInterceptor(settings.request_timeout_s, settings.max_message_bytes)
     server = grpc.aio.server(
@@ -113,8 +129,22 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     )
     store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
     lookup = SkeletonLookup(templates, SkeletonCache(store))
+    recordings = Recordings(
+        VideoAnalyst(estimator, behind, streams, _video_settings(settings)),
+        LiveAnalyst(
+            estimator,
+            streams,
+            look_ahead=settings.video_look_ahead,
+            frame_timeout_s=settings.request_timeout_s,
+            keep_alive_s=settings.stream_keep_alive_s,
+        ),
+        catalog,
+        lookup,
+        streams,
+        _recording_limits(settings),
+    )
     limits = _limits(settings)
-    pose = PoseServicer(estimator, catalog, lookup, triton, limits)
+    pose = PoseServicer(estimator, catalog, lookup, triton, limits, recordings)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
     render_limits = RenderLimits(
         image=limits.image,
@@ -142,6 +172,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     except RuntimeError as error:
         await triton.close()
         workers.shutdown()
+        behind.shutdown()
         raise CannotListen(
             f"cannot listen on {settings.listen}: it is in use or not an address here"
         ) from error
@@ -158,10 +189,16 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         monitor.cancel()
         await health.enter_graceful_shutdown()
         await asyncio.sleep(settings.drain_delay_s)
+        streams.drain()
+        ending = asyncio.get_running_loop().call_later(
+            max(settings.drain_grace_s - _GOODBYE_S, settings.drain_grace_s / 2), streams.end
+        )
         await _stop(server, requests, settings.drain_grace_s)
+        ending.cancel()
         await triton.close()
         await database.close()
         await _end(workers)
+        await _end(behind)
         _log.info("stopped")
 
 
@@ -210,6 +247,41 @@ _SERVICES = (
 
 def _on_this_host(url: str) -> bool:
     return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
+
+
+def _video_limits(settings: Settings) -> VideoLimits:
+    return VideoLimits(
+        max_bytes=settings.max_video_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_seconds=settings.max_video_seconds,
+        max_frames=settings.max_video_frames,
+    )
+
+
+def _video_settings(settings: Settings) -> VideoSettings:
+    return VideoSettings(
+        limits=_video_limits(settings),
+        look_ahead=settings.video_look_ahead,
+        look_ahead_bytes=settings.video_look_ahead_bytes,
+        decode_threads=settings.video_decode_threads,
+        encode_threads=settings.video_encode_threads,
+        encoder=settings.video_encoder,
+        spool=settings.video_spool,
+        idle_s=settings.stream_idle_s,
+        frame_timeout_s=settings.request_timeout_s,
+    )
+
+
+def _recording_limits(settings: Settings) -> RecordingLimits:
+    return RecordingLimits(
+        video=_video_limits(settings),
+        image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+        max_persons=settings.max_persons,
+        max_streams=settings.max_streams,
+        idle_s=settings.stream_idle_s,
+        stall_s=settings.stream_stall_s,
+        angles=settings.angles,
+    )
 
 
 def _database(settings: Settings) -> Database:

@@ -55,6 +55,52 @@ class Settings(BaseSettings):
     max_inferences: int = Field(
         default=16, ge=1, description="Pictures between decoding and answer at once; the rest wait here."
     )
+    max_stream_inferences: int = Field(
+        default=4, ge=1, description="How many of those may be frames of videos and streams."
+    )
+    stream_inferences_beside: int = Field(
+        default=1,
+        ge=1,
+        description="How many while single pictures come too: every frame at the model holds them up. "
+        "A GPU takes several at once without harm.",
+    )
+    max_streams: int = Field(
+        default=16, ge=1, description="Videos and streams (AnalyzeVideo, StreamPoses) at once."
+    )
+    max_video_bytes: int = Field(default=2_000_000_000, ge=1, description="Bytes of one encoded video.")
+    max_video_seconds: float = Field(
+        default=3600.0, gt=0, description="Seconds of one video that are analysed, at most."
+    )
+    max_video_frames: int = Field(
+        default=216_000, ge=1, description="Frames of one video that are analysed, at most."
+    )
+    video_look_ahead: int = Field(
+        default=8, ge=1, le=256, description="Frames of one video that are decoded ahead of the answers."
+    )
+    video_look_ahead_bytes: int = Field(
+        default=64 * MIB, ge=1, description="Bytes of those frames; one frame is always allowed."
+    )
+    video_decode_threads: int = Field(
+        default=1, ge=1, le=64, description="Threads that decode one video. More use more memory."
+    )
+    video_encode_threads: int = Field(
+        default=1, ge=1, le=64, description="Threads that encode one annotated video."
+    )
+    video_encoder: Literal["libx264", "libopenh264", "h264_nvenc"] = Field(
+        default="libx264", description="H.264 encoder of annotated videos."
+    )
+    video_spool: Path | None = Field(
+        default=None, description="Folder for videos on their way in; the system's temporary one by default."
+    )
+    stream_idle_s: float = Field(
+        default=60.0, gt=0, description="A video's upload that pauses for longer, seconds, is given up."
+    )
+    stream_stall_s: float = Field(
+        default=300.0, gt=0, description="A caller who takes no answer for longer, seconds, is given up."
+    )
+    stream_keep_alive_s: float = Field(
+        default=10.0, gt=0, description="Seconds of silence after which StreamPoses sends a sign of life."
+    )
     workers: int = Field(
         default_factory=cpu_count, ge=1, description="Threads that decode and draw; the CPUs by default."
     )

@@ -13,6 +13,7 @@ from service.errors import (
     AlreadyExists,
     AnswerTooLarge,
     Conflict,
+    DataLoss,
     DeadlineExceeded,
     InvalidRequest,
     NotAllowed,
@@ -34,6 +35,7 @@ _VIOLATIONS_BYTES = 1800
 # Looked up along the error's ancestry, so a subclass needs no row of its own.
 _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    DataLoss: grpc.StatusCode.DATA_LOSS,
     NotFound: grpc.StatusCode.NOT_FOUND,
     NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,

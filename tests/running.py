@@ -4,7 +4,7 @@ a scripted model server behind them; and errors as a caller sees them."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,9 +25,12 @@ from service.core.measurements import Thresholds
 from service.core.skeleton import Skeleton
 from service.estimator import Estimator
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
+from service.live import LiveAnalyst
 from service.media.image import ImageLimits
+from service.media.video import VideoLimits
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
+from service.servicers.recordings import RecordingLimits, Recordings
 from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
@@ -36,6 +39,8 @@ from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
 from service.store.database import Database
 from service.store.skeletons import SkeletonStore
+from service.streams import Streams
+from service.video import VideoAnalyst, VideoSettings
 from tests.fakes import MODEL, FakeTritonClient
 
 if TYPE_CHECKING:
@@ -60,6 +65,7 @@ class Service:
 
     triton: FakeTritonClient
     catalog: ModelCatalog
+    streams: Streams
     workers: ThreadPoolExecutor
     admission: AdmissionInterceptor
     health: health_aio.HealthServicer
@@ -89,6 +95,7 @@ async def running(
     database_url: str = "",
     max_skeletons: int = 1000,
     database_timeout_s: float = 5.0,
+    recordings: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Service]:
     """A service for the time of the block.
@@ -104,6 +111,7 @@ async def running(
         database_url: where custom skeletons are kept; empty: a file that goes away.
         max_skeletons: custom ones of a tenant.
         database_timeout_s: of one transaction.
+        recordings: what differs from the usual for videos and streams, see `recorder`.
         limits: what differs from the usual in PoseLimits.
     """
     triton = FakeTritonClient()
@@ -125,7 +133,10 @@ async def running(
     database = Database(address, connections=5, timeout_s=database_timeout_s)
     store = SkeletonStore(database, max_skeletons=max_skeletons)
     lookup = SkeletonLookup(known, SkeletonCache(store))
-    pose = PoseServicer(estimator, catalog, lookup, triton, allowed)
+    streams = Streams((recordings or {}).get("max_streams", 4))
+    behind = ThreadPoolExecutor(12)
+    recorder_ = recorder(estimator, behind, catalog, lookup, streams, **(recordings or {}))
+    pose = PoseServicer(estimator, catalog, lookup, triton, allowed, recorder_)
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
     skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(
         SkeletonServicer(
@@ -154,6 +165,7 @@ async def running(
             yield Service(
                 triton=triton,
                 catalog=catalog,
+                streams=streams,
                 workers=pool,
                 admission=admission,
                 health=health,
@@ -166,7 +178,61 @@ async def running(
         await server.stop(None)
         await database.close()
         pool.shutdown(cancel_futures=True)
+        behind.shutdown(cancel_futures=True)
         folder.cleanup()
+
+
+def recorder(
+    estimator: Estimator,
+    threads: ThreadPoolExecutor,
+    catalog: ModelCatalog,
+    lookup: SkeletonLookup,
+    streams: Streams,
+    *,
+    max_streams: int = 4,
+    max_video_bytes: int = 50_000_000,
+    max_video_seconds: float = 60.0,
+    max_video_frames: int = 2000,
+    look_ahead: int = 8,
+    look_ahead_bytes: int = 64 << 20,
+    idle_s: float = 10.0,
+    stall_s: float = 10.0,
+    keep_alive_s: float = 10.0,
+    frame_timeout_s: float = 10.0,
+    spool: Path | None = None,
+) -> Recordings:
+    """Videos and streams with limits that are easily reached."""
+    video = VideoLimits(max_video_bytes, 4_000_000, max_video_seconds, max_video_frames)
+    settings = VideoSettings(
+        limits=video,
+        look_ahead=look_ahead,
+        look_ahead_bytes=look_ahead_bytes,
+        decode_threads=1,
+        encode_threads=1,
+        encoder="libx264",
+        spool=spool,
+        idle_s=idle_s,
+        frame_timeout_s=frame_timeout_s,
+    )
+    live = LiveAnalyst(
+        estimator,
+        streams,
+        look_ahead=look_ahead,
+        frame_timeout_s=frame_timeout_s,
+        keep_alive_s=keep_alive_s,
+    )
+    limits = RecordingLimits(
+        video=video,
+        image=ImageLimits(max_bytes=8_000_000, max_pixels=4_000_000),
+        max_persons=100,
+        max_streams=max_streams,
+        idle_s=idle_s,
+        stall_s=stall_s,
+        angles=Thresholds(),
+    )
+    return Recordings(
+        VideoAnalyst(estimator, threads, streams, settings), live, catalog, lookup, streams, limits
+    )
 
 
 def pose_limits(timeout_s: float = 30.0, **changes: Any) -> PoseLimits:

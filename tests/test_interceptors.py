@@ -318,16 +318,6 @@ async def test_a_client_stream_that_fails_says_why(streaming: Service) -> None:
     assert (await failure(call)).message == "internal error"
 
 
-@pytest.mark.parametrize("method", ["AnalyzeVideo", "StreamPoses"])
-async def test_streams_that_are_not_built_yet_say_so(service: Service, method: str) -> None:
-    call = getattr(service.poses, method)(iter([]), metadata=MINE, timeout=10)
-    failed = await failure(anext(aiter(call)))
-    assert failed.code is grpc.StatusCode.UNIMPLEMENTED
-    assert failed.reason == "UNIMPLEMENTED"
-    assert await initial_id(call) == "id-3"
-    assert re.fullmatch(rf"{method} is not built yet: .+\.", failed.message)
-
-
 # --- admission ----------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,15 +106,8 @@ def read_measuring(
     """
     found = Violations()
     check_image(found, request.image, present=request.HasField("image"))
-    names = _names(found, request)
-    side = _SIDES.get(request.side)
-    if side is None:
-        found.add("side", f"must be LEFT, RIGHT or BOTH, not {request.side}")
-    facing = _FACINGS.get(request.facing)
-    if facing is None:
-        found.add("facing", f"must be one of the contract's, not {request.facing}")
-    roll = found.number("camera_roll_deg", request.camera_roll_deg, -180, 180)
-    baseline = _baseline(found, request, names)
+    names = read_names(found, request.measurements, required=True)
+    side, options = read_angle_options(found, request, names, thresholds)
     index, everybody = _person(found, request.person)
     min_score = found.number("min_score", request.min_score if request.HasField("min_score") else 0.25, 0, 1)
     overlay = read_overlay(found, request.overlay)
@@ -122,15 +116,9 @@ def read_measuring(
     found.raise_any()
     return AngleWish(
         names=names,
-        side=side or "both",
+        side=side,
         detection=Options(min_score=min_score, iou_threshold=0.7, max_persons=max_persons),
-        options=AngleOptions(
-            thresholds=thresholds,
-            facing=facing or "auto",
-            mirrored=request.mirrored,
-            camera_roll_deg=roll,
-            baseline=baseline,
-        ),
+        options=options,
         index=index,
         everybody=everybody,
         overlay=overlay,
@@ -138,24 +126,60 @@ def read_measuring(
     )
 
 
-def _names(found: Violations, request: pb.MeasureAnglesRequest) -> tuple[str, ...]:
+def read_names(found: Violations, measurements: Sequence[str], *, required: bool = False) -> tuple[str, ...]:
+    """The measurements asked for; none is fine unless one is `required`."""
     try:
-        names = parse_names(request.measurements)
+        names = parse_names(measurements)
     except InvalidRequest as error:
         unknown = ", ".join(violation.description for violation in error.violations)
         found.add("measurements", f"holds {unknown}; must be of: {', '.join(MEASUREMENTS)}")
         return ()
-    if not names:
+    if required and not names:
         found.add("measurements", "must name at least one measurement")
     return names
 
 
+def read_angle_options(
+    found: Violations,
+    wish: pb.MeasureAnglesRequest | pb.AngleOptions,
+    names: tuple[str, ...],
+    thresholds: Thresholds,
+    path: str = "",
+) -> tuple[Sides, AngleOptions]:
+    """How angles are taken.
+
+    Args:
+        found: collects what is wrong.
+        wish: what the caller asked for.
+        names: of the measurements.
+        thresholds: the service's.
+        path: where `wish` stands within the request.
+    """
+    side = _SIDES.get(wish.side)
+    if side is None:
+        found.add(f"{path}side", f"must be LEFT, RIGHT or BOTH, not {wish.side}")
+    facing = _FACINGS.get(wish.facing)
+    if facing is None:
+        found.add(f"{path}facing", f"must be one of the contract's, not {wish.facing}")
+    roll = found.number(f"{path}camera_roll_deg", wish.camera_roll_deg, -180, 180)
+    baseline = _baseline(found, wish.baseline, names, path)
+    if found:  # the request is refused; options would not take what is wrong
+        return "both", AngleOptions(thresholds=thresholds)
+    return side or "both", AngleOptions(
+        thresholds=thresholds,
+        facing=facing or "auto",
+        mirrored=wish.mirrored,
+        camera_roll_deg=roll,
+        baseline=baseline,
+    )
+
+
 def _baseline(
-    found: Violations, request: pb.MeasureAnglesRequest, names: tuple[str, ...]
+    found: Violations, wanted: Sequence[pb.BaselineAngle], names: tuple[str, ...], root: str
 ) -> dict[tuple[str, Side], Neutral]:
     baseline: dict[tuple[str, Side], Neutral] = {}
-    for number, neutral in enumerate(request.baseline):
-        path = f"baseline[{number}]"
+    for number, neutral in enumerate(wanted):
+        path = f"{root}baseline[{number}]"
         name = neutral.name.strip().lower()
         if name not in names:
             found.add(f"{path}.name", f"'{neutral.name}' is not among the measurements asked for")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
 from service.catalog import ModelCatalog
 from service.core.geometry import Rgb8
-from service.core.mapping import MappingPlan, apply, plan_mapping
+from service.core.mapping import MappingPlan, apply
 from service.core.measurements import Thresholds
 from service.core.model import Model
 from service.core.poses import Poses
@@ -26,8 +26,11 @@ from service.errors import PosegateError, Unavailable, Unimplemented
 from service.estimator import Estimate, Estimator, Options
 from service.media.image import ImageLimits
 from service.servicers import angles, messages
+from service.servicers.call import request_id
 from service.servicers.overlays import draw_overlay
 from service.servicers.pictures import loader
+from service.servicers.recordings import Recordings
+from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.tenant import tenant_of
 from service.servicers.validation import OverlayWish, Violations, read_detection, read_page
@@ -87,6 +90,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeletons: finds the skeletons that requests name.
         triton: for its version.
         limits: what is allowed.
+        recordings: for videos and streams; None for a service without them.
     """
 
     def __init__(
@@ -96,12 +100,14 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeletons: SkeletonLookup,
         triton: TritonVersion,
         limits: PoseLimits,
+        recordings: Recordings | None = None,
     ) -> None:
         self._estimator = estimator
         self._catalog = catalog
         self._skeletons = skeletons
         self._triton = triton
         self._limits = limits
+        self._recordings = recordings
         # A decoded picture can have 150 MB: only so many wait to be drawn on.
         self._kept_images = asyncio.Semaphore(limits.max_kept_images)
 
@@ -172,17 +178,23 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
 
     async def AnalyzeVideo(
         self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
-    ) -> AsyncIterator[pb.AnalyzeVideoResponse]:
-        """Not built yet."""
-        raise Unimplemented("AnalyzeVideo is not built yet: send frames to DetectPoses.")
-        yield  # makes this a stream
+    ) -> AsyncGenerator[pb.AnalyzeVideoResponse, None]:
+        """What is seen on the frames of a video, while it is uploaded."""
+        if self._recordings is None:
+            raise Unimplemented("This service analyses no videos: send frames to DetectPoses.")
+        async with aclosing(self._recordings.analyze_video(request_iterator, context)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def StreamPoses(
         self, request_iterator: AsyncIterator[pb.StreamPosesRequest], context: Context
-    ) -> AsyncIterator[pb.StreamPosesResponse]:
-        """Not built yet."""
-        raise Unimplemented("StreamPoses is not built yet: send frames to DetectPoses.")
-        yield  # makes this a stream
+    ) -> AsyncGenerator[pb.StreamPosesResponse, None]:
+        """What is seen on pictures as they are taken."""
+        if self._recordings is None:
+            raise Unimplemented("This service takes no streams: send frames to DetectPoses.")
+        async with aclosing(self._recordings.stream_poses(request_iterator, context)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """What is loaded, by name and version, a page at a time."""
@@ -219,6 +231,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 max_message_bytes=limits.max_message_bytes,
                 max_skeletons=limits.max_skeletons,
                 allowed_uri_hosts=sorted(limits.uri_hosts),
+                **(self._recordings.limit_fields() if self._recordings is not None else {}),
             ),
             default_model=self._catalog.default_model,
             triton_version=triton_version,
@@ -233,14 +246,14 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def _detect_or_status(
         self, request: pb.DetectPosesRequest, deadline: float, tenant: str
     ) -> pb.BatchDetectPosesResult:
-        request_id = _request_id()
+        call_id = request_id()
         try:
             return pb.BatchDetectPosesResult(response=await self._detect(request, deadline, tenant))
         except PosegateError as error:
-            return pb.BatchDetectPosesResult(error=to_status(error, request_id))
+            return pb.BatchDetectPosesResult(error=to_status(error, call_id))
         except Exception as error:
             _log.error("internal_error", exc_info=error)
-            return pb.BatchDetectPosesResult(error=to_status(internal_error(request_id), request_id))
+            return pb.BatchDetectPosesResult(error=to_status(internal_error(call_id), call_id))
 
     async def _detect(
         self, request: pb.DetectPosesRequest, deadline: float, tenant: str
@@ -252,7 +265,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             found = Violations()
             found.add("overlay.space_panel", f"needs positions, which model '{model.name}' does not give")
             found.raise_any()
-        plan = await self._plan(request.skeleton, model, tenant)
+        plan = await choose_skeleton(self._skeletons, request.skeleton, model, tenant)
         load = await self._loader(request.image, deadline)
         estimate = self._estimating(load, model, wanted.options, deadline)
         overlay, overlay_ms = None, 0.0
@@ -295,25 +308,16 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             deadline=deadline,
             first_stage=self._catalog.first_stage(model),
             keypoint_names=self._skeletons.shipped(model.skeleton).names,
-            request_id=_request_id(),
+            request_id=request_id(),
         )
 
     def _keeping(self, model: Model, overlay: OverlayWish | None) -> AbstractAsyncContextManager[None]:
         """Room for a decoded picture, where one is kept: to be drawn on, or to cut people out of."""
         return nullcontext() if overlay is None and model.family == "yolo_pose" else self._kept_images
 
-    async def _plan(self, name: str, model: Model, tenant: str) -> MappingPlan:
-        """From the model's own skeleton to the one of that name, or to itself where none is named."""
-        native = self._skeletons.shipped(model.skeleton)
-        return plan_mapping(native, await self._skeletons.find(tenant, name) if name else native)
-
     async def _loader(self, image: types_pb2.Image, deadline: float) -> Callable[[], Rgb8]:
         limits = self._limits
         return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)
-
-
-def _request_id() -> str:
-    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
 
 
 def _map(plan: MappingPlan, poses: Poses) -> tuple[Poses, float]:

@@ -25,6 +25,9 @@ class Violations:
         self._found: list[Violation] = []
         self._unlisted = 0
 
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
     def add(self, field: str, description: str) -> None:
         """Note that a field is wrong, and what would be right."""
         if len(self._found) < MAX_LISTED:
@@ -81,7 +84,29 @@ def read_detection(request: pb.DetectPosesRequest, *, max_persons: int, path: st
     region = None
     if request.HasField("region_of_interest"):
         region = _region(found, request.region_of_interest)
-    options = Options(
+    options = read_options(found, request, max_persons=max_persons, region_xyxy=region)
+    min_keypoint_score = found.number("min_keypoint_score", request.min_keypoint_score, 0)
+    overlay = read_overlay(found, request.overlay, in_space=True)
+    found.raise_any()
+    return Detection(options=options, min_keypoint_score=min_keypoint_score, overlay=overlay)
+
+
+def read_options(
+    found: Violations,
+    request: pb.DetectPosesRequest | pb.VideoConfig | pb.StreamConfig,
+    *,
+    max_persons: int,
+    region_xyxy: tuple[float, float, float, float] | None = None,
+) -> Options:
+    """How people are found, with defaults.
+
+    Args:
+        found: collects what is wrong.
+        request: what the caller asked for.
+        max_persons: the service's limit.
+        region_xyxy: where to look.
+    """
+    return Options(
         min_score=found.number(
             "min_score", request.min_score if request.HasField("min_score") else 0.25, 0, 1
         ),
@@ -96,12 +121,8 @@ def read_detection(request: pb.DetectPosesRequest, *, max_persons: int, path: st
                 max_persons,
             )
         ),
-        region_xyxy=region,
+        region_xyxy=region_xyxy,
     )
-    min_keypoint_score = found.number("min_keypoint_score", request.min_keypoint_score, 0)
-    overlay = read_overlay(found, request.overlay, in_space=True)
-    found.raise_any()
-    return Detection(options=options, min_keypoint_score=min_keypoint_score, overlay=overlay)
 
 
 def check_image(found: Violations, image: types_pb2.Image, *, present: bool) -> None:
@@ -130,11 +151,10 @@ def read_overlay(
         types_pb2.OVERLAY_FORMAT_PNG: "png",
         types_pb2.OVERLAY_FORMAT_JPEG: "jpeg",
     }
-    line_width = found.number("overlay.line_width", wish.line_width, 0, 32)
+    style = read_style(found, wish)
     quality = found.number(
         "overlay.jpeg_quality", wish.jpeg_quality if wish.HasField("jpeg_quality") else 90, 1, 100
     )
-    min_score = found.number("overlay.min_keypoint_score", wish.min_keypoint_score, 0)
     if wish.space_panel and not in_space:
         found.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
     if wish.format not in formats:
@@ -145,13 +165,18 @@ def read_overlay(
     return OverlayWish(
         media_format=media_format,
         jpeg_quality=int(quality),
-        style=OverlayStyle(
-            line_width=int(line_width),
-            boxes=wish.boxes if wish.HasField("boxes") else True,
-            labels=wish.labels if wish.HasField("labels") else True,
-            min_keypoint_score=min_score,
-        ),
+        style=style,
         space_panel=wish.space_panel,
+    )
+
+
+def read_style(found: Violations, wish: types_pb2.OverlayOptions) -> OverlayStyle:
+    """How people are drawn, with defaults."""
+    return OverlayStyle(
+        line_width=int(found.number("overlay.line_width", wish.line_width, 0, 32)),
+        boxes=wish.boxes if wish.HasField("boxes") else True,
+        labels=wish.labels if wish.HasField("labels") else True,
+        min_keypoint_score=found.number("overlay.min_keypoint_score", wish.min_keypoint_score, 0),
     )
 
 

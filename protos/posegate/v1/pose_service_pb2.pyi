@@ -173,22 +173,26 @@ class _SmoothingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Smoothing.V
     SMOOTHING_UNSPECIFIED: _Smoothing.ValueType  # 0
     """Unset: OFF."""
     SMOOTHING_OFF: _Smoothing.ValueType  # 1
-    """Coordinates as the model gives them."""
+    """Raw values only."""
     SMOOTHING_ONE_EURO: _Smoothing.ValueType  # 2
-    """One Euro filter (Casiez 2012) on every keypoint of every tracked person. It looks back only, so
-    fast movements lag by a few frames.
+    """One Euro filter (Casiez 2012) on every keypoint and every angle of every tracked person:
+    `Person.smoothed_keypoints`, `FrameResult.smoothed_values`, `AngleValue.smoothed_degrees`. It looks
+    back only, so fast movements lag by a few frames.
     """
 
 class Smoothing(_Smoothing, metaclass=_SmoothingEnumTypeWrapper):
-    """How coordinates are smoothed over time."""
+    """How coordinates and angles are smoothed over time. What is smoothed stands beside the raw values and
+    never in their place.
+    """
 
 SMOOTHING_UNSPECIFIED: Smoothing.ValueType  # 0
 """Unset: OFF."""
 SMOOTHING_OFF: Smoothing.ValueType  # 1
-"""Coordinates as the model gives them."""
+"""Raw values only."""
 SMOOTHING_ONE_EURO: Smoothing.ValueType  # 2
-"""One Euro filter (Casiez 2012) on every keypoint of every tracked person. It looks back only, so
-fast movements lag by a few frames.
+"""One Euro filter (Casiez 2012) on every keypoint and every angle of every tracked person:
+`Person.smoothed_keypoints`, `FrameResult.smoothed_values`, `AngleValue.smoothed_degrees`. It looks
+back only, so fast movements lag by a few frames.
 """
 Global___Smoothing: _TypeAlias = Smoothing  # noqa: Y015
 
@@ -949,6 +953,7 @@ class AngleValue(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    SMOOTHED_DEGREES_FIELD_NUMBER: _builtins.int
     degrees: _builtins.float
     """Degrees, signed, never clamped; what 0 is and what is positive stands with the list of
     measurements. After subtraction of the baseline, if one was given. Unset: no value
@@ -965,6 +970,10 @@ class AngleValue(_message.Message):
     reference: _builtins.str
     """What the angle was measured against, for example "trunk", "gravity" or "shoulder_line". Empty:
     between two limbs.
+    """
+    smoothed_degrees: _builtins.float
+    """`degrees` after smoothing over time; `degrees` itself stays as measured. Unset: smoothing is off,
+    or there is no value.
     """
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -996,17 +1005,22 @@ class AngleValue(_message.Message):
         reference: _builtins.str = ...,
         details: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         notes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        smoothed_degrees: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_degrees", b"_degrees", "_std_error_deg", b"_std_error_deg", "degrees", b"degrees", "std_error_deg", b"std_error_deg"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_degrees", b"_degrees", "_smoothed_degrees", b"_smoothed_degrees", "_std_error_deg", b"_std_error_deg", "degrees", b"degrees", "smoothed_degrees", b"smoothed_degrees", "std_error_deg", b"std_error_deg"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_degrees", b"_degrees", "_std_error_deg", b"_std_error_deg", "degrees", b"degrees", "details", b"details", "keypoint_score", b"keypoint_score", "notes", b"notes", "reasons", b"reasons", "reference", b"reference", "status", b"status", "std_error_deg", b"std_error_deg"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_degrees", b"_degrees", "_smoothed_degrees", b"_smoothed_degrees", "_std_error_deg", b"_std_error_deg", "degrees", b"degrees", "details", b"details", "keypoint_score", b"keypoint_score", "notes", b"notes", "reasons", b"reasons", "reference", b"reference", "smoothed_degrees", b"smoothed_degrees", "status", b"status", "std_error_deg", b"std_error_deg"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__degrees: _TypeAlias = _typing.Literal["degrees"]  # noqa: Y015
     _WhichOneofArgType__degrees: _TypeAlias = _typing.Literal["_degrees", b"_degrees"]  # noqa: Y015
+    _WhichOneofReturnType__smoothed_degrees: _TypeAlias = _typing.Literal["smoothed_degrees"]  # noqa: Y015
+    _WhichOneofArgType__smoothed_degrees: _TypeAlias = _typing.Literal["_smoothed_degrees", b"_smoothed_degrees"]  # noqa: Y015
     _WhichOneofReturnType__std_error_deg: _TypeAlias = _typing.Literal["std_error_deg"]  # noqa: Y015
     _WhichOneofArgType__std_error_deg: _TypeAlias = _typing.Literal["_std_error_deg", b"_std_error_deg"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__degrees) -> _WhichOneofReturnType__degrees | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__smoothed_degrees) -> _WhichOneofReturnType__smoothed_degrees | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__std_error_deg) -> _WhichOneofReturnType__std_error_deg | None: ...
 
@@ -1321,8 +1335,9 @@ class AnalyzeVideoResponse(_message.Message):
     ANNOTATED_CHUNK_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     annotated_chunk: _builtins.bytes
-    """The next bytes of the annotated video, in order, at most 1 MiB; after the last frame and
-    before the summary.
+    """The next bytes of the annotated video, in order, at most 1 MiB; sent as they are made, the last
+    of them after the last frame and before the summary. A fragmented MP4 (H.264): playable when
+    complete, and as it grows by players that can.
     """
     @_builtins.property
     def started(self) -> Global___VideoStarted:
@@ -1476,6 +1491,7 @@ class FrameResult(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     ANGLES_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    SMOOTHED_VALUES_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     """Zero-based number of the frame in the source, whatever the sampling."""
     @_builtins.property
@@ -1504,6 +1520,10 @@ class FrameResult(_message.Message):
     def timings(self) -> Global___Timings:
         """How long each step took for this frame."""
 
+    @_builtins.property
+    def smoothed_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """`values` with x and y after smoothing over time. Empty: smoothing is off, or the layout is PERSONS."""
+
     def __init__(
         self,
         *,
@@ -1513,10 +1533,11 @@ class FrameResult(_message.Message):
         values: _abc.Iterable[_builtins.float] | None = ...,
         angles: _abc.Iterable[Global___FrameAngle] | None = ...,
         timings: Global___Timings | None = ...,
+        smoothed_values: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "frame_index", b"frame_index", "persons", b"persons", "time", b"time", "timings", b"timings", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "frame_index", b"frame_index", "persons", b"persons", "smoothed_values", b"smoothed_values", "time", b"time", "timings", b"timings", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2477,6 +2498,7 @@ class Limits(_message.Message):
     MAX_VIDEO_FRAMES_FIELD_NUMBER: _builtins.int
     MAX_SKELETONS_FIELD_NUMBER: _builtins.int
     ALLOWED_URI_HOSTS_FIELD_NUMBER: _builtins.int
+    MAX_STREAMS_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
     """Bytes of one encoded picture."""
     max_image_pixels: _builtins.int
@@ -2497,6 +2519,8 @@ class Limits(_message.Message):
     """Frames analysed of one video."""
     max_skeletons: _builtins.int
     """Custom skeletons of one tenant."""
+    max_streams: _builtins.int
+    """Videos and streams (`AnalyzeVideo`, `StreamPoses`) at once; more are RESOURCE_EXHAUSTED."""
     @_builtins.property
     def max_video_duration(self) -> _duration_pb2.Duration:
         """Length of one video. Unset: no limit."""
@@ -2520,10 +2544,11 @@ class Limits(_message.Message):
         max_video_frames: _builtins.int = ...,
         max_skeletons: _builtins.int = ...,
         allowed_uri_hosts: _abc.Iterable[_builtins.str] | None = ...,
+        max_streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_video_duration", b"max_video_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_uri_hosts", b"allowed_uri_hosts", "max_batch_size", b"max_batch_size", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_in_flight", b"max_in_flight", "max_in_flight_bytes", b"max_in_flight_bytes", "max_message_bytes", b"max_message_bytes", "max_persons", b"max_persons", "max_skeletons", b"max_skeletons", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_uri_hosts", b"allowed_uri_hosts", "max_batch_size", b"max_batch_size", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_in_flight", b"max_in_flight", "max_in_flight_bytes", b"max_in_flight_bytes", "max_message_bytes", b"max_message_bytes", "max_persons", b"max_persons", "max_skeletons", b"max_skeletons", "max_streams", b"max_streams", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -285,6 +285,7 @@ class Person(_message.Message):
     DEPTH_ASSUMPTION_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     PERSON_INDEX_FIELD_NUMBER: _builtins.int
+    SMOOTHED_KEYPOINTS_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """How sure the model is of the person, 0–1; the model's own score, not a probability."""
     track_id: _builtins.int
@@ -321,6 +322,12 @@ class Person(_message.Message):
         for or the model gives none (`depth_source` is NONE).
         """
 
+    @_builtins.property
+    def smoothed_keypoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keypoint]:
+        """`keypoints` after smoothing over time, in the same order; the score is that of the raw point.
+        Empty: smoothing is off. The raw keypoints are always there.
+        """
+
     def __init__(
         self,
         *,
@@ -333,10 +340,11 @@ class Person(_message.Message):
         depth_assumption: _builtins.str = ...,
         side: Global___Side.ValueType = ...,
         person_index: _builtins.int | None = ...,
+        smoothed_keypoints: _abc.Iterable[Global___Keypoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_person_index", b"_person_index", "_track_id", b"_track_id", "box", b"box", "person_index", b"person_index", "track_id", b"track_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_person_index", b"_person_index", "_track_id", b"_track_id", "box", b"box", "depth_assumption", b"depth_assumption", "depth_source", b"depth_source", "keypoints", b"keypoints", "person_index", b"person_index", "positions", b"positions", "score", b"score", "side", b"side", "track_id", b"track_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_person_index", b"_person_index", "_track_id", b"_track_id", "box", b"box", "depth_assumption", b"depth_assumption", "depth_source", b"depth_source", "keypoints", b"keypoints", "person_index", b"person_index", "positions", b"positions", "score", b"score", "side", b"side", "smoothed_keypoints", b"smoothed_keypoints", "track_id", b"track_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__person_index: _TypeAlias = _typing.Literal["person_index"]  # noqa: Y015
     _WhichOneofArgType__person_index: _TypeAlias = _typing.Literal["_person_index", b"_person_index"]  # noqa: Y015

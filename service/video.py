@@ -1,0 +1,538 @@
+"""The use case: a video to what is seen on its frames, while it is still on its way.
+
+Four things go on at once, each bounded by the next: bytes are spooled to disk; a thread decodes; up to
+`look_ahead` frames are at the model; and results leave in the order of the frames, as fast as the
+caller takes them. Nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from service.core.draw import OverlayStyle, draw_poses
+from service.core.draw_angles import draw_angles
+from service.core.geometry import Rgb8
+from service.core.measurements import goniometers
+from service.core.model import Model
+from service.core.skeleton import Skeleton
+from service.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    PosegateError,
+    Unavailable,
+    Unimplemented,
+)
+from service.estimator import Estimate, Estimator, Options, Timings
+from service.following import Followed, Follower, Following, MeasurementMotion
+from service.media.mp4 import Mp4Writer, NoEncoder
+from service.media.spool import Spool
+from service.media.video import Sampling, VideoFacts, VideoFrame, VideoLimits, VideoReader
+from service.streams import Streams
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PIECE_BYTES = 1 << 20
+_PROGRESS_LEAST_S, _PROGRESS_MOST_S = 0.11, 1.0
+_LATELY_S = 3.0
+_ALMOST = 99.9  # percent; 100 is for the end only
+_QUEUED = 2  # results between the work and the caller
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How videos are worked on; see the settings of the same names."""
+
+    limits: VideoLimits
+    look_ahead: int
+    look_ahead_bytes: int
+    decode_threads: int
+    encode_threads: int
+    encoder: str
+    spool: Path | None
+    idle_s: float
+    frame_timeout_s: float
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """What is wanted of a video.
+
+    Attributes:
+        model: finds the people, or looks closely at those found.
+        first_stage: finds the people for a model that does not.
+        options: how.
+        sampling: which frames.
+        following: what becomes of the people.
+        annotated: how they are drawn on the video that is sent back; None for no such video.
+    """
+
+    model: Model
+    first_stage: Model | None
+    options: Options
+    sampling: Sampling
+    following: Following
+    annotated: OverlayStyle | None
+
+
+@dataclass(frozen=True)
+class Started:
+    """The container could be read."""
+
+    facts: VideoFacts
+
+
+@dataclass(frozen=True, eq=False)
+class FrameDone:
+    """One frame."""
+
+    index: int
+    time_s: float
+    followed: Followed
+    timings: Timings
+    overlay_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work is; None where unknown."""
+
+    frame: int
+    total: int | None
+    percent: float
+    fps: float
+    elapsed_s: float
+    eta_s: float | None
+    bytes_received: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next bytes of the annotated video."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The whole video."""
+
+    fps: float
+    size_wh: tuple[int, int]
+    total_frames: int
+    frames_analyzed: int
+    frames_with_persons: int
+    persons_tracked: int
+    wall_s: float
+    motions: list[MeasurementMotion]
+
+
+Event = Started | FrameDone | Progress | Piece | Summary
+
+
+class VideoAnalyst:
+    """Analyses videos.
+
+    Args:
+        estimator: pictures to people.
+        threads: for reading, decoding and encoding; three for each stream, or they wait for one another.
+        streams: says when to stop.
+        settings: how.
+    """
+
+    def __init__(
+        self, estimator: Estimator, threads: Executor, streams: Streams, settings: VideoSettings
+    ) -> None:
+        self._estimator = estimator
+        self._threads = threads
+        self._streams = streams
+        self._settings = settings
+
+    async def analyze(
+        self, chunks: AsyncIterator[bytes], plan: VideoPlan, skeleton: Skeleton, *, request_id: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """What is seen, as it is seen; `Summary` last. Close the iterator to stop the work.
+
+        Args:
+            chunks: the bytes of the file; its errors become those of the analysis.
+            plan: what is wanted.
+            skeleton: the model's own.
+            request_id: for Triton's log.
+
+        Raises:
+            VideoUndecodable, VideoTooLarge, VideoTooLong, DataLoss: as `VideoReader`.
+            DeadlineExceeded: no bytes came for too long.
+            Overloaded: the disk is full, or the model stays busy.
+            Unavailable: the model stays away, or the service stops.
+            PosegateError: whatever `chunks` raises.
+        """
+        job = _Job(self._estimator, self._threads, self._settings, plan, skeleton, request_id)
+        work = asyncio.create_task(job.run(chunks))
+        pace = _Pace(job)
+        try:
+            while True:
+                event = await job.next_event(pace.patience_s())
+                if isinstance(event, Exception):
+                    raise event
+                if event is not None:
+                    yield event
+                if isinstance(event, Progress):  # the last one: nothing may be said of it any more
+                    continue
+                if isinstance(event, Summary):
+                    return
+                if pace.is_due():
+                    yield pace.progress()
+                if self._streams.ending:
+                    yield pace.progress()
+                    raise Streams.stopping()
+        finally:
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+
+
+class _Job:
+    """One video under way."""
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        threads: Executor,
+        settings: VideoSettings,
+        plan: VideoPlan,
+        skeleton: Skeleton,
+        request_id: str,
+    ) -> None:
+        self._estimator = estimator
+        self._threads = threads
+        self._settings = settings
+        self._plan = plan
+        self._skeleton = skeleton
+        self._request_id = request_id
+        self._follower = Follower(plan.following, skeleton)
+        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(_QUEUED)
+        self._at_model: set[asyncio.Task[Estimate]] = set()
+        self.spool = Spool(settings.spool, settings.limits.max_bytes)
+        self.reader = VideoReader(self.spool, plan.sampling, settings.limits, settings.decode_threads)
+        self.started_at = time.perf_counter()
+        self.facts: VideoFacts | None = None
+        self.analyzed = self._with_persons = 0
+        self.last_time_s = 0.0
+
+    async def next_event(self, patience_s: float) -> Event | Exception | None:
+        """The next thing to tell; None if there is none in time."""
+        if not self._events.empty():
+            return self._events.get_nowait()
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._events.get()
+        except TimeoutError:
+            return None
+
+    async def run(self, chunks: AsyncIterator[bytes]) -> None:
+        """Do everything; the last event is the summary or an error."""
+        upload = asyncio.create_task(self._receive(chunks))
+        busy: list[asyncio.Future[object]] = []
+        try:
+            await self._analyze(busy)
+        except Exception as error:  # the caller gets it where the events end
+            await self._events.put(error)
+        finally:
+            upload.cancel()
+            self.spool.close()
+            for task in self._at_model:
+                task.cancel()
+            # A thread may still be in FFmpeg; its memory must not be freed under it.
+            await asyncio.shield(asyncio.gather(upload, *busy, *self._at_model, return_exceptions=True))
+            self.reader.close()
+
+    async def _analyze(self, busy: list[asyncio.Future[object]]) -> None:
+        self.facts = await self._in_thread(busy, self.reader.open)
+        await self._events.put(Started(self.facts))
+        width, height = self.facts.size_wh
+        room = max(1, min(self._settings.look_ahead, self._settings.look_ahead_bytes // (3 * width * height)))
+        window: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue(room)
+        feeding = asyncio.create_task(self._feed(window, busy))
+        drawing = self._drawing(self.facts)
+        try:
+            while (item := await window.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                await self._finish_frame(item, drawing, busy)
+            if drawing is not None:
+                await self._send(await self._in_thread(busy, drawing.finish))
+        finally:
+            feeding.cancel()
+            if drawing is not None:
+                await asyncio.shield(asyncio.gather(*busy, return_exceptions=True))
+                drawing.close()
+        await self._events.put(_Pace(self, done=True).progress())
+        await self._events.put(self._summary(self.facts))
+
+    async def _receive(self, chunks: AsyncIterator[bytes]) -> None:
+        """The upload: from the network to the disk."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._settings.idle_s):
+                        chunk = await anext(chunks, None)
+                except TimeoutError:
+                    raise DeadlineExceeded(
+                        f"No bytes of the video came for {self._settings.idle_s:g} s: send them without "
+                        "pause, and half-close after the last.",
+                        reason="UPLOAD_IDLE",
+                        metadata={"limit_seconds": f"{self._settings.idle_s:g}"},
+                    ) from None
+                if chunk is None:
+                    self.spool.finish()
+                    return
+                await loop.run_in_executor(self._threads, self.spool.append, chunk)
+        except PosegateError as error:
+            self.spool.fail(error)
+        except Exception as error:
+            # Whoever waits for bytes must not wait for ever.
+            failure = PosegateError("internal error")
+            failure.__cause__ = error
+            self.spool.fail(failure)
+            raise
+
+    async def _feed(
+        self, window: asyncio.Queue[_AtModel | Exception | None], busy: list[asyncio.Future[object]]
+    ) -> None:
+        """Decode ahead, and send every frame to the model."""
+        try:
+            while (frame := await self._in_thread(busy, self.reader.next_frame)) is not None:
+                task = asyncio.create_task(self._estimate(frame))
+                self._at_model.add(task)
+                task.add_done_callback(self._at_model.discard)
+                kept = frame.image if self._plan.annotated is not None else None
+                await window.put(
+                    _AtModel(frame.index, frame.time_s, frame.decode_ms, kept, task, time.perf_counter())
+                )
+                del frame
+            await window.put(None)
+        except Exception as error:  # told after the frames before it
+            await window.put(error)
+
+    async def _estimate(self, frame: VideoFrame) -> Estimate:
+        """The people on one frame. A model that is busy or away for a moment is waited for."""
+        deadline = time.monotonic() + self._settings.frame_timeout_s
+        image = frame.image
+        while True:
+            try:
+                return await self._estimator.estimate(
+                    lambda: image,
+                    self._plan.model,
+                    self._plan.options,
+                    deadline=deadline,
+                    first_stage=self._plan.first_stage,
+                    keypoint_names=self._skeleton.names,
+                    request_id=self._request_id,
+                    stream=self,
+                )
+            except (Overloaded, Unavailable) as error:
+                pause_s = error.retry_after_s or 1.0
+                if time.monotonic() + pause_s >= deadline:
+                    raise
+                await asyncio.sleep(pause_s)
+
+    async def _finish_frame(
+        self, item: _AtModel, drawing: _Drawing | None, busy: list[asyncio.Future[object]]
+    ) -> None:
+        estimate = await item.task
+        followed = self._follower.follow(estimate.poses, estimate.size_wh, item.time_s)
+        self.analyzed += 1
+        self._with_persons += bool(len(estimate.poses))
+        self.last_time_s = item.time_s
+        drawn_at = time.perf_counter()
+        piece = b""
+        if drawing is not None and item.image is not None:
+            piece = await self._in_thread(busy, drawing.draw, item.image, followed, item.time_s)
+        now = time.perf_counter()
+        await self._events.put(
+            FrameDone(
+                index=item.index,
+                time_s=item.time_s,
+                followed=followed,
+                timings=replace(estimate.timings, decode_ms=item.decode_ms),
+                overlay_ms=(now - drawn_at) * 1e3 if drawing is not None else 0.0,
+                total_ms=(now - item.decoded_at) * 1e3 + item.decode_ms,
+            )
+        )
+        await self._send(piece)
+
+    def _drawing(self, facts: VideoFacts) -> _Drawing | None:
+        style = self._plan.annotated
+        if style is None:
+            return None
+        fps = self._plan.sampling.target_fps or (facts.fps or 30.0) / self._plan.sampling.every_nth
+        try:
+            writer = Mp4Writer(
+                facts.size_wh, fps, encoder=self._settings.encoder, threads=self._settings.encode_threads
+            )
+        except NoEncoder as error:
+            raise Unimplemented(
+                "This service cannot encode video: leave `annotated_video` unset.", reason="NO_ENCODER"
+            ) from error
+        return _Drawing(writer, self._plan.following.plan.target, style)
+
+    async def _send(self, content: bytes) -> None:
+        for start in range(0, len(content), PIECE_BYTES):
+            await self._events.put(Piece(content[start : start + PIECE_BYTES]))
+
+    def _summary(self, facts: VideoFacts) -> Summary:
+        reader = self.reader
+        seconds = reader.last_time_s - (reader.first_time_s or 0.0)
+        steps = reader.frames_seen - 1
+        return Summary(
+            fps=steps / seconds if steps > 0 and seconds > 0 else facts.fps or 0.0,
+            size_wh=facts.size_wh,
+            total_frames=reader.frames_seen,
+            frames_analyzed=self.analyzed,
+            frames_with_persons=self._with_persons,
+            persons_tracked=self._follower.persons_tracked,
+            wall_s=time.perf_counter() - self.started_at,
+            motions=self._follower.summary(),
+        )
+
+    async def _in_thread(
+        self,
+        busy: list[asyncio.Future[object]],
+        work: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Blocking work in a thread. `busy` holds it until the thread is through, cancelled or not."""
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        busy.append(future)  # type: ignore[arg-type]  # only waited for
+        try:
+            return await asyncio.shield(future)
+        finally:
+            if future.done():
+                busy.remove(future)  # type: ignore[arg-type]
+
+    def total(self) -> int | None:
+        """Frames to analyse in all, as far as the container can be believed."""
+        if self.facts is None or self.facts.fps is None:
+            return None
+        seconds = self.seconds()
+        if seconds is None:
+            return None
+        sampling = self._plan.sampling
+        frames = seconds * self.facts.fps
+        if sampling.target_fps is not None:
+            frames = min(frames, seconds * sampling.target_fps)
+        else:
+            frames /= sampling.every_nth
+        return max(1, round(frames), self.analyzed)
+
+    def seconds(self) -> float | None:
+        """Length of the part that is looked at, as the container says."""
+        if self.facts is None or self.facts.duration_s is None:
+            return None
+        sampling = self._plan.sampling
+        end_s = min(self.facts.duration_s, sampling.end_s or self.facts.duration_s)
+        return max(end_s - sampling.start_s, 0.0) or None
+
+    def percent(self) -> float:
+        """How far the work is; by time where the length is known, else by bytes once all are here."""
+        seconds = self.seconds()
+        if not self.analyzed:
+            return 0.0
+        if seconds is not None:
+            return 100 * (self.last_time_s - self._plan.sampling.start_s) / seconds
+        return 100 * self.reader.bytes_read / max(self.spool.size, 1) if self.spool.complete else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _AtModel:
+    """A frame that the model is looking at."""
+
+    index: int
+    time_s: float
+    decode_ms: float
+    image: Rgb8 | None
+    task: asyncio.Task[Estimate]
+    decoded_at: float
+
+
+class _Drawing:
+    """The annotated video. For a worker thread."""
+
+    def __init__(self, writer: Mp4Writer, skeleton: Skeleton, style: OverlayStyle) -> None:
+        self._writer = writer
+        self._skeleton = skeleton
+        self._style = style
+
+    def draw(self, image: Rgb8, followed: Followed, time_s: float) -> bytes:
+        poses = followed.poses
+        if followed.smoothed is not None and followed.measured is None:  # angles lie on the raw points
+            poses = replace(poses, keypoints=followed.smoothed)
+        numbers = None
+        if followed.track_ids is not None:
+            numbers = [followed.track_ids[followed.owner(place)] for place in range(len(poses))]
+        drawn = draw_poses(image, poses, self._skeleton, self._style, numbers=numbers)
+        if followed.measured is not None and len(followed.measured):
+            dials = [
+                dial for row in range(len(followed.measured)) for dial in goniometers(followed.measured, row)
+            ]
+            drawn = draw_angles(drawn, dials, labels=self._style.labels)
+        return self._writer.add(drawn, time_s)
+
+    def finish(self) -> bytes:
+        return self._writer.finish()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Pace:
+    """Says how far a job is: at most ten times a second, at least once, and never less than before."""
+
+    def __init__(self, job: _Job, *, done: bool = False) -> None:
+        self._job = job
+        self._done = done
+        self._percent = 0.0
+        self._told_at = job.started_at
+        self._lately: deque[tuple[float, int]] = deque([(job.started_at, 0)])
+
+    def patience_s(self) -> float:
+        """How long nothing may be said."""
+        return max(self._told_at + _PROGRESS_MOST_S - time.perf_counter(), 0.0)
+
+    def is_due(self) -> bool:
+        """Whether it is time to say something: sooner while frames are done."""
+        quiet_s = time.perf_counter() - self._told_at
+        moved = self._job.analyzed > self._lately[-1][1]
+        return quiet_s >= (_PROGRESS_LEAST_S if moved else _PROGRESS_MOST_S)
+
+    def progress(self) -> Progress:
+        job, now = self._job, time.perf_counter()
+        self._told_at = now
+        self._lately.append((now, job.analyzed))
+        while len(self._lately) > 2 and self._lately[1][0] < now - _LATELY_S:
+            self._lately.popleft()
+        since, before = self._lately[0]
+        elapsed_s = now - job.started_at
+        self._percent = 100.0 if self._done else max(self._percent, min(job.percent(), _ALMOST))
+        eta_s = elapsed_s * (100 - self._percent) / self._percent if self._percent >= 1 else None
+        return Progress(
+            frame=job.analyzed,
+            total=job.analyzed if self._done else job.total(),
+            percent=self._percent,
+            fps=(job.analyzed - before) / (now - since) if now > since else 0.0,
+            elapsed_s=elapsed_s,
+            eta_s=eta_s,
+            bytes_received=job.spool.size,
+        )

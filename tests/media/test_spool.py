@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from service.errors import InvalidRequest, Overloaded, VideoTooLarge
+from service.media.spool import Spool, SpoolClosed, SpoolReader
+
+
+def test_what_is_appended_is_read(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 100)
+    spool.append(b"hello ")
+    spool.append(b"world")
+    spool.finish()
+    reader = SpoolReader(spool, seekable=True)
+    assert reader.read(6) + reader.read(100) + reader.read(1) == b"hello world"
+    assert reader.seek(-5, 2) == 6
+    assert reader.read(5) == b"world"
+    assert reader.tell() == 11
+    assert not list(tmp_path.iterdir()), "the file has no name from the start"
+    spool.close()
+
+
+def test_a_reader_waits_for_bytes_to_come() -> None:
+    spool = Spool(None, 100)
+    threading.Timer(0.1, spool.append, [b"late"]).start()
+    assert SpoolReader(spool, seekable=False).read(10) == b"late"
+    threading.Timer(0.1, spool.finish).start()
+    assert spool.read_all(10, 0) == b"late"
+    spool.close()
+
+
+def test_too_many_bytes_are_refused_with_both_numbers() -> None:
+    spool = Spool(None, 10)
+    spool.append(b"12345")
+    with pytest.raises(VideoTooLarge) as caught:
+        spool.append(b"678901")
+    assert caught.value.metadata == {"limit_bytes": "10", "actual_bytes": "11"}
+    spool.close()
+
+
+def test_closing_wakes_up_who_waits_and_may_be_done_twice() -> None:
+    spool = Spool(None, 10)
+    threading.Timer(0.1, spool.close).start()
+    with pytest.raises(SpoolClosed):
+        spool.wait(1)
+    spool.close()
+    assert spool.closed
+
+
+def test_a_failed_upload_fails_who_waits() -> None:
+    spool = Spool(None, 10)
+    threading.Timer(0.1, spool.fail, [InvalidRequest("wrong")]).start()
+    with pytest.raises(InvalidRequest):
+        spool.wait(None)
+    spool.close()
+
+
+def test_no_place_for_a_file_is_worth_another_try(tmp_path: Path) -> None:
+    with pytest.raises(Overloaded) as caught:
+        Spool(tmp_path / "nowhere", 10)
+    assert caught.value.retry_after_s
