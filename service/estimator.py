@@ -89,8 +89,19 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
-    tensor: Rgb8  # (1, H, W, 3)
+class Prepared:
+    """A picture that is ready for the model which finds the people.
+
+    Attributes:
+        tensor: (1, H, W, 3), in one of the model's shapes.
+        to_input: px of the picture to px of the tensor.
+        size_wh: the upright picture's size.
+        image: the picture, when it was asked to be kept.
+        decode_ms: spent on getting the picture.
+        preprocess_ms: spent on the tensor.
+    """
+
+    tensor: Rgb8
     to_input: Affine
     size_wh: tuple[int, int]
     image: Rgb8 | None
@@ -135,7 +146,7 @@ class Estimator:
         request_id: str = "",
         stream: Hashable | None = None,
     ) -> Estimate:
-        """Every person in one picture.
+        """Every person in one picture. It is decoded when its turn has come: what waits is small.
 
         Args:
             load: gives the upright RGB picture; runs in a worker thread, and its errors pass through.
@@ -148,38 +159,62 @@ class Estimator:
             request_id: for Triton's log.
             stream: whose frame it is; None for a single picture, which goes first.
         """
-        finder = first_stage or model
         infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
         async with self._turns.turn(stream):
             prepared = await self.run(
-                _prepare,
+                prepare,
                 load,
-                finder.shapes_hw,
+                (first_stage or model).shapes_hw,
                 options.region_xyxy,
                 keep_image=keep_image or first_stage is not None,
             )
-            started = time.perf_counter()
-            outputs = await infer(finder, {"images": prepared.tensor}, ["candidates"])
-            stages = Timings(prepared.decode_ms, prepared.preprocess_ms, _since_ms(started))
-            started = time.perf_counter()
-            candidates: Floats = outputs["candidates"][0]
-            count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
-            if count > _MANY:
-                poses = await self.run(_decode, candidates, prepared.to_input, options)
-            else:
-                poses = _decode(candidates, prepared.to_input, options)
-            stages = replace(stages, postprocess_ms=_since_ms(started))
-            if first_stage is not None:
-                assert prepared.image is not None  # noqa: S101 - it was asked to be kept
-                poses, stages = await self._refine(
-                    infer, model, prepared.image, poses, stages, tuple(keypoint_names)
-                )
-        return Estimate(
-            poses=poses,
-            size_wh=prepared.size_wh,
-            image=prepared.image if keep_image else None,
-            timings=stages,
-        )
+            estimate = await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
+        return estimate if keep_image else replace(estimate, image=None)
+
+    async def estimate_prepared(
+        self,
+        prepared: Prepared,
+        model: Model,
+        options: Options,
+        *,
+        deadline: float,
+        first_stage: Model | None = None,
+        keypoint_names: Sequence[str] = (),
+        request_id: str = "",
+        stream: Hashable | None = None,
+    ) -> Estimate:
+        """As `estimate`, for a picture that `prepare` has made ready; it has kept the image for a model
+        with a first stage."""
+        infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
+        async with self._turns.turn(stream):
+            return await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
+
+    async def _estimate(
+        self,
+        infer: Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]],
+        prepared: Prepared,
+        model: Model,
+        options: Options,
+        first_stage: Model | None,
+        keypoint_names: Sequence[str],
+    ) -> Estimate:
+        started = time.perf_counter()
+        outputs = await infer(first_stage or model, {"images": prepared.tensor}, ["candidates"])
+        stages = Timings(prepared.decode_ms, prepared.preprocess_ms, _since_ms(started))
+        started = time.perf_counter()
+        candidates: Floats = outputs["candidates"][0]
+        count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
+        if count > _MANY:
+            poses = await self.run(_decode, candidates, prepared.to_input, options)
+        else:
+            poses = _decode(candidates, prepared.to_input, options)
+        stages = replace(stages, postprocess_ms=_since_ms(started))
+        if first_stage is not None:
+            assert prepared.image is not None  # noqa: S101 - it was asked to be kept
+            poses, stages = await self._refine(
+                infer, model, prepared.image, poses, stages, tuple(keypoint_names)
+            )
+        return Estimate(poses=poses, size_wh=prepared.size_wh, image=prepared.image, timings=stages)
 
     async def _refine(
         self,
@@ -216,20 +251,28 @@ class Estimator:
         return await workers.run(self._workers, work, *args, **kwargs)
 
 
-def _prepare(
+def prepare(
     load: Callable[[], Rgb8],
     shapes_hw: Sequence[tuple[int, int]],
-    region_xyxy: tuple[float, float, float, float] | None,
+    region_xyxy: tuple[float, float, float, float] | None = None,
     *,
-    keep_image: bool,
-) -> _Prepared:
+    keep_image: bool = False,
+) -> Prepared:
+    """Get a picture and fit it into the best of a model's shapes. For a worker thread.
+
+    Args:
+        load: gives the upright RGB picture; its errors pass through.
+        shapes_hw: what the model takes.
+        region_xyxy: fit this part of it only, px.
+        keep_image: hold on to the picture too.
+    """
     started = time.perf_counter()
     image = load()
     loaded = time.perf_counter()
     height, width = image.shape[:2]
     seen, to_region = (image, Affine()) if region_xyxy is None else _crop(image, region_xyxy)
     boxed, to_input = letterbox(seen, choose_shape((seen.shape[1], seen.shape[0]), shapes_hw))
-    return _Prepared(
+    return Prepared(
         tensor=boxed[None],
         to_input=to_region.then(to_input),
         size_wh=(width, height),

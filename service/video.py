@@ -30,11 +30,11 @@ from service.errors import (
     Unavailable,
     Unimplemented,
 )
-from service.estimator import Estimate, Estimator, Options, Timings
+from service.estimator import Estimate, Estimator, Options, Prepared, Timings, prepare
 from service.following import Followed, Follower, Following, MeasurementMotion
 from service.media.mp4 import Mp4Writer, NoEncoder
 from service.media.spool import Spool
-from service.media.video import Sampling, VideoFacts, VideoFrame, VideoLimits, VideoReader
+from service.media.video import Sampling, VideoFacts, VideoLimits, VideoReader
 from service.streams import Streams
 
 P = ParamSpec("P")
@@ -258,8 +258,7 @@ class _Job:
     async def _analyze(self, busy: list[asyncio.Future[object]]) -> None:
         self.facts = await self._in_thread(busy, self.reader.open)
         await self._events.put(Started(self.facts))
-        width, height = self.facts.size_wh
-        room = max(1, min(self._settings.look_ahead, self._settings.look_ahead_bytes // (3 * width * height)))
+        room = max(1, min(self._settings.look_ahead, self._settings.look_ahead_bytes // self._ready_bytes()))
         window: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue(room)
         feeding = asyncio.create_task(self._feed(window, busy))
         drawing = self._drawing(self.facts)
@@ -311,27 +310,46 @@ class _Job:
     ) -> None:
         """Decode ahead, and send every frame to the model."""
         try:
-            while (frame := await self._in_thread(busy, self.reader.next_frame)) is not None:
-                task = asyncio.create_task(self._estimate(frame))
+            while (ready := await self._in_thread(busy, self._next_ready)) is not None:
+                task = asyncio.create_task(self._estimate(ready.prepared))
                 self._at_model.add(task)
                 task.add_done_callback(self._at_model.discard)
-                kept = frame.image if self._plan.annotated is not None else None
-                await window.put(
-                    _AtModel(frame.index, frame.time_s, frame.decode_ms, kept, task, time.perf_counter())
-                )
-                del frame
+                await window.put(_AtModel(ready.index, ready.time_s, task, time.perf_counter()))
+                del ready  # or its picture would stay while the next one is decoded
             await window.put(None)
         except Exception as error:  # told after the frames before it
             await window.put(error)
 
-    async def _estimate(self, frame: VideoFrame) -> Estimate:
+    def _next_ready(self) -> _Ready | None:
+        """The next frame, fitted into the model's input by the thread that decoded it: what waits for its
+        turn is no larger than that, unless the picture itself is needed again."""
+        frame = self.reader.next_frame()
+        if frame is None:
+            return None
+        image = frame.image
+        finder = self._plan.first_stage or self._plan.model
+        prepared = prepare(lambda: image, finder.shapes_hw, keep_image=self._keeps_images)
+        return _Ready(frame.index, frame.time_s, replace(prepared, decode_ms=frame.decode_ms))
+
+    def _ready_bytes(self) -> int:
+        """Bytes of one frame that is ready, at most."""
+        assert self.facts is not None  # noqa: S101 - the video is open
+        finder = self._plan.first_stage or self._plan.model
+        pixels = max(height * width for height, width in finder.shapes_hw)
+        return 3 * (pixels + self._keeps_images * self.facts.size_wh[0] * self.facts.size_wh[1])
+
+    @property
+    def _keeps_images(self) -> bool:
+        """Whether the pictures themselves are needed after they were fitted into the model's input."""
+        return self._plan.annotated is not None or self._plan.first_stage is not None
+
+    async def _estimate(self, prepared: Prepared) -> Estimate:
         """The people on one frame. A model that is busy or away for a moment is waited for."""
         deadline = time.monotonic() + self._settings.frame_timeout_s
-        image = frame.image
         while True:
             try:
-                return await self._estimator.estimate(
-                    lambda: image,
+                return await self._estimator.estimate_prepared(
+                    prepared,
                     self._plan.model,
                     self._plan.options,
                     deadline=deadline,
@@ -356,17 +374,19 @@ class _Job:
         self.last_time_s = item.time_s
         drawn_at = time.perf_counter()
         piece = b""
-        if drawing is not None and item.image is not None:
-            piece = await self._in_thread(busy, drawing.draw, item.image, followed, item.time_s)
+        if drawing is not None and estimate.image is not None:
+            piece = await self._in_thread(busy, drawing.draw, estimate.image, followed, item.time_s)
         now = time.perf_counter()
         await self._events.put(
             FrameDone(
                 index=item.index,
                 time_s=item.time_s,
                 followed=followed,
-                timings=replace(estimate.timings, decode_ms=item.decode_ms),
+                timings=estimate.timings,
                 overlay_ms=(now - drawn_at) * 1e3 if drawing is not None else 0.0,
-                total_ms=(now - item.decoded_at) * 1e3 + item.decode_ms,
+                total_ms=(now - item.ready_at) * 1e3
+                + estimate.timings.decode_ms
+                + estimate.timings.preprocess_ms,
             )
         )
         await self._send(piece)
@@ -456,15 +476,22 @@ class _Job:
 
 
 @dataclass(frozen=True, eq=False)
+class _Ready:
+    """A frame that the model may look at."""
+
+    index: int
+    time_s: float
+    prepared: Prepared
+
+
+@dataclass(frozen=True, eq=False)
 class _AtModel:
     """A frame that the model is looking at."""
 
     index: int
     time_s: float
-    decode_ms: float
-    image: Rgb8 | None
     task: asyncio.Task[Estimate]
-    decoded_at: float
+    ready_at: float
 
 
 class _Drawing:
