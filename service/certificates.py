@@ -8,6 +8,7 @@ Connections that are open go on with the certificate they began with.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -92,7 +93,10 @@ def check(pem: Contents, files: CertificateFiles, now: datetime) -> Certificate:
     Raises:
         BadCertificate: it is no PEM, does not belong together, or it is not its time.
     """
-    certificate = _certificates(pem.cert, files.cert)[0]
+    try:
+        certificate = x509.load_pem_x509_certificates(pem.cert)[0]
+    except ValueError as error:
+        raise BadCertificate(f"{files.cert} holds no certificate in PEM form") from error
     try:
         key = load_pem_private_key(pem.key, None)
     except TypeError as error:
@@ -117,7 +121,7 @@ def check(pem: Contents, files: CertificateFiles, now: datetime) -> Certificate:
             " check the clock of this machine"
         )
     if files.client_ca is not None and pem.client_ca is not None:
-        _certificates(pem.client_ca, files.client_ca)  # gRPC takes an empty file, and turns everybody away
+        _check_authorities(pem.client_ca, files.client_ca)
     return Certificate(_subject(certificate), valid_from, expires_at, pem)
 
 
@@ -137,7 +141,7 @@ def load_authorities(file: Path) -> bytes:
         BadCertificate: it cannot be read or holds none.
     """
     pem = _read(file, "certificates")
-    _certificates(pem, file)
+    _check_authorities(pem, file)
     return pem
 
 
@@ -251,10 +255,12 @@ def _is_usable(key: PrivateKeyTypes) -> bool:
     return isinstance(key, rsa.RSAPrivateKey)
 
 
-def _certificates(pem: bytes, file: Path) -> list[x509.Certificate]:
+def _check_authorities(pem: bytes, file: Path) -> None:
+    """gRPC takes an empty file, and then trusts nobody. OpenSSL reads it, because bundles of the world's
+    authorities hold old ones that `cryptography` complains about."""
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
         raise BadCertificate(f"{file} holds no certificate in PEM form") from error
 
 

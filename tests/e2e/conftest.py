@@ -42,12 +42,12 @@ def free_port() -> int:
 
 async def wait_for(address: str, said: str, timeout_s: float = 120.0) -> float:
     """Seconds until the health service says so."""
-    started = time.monotonic()
+    started, gateway = time.monotonic(), Target(address)
     while time.monotonic() < started + timeout_s:
-        if await health(Target(address)) == said:
+        if await health(gateway) == said:
             return time.monotonic() - started
         await asyncio.sleep(0.1)
-    raise AssertionError(f"{address} did not say {said} within {timeout_s:g} s: {await health(Target(address))}")
+    raise AssertionError(f"{address} did not say {said} within {timeout_s:g} s: {await health(gateway)}")
 
 
 def start(command: str, folder: Path, **environment: str) -> Service:
