@@ -40,6 +40,7 @@ from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.client import connect
 from service.commands.status import health
+from service.commands.target import Target
 from service.core.geometry import Rgb8, choose_shape, letterbox
 from service.core.model import Model
 from service.media.image import ImageLimits, decode, encode
@@ -144,7 +145,7 @@ async def _wait_until_serving(address: str, served: subprocess.Popen[bytes]) -> 
     for _ in range(600):
         if served.poll() is not None:
             raise SystemExit(f"the service ended with {served.returncode}")
-        if await health(address) == "SERVING":
+        if await health(Target(address)) == "SERVING":
             return
         await asyncio.sleep(0.2)
     raise SystemExit("the service did not become ready within two minutes")

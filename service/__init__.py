@@ -6,6 +6,7 @@
     servicers/            messages to domain and back
     health                watches Triton; grpc.health.v1
     estimator             the use case: a picture to the people in it
+    certificates          the gateway's certificate: checked, and reloaded when its files change
     catalog               the models that Triton serves
     triton                the only importer of tritonclient
     embedded              the bundled tritonserver for `posegate up`, demo and tests

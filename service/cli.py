@@ -1,11 +1,13 @@
-"""`posegate`: run the gateway, or call it. Only options and exit codes are here."""
+"""The commands of `posegate`: run the gateway, or call it. Only options and exit codes are here."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,8 @@ import typer
 from pydantic import ValidationError
 
 from scripts.models.cli import app as models
+from service.certificates import BadCertificate
+from service.commands.target import Target
 from service.logging import configure
 from service.settings import Settings
 
@@ -28,10 +32,48 @@ app.add_typer(models, name="models")
 skeletons = typer.Typer(help="Skeleton templates: shipped and your own.", no_args_is_help=True)
 app.add_typer(skeletons, name="skeletons")
 
-Address = Annotated[
-    str, typer.Option("--address", envvar="POSEGATE_ADDRESS", help="host:port of the gateway.")
-]
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+def _target(
+    address: Annotated[
+        str, typer.Option(envvar="POSEGATE_ADDRESS", help="host:port of the gateway.")
+    ] = "127.0.0.1:50051",
+    tls: Annotated[
+        bool,
+        typer.Option("--tls", envvar="POSEGATE_TLS", help="Speak TLS, trusting whom this machine trusts."),
+    ] = False,
+    ca: Annotated[
+        Path | None,
+        typer.Option(envvar="POSEGATE_CA", help="Speak TLS, trusting the authorities in this PEM file."),
+    ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="POSEGATE_CERT", help="PEM file of your certificate, if the gateway asks for one."
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(envvar="POSEGATE_KEY", help="PEM file of your certificate's private key.")
+    ] = None,
+) -> Target:
+    return Target(address, tls, ca, cert, key)
+
+
+def _calls(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options above, and the gateway that they name as its parameter `gateway`."""
+    options = inspect.signature(_target, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters
+
+    @wraps(command)
+    def calling(**given: object) -> None:
+        gateway = _target(**{name: given.pop(name) for name in options})  # type: ignore[arg-type]
+        try:
+            command(gateway, **given)
+        except BadCertificate as error:
+            _fail(str(error))
+
+    parameters = [*(own[name] for name in own if name != "gateway"), *options.values()]
+    calling.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    return calling
 
 
 class OverlayFormat(StrEnum):
@@ -67,7 +109,7 @@ def serve() -> None:
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (BadDatabaseUrl, CannotListen) as error:
+    except (BadCertificate, BadDatabaseUrl, CannotListen) as error:
         _fail(str(error))
 
 
@@ -82,12 +124,14 @@ def up() -> None:
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (BadDatabaseUrl, CannotListen, EmbeddedTritonError) as error:
+    except (BadCertificate, BadDatabaseUrl, CannotListen, EmbeddedTritonError) as error:
         _fail(str(error))
 
 
 @app.command()
+@_calls
 def detect(
+    gateway: Target,
     pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
     overlay: Annotated[
         Path | None, typer.Option(help="Folder for pictures with the people drawn on them.")
@@ -105,14 +149,13 @@ def detect(
     skeleton: Annotated[str, typer.Option(help="Skeleton to report in; empty for the model's own.")] = "",
     min_score: Annotated[float | None, typer.Option(help="People must be above this score.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each picture.")] = 60.0,
-    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Find the people in pictures. Exit code 1 if any picture failed, with one line for each."""
     from service.commands.detect import Wish
     from service.commands.detect import detect as run
 
     wish = Wish(
-        address=address,
+        gateway=gateway,
         model=model,
         skeleton=skeleton,
         min_score=min_score,
@@ -133,7 +176,9 @@ def detect(
 
 
 @app.command()
+@_calls
 def export(
+    gateway: Target,
     results: Annotated[Path, typer.Argument(help="JSON Lines of `posegate detect --json`; - for stdin.")],
     folder: Annotated[Path, typer.Argument(help="Folder for the files; made if it is not there.")],
     export_format: Annotated[
@@ -141,14 +186,13 @@ def export(
     ] = ExportFormat.coco,
     skeleton: Annotated[str, typer.Option(help="Skeleton of the results; empty: the one they name.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds for the whole export.")] = 300.0,
-    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Write people that were found as files for training tools."""
     from service.commands.export import BadResults, Wish
     from service.commands.export import export as run
 
     wish = Wish(
-        address=address, format=export_format.value, folder=folder, skeleton=skeleton, timeout_s=timeout
+        gateway=gateway, format=export_format.value, folder=folder, skeleton=skeleton, timeout_s=timeout
     )
     try:
         asyncio.run(run(results, wish))
@@ -157,11 +201,13 @@ def export(
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}")
     except grpc.aio.AioRpcError as error:
-        _fail(f"{error.code().name}: {error.details()}")
+        _fail(gateway.explain(error))
 
 
 @app.command()
+@_calls
 def measure(
+    gateway: Target,
     picture: Annotated[Path, typer.Argument(help="Picture file.")],
     measurement: Annotated[str, typer.Option(help="Names, comma-separated, such as knee_flexion,splits.")],
     side: Annotated[BodySide, typer.Option(help="The person's own side.")] = BodySide.both,
@@ -171,14 +217,13 @@ def measure(
     overlay: Annotated[Path | None, typer.Option(help="File for the drawn picture: .png or .jpg.")] = None,
     model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds for the call.")] = 60.0,
-    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Measure joint angles in a picture. Exit code 1 if the call failed."""
     from service.commands.measure import Wish
     from service.commands.measure import measure as run
 
     wish = Wish(
-        address=address,
+        gateway=gateway,
         measurements=measurement,
         side=side.value,
         model=model,
@@ -195,7 +240,9 @@ def measure(
 
 
 @app.command()
+@_calls
 def video(
+    gateway: Target,
     clip: Annotated[Path, typer.Argument(help="Video file.")],
     out: Annotated[Path | None, typer.Option(help="File for the frames as JSON Lines.")] = None,
     annotated: Annotated[
@@ -213,14 +260,13 @@ def video(
     start: Annotated[float, typer.Option(help="Seconds to pass over.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="Second to stop at.")] = None,
     smooth: Annotated[bool, typer.Option(help="Add smoothed keypoints and angles.")] = False,
-    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Find and follow the people in a video. Run it again after an interruption: it goes on with --out."""
     from service.commands.video import CutShort, Wish
     from service.commands.video import video as run
 
     wish = Wish(
-        address=address,
+        gateway=gateway,
         model=model,
         skeleton=skeleton,
         measurements=tuple(measure_names or ()),
@@ -244,76 +290,82 @@ def video(
 
 
 @app.command()
+@_calls
 def health(
+    gateway: Target,
     service: Annotated[str, typer.Option(help="Service name; empty for the gateway as a whole.")] = "",
-    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Ask whether the gateway can answer. Exit code 1 if it is not SERVING."""
     from service.commands.status import health as ask
 
-    said = asyncio.run(ask(address, service))
+    said = asyncio.run(ask(gateway, service))
     print(said)
     if said != "SERVING":
         raise typer.Exit(1)
 
 
 @models.command("list")
-def list_models(address: Address = DEFAULT_ADDRESS) -> None:
+@_calls
+def list_models(gateway: Target) -> None:
     """List what the gateway serves, with licences."""
     from service.commands.status import list_models as ask
 
-    _call(ask(address))
+    _call(gateway, ask(gateway))
 
 
 @skeletons.command("list")
-def list_skeletons(address: Address = DEFAULT_ADDRESS) -> None:
+@_calls
+def list_skeletons(gateway: Target) -> None:
     """List the skeletons that a request can name."""
     from service.commands.skeletons import list_skeletons as ask
 
-    _call(ask(address))
+    _call(gateway, ask(gateway))
 
 
 @skeletons.command("show")
+@_calls
 def show_skeleton(
-    name: Annotated[str, typer.Argument(help="Name of the skeleton.")], address: Address = DEFAULT_ADDRESS
+    gateway: Target, name: Annotated[str, typer.Argument(help="Name of the skeleton.")]
 ) -> None:
     """Print a skeleton as JSON, in the form that `create` takes."""
     from service.commands.skeletons import show
 
-    _call(show(address, name))
+    _call(gateway, show(gateway, name))
 
 
 @skeletons.command("create")
+@_calls
 def create_skeleton(
+    gateway: Target,
     file: Annotated[Path, typer.Argument(help="JSON file in the form that `show` prints.")],
-    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Keep a skeleton of your own. Every problem of the file is told at once."""
     from service.commands.skeletons import BadFile, create
 
     try:
-        _call(create(address, file))
+        _call(gateway, create(gateway, file))
     except BadFile as error:
         _fail(str(error))
 
 
 @skeletons.command("delete")
+@_calls
 def delete_skeleton(
+    gateway: Target,
     name: Annotated[str, typer.Argument(help="Name of the skeleton.")],
     etag: Annotated[str, typer.Option(help="Remove it only if it still is this version.")] = "",
-    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Remove a skeleton of your own."""
     from service.commands.skeletons import delete
 
-    _call(delete(address, name, etag))
+    _call(gateway, delete(gateway, name, etag))
 
 
-def _call(asking: Coroutine[None, None, None]) -> None:
+def _call(gateway: Target, asking: Coroutine[None, None, None]) -> None:
     try:
         asyncio.run(asking)
     except grpc.aio.AioRpcError as error:
-        _fail(f"{error.code().name}: {error.details()}")
+        _fail(gateway.explain(error))
 
 
 def _settings() -> Settings:
@@ -331,8 +383,3 @@ def _settings() -> Settings:
 def _fail(message: str) -> None:
     print(f"posegate: {message}", file=sys.stderr)
     raise typer.Exit(1)
-
-
-def main() -> None:
-    """Entry point of the `posegate` command."""
-    app()

@@ -25,25 +25,28 @@ _SERVICE_CONFIG = {
 }
 
 
-def connect(address: str, *, max_message_bytes: int = 256 << 20) -> grpc.aio.Channel:
-    """A plaintext channel that retries, takes large messages and notices dead connections.
+def connect(
+    address: str, *, credentials: grpc.ChannelCredentials | None = None, max_message_bytes: int = 256 << 20
+) -> grpc.aio.Channel:
+    """A channel that retries, takes large messages and notices dead connections.
 
     Args:
         address: host:port, or dns:///name:port for round robin over the pods of a headless Service.
+        credentials: of grpc.ssl_channel_credentials, for TLS; None: plaintext.
         max_message_bytes: of one message, either way.
     """
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-            # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
-            ("grpc.per_rpc_retry_buffer_size", 64 << 20),
-            ("grpc.max_send_message_length", max_message_bytes),
-            ("grpc.max_receive_message_length", max_message_bytes),
-            # Without these the wait between two attempts to connect grows to two minutes.
-            ("grpc.initial_reconnect_backoff_ms", 200),
-            ("grpc.max_reconnect_backoff_ms", 5_000),
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
-        ],
-    )
+    options = [
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
+        ("grpc.per_rpc_retry_buffer_size", 64 << 20),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # Without these the wait between two attempts to connect grows to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+    ]
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)

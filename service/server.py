@@ -24,6 +24,7 @@ from posegate.v1 import (
     skeleton_service_pb2_grpc,
 )
 from service.catalog import ModelCatalog
+from service.certificates import CertificateFiles, Certificates
 from service.estimator import Estimator
 from service.health import HealthMonitor
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
@@ -64,10 +65,12 @@ class Gateway:
     Attributes:
         port: the one it was given, or the free one it found for port 0.
         health: for whoever wants to watch it.
+        health_port: of the second address, which serves health only; None without one.
     """
 
     port: int
     health: health_aio.HealthServicer
+    health_port: int | None = None
 
 
 class CannotListen(Exception):
@@ -80,13 +83,15 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
     Draining: NOT_SERVING first, so that load balancers look elsewhere; then no new calls, and those
     in flight get to finish, videos and streams a little less long; then the connections to Triton and the
-    database close.
+    database close. The health port says NOT_SERVING until all of that is done.
 
     Raises:
         BadDatabaseUrl: the database's URL is not one that can be used.
-        CannotListen: the address cannot be bound.
+        BadCertificate: the certificate cannot be used.
+        CannotListen: an address cannot be bound.
     """
     database = _database(settings)
+    certificates = _certificates(settings)
     keep_freed_memory()
     cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would fight it
     cv2.utils.logging.setLogLevel(
@@ -120,13 +125,10 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
-            ("grpc.so_reuseport", 0),  # a second gateway on the address must fail, not share it
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
-            ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
+            *_connection_options(settings),
         ],
     )
+    health_server = grpc.aio.server(options=_connection_options(settings))
     store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
     lookup = SkeletonLookup(templates, SkeletonCache(store))
     recordings = Recordings(
@@ -160,6 +162,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     )
     skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, health_server)
     if settings.reflection:
         names = [
             *(file.services_by_name[name].full_name for file, name in _SERVICES),
@@ -168,25 +171,37 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ]
         reflection.enable_server_reflection(names, server)
     try:
-        port = server.add_insecure_port(settings.listen)
-    except RuntimeError as error:
+        port = _bind(server, settings.listen, certificates)
+        health_port = _bind(health_server, settings.health_listen) if settings.health_listen else None
+    except CannotListen:
         await triton.close()
         workers.shutdown()
         behind.shutdown()
-        raise CannotListen(
-            f"cannot listen on {settings.listen}: it is in use or not an address here"
-        ) from error
-    monitor = asyncio.create_task(
-        HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s).run()
-    )
+        raise
+    watching = [
+        asyncio.create_task(
+            HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s).run()
+        )
+    ]
+    if certificates is not None:
+        watching.append(asyncio.create_task(certificates.run()))
     database.start()
+    await health_server.start()
     await server.start()
-    _log.info("listening", address=settings.listen, port=port, triton=settings.triton_url)
+    _log.info(
+        "listening",
+        address=settings.listen,
+        port=port,
+        tls=_tls(settings),
+        health_port=health_port,
+        triton=settings.triton_url,
+    )
     try:
-        yield Gateway(port=port, health=health)
+        yield Gateway(port=port, health=health, health_port=health_port)
     finally:
         _log.info("draining")
-        monitor.cancel()
+        for watch in watching:
+            watch.cancel()
         await health.enter_graceful_shutdown()
         await asyncio.sleep(settings.drain_delay_s)
         streams.drain()
@@ -199,7 +214,18 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await database.close()
         await _end(workers)
         await _end(behind)
+        await health_server.stop(None)
         _log.info("stopped")
+
+
+def _bind(server: grpc.aio.Server, address: str, certificates: Certificates | None = None) -> int:
+    """The port that the server will listen on, with TLS if there is a certificate."""
+    try:
+        if certificates is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, certificates.credentials())
+    except RuntimeError as error:
+        raise CannotListen(f"cannot listen on {address}: it is in use or not an address here") from error
 
 
 async def _end(workers: ThreadPoolExecutor) -> None:
@@ -247,6 +273,29 @@ _SERVICES = (
 
 def _on_this_host(url: str) -> bool:
     return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
+
+
+def _connection_options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # a second gateway on the address must fail, not share it
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
+    ]
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    files = CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return Certificates(files, settings.tls_reload_s)
+
+
+def _tls(settings: Settings) -> str:
+    if settings.tls_cert is None:
+        return "off"
+    return "on" if settings.tls_client_ca is None else "mutual"
 
 
 def _video_limits(settings: Settings) -> VideoLimits:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.measurements import Thresholds
@@ -32,6 +32,29 @@ class Settings(BaseSettings):
     )
 
     listen: str = Field(default="127.0.0.1:50051", description="Address the gateway listens on.")
+    health_listen: str = Field(
+        default="",
+        description="A second address, host:port, that serves grpc.health.v1 only and never TLS, for the"
+        " kubelet's probes; empty: none.",
+    )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="PEM file of the gateway's certificate and those between it and its authority:"
+        " `POSEGATE_LISTEN` then speaks TLS only. Read again when it changes.",
+    )
+    tls_key: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="PEM file of its private key, without a passphrase.",
+    )
+    tls_client_ca: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="PEM file of the authorities that sign callers' certificates: callers must have one.",
+    )
+    tls_reload_s: float = Field(
+        default=10.0, gt=0, description="Seconds between two looks at the files of the certificate."
+    )
     triton_url: str = Field(default="127.0.0.1:8001", description="Triton's gRPC address.")
     triton_shared_memory: Literal["auto", "off"] = Field(
         default="auto",
@@ -160,11 +183,29 @@ class Settings(BaseSettings):
         description="Folder of the SQLite database; for `posegate up` also of Triton's runtime and caches.",
     )
 
-    @field_validator("listen")
+    @field_validator("listen", "health_listen")
     @classmethod
-    def _port_in_range(cls, listen: str) -> str:
+    def _port_in_range(cls, listen: str, info: ValidationInfo) -> str:
         """gRPC takes a larger port modulo 65536, and would listen somewhere else."""
+        if info.field_name == "health_listen" and not listen:
+            return listen
         _, colon, port = listen.rpartition(":")
         if not listen.startswith("unix:") and not (colon and port.isdecimal() and int(port) <= 65535):
             raise ValueError("must be host:port, with a port from 0 to 65535")
         return listen
+
+    @field_validator("tls_cert", "tls_key", "tls_client_ca", mode="before")
+    @classmethod
+    def _no_file(cls, file: object) -> object:
+        """An empty variable names no file."""
+        return None if file == "" else file
+
+    @field_validator("tls_key", "tls_client_ca")
+    @classmethod
+    def _with_the_rest(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        cert = info.data.get("tls_cert")
+        if info.field_name == "tls_key" and cert is not None and file is None:
+            raise ValueError("is missing: POSEGATE_TLS_CERT needs its private key")
+        if file is not None and cert is None:
+            raise ValueError("needs POSEGATE_TLS_CERT, which is missing")
+        return file

@@ -38,6 +38,10 @@ def test_every_setting_says_what_it_does(name: str) -> None:
         ("LISTEN", "0.0.0.0:8001", "0.0.0.0:8001"),
         ("LISTEN", "[::]:0", "[::]:0"),
         ("LISTEN", "unix:/run/posegate.sock", "unix:/run/posegate.sock"),
+        ("HEALTH_LISTEN", "", ""),
+        ("HEALTH_LISTEN", "0.0.0.0:50052", "0.0.0.0:50052"),
+        ("TLS_CERT", "", None),
+        ("TLS_KEY", "", None),
         ("TRITON_SHARED_MEMORY", "off", "off"),
         ("MAX_IN_FLIGHT", "7", 7),
         ("DRAIN_DELAY_S", "0", 0.0),
@@ -62,6 +66,11 @@ def test_a_setting_comes_from_its_variable(
         ("LISTEN", "127.0.0.1:99999"),
         ("LISTEN", "127.0.0.1:-1"),
         ("LISTEN", "127.0.0.1:http"),
+        ("HEALTH_LISTEN", "50052"),
+        ("HEALTH_LISTEN", "127.0.0.1:99999"),
+        ("TLS_KEY", "tls.key"),
+        ("TLS_CLIENT_CA", "ca.crt"),
+        ("TLS_RELOAD_S", "0"),
         ("TRITON_SHARED_MEMORY", "maybe"),
         ("MAX_IMAGE_BYTES", "0"),
         ("MAX_IMAGE_PIXELS", "-1"),
@@ -84,6 +93,34 @@ def test_a_value_that_cannot_work_is_refused_by_name(
     with pytest.raises(ValidationError) as refused:
         Settings()
     assert [problem["loc"] for problem in refused.value.errors()] == [(name.lower(),)]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tls_cert": "c"}, {"tls_key": "is missing: POSEGATE_TLS_CERT needs its private key"}),
+        ({"tls_key": "k"}, {"tls_key": "needs POSEGATE_TLS_CERT, which is missing"}),
+        ({"tls_client_ca": "a"}, {"tls_client_ca": "needs POSEGATE_TLS_CERT, which is missing"}),
+        (
+            {"tls_cert": "c", "tls_client_ca": "a"},
+            {"tls_key": "is missing: POSEGATE_TLS_CERT needs its private key"},
+        ),
+        ({"tls_cert": "c", "tls_key": "k"}, {}),
+        ({"tls_cert": "c", "tls_key": "k", "tls_client_ca": "a"}, {}),
+    ],
+    ids=lambda given: " ".join(given),
+)
+def test_what_is_missing_for_tls_is_told(
+    given: dict[str, str], told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in given.items():
+        monkeypatch.setenv(f"POSEGATE_{name.upper()}", text)
+    problems = {}
+    try:
+        Settings()
+    except ValidationError as error:
+        problems = {str(one["loc"][0]): one["msg"].removeprefix("Value error, ") for one in error.errors()}
+    assert problems == told
 
 
 def test_settings_cannot_be_changed() -> None:

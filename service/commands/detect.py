@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.client import connect
+from service.commands.target import Target
 
 if TYPE_CHECKING:
     from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub  # what a stub on an aio channel is
@@ -32,7 +32,7 @@ class Wish:
     """What to do with each picture.
 
     Attributes:
-        address: of the gateway.
+        gateway: to ask.
         model: empty for the service's default.
         skeleton: that keypoints are reported in; empty for the model's own.
         min_score: people must be above it; None for the service's default.
@@ -43,7 +43,7 @@ class Wish:
         timeout_s: of each picture.
     """
 
-    address: str
+    gateway: Target
     model: str
     skeleton: str
     min_score: float | None
@@ -61,7 +61,7 @@ async def detect(pictures: Sequence[Path], wish: Wish) -> int:
         wish.overlay.mkdir(parents=True, exist_ok=True)
     targets = _overlay_paths(pictures, wish)
     failed = 0
-    async with connect(wish.address) as channel, _results(wish.results) as results:
+    async with wish.gateway.connect() as channel, _results(wish.results) as results:
         stub = PoseServiceStub(channel)
         with _progress(console, shown=len(pictures) > 1) as progress:
             task = progress.add_task("pictures", total=len(pictures))
@@ -123,7 +123,7 @@ async def _one(stub: PoseServiceAsyncStub, picture: Path, wish: Wish) -> pb.Dete
     try:
         return await stub.DetectPoses(request, timeout=wish.timeout_s)
     except grpc.aio.AioRpcError as error:
-        return " ".join(f"{error.code().name}: {error.details()}".split())  # one line, whatever it quotes
+        return wish.gateway.explain(error)
 
 
 def _overlay_paths(pictures: Sequence[Path], wish: Wish) -> dict[Path, Path]:

@@ -13,7 +13,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from posegate.v1 import pose_service_pb2, types_pb2
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
-from service.client import connect
+from service.commands.target import Target
 
 FORMATS = {
     "coco": pb.EXPORT_FORMAT_COCO_JSON,
@@ -27,14 +27,14 @@ class Wish:
     """What to write.
 
     Attributes:
-        address: of the gateway.
+        gateway: to ask.
         format: a key of `FORMATS`.
         folder: where the files go; made if it is not there.
         skeleton: that the results are in; empty: the one they name.
         timeout_s: for the call.
     """
 
-    address: str
+    gateway: Target
     format: str
     folder: Path
     skeleton: str
@@ -75,7 +75,7 @@ async def export(file: Path, wish: Wish) -> None:
         skeleton=wish.skeleton or _skeleton(results),
         items=_items(results),
     )
-    async with connect(wish.address) as channel:
+    async with wish.gateway.connect() as channel:
         answer = await SkeletonServiceStub(channel).ExportPoses(request, timeout=wish.timeout_s)
     paths = [_write(wish.folder, file) for file in answer.files]
     people = sum(len(item.persons) for item in request.items)

@@ -14,7 +14,7 @@ from rich.table import Table
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.client import connect
+from service.commands.target import Target
 
 Side = Literal["left", "right", "both"]
 
@@ -31,7 +31,7 @@ class Wish:
     """What to measure.
 
     Attributes:
-        address: of the gateway.
+        gateway: to ask.
         measurements: names, comma-separated.
         side: which side of the body.
         model: empty for the service's default.
@@ -40,7 +40,7 @@ class Wish:
         timeout_s: of the call.
     """
 
-    address: str
+    gateway: Target
     measurements: str
     side: Side
     model: str
@@ -67,10 +67,10 @@ async def measure(picture: Path, content: bytes, wish: Wish) -> bool:
         is_jpeg = wish.overlay.suffix.lower() in (".jpg", ".jpeg")
         request.overlay.format = types_pb2.OVERLAY_FORMAT_JPEG if is_jpeg else types_pb2.OVERLAY_FORMAT_PNG
     try:
-        async with connect(wish.address) as channel:
+        async with wish.gateway.connect() as channel:
             answer = await PoseServiceStub(channel).MeasureAngles(request, timeout=wish.timeout_s)
     except grpc.aio.AioRpcError as error:
-        print(f"{picture}: {error.code().name}: {error.details()}", file=sys.stderr)
+        print(f"{picture}: {wish.gateway.explain(error)}", file=sys.stderr)
         return False
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     if not answer.persons:

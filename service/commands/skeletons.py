@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
-from service.client import connect
+from service.commands.target import Target
 from service.core.skeleton import Skeleton
 from service.core.skeleton_data import parse_skeleton, skeleton_data
 from service.errors import InvalidRequest
@@ -29,14 +29,14 @@ class BadFile(Exception):
     """The file does not hold a skeleton; one problem a line."""
 
 
-async def list_skeletons(address: str) -> None:
+async def list_skeletons(gateway: Target) -> None:
     """Print every skeleton in a table.
 
     Raises:
         grpc.aio.AioRpcError: the gateway did not answer.
     """
     table = Table(Column("skeleton", no_wrap=True), "title", "keypoints", "edges", "origin", "changed")
-    async with _service(address) as service:
+    async with _service(gateway) as service:
         token = ""
         while True:
             page = await service.ListSkeletons(pb.ListSkeletonsRequest(page_token=token), timeout=_TIMEOUT_S)
@@ -56,18 +56,18 @@ async def list_skeletons(address: str) -> None:
     Console(markup=False, emoji=False).print(table)  # names are anyone's
 
 
-async def show(address: str, name: str) -> None:
+async def show(gateway: Target, name: str) -> None:
     """Print one skeleton as JSON that `create` takes.
 
     Raises:
         grpc.aio.AioRpcError: there is none, or the gateway did not answer.
     """
-    async with _service(address) as service:
+    async with _service(gateway) as service:
         answer = await service.GetSkeleton(pb.GetSkeletonRequest(name=name), timeout=_TIMEOUT_S)
     print(json.dumps(skeleton_data(read_skeleton(answer.skeleton)), ensure_ascii=False, indent=2))
 
 
-async def create(address: str, file: Path) -> None:
+async def create(gateway: Target, file: Path) -> None:
     """Keep the skeleton in a file.
 
     Raises:
@@ -75,18 +75,18 @@ async def create(address: str, file: Path) -> None:
         grpc.aio.AioRpcError: the gateway refused it, or did not answer.
     """
     message = skeleton_message(read_file(file))
-    async with _service(address) as service:
+    async with _service(gateway) as service:
         answer = await service.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=message), timeout=_TIMEOUT_S)
     print(f"{answer.skeleton.name}: {len(answer.skeleton.keypoints)} keypoints, etag {answer.skeleton.etag}")
 
 
-async def delete(address: str, name: str, etag: str) -> None:
+async def delete(gateway: Target, name: str, etag: str) -> None:
     """Remove a skeleton.
 
     Raises:
         grpc.aio.AioRpcError: there is none, or the gateway did not answer.
     """
-    async with _service(address) as service:
+    async with _service(gateway) as service:
         await service.DeleteSkeleton(pb.DeleteSkeletonRequest(name=name, etag=etag), timeout=_TIMEOUT_S)
 
 
@@ -113,6 +113,6 @@ def read_file(file: Path) -> Skeleton:
 
 
 @asynccontextmanager
-async def _service(address: str) -> AsyncIterator[SkeletonServiceAsyncStub]:
-    async with connect(address) as channel:
+async def _service(gateway: Target) -> AsyncIterator[SkeletonServiceAsyncStub]:
+    async with gateway.connect() as channel:
         yield SkeletonServiceStub(channel)

@@ -11,24 +11,24 @@ from rich.table import Table
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.client import connect
+from service.commands.target import Target
 
 _TIMEOUT_S = 10.0
 
 
-async def health(address: str, service: str = "") -> str:
+async def health(gateway: Target, service: str = "") -> str:
     """What the health service says: SERVING, NOT_SERVING, or why it could not be asked."""
     try:
-        async with connect(address) as channel:
+        async with gateway.connect() as channel:
             answer = await health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # not in its stubs
                 health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S
             )
     except grpc.aio.AioRpcError as error:
-        return f"{error.code().name}: {error.details()}"
+        return gateway.explain(error)
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
-async def list_models(address: str) -> None:
+async def list_models(gateway: Target) -> None:
     """Print every model in a table.
 
     Raises:
@@ -37,7 +37,7 @@ async def list_models(address: str) -> None:
     table = Table()
     for title in ("model", "version", "family", "skeleton", "inputs", "precision", "licence", "ready"):
         table.add_column(title, overflow="fold")  # a licence that is cut off is not said
-    async with connect(address) as channel:
+    async with gateway.connect() as channel:
         stub = PoseServiceStub(channel)
         token = ""
         while True:

@@ -34,8 +34,8 @@ from rich.text import Text
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.client import connect
 from service.commands.angle_plot import Curve, draw_curves
+from service.commands.target import Target
 
 _CHUNK_BYTES = 1 << 18
 
@@ -44,7 +44,7 @@ _CHUNK_BYTES = 1 << 18
 class Wish:
     """What to do with the video; None and empty are the service's defaults, or nothing."""
 
-    address: str
+    gateway: Target
     model: str
     skeleton: str
     measurements: tuple[str, ...]
@@ -111,7 +111,7 @@ async def video(clip: Path, wish: Wish) -> None:
         progress = files.enter_context(_progress(console))
         task = progress.add_task(clip.name, total=100.0, frames="", rate="")
         try:
-            async with connect(wish.address) as channel:
+            async with wish.gateway.connect() as channel:
                 async for answer in PoseServiceStub(channel).AnalyzeVideo(_requests(clip, config)):
                     kind = answer.WhichOneof("response")
                     if kind == "frame":
@@ -128,7 +128,7 @@ async def video(clip: Path, wish: Wish) -> None:
                         _write(out, {"summary": _as_dict(summary)})
         except grpc.aio.AioRpcError as error:
             again = " Run it again to go on." if wish.out is not None and wish.annotated is None else ""
-            raise CutShort(f"{clip}: {error.code().name}: {error.details()}{again}") from error
+            raise CutShort(f"{clip}: {wish.gateway.explain(error)}{again}") from error
     if summary is None:
         raise CutShort(f"{clip}: the stream ended without a summary")
     for path in (wish.out, wish.annotated):

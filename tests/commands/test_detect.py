@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from service.commands.detect import Wish, detect
+from service.commands.target import Target
 from service.core.geometry import Rgb8
 from service.errors import NotFound
 from tests.fakes import candidate, rows
@@ -22,7 +23,7 @@ TWO = rows(candidate((100, 50, 200, 350), 0.9), candidate((400, 60, 480, 300), 0
 @pytest.fixture
 def wish(service: Service) -> Wish:
     return Wish(
-        address=service.address,
+        gateway=Target(service.address),
         model="",
         skeleton="",
         min_score=None,
@@ -186,7 +187,7 @@ async def test_pictures_that_fail_are_counted_with_one_line_each_and_the_others_
 async def test_nobody_listening_is_a_line_for_each_picture(
     wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nowhere = replace(wish, address="127.0.0.1:1", timeout_s=0.5)
+    nowhere = replace(wish, gateway=Target("127.0.0.1:1"), timeout_s=0.5)
     assert await detect(pictures(tmp_path, "a.jpg", "b.jpg"), nowhere) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2

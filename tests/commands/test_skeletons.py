@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from service.commands.skeletons import BadFile, create, delete, list_skeletons, show
+from service.commands.target import Target
 from service.skeletons import shipped
 from tests.running import Service
 
@@ -33,29 +34,29 @@ def written(folder: Path, content: object) -> Path:
 async def test_a_file_becomes_a_skeleton_that_is_listed_and_deleted(
     service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await create(service.address, written(tmp_path, MINE))
+    await create(Target(service.address), written(tmp_path, MINE))
     assert capsys.readouterr().out.startswith("with [b]neck[/b] :dog:: 3 keypoints, etag ")
-    await list_skeletons(service.address)
+    await list_skeletons(Target(service.address))
     told = capsys.readouterr().out
     assert "[b]neck[/b]" in told
     assert ":dog:" in told
     assert "custom" in told
-    await delete(service.address, MINE["name"], "")
-    await list_skeletons(service.address)
+    await delete(Target(service.address), MINE["name"], "")
+    await list_skeletons(Target(service.address))
     assert "custom" not in capsys.readouterr().out
 
 
 async def test_what_is_shown_can_be_created_again(
     service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await create(service.address, written(tmp_path, MINE))
+    await create(Target(service.address), written(tmp_path, MINE))
     capsys.readouterr()
-    await show(service.address, MINE["name"])
+    await show(Target(service.address), MINE["name"])
     first = json.loads(capsys.readouterr().out)
     assert first["keypoints"][1] == MINE["keypoints"][1]
-    await create(service.address, written(tmp_path, {**first, "name": "again"}))
+    await create(Target(service.address), written(tmp_path, {**first, "name": "again"}))
     capsys.readouterr()
-    await show(service.address, "again")
+    await show(Target(service.address), "again")
     assert json.loads(capsys.readouterr().out) == {**first, "name": "again"}
 
 
@@ -63,9 +64,11 @@ async def test_every_page_is_listed(
     service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(60):
-        await create(service.address, written(tmp_path, {"name": f"s{number:02}", "keypoints": ["nose"]}))
+        await create(
+            Target(service.address), written(tmp_path, {"name": f"s{number:02}", "keypoints": ["nose"]})
+        )
     capsys.readouterr()
-    await list_skeletons(service.address)
+    await list_skeletons(Target(service.address))
     told = capsys.readouterr().out
     assert sum("custom" in line for line in told.splitlines()) == 60
     assert sum("shipped" in line for line in told.splitlines()) == len(shipped())
@@ -89,7 +92,7 @@ async def test_a_file_without_a_skeleton_is_refused_before_anybody_is_asked(
     content: object, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BadFile) as caught:
-        await create("127.0.0.1:1", written(tmp_path, content))
+        await create(Target("127.0.0.1:1"), written(tmp_path, content))
     assert said in str(caught.value)
     assert "mine.json" in str(caught.value)
 
@@ -97,7 +100,7 @@ async def test_a_file_without_a_skeleton_is_refused_before_anybody_is_asked(
 async def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     wrong = {"name": "", "keypoints": ["a", "a"], "edges": [["a", "b"]]}
     with pytest.raises(BadFile) as caught:
-        await create("127.0.0.1:1", written(tmp_path, wrong))
+        await create(Target("127.0.0.1:1"), written(tmp_path, wrong))
     assert len(str(caught.value).splitlines()) == 4
 
 
@@ -107,7 +110,7 @@ async def test_a_file_that_cannot_be_read_is_told(content: bytes | None, tmp_pat
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(BadFile, match=r"mine\.json"):
-        await create("127.0.0.1:1", file)
+        await create(Target("127.0.0.1:1"), file)
 
 
 async def test_the_services_refusals_are_for_the_command_line_to_tell(
@@ -115,9 +118,9 @@ async def test_the_services_refusals_are_for_the_command_line_to_tell(
 ) -> None:
     taken = written(tmp_path, {**MINE, "name": "coco_17"})
     for call, code in (
-        (show(service.address, "nobody"), grpc.StatusCode.NOT_FOUND),
-        (delete(service.address, "coco_17", ""), grpc.StatusCode.PERMISSION_DENIED),
-        (create(service.address, taken), grpc.StatusCode.ALREADY_EXISTS),
+        (show(Target(service.address), "nobody"), grpc.StatusCode.NOT_FOUND),
+        (delete(Target(service.address), "coco_17", ""), grpc.StatusCode.PERMISSION_DENIED),
+        (create(Target(service.address), taken), grpc.StatusCode.ALREADY_EXISTS),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await call

@@ -7,27 +7,28 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from service.commands.status import health, list_models
+from service.commands.target import Target
 from tests.fakes import MODEL
 from tests.running import Service
 
 
 async def test_health_is_what_the_service_says(service: Service) -> None:
-    assert await health(service.address) == "SERVING"
+    assert await health(Target(service.address)) == "SERVING"
     await service.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-    assert await health(service.address) == "NOT_SERVING"
+    assert await health(Target(service.address)) == "NOT_SERVING"
     await service.health.set("posegate.v1.PoseService", health_pb2.HealthCheckResponse.SERVING)
-    assert await health(service.address, "posegate.v1.PoseService") == "SERVING"
+    assert await health(Target(service.address), "posegate.v1.PoseService") == "SERVING"
 
 
 async def test_health_says_why_it_could_not_be_asked(service: Service) -> None:
-    assert (await health(service.address, "nobody")).startswith("NOT_FOUND")
-    assert (await health("127.0.0.1:1")).startswith("UNAVAILABLE: ")
+    assert (await health(Target(service.address), "nobody")).startswith("NOT_FOUND")
+    assert (await health(Target("127.0.0.1:1"))).startswith("UNAVAILABLE: ")
 
 
 async def test_no_models_are_an_empty_table(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     service.triton.served = []
     await service.catalog.refresh()
-    await list_models(service.address)
+    await list_models(Target(service.address))
     assert "licence" in capsys.readouterr().out
 
 
@@ -36,7 +37,7 @@ async def test_models_are_listed_with_licence_and_inputs(
 ) -> None:
     service.triton.served = [MODEL, replace(MODEL, name="other", ready=False, licence="Apache-2.0")]
     await service.catalog.refresh()
-    await list_models(service.address)
+    await list_models(Target(service.address))
     lines = capsys.readouterr().out.splitlines()
     (default,) = [line for line in lines if "yolo11n_pose (default)" in line]
     assert "AGPL-3.0" in default
@@ -50,12 +51,12 @@ async def test_models_are_listed_with_licence_and_inputs(
 async def test_every_page_of_models_is_listed(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     service.triton.served = [replace(MODEL, name=f"m{number:03}") for number in range(120)]
     await service.catalog.refresh()
-    await list_models(service.address)
+    await list_models(Target(service.address))
     told = capsys.readouterr().out
     assert all(f"m{number:03}" in told for number in range(120))
 
 
 async def test_nobody_listening_is_an_error_for_the_command_line_to_tell() -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await list_models("127.0.0.1:1")
+        await list_models(Target("127.0.0.1:1"))
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from service.commands.angle_plot import Curve, draw_curves
+from service.commands.target import Target
 from service.commands.video import CutShort, Wish, video
 from tests.fakes import candidate, rows
 from tests.media.clips import fast_start
@@ -30,7 +31,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 @pytest.fixture
 def wish(service: Service, tmp_path: Path) -> Wish:
     return Wish(
-        address=service.address,
+        gateway=Target(service.address),
         model="",
         skeleton="",
         measurements=("elbow_side",),

@@ -19,6 +19,7 @@ import pytest
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.client import connect
 from service.commands.status import health
+from service.commands.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
@@ -41,12 +42,12 @@ def free_port() -> int:
 
 async def wait_for(address: str, said: str, timeout_s: float = 120.0) -> float:
     """Seconds until the health service says so."""
-    started = time.monotonic()
+    started, gateway = time.monotonic(), Target(address)
     while time.monotonic() < started + timeout_s:
-        if await health(address) == said:
+        if await health(gateway) == said:
             return time.monotonic() - started
         await asyncio.sleep(0.1)
-    raise AssertionError(f"{address} did not say {said} within {timeout_s:g} s: {await health(address)}")
+    raise AssertionError(f"{address} did not say {said} within {timeout_s:g} s: {await health(gateway)}")
 
 
 def start(command: str, folder: Path, **environment: str) -> Service:
