@@ -20,6 +20,7 @@ from service.certificates import BadCertificate
 from service.commands.target import Target
 from service.logging import configure
 from service.settings import Settings
+from service.tracing import BadTracing
 
 app = typer.Typer(
     name="posegate",
@@ -109,7 +110,7 @@ def serve() -> None:
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (BadCertificate, BadDatabaseUrl, CannotListen) as error:
+    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen) as error:
         _fail(str(error))
 
 
@@ -124,7 +125,7 @@ def up() -> None:
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (BadCertificate, BadDatabaseUrl, CannotListen, EmbeddedTritonError) as error:
+    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, EmbeddedTritonError) as error:
         _fail(str(error))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -19,6 +20,8 @@ from service.core.poses import Floats, Poses
 from service.core.topdown import bodies_in_crops, crop_people, lift, poses_from_crops
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
+from service.observer import Observer
+from service.tracing import Tracing
 from service.turns import Turns
 
 P = ParamSpec("P")
@@ -119,6 +122,8 @@ class Estimator:
             the queue at Triton.
         streams_at_once: how many of those may be frames of streams; None for all.
         beside_single: how many of those while single pictures come; None for as many.
+        observer: is told of every picture, also by those who draw on one.
+        tracing: makes spans of the stages of single pictures.
     """
 
     def __init__(
@@ -128,7 +133,11 @@ class Estimator:
         at_once: int,
         streams_at_once: int | None = None,
         beside_single: int | None = None,
+        observer: Observer | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        self.observer = observer or Observer()
+        self._tracing = tracing or Tracing()
         self._client = client
         self._workers = threads
         self._turns = Turns(at_once, at_once if streams_at_once is None else streams_at_once, beside_single)
@@ -160,15 +169,20 @@ class Estimator:
             stream: whose frame it is; None for a single picture, which goes first.
         """
         infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
+        waiting = time.perf_counter()
         async with self._turns.turn(stream):
-            prepared = await self.run(
-                prepare,
-                load,
-                (first_stage or model).shapes_hw,
-                options.region_xyxy,
-                keep_image=keep_image or first_stage is not None,
-            )
-            estimate = await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
+            queued_ms = _since_ms(waiting)
+            with self._span("prepare", {}, stream):
+                prepared = await self.run(
+                    prepare,
+                    load,
+                    (first_stage or model).shapes_hw,
+                    options.region_xyxy,
+                    keep_image=keep_image or first_stage is not None,
+                )
+            with self._span("estimate", {"posegate.model": model.name}, stream):
+                estimate = await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
+        self._tell(estimate, queued_ms, stream)
         return estimate if keep_image else replace(estimate, image=None)
 
     async def estimate_prepared(
@@ -186,8 +200,29 @@ class Estimator:
         """As `estimate`, for a picture that `prepare` has made ready; it has kept the image for a model
         with a first stage."""
         infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
+        waiting = time.perf_counter()
         async with self._turns.turn(stream):
-            return await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
+            queued_ms = _since_ms(waiting)
+            estimate = await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
+        self._tell(estimate, queued_ms, stream)
+        return estimate
+
+    def _span(
+        self, name: str, attributes: Mapping[str, str | int], stream: Hashable | None
+    ) -> AbstractContextManager[None]:
+        """A span of a single picture. Frames have none: a video would have thousands."""
+        return self._tracing.span(name, attributes) if stream is None else nullcontext()
+
+    def _tell(self, estimate: Estimate, queued_ms: float, stream: Hashable | None) -> None:
+        spent = estimate.timings
+        stages_ms = {
+            "queue": queued_ms,
+            "decode": spent.decode_ms,
+            "preprocess": spent.preprocess_ms,
+            "inference": spent.inference_ms,
+            "postprocess": spent.postprocess_ms,
+        }
+        self.observer.picture(stages_ms, len(estimate.poses), frame=stream is not None)
 
     async def _estimate(
         self,

@@ -20,6 +20,7 @@ from service.catalog import ModelCatalog
 from service.core.geometry import LETTERBOX_GREY
 from service.errors import PosegateError
 from service.estimator import Estimator, Options
+from service.observer import Observer
 
 _log = structlog.get_logger()
 
@@ -50,7 +51,10 @@ class HealthMonitor:
         estimator: Estimator,
         health: health_aio.HealthServicer,
         interval_s: float,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Observer()
+        self._trouble = ""
         self._triton = triton
         self._catalog = catalog
         self._estimator = estimator
@@ -66,9 +70,12 @@ class HealthMonitor:
         while True:
             try:
                 serving = await self._look()
+                self._trouble = ""
             except Exception as error:
                 # Whatever this is, the monitor must live on: without it the service stays dead.
-                _log.error("health_check_failed", exc_info=error)
+                if repr(error) != self._trouble:  # once, and not every second for as long as it lasts
+                    self._trouble = repr(error)
+                    _log.error("health_check_failed", exc_info=error)
                 serving = False
             if serving != self._serving:
                 _log.info("serving" if serving else "not_serving")
@@ -78,9 +85,11 @@ class HealthMonitor:
     async def _look(self) -> bool:
         if not await self._triton.is_live():
             self._catalog.mark_away()
+            self._tell_models(up=False)
             return False
         try:
             await self._catalog.refresh()
+            self._tell_models(up=True)
             models = [model for model in self._catalog.models() if model.ready]
             sizes = [3 * height * width for model in models for height, width in model.shapes_hw]
             if sizes:
@@ -106,6 +115,12 @@ class HealthMonitor:
                 _log.warning("not_ready", why=error.message)
             return False
         return True
+
+    def _tell_models(self, *, up: bool) -> None:
+        ready: dict[str, bool] = {}
+        for model in self._catalog.models():
+            ready[model.name] = ready.get(model.name, False) or model.ready
+        self._observer.triton(up=up, models=ready)
 
     def _workers_are_stuck(self) -> bool:
         """Whether nothing gets done: a piece of work that takes no time has not been done for long."""

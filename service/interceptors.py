@@ -20,7 +20,9 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from service.errors import AnswerTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, PosegateError
+from service.observer import Observer
 from service.status import code_of, internal_error, to_status
+from service.tracing import Tracing
 
 _log = structlog.get_logger()
 
@@ -40,11 +42,21 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     Args:
         timeout_s: deadline of a unary call whose caller set none.
         max_answer_bytes: of one answer; None for gRPC's own limit, and its own words.
+        observer: is told of every call.
+        tracing: makes a span of every call.
     """
 
-    def __init__(self, timeout_s: float, max_answer_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        timeout_s: float,
+        max_answer_bytes: int | None = None,
+        observer: Observer | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._timeout_s = timeout_s
         self._max_answer_bytes = max_answer_bytes
+        self._observer = observer or Observer()
+        self._tracing = tracing or Tracing()
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -52,6 +64,11 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     async def idle(self) -> None:
         """Wait until no call of our own services is at work."""
         await self._idle.wait()
+
+    @property
+    def at_work(self) -> int:
+        """How many calls of our own services are at work."""
+        return self._calls
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -63,6 +80,33 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
+
+    @contextmanager
+    def _told(
+        self, details: grpc.HandlerCallDetails, context: Context, request_id: str
+    ) -> Iterator[dict[str, Any]]:
+        """One log line, one span and one count per call, with whatever the servicer bound to the log
+        context on the way."""
+        rpc = details.method.rpartition("/")[2]
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id, rpc=rpc, peer=context.peer())
+        span = self._tracing.call(details.method, details.invocation_metadata or (), request_id)
+        if span.trace_id:
+            structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
+        outcome: dict[str, Any] = {"code": "OK"}
+        started = time.perf_counter()
+        try:
+            yield outcome
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome["code"] = "CANCELLED"
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            code, reason = outcome["code"], outcome.get("reason", "")
+            shed = outcome.pop("shed", False)
+            _log.info("call", wall_ms=round(seconds * 1e3, 2), **outcome)
+            self._observer.call_ended(rpc, code, reason, seconds, shed=shed)
+            span.end(code, grpc.StatusCode[code].value[0], reason)
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -81,9 +125,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, details: grpc.HandlerCallDetails, inner: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             request_id = _request_id(details)
-            with self._at_work(), _logged(details.method, context, request_id) as outcome:
+            with self._at_work(), self._told(details, context, request_id) as outcome:
                 try:
                     _readable(request)
+                    request = self._counted(request)
                     remaining_s = context.time_remaining()
                     limit_s = self._timeout_s if remaining_s is None else remaining_s
                     async with asyncio.timeout(limit_s):
@@ -96,6 +141,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 return answer
 
         return call
+
+    def _counted(self, request: Any) -> Any:
+        """The request, or the stream of them, with its bytes told to the observer."""
+        if hasattr(request, "__anext__"):
+            return _Counted(request, self._observer)
+        self._observer.received(_size(request))
+        return request
 
     def _check_size(self, answer: object) -> None:
         limit = self._max_answer_bytes
@@ -112,10 +164,11 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             request_id = _request_id(details)
-            with self._at_work(), _logged(details.method, context, request_id) as outcome:
+            with self._at_work(), self._told(details, context, request_id) as outcome:
                 begun = False
                 try:
                     _readable(request)
+                    request = self._counted(request)
                     # Closed here, or a caller who leaves would leave the handler to the garbage collector.
                     async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
                         async for answer in answers:
@@ -129,6 +182,26 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     await context.send_initial_metadata(((REQUEST_ID, request_id),))
 
         return call
+
+
+class _Counted:
+    """A stream of requests that tells their sizes."""
+
+    def __init__(self, requests: AsyncIterator[Message], observer: Observer) -> None:
+        self._requests = requests
+        self._observer = observer
+
+    def __aiter__(self) -> _Counted:
+        return self
+
+    async def __anext__(self) -> Message:
+        request = await anext(self._requests)
+        self._observer.received(_size(request))
+        return request
+
+
+def _size(request: object) -> int:
+    return request.ByteSize() if isinstance(request, Message) else 0
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
@@ -157,7 +230,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             # A stream of requests has no size yet: it counts as a call.
-            with self.admitted(request.ByteSize() if isinstance(request, Message) else 0):
+            with self.admitted(_size(request)):
                 return await inner(request, context)
 
         return call
@@ -237,25 +310,6 @@ def _request_id(details: grpc.HandlerCallDetails) -> str:
     return uuid.uuid4().hex
 
 
-@contextmanager
-def _logged(method: str, context: Context, request_id: str) -> Iterator[dict[str, Any]]:
-    """One line per call, with whatever the servicer bound to the log context on the way."""
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(
-        request_id=request_id, rpc=method.rpartition("/")[2], peer=context.peer()
-    )
-    outcome: dict[str, Any] = {"code": "OK"}
-    started = time.perf_counter()
-    try:
-        yield outcome
-    except (asyncio.CancelledError, GeneratorExit):
-        outcome["code"] = "CANCELLED"
-        raise
-    finally:
-        wall_ms = round((time.perf_counter() - started) * 1e3, 2)
-        _log.info("call", wall_ms=wall_ms, **outcome)
-
-
 async def _fail(
     context: Context, error: Exception, request_id: str, outcome: dict[str, Any], *, begun: bool
 ) -> NoReturn:
@@ -268,7 +322,7 @@ async def _fail(
         _log.error("internal_error", exc_info=error)
         error = internal_error(request_id)
     code = code_of(error)
-    outcome.update(code=code.name, reason=error.reason)
+    outcome.update(code=code.name, reason=error.reason, shed=isinstance(error, Overloaded))
     status = to_status(error, request_id)
     trailing: list[tuple[str, str | bytes]] = [
         (REQUEST_ID, request_id),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import cv2
 import grpc
@@ -32,6 +33,7 @@ from service.live import LiveAnalyst
 from service.media.image import ImageLimits
 from service.media.video import VideoLimits
 from service.memory import keep_freed_memory
+from service.metrics import Metrics, MetricsPort
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.recordings import RecordingLimits, Recordings
@@ -45,6 +47,7 @@ from service.store.cache import SkeletonCache
 from service.store.database import Database
 from service.store.skeletons import SkeletonStore
 from service.streams import Streams
+from service.tracing import from_environment
 from service.triton import TritonClient
 from service.video import VideoAnalyst, VideoSettings
 
@@ -66,11 +69,13 @@ class Gateway:
         port: the one it was given, or the free one it found for port 0.
         health: for whoever wants to watch it.
         health_port: of the second address, which serves health only; None without one.
+        metrics_port: of the metrics; None without them.
     """
 
     port: int
     health: health_aio.HealthServicer
     health_port: int | None = None
+    metrics_port: int | None = None
 
 
 class CannotListen(Exception):
@@ -88,10 +93,17 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     Raises:
         BadDatabaseUrl: the database's URL is not one that can be used.
         BadCertificate: the certificate cannot be used.
+        BadTracing: the environment asks for traces that cannot be exported.
         CannotListen: an address cannot be bound.
     """
     database = _database(settings)
     certificates = _certificates(settings)
+    tracing = from_environment()
+    streams = Streams(settings.max_streams)
+    metrics = Metrics(
+        version("posegate"), in_flight=lambda: requests.at_work, streams=lambda: streams.running
+    )
+    requests = RequestInterceptor(settings.request_timeout_s, settings.max_message_bytes, metrics, tracing)
     keep_freed_memory()
     cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would fight it
     cv2.utils.logging.setLogLevel(
@@ -102,6 +114,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         settings.triton_url,
         shared_memory=settings.triton_shared_memory == "auto" and _on_this_host(settings.triton_url),
         slots=settings.max_inferences,
+        tracing=tracing,
     )
     templates = known(settings.skeletons)
     catalog = ModelCatalog(triton, templates, settings.default_model)
@@ -111,12 +124,12 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         settings.max_inferences,
         settings.max_stream_inferences,
         settings.stream_inferences_beside,
+        metrics,
+        tracing,
     )
-    streams = Streams(settings.max_streams)
     # Three for each stream: one waits for bytes, one writes them, one encodes.
     behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video")
     health = health_aio.HealthServicer()
-    requests = RequestInterceptor(settings.request_timeout_s, settings.max_message_bytes)
     server = grpc.aio.server(
         interceptors=[
             requests,
@@ -173,6 +186,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     try:
         port = _bind(server, settings.listen, certificates)
         health_port = _bind(health_server, settings.health_listen) if settings.health_listen else None
+        metrics_port = _serve_metrics(metrics, settings.metrics_listen) if settings.metrics_listen else None
     except CannotListen:
         await triton.close()
         workers.shutdown()
@@ -180,10 +194,11 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         raise
     watching = [
         asyncio.create_task(
-            HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s).run()
+            HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics).run()
         )
     ]
     if certificates is not None:
+        metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
         watching.append(asyncio.create_task(certificates.run()))
     database.start()
     await health_server.start()
@@ -194,10 +209,16 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         port=port,
         tls=_tls(settings),
         health_port=health_port,
+        metrics_port=metrics_port.port if metrics_port is not None else None,
         triton=settings.triton_url,
     )
     try:
-        yield Gateway(port=port, health=health, health_port=health_port)
+        yield Gateway(
+            port=port,
+            health=health,
+            health_port=health_port,
+            metrics_port=metrics_port.port if metrics_port is not None else None,
+        )
     finally:
         _log.info("draining")
         for watch in watching:
@@ -214,6 +235,9 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await database.close()
         await _end(workers)
         await _end(behind)
+        await asyncio.to_thread(tracing.close)
+        if metrics_port is not None:
+            await asyncio.to_thread(metrics_port.close)
         await health_server.stop(None)
         _log.info("stopped")
 
@@ -225,6 +249,13 @@ def _bind(server: grpc.aio.Server, address: str, certificates: Certificates | No
             return server.add_insecure_port(address)
         return server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
+        raise CannotListen(f"cannot listen on {address}: it is in use or not an address here") from error
+
+
+def _serve_metrics(metrics: Metrics, address: str) -> MetricsPort:
+    try:
+        return metrics.serve(address)
+    except OSError as error:
         raise CannotListen(f"cannot listen on {address}: it is in use or not an address here") from error
 
 
@@ -355,5 +386,6 @@ def _limits(settings: Settings) -> PoseLimits:
         request_timeout_s=settings.request_timeout_s,
         max_skeletons=settings.max_skeletons,
         angles=settings.angles,
+        commit=settings.commit,
         uri_hosts=frozenset(filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))),
     )

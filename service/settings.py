@@ -166,6 +166,14 @@ class Settings(BaseSettings):
         default_factory=Thresholds,
         description="Thresholds of the measurements, each by name: POSEGATE_ANGLES__MIN_SCORE=0.3 and so on.",
     )
+    metrics_listen: str = Field(
+        default="", description="host:port of Prometheus metrics at /metrics; empty: none."
+    )
+    commit: str = Field(
+        default="",
+        pattern="^([0-9a-f]{7,64})?$",
+        description="Source commit of the build, hexadecimal, for GetServerInfo; images set it.",
+    )
     reflection: bool = Field(default=True, description="Serve gRPC server reflection.")
     log_format: Literal["json", "console"] = Field(default="json", description="How log lines are written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -183,14 +191,15 @@ class Settings(BaseSettings):
         description="Folder of the SQLite database; for `posegate up` also of Triton's runtime and caches.",
     )
 
-    @field_validator("listen", "health_listen")
+    @field_validator("listen", "health_listen", "metrics_listen")
     @classmethod
     def _port_in_range(cls, listen: str, info: ValidationInfo) -> str:
         """gRPC takes a larger port modulo 65536, and would listen somewhere else."""
-        if info.field_name == "health_listen" and not listen:
+        if info.field_name != "listen" and not listen:
             return listen
         _, colon, port = listen.rpartition(":")
-        if not listen.startswith("unix:") and not (colon and port.isdecimal() and int(port) <= 65535):
+        socket = listen.startswith("unix:") and info.field_name != "metrics_listen"
+        if not socket and not (colon and port.isdecimal() and int(port) <= 65535):
             raise ValueError("must be host:port, with a port from 0 to 65535")
         return listen
 

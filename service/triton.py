@@ -22,6 +22,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from service.core.model import BODY_KEYPOINTS, Family, Model
 from service.errors import DeadlineExceeded, Overloaded, Unavailable
 from service.shared_memory import SharedSlots
+from service.tracing import Tracing
 
 _log = structlog.get_logger()
 
@@ -61,10 +62,14 @@ class TritonClient:
         shared_memory: hand tensors over in system shared memory; falls back to gRPC, with a log
             line, where Triton cannot open the region.
         slots: tensors in shared memory at once; requests beyond go over gRPC.
+        tracing: its context goes along with every inference, so that Triton can go on with the trace.
     """
 
-    def __init__(self, url: str, *, shared_memory: bool, slots: int = 32) -> None:
+    def __init__(
+        self, url: str, *, shared_memory: bool, slots: int = 32, tracing: Tracing | None = None
+    ) -> None:
         self.url = url
+        self._tracing = tracing or Tracing()
         self._client = triton_aio.InferenceServerClient(url, channel_args=_CHANNEL)
         self._wants_shared_memory = shared_memory
         self._slot_count = slots
@@ -104,7 +109,7 @@ class TritonClient:
         try:
             metadata = await self._client.get_server_metadata(client_timeout=_CONTROL_TIMEOUT_S)
         except InferenceServerException as error:
-            _raise(error)
+            raise _away() from error
         return str(metadata.version)
 
     async def models(self) -> Sequence[Model]:
@@ -238,6 +243,7 @@ class TritonClient:
                 request_id=request_id,
                 timeout=int(remaining_s * 1e6),
                 client_timeout=remaining_s,
+                headers=self._tracing.headers(),
             )
         except InferenceServerException as error:
             if "shared memory region" in error.message():

@@ -377,13 +377,16 @@ class _Job:
         if drawing is not None and estimate.image is not None:
             piece = await self._in_thread(busy, drawing.draw, estimate.image, followed, item.time_s)
         now = time.perf_counter()
+        overlay_ms = (now - drawn_at) * 1e3 if drawing is not None else 0.0
+        if drawing is not None:
+            self._estimator.observer.drawn(overlay_ms)
         await self._events.put(
             FrameDone(
                 index=item.index,
                 time_s=item.time_s,
                 followed=followed,
                 timings=estimate.timings,
-                overlay_ms=(now - drawn_at) * 1e3 if drawing is not None else 0.0,
+                overlay_ms=overlay_ms,
                 total_ms=(now - item.ready_at) * 1e3
                 + estimate.timings.decode_ms
                 + estimate.timings.preprocess_ms,

@@ -204,6 +204,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         register_refusal: what registering shared memory is answered with; None accepts.
         regions: registered shared memory: name to key.
         control_refusal: what everything but inference is answered with; None answers.
+        metadata: that came with inferences.
     """
 
     configs: dict[str, tuple[model_config_pb2.ModelConfig, str, str]] = field(
@@ -221,6 +222,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     requests: list[service_pb2.ModelInferRequest] = field(default_factory=list)
     inputs: list[NDArray[Any]] = field(default_factory=list)
     remaining_s: list[float | None] = field(default_factory=list)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
     config_requests: int = 0
     cancelled: int = 0
 
@@ -267,6 +269,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
         self.requests.append(request)
         self.remaining_s.append(context.time_remaining())
+        self.metadata.append(dict(context.invocation_metadata() or ()))
         step = self.script.pop(0) if self.script else None
         self.entered.set()
         try:

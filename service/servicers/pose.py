@@ -58,6 +58,7 @@ class PoseLimits:
         uri_hosts: hosts that pictures may be fetched from.
         max_skeletons: custom ones of one tenant.
         angles: where measurements draw the line between a value, a doubtful one and none.
+        commit: of the build, hexadecimal; empty where it is not known.
     """
 
     image: ImageLimits
@@ -72,6 +73,7 @@ class PoseLimits:
     uri_hosts: frozenset[str]
     max_skeletons: int
     angles: Thresholds
+    commit: str = ""
 
 
 class TritonVersion(Protocol):
@@ -115,13 +117,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         """One picture in, every person out."""
         answer = await self._detect(request, self._deadline(context), tenant_of(context))
         structlog.contextvars.bind_contextvars(
-            model=answer.model,
-            width=answer.image_size.width,
-            height=answer.image_size.height,
-            persons=len(answer.persons),
-            image_bytes=len(request.image.content),
-            decode_ms=round(answer.timings.decode_ms, 2),
-            inference_ms=round(answer.timings.inference_ms, 2),
+            model=answer.model, persons=len(answer.persons), **_logged(request.image, answer)
         )
         return answer
 
@@ -145,7 +141,12 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             tasks = [group.create_task(one(item)) for item in request.requests]
         responses = [task.result() for task in tasks]
         failed = sum(response.HasField("error") for response in responses)
-        structlog.contextvars.bind_contextvars(pictures=count, failed=failed)
+        structlog.contextvars.bind_contextvars(
+            pictures=count,
+            failed=failed,
+            models=sorted({one.response.model for one in responses if one.HasField("response")}),
+            image_bytes=sum(len(item.image.content) for item in request.requests),
+        )
         return pb.BatchDetectPosesResponse(responses=responses)
 
     async def MeasureAngles(
@@ -166,13 +167,13 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             measured = await self._estimator.run(angles.answer, estimated, skeleton, wish)
         measured.model, measured.model_version = model.name, model.version
         measured.timings.total_ms = (time.perf_counter() - arrived) * 1e3
+        if wish.overlay is not None:
+            self._estimator.observer.drawn(measured.timings.overlay_ms)
         structlog.contextvars.bind_contextvars(
             model=model.name,
-            width=measured.image_size.width,
-            height=measured.image_size.height,
             persons=measured.persons_found,
             measurements=len(wish.names),
-            image_bytes=len(request.image.content),
+            **_logged(request.image, measured),
         )
         return measured
 
@@ -221,6 +222,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         limits = self._limits
         return pb.GetServerInfoResponse(
             version=version("posegate"),
+            commit=limits.commit,
             limits=pb.Limits(
                 max_image_bytes=limits.image.max_bytes,
                 max_image_pixels=limits.image.max_pixels,
@@ -278,6 +280,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                     draw_overlay, estimated.image, poses, plan.target, wanted.overlay
                 )
                 overlay_ms = (time.perf_counter() - drawing) * 1e3
+                self._estimator.observer.drawn(overlay_ms)
         stages = estimated.timings
         stages = replace(stages, postprocess_ms=stages.postprocess_ms + mapping_ms)
         return pb.DetectPosesResponse(
@@ -318,6 +321,23 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def _loader(self, image: types_pb2.Image, deadline: float) -> Callable[[], Rgb8]:
         limits = self._limits
         return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)
+
+
+def _logged(
+    image: types_pb2.Image, answer: pb.DetectPosesResponse | pb.MeasureAnglesResponse
+) -> dict[str, int | float]:
+    """What the log says of a picture: sizes and times, never what is on it."""
+    spent = answer.timings
+    return {
+        "width": answer.image_size.width,
+        "height": answer.image_size.height,
+        "image_bytes": len(image.content),
+        "decode_ms": round(spent.decode_ms, 2),
+        "preprocess_ms": round(spent.preprocess_ms, 2),
+        "inference_ms": round(spent.inference_ms, 2),
+        "postprocess_ms": round(spent.postprocess_ms, 2),
+        "overlay_ms": round(spent.overlay_ms, 2),
+    }
 
 
 def _map(plan: MappingPlan, poses: Poses) -> tuple[Poses, float]:
