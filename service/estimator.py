@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -148,7 +149,8 @@ class Estimator:
         model: Model,
         options: Options,
         *,
-        deadline: float,
+        deadline: float | None = None,
+        timeout_s: float | None = None,
         first_stage: Model | None = None,
         keypoint_names: Sequence[str] = (),
         keep_image: bool = False,
@@ -162,16 +164,20 @@ class Estimator:
             model: a ready model.
             options: what the caller chose.
             deadline: on time.monotonic()'s clock.
+            timeout_s: seconds from its turn on, instead of a deadline: streams take turns, and how long
+                a frame waits for its own is no fault of the model's.
             first_stage: finds the people, where `model` is of family `top_down`.
             keypoint_names: of the model's own skeleton; depth alone is lifted to metres by limbs, by name.
             keep_image: return the picture too, to draw on.
             request_id: for Triton's log.
             stream: whose frame it is; None for a single picture, which goes first.
         """
-        infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
         waiting = time.perf_counter()
         async with self._turns.turn(stream):
             queued_ms = _since_ms(waiting)
+            infer = partial(
+                self._client.infer, deadline=_deadline(deadline, timeout_s), request_id=request_id
+            )
             with self._span("prepare", {}, stream):
                 prepared = await self.run(
                     prepare,
@@ -191,7 +197,7 @@ class Estimator:
         model: Model,
         options: Options,
         *,
-        deadline: float,
+        timeout_s: float,
         first_stage: Model | None = None,
         keypoint_names: Sequence[str] = (),
         request_id: str = "",
@@ -199,10 +205,10 @@ class Estimator:
     ) -> Estimate:
         """As `estimate`, for a picture that `prepare` has made ready; it has kept the image for a model
         with a first stage."""
-        infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
         waiting = time.perf_counter()
         async with self._turns.turn(stream):
             queued_ms = _since_ms(waiting)
+            infer = partial(self._client.infer, deadline=_deadline(None, timeout_s), request_id=request_id)
             estimate = await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
         self._tell(estimate, queued_ms, stream)
         return estimate
@@ -371,6 +377,12 @@ def _join(parts: Sequence[Poses], keypoint_count: int) -> Poses:
         positions=positions,
         depth_source=sources[0] if sources else "none",
     )
+
+
+def _deadline(deadline: float | None, timeout_s: float | None) -> float:
+    if deadline is not None:
+        return deadline
+    return time.monotonic() + timeout_s if timeout_s is not None else math.inf
 
 
 def _since_ms(started: float) -> float:

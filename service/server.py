@@ -99,7 +99,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     database = _database(settings)
     certificates = _certificates(settings)
     tracing = from_environment()
-    streams = Streams(settings.max_streams)
+    streams = Streams(settings.max_streams, settings.max_video_memory_bytes)
     metrics = Metrics(
         version("posegate"), in_flight=lambda: requests.at_work, streams=lambda: streams.running
     )
@@ -332,7 +332,7 @@ def _tls(settings: Settings) -> str:
 def _video_limits(settings: Settings) -> VideoLimits:
     return VideoLimits(
         max_bytes=settings.max_video_bytes,
-        max_pixels=settings.max_image_pixels,
+        max_pixels=settings.max_video_pixels,
         max_seconds=settings.max_video_seconds,
         max_frames=settings.max_video_frames,
     )

@@ -1,4 +1,4 @@
-"""How many videos and live streams are at work, and their end when the service stops."""
+"""How many videos and live streams are at work, what they may hold, and their end when the service stops."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ class Streams:
 
     Args:
         at_once: more are refused.
+        max_bytes: that all of them together may hold; one alone may hold any amount.
 
     Attributes:
         ending: whoever still runs has to stop now.
         running: how many there are.
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, max_bytes: int) -> None:
         self._at_once = at_once
+        self._max_bytes = max_bytes
+        self._held = 0
         self._draining = False
         self.ending = False
         self.running = 0
@@ -56,6 +59,27 @@ class Streams:
             yield
         finally:
             self.running -= 1
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count memory in for the time of the block.
+
+        Raises:
+            Overloaded: with it there would be more than is allowed.
+        """
+        if self._held and self._held + size > self._max_bytes:
+            raise Overloaded(
+                f"The videos at work hold as much memory as is allowed, and this one needs {size} bytes: try "
+                "again, or send it smaller.",
+                reason="TOO_MUCH_VIDEO_MEMORY",
+                metadata={"limit_bytes": str(self._max_bytes), "actual_bytes": str(self._held + size)},
+                retry_after_s=5.0,
+            )
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
 
     @staticmethod
     def stopping() -> Unavailable:

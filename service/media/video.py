@@ -46,6 +46,7 @@ _GROUP_BYTES = 64 << 20  # packets kept from the last key frame on while passing
 _REORDER_S = 0.5
 _DEFAULT_FPS = 25.0  # where neither the container nor the frames say: as FFmpeg assumes
 _MAX_FPS = 1000.0
+_FRAMES_HELD = 16 + 4  # H.264 and HEVC refer to 16 frames at most
 _QUARTER_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
@@ -208,6 +209,14 @@ class VideoReader:
         except Exception as error:
             self._fail(error)
 
+    def decoder_bytes(self) -> int:
+        """What the decoder holds at most: as many frames as one may lean on, and those in the making."""
+        assert self._stream is not None  # noqa: S101 - open() comes first
+        context = self._stream.codec_context
+        layout = context.format
+        bits = layout.padded_bits_per_pixel if layout is not None else 24
+        return context.width * context.height * max(bits, 12) // 8 * _FRAMES_HELD
+
     def close(self) -> None:
         """Free what FFmpeg holds. Not while another thread is in `open` or `next_frame`."""
         self._frames = self._timed = self._first = None
@@ -319,6 +328,8 @@ class VideoReader:
         begun = given = False
         sent: list[int] = []  # times of the packets before the first frame
         for packet in packets:
+            if self._spool.closed:  # nobody waits for the frames any more
+                raise SpoolClosed
             if not given and packet.pts is not None:
                 sent.append(packet.pts)
             try:
