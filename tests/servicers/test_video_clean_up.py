@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -79,6 +79,15 @@ async def paused(content: bytes, **config: object) -> AsyncIterator[pb.AnalyzeVi
     await asyncio.sleep(60)
 
 
+async def ended(call: AsyncIterable[object]) -> grpc.aio.AioRpcError:
+    try:
+        async for _ in call:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error
+    raise AssertionError("the call succeeded")
+
+
 @pytest.mark.parametrize("annotated", [pb.ANNOTATED_VIDEO_UNSPECIFIED, MP4])
 @pytest.mark.parametrize("outcome", ["ok", "damaged", "no video", "model error", "left", "drained"])
 async def test_every_reader_that_was_opened_is_closed(
@@ -107,7 +116,7 @@ async def test_every_reader_that_was_opened_is_closed(
         else:
             service.streams.end()
             async with asyncio.timeout(8):  # of 10 s that the upload may be idle
-                assert await call.code() is grpc.StatusCode.UNAVAILABLE
+                assert (await ended(call)).code() is grpc.StatusCode.UNAVAILABLE
     await until(lambda: service.streams.running == 0)
     assert (readers.opened, readers.closed) == (1, 1)
     assert not readers.closed_inside
