@@ -196,6 +196,7 @@ class _Counted:
 
     async def __anext__(self) -> Message:
         request = await anext(self._requests)
+        _readable(request)
         self._observer.received(_size(request))
         return request
 
@@ -269,7 +270,7 @@ def _wrap(
     outermost: bool = False,
 ) -> Handler:
     deserializer = handler.request_deserializer
-    if outermost and not handler.request_streaming and deserializer is not None:
+    if outermost and deserializer is not None:
         deserializer = _forgiving(deserializer)
     codec = {"request_deserializer": deserializer, "response_serializer": handler.response_serializer}
     if handler.unary_unary is not None:

@@ -348,6 +348,7 @@ def _video_settings(settings: Settings) -> VideoSettings:
         encoder=settings.video_encoder,
         spool=settings.video_spool,
         idle_s=settings.stream_idle_s,
+        max_upload_s=settings.max_upload_s,
         frame_timeout_s=settings.request_timeout_s,
     )
 

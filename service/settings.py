@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     stream_idle_s: float = Field(
         default=60.0, gt=0, description="A video's upload that pauses for longer, seconds, is given up."
     )
+    max_upload_s: float = Field(
+        default=3600.0, gt=0, description="A video's upload that takes longer in all, seconds, is given up."
+    )
     stream_stall_s: float = Field(
         default=300.0, gt=0, description="A caller who takes no answer for longer, seconds, is given up."
     )

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from service.errors import Overloaded, Unavailable
 
+_ARRIVING = 4  # calls without a config, for each place
+
 
 class Streams:
     """Counts streams in and out.
@@ -24,6 +26,7 @@ class Streams:
         self._at_once = at_once
         self._max_bytes = max_bytes
         self._held = 0
+        self._arriving = 0
         self._draining = False
         self.ending = False
         self.running = 0
@@ -38,6 +41,22 @@ class Streams:
         self.ending = True
 
     @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Count a call in that has yet to say what it wants; it holds nothing, but there is an end to how
+        many may stand there.
+
+        Raises:
+            Overloaded: there are too many.
+        """
+        if self._arriving >= _ARRIVING * self._at_once:
+            raise self._too_many(self._arriving)
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
+
+    @contextmanager
     def admitted(self) -> Iterator[None]:
         """Count a stream in for the time of the block.
 
@@ -48,12 +67,7 @@ class Streams:
         if self._draining:
             raise self.stopping()
         if self.running >= self._at_once:
-            raise Overloaded(
-                f"{self.running} videos and streams are at work, as many as are allowed: try again.",
-                reason="TOO_MANY_STREAMS",
-                metadata={"limit": str(self._at_once)},
-                retry_after_s=2.0,
-            )
+            raise self._too_many(self.running)
         self.running += 1
         try:
             yield
@@ -80,6 +94,14 @@ class Streams:
             yield
         finally:
             self._held -= size
+
+    def _too_many(self, count: int) -> Overloaded:
+        return Overloaded(
+            f"{count} videos and streams are at work, as many as are allowed: try again.",
+            reason="TOO_MANY_STREAMS",
+            metadata={"limit": str(self._at_once)},
+            retry_after_s=2.0,
+        )
 
     @staticmethod
     def stopping() -> Unavailable:

@@ -48,6 +48,7 @@ PIECE_BYTES = 1 << 20
 _PROGRESS_LEAST_S, _PROGRESS_MOST_S = 0.11, 1.0
 _LATELY_S = 3.0
 _ALMOST = 99.9  # percent; 100 is for the end only
+_ENOUGH = 0.01  # of the work, to say from it how long the rest takes
 _QUEUED = 2  # results between the work and the caller
 
 
@@ -63,6 +64,7 @@ class VideoSettings:
     encoder: str
     spool: Path | None
     idle_s: float
+    max_upload_s: float
     frame_timeout_s: float
 
 
@@ -279,17 +281,17 @@ class _Job:
     async def _analyze(self, held: ExitStack) -> Summary:
         self.facts = await self._in_thread(self.reader.open)
         ahead = max(1, min(self._settings.look_ahead, self._settings.look_ahead_bytes // self._ready_bytes()))
-        held.enter_context(
-            self._streams.holding(self.reader.decoder_bytes() + (ahead + 2) * self._ready_bytes())
-        )
+        held.enter_context(self._streams.holding(self.reader.decoder_bytes() + ahead * self._ready_bytes()))
         self._drawing = drawing = await self._in_thread(self._make_drawing, self.facts)
         await self._events.put(Started(self.facts))
-        window: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue(ahead)
-        self._begin(self._feed(window))
+        window: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue()
+        room = asyncio.Semaphore(ahead)
+        self._begin(self._feed(window, room))
         while (item := await window.get()) is not None:
             if isinstance(item, Exception):
                 raise item
             await self._finish_frame(item, drawing)
+            room.release()
         if drawing is not None:
             await self._send(await self._in_thread(drawing.finish))
         await self._events.put(_Pace(self, done=True).progress())
@@ -297,18 +299,15 @@ class _Job:
 
     async def _receive(self, chunks: AsyncIterator[bytes]) -> None:
         """The upload: from the network to the disk."""
+        given_up_at = time.monotonic() + self._settings.max_upload_s
         try:
             while True:
+                left_s = max(given_up_at - time.monotonic(), 0.0)
                 try:
-                    async with asyncio.timeout(self._settings.idle_s):
+                    async with asyncio.timeout(min(self._settings.idle_s, left_s)):
                         chunk = await anext(chunks, None)
                 except TimeoutError:
-                    raise DeadlineExceeded(
-                        f"No bytes of the video came for {self._settings.idle_s:g} s: send them without "
-                        "pause, and half-close after the last.",
-                        reason="UPLOAD_IDLE",
-                        metadata={"limit_seconds": f"{self._settings.idle_s:g}"},
-                    ) from None
+                    raise self._upload_late(left_s) from None
                 if chunk is None:
                     self.spool.finish()
                     return
@@ -320,16 +319,34 @@ class _Job:
             _log.error("internal_error", exc_info=error)
             self.spool.fail(PosegateError("internal error"))
 
-    async def _feed(self, window: asyncio.Queue[_AtModel | Exception | None]) -> None:
-        """Decode ahead, and send every frame to the model."""
+    def _upload_late(self, left_s: float) -> DeadlineExceeded:
+        if left_s < self._settings.idle_s:
+            limit_s, reason = self._settings.max_upload_s, "UPLOAD_TOO_SLOW"
+            message = f"The upload took more than {limit_s:g} s: send the video faster, or in parts."
+        else:
+            limit_s, reason = self._settings.idle_s, "UPLOAD_IDLE"
+            message = (
+                f"No bytes of the video came for {limit_s:g} s: send them without pause, and half-close "
+                "after the last."
+            )
+        return DeadlineExceeded(message, reason=reason, metadata={"limit_seconds": f"{limit_s:g}"})
+
+    async def _feed(
+        self, window: asyncio.Queue[_AtModel | Exception | None], room: asyncio.Semaphore
+    ) -> None:
+        """Decode ahead, as far as there is room, and send every frame to the model."""
         try:
-            while (ready := await self._in_thread(self._next_ready)) is not None:
+            while True:
+                await room.acquire()
+                ready = await self._in_thread(self._next_ready)
+                if ready is None:
+                    window.put_nowait(None)
+                    return
                 task = self._begin(self._estimate(ready.prepared))
-                await window.put(_AtModel(ready.index, ready.time_s, task, time.perf_counter()))
+                window.put_nowait(_AtModel(ready.index, ready.time_s, task, time.perf_counter()))
                 del ready  # or its picture would stay while the next one is decoded
-            await window.put(None)
         except Exception as error:  # told after the frames before it
-            await window.put(error)
+            window.put_nowait(error)
 
     def _next_ready(self) -> _Ready | None:
         """The next frame, fitted into the model's input by the thread that decoded it: what waits for its
@@ -452,9 +469,12 @@ class _Job:
         if self.facts is None or self.facts.fps is None:
             return None
         seconds = self.seconds()
+        sampling = self._plan.sampling
         if seconds is None:
             return None
-        sampling = self._plan.sampling
+        if self.last_time_s - sampling.start_s > seconds:  # the container lies about its length
+            whole = self._whole()
+            return None if whole is None else max(1, whole // sampling.every_nth, self.analyzed)
         frames = seconds * self.facts.fps
         if sampling.target_fps is not None:
             frames = min(frames, seconds * sampling.target_fps)
@@ -470,14 +490,28 @@ class _Job:
         end_s = min(self.facts.duration_s, sampling.end_s or self.facts.duration_s)
         return max(end_s - sampling.start_s, 0.0) or None
 
-    def percent(self) -> float:
-        """How far the work is; by time where the length is known, else by bytes once all are here."""
+    def share(self) -> float | None:
+        """How much of the work is done, 0 to 1: by time, where the length is known and can be believed; else
+        by the number of frames, or by bytes once all are here. None where nothing of it is known."""
         seconds = self.seconds()
+        done_s = self.last_time_s - self._plan.sampling.start_s
         if not self.analyzed:
-            return 0.0
-        if seconds is not None:
-            return 100 * (self.last_time_s - self._plan.sampling.start_s) / seconds
-        return 100 * self.reader.bytes_read / max(self.spool.size, 1) if self.spool.complete else 0.0
+            return None
+        if seconds is not None and done_s <= seconds:
+            return done_s / seconds
+        whole = self._whole()
+        if whole is not None and self.reader.frames_seen < whole:
+            return self.reader.frames_seen / whole
+        if self.spool.complete and 0 < self.reader.bytes_decoded < self.spool.size:
+            return self.reader.bytes_decoded / self.spool.size
+        return None
+
+    def _whole(self) -> int | None:
+        """Frames of the source, as the container says; None where only a part of it is looked at."""
+        sampling = self._plan.sampling
+        if self.facts is None or sampling.start_s > 0 or sampling.end_s is not None or sampling.target_fps:
+            return None
+        return self.facts.frame_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -571,14 +605,16 @@ class _Pace:
             self._lately.popleft()
         since, before = self._lately[0]
         elapsed_s = now - job.started_at
-        self._percent = 100.0 if self._done else max(self._percent, min(job.percent(), _ALMOST))
-        eta_s = elapsed_s * (100 - self._percent) / self._percent if self._percent >= 1 else None
+        share = job.share()
+        self._percent = 100.0 if self._done else max(self._percent, min(100 * (share or 0.0), _ALMOST))
+        known = share is not None and share >= _ENOUGH
+        eta_s = elapsed_s * (1 - share) / share if known and share else None
         return Progress(
             frame=job.analyzed,
             total=job.analyzed if self._done else job.total(),
             percent=self._percent,
             fps=(job.analyzed - before) / (now - since) if now > since else 0.0,
             elapsed_s=elapsed_s,
-            eta_s=eta_s,
+            eta_s=0.0 if self._done else eta_s,
             bytes_received=job.spool.size,
         )

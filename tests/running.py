@@ -198,6 +198,7 @@ def recorder(
     look_ahead: int = 8,
     look_ahead_bytes: int = 64 << 20,
     idle_s: float = 10.0,
+    max_upload_s: float = 60.0,
     stall_s: float = 10.0,
     keep_alive_s: float = 10.0,
     frame_timeout_s: float = 10.0,
@@ -214,6 +215,7 @@ def recorder(
         encoder="libx264",
         spool=spool,
         idle_s=idle_s,
+        max_upload_s=max_upload_s,
         frame_timeout_s=frame_timeout_s,
     )
     live = LiveAnalyst(

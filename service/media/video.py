@@ -37,9 +37,8 @@ from service.media.spool import Spool, SpoolClosed, SpoolReader
 # Demuxers that read one file and nothing beside it. Playlists (HLS, DASH, concat), devices and image
 # sequences are left out: they would open other files or addresses by name.
 _DEMUXERS = (
-    "mov,matroska,mpegts,avi,gif,flv,mpeg,mpegvideo,asf,ogg,h264,hevc,m4v,ivf,nut,mxf,apng,dv,obu,av1,rm,wtv,"
-    "live_flv,vc1,dirac,h261,h263,mjpeg,yuv4mpegpipe,swf,vvc,mpegtsraw,gxf,nsv,nuv,r3d,amv,xwma,wav,mp3,flac,"
-    "aac"  # the last ones are sound; they are named to be told from what cannot be read at all
+    "mov,matroska,mpegts,avi,gif,flv,mpeg,mpegvideo,asf,ogg,h264,hevc,m4v,ivf,nut,mxf,apng,dv,obu,av1,mjpeg,"
+    "yuv4mpegpipe,wav,mp3,flac,aac"  # the last ones are sound; named to be told from what cannot be read
 )
 _BUFFER_BYTES = 1 << 18  # of one read: few enough calls back into Python
 _GROUP_BYTES = 64 << 20  # packets kept from the last key frame on while passing over the start
@@ -155,6 +154,7 @@ class VideoReader:
         self._converter = VideoReformatter()
         self._zero: float | None = None
         self._frame_s = 1 / _DEFAULT_FPS
+        self._decoded = 0
         self.frames_seen = 0  # between start and end, wanted or not
         self.last_time_s = 0.0
         self.first_time_s: float | None = None
@@ -166,9 +166,9 @@ class VideoReader:
         return self._facts
 
     @property
-    def bytes_read(self) -> int:
-        """How far into the file reading has come."""
-        return self._input.position if self._input is not None else 0
+    def bytes_decoded(self) -> int:
+        """How far into the file decoding has come."""
+        return self._decoded
 
     def open(self) -> VideoFacts:
         """Read the container's head and decode one frame; waits for as much of the file as that needs."""
@@ -330,6 +330,8 @@ class VideoReader:
         for packet in packets:
             if self._spool.closed:  # nobody waits for the frames any more
                 raise SpoolClosed
+            if packet.pos is not None and packet.pos >= 0:
+                self._decoded = max(self._decoded, packet.pos + packet.size)
             if not given and packet.pts is not None:
                 sent.append(packet.pts)
             try:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,7 +18,7 @@ from service.media.video import VideoFrame, VideoReader
 from service.streams import Streams
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip
-from tests.running import Service, running
+from tests.running import Service, running, told
 from tests.servicers.test_analyze_video import analyze, messages, spools
 
 WHO = candidate((200, 100, 440, 500), 0.9)
@@ -228,3 +229,48 @@ def test_memory_is_given_back() -> None:
             raise AssertionError
     with streams.holding(1000):
         pass
+
+
+async def test_an_upload_that_takes_for_ever_is_given_up(tmp_path: Path) -> None:
+    async def drops() -> AsyncIterator[pb.AnalyzeVideoRequest]:
+        yield pb.AnalyzeVideoRequest(config=pb.VideoConfig())
+        for byte in clip():
+            yield pb.AnalyzeVideoRequest(chunk=bytes([byte]))
+            await asyncio.sleep(0.05)
+
+    async with running(recordings={"spool": tmp_path, "max_upload_s": 0.5}) as service:
+        found = await analyze(service, drops())
+    assert found.failed is not None
+    assert (found.failed.code, found.failed.reason) == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "UPLOAD_TOO_SLOW",
+    )
+
+
+async def test_callers_without_a_config_are_bounded(tmp_path: Path) -> None:
+    async with running(recordings={"spool": tmp_path, "max_streams": 1}) as service:
+
+        async def nothing() -> AsyncIterator[pb.AnalyzeVideoRequest]:
+            await asyncio.sleep(60)
+            yield pb.AnalyzeVideoRequest()
+
+        calls = [service.poses.AnalyzeVideo(nothing(), timeout=30) for _ in range(6)]
+        await until(lambda: sum(call.done() for call in calls) == 2)
+        assert service.streams.running == 0
+        assert (await analyze(service, clip())).failed is not None
+        for call in calls:
+            call.cancel()
+        await until(lambda: service.streams._arriving == 0)
+        assert (await analyze(service, clip())).summary is not None
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_bytes_that_are_no_message_are_refused_in_a_stream_too(service: Service, first: bool) -> None:
+    async def requests() -> AsyncIterator[bytes]:
+        if not first:
+            yield pb.AnalyzeVideoRequest(config=pb.VideoConfig()).SerializeToString()
+        yield b"\xff\xff\xff"
+
+    call: Any = service.channel.stream_stream("/posegate.v1.PoseService/AnalyzeVideo")
+    failed = told(await ended(call(requests(), timeout=10)))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_UNREADABLE")
