@@ -139,7 +139,7 @@ class Follower:
         self._tracker = Tracker() if wanted.track else None
         self._keypoints: dict[tuple[int, str], tuple[OneEuro, float]] = {}
         self._smooth_angles: dict[tuple[int, str, Side], OneEuro] = {}
-        self._motions: dict[tuple[int | None, str, Side], _Collected] = {}
+        self._motions = Motions()
         self._held: tuple[int, float] | None = None  # the most prominent person, and when last seen
 
     @property
@@ -179,19 +179,7 @@ class Follower:
 
     def summary(self) -> list[MeasurementMotion]:
         """Every measurement of every person over time, people in the order they appeared. The last call."""
-        people = sorted({key[0] for key in self._motions}, key=lambda number: number or 0)
-        asked = _SIDES if self._wanted.side == "both" else (self._wanted.side,)
-        found = []
-        for person in people:
-            for name in self._wanted.names:
-                sides = {
-                    side: self._motions.get((person, name, side), _Collected(TURN_DEG)).result()
-                    for side in asked
-                }
-                found.append(
-                    MeasurementMotion(MEASUREMENTS[name], person, sides.get("left"), sides.get("right"))
-                )
-        return found
+        return self._motions.summary(self._wanted.names, self._wanted.side)
 
     def _prominent(self, native: Poses, ids: Sequence[int] | None, time_s: float) -> int | None:
         """The person with the largest box, held on to while followed."""
@@ -269,9 +257,7 @@ class Follower:
                         continue
                     name = result.measurement.name
                     if collect:
-                        self._collect(number, result.measurement, side).add(
-                            time_s, value.degrees, value.status
-                        )
+                        self._motions.add(number, name, side, time_s, value.degrees, value.status)
                     if self._wanted.smooth and number is not None and value.degrees is not None:
                         euro = self._smooth_angles.setdefault(
                             (number, name, side), OneEuro((), ANGLE_SMOOTHING)
@@ -280,11 +266,37 @@ class Follower:
             seen.append(AnglesSeen(place, measures, smoothed))
         return measured, tuple(seen)
 
-    def _collect(self, person: int | None, measurement: Measurement, side: Side) -> _Collected:
-        key = person, measurement.name, side
-        if key not in self._motions:
-            self._motions[key] = _Collected(_TURN_DEG.get(measurement.body_part, TURN_DEG))
-        return self._motions[key]
+
+class Motions:
+    """The angles of people over time."""
+
+    def __init__(self) -> None:
+        self._collected: dict[tuple[int | None, str, Side], _Collected] = {}
+
+    def add(
+        self, person: int | None, name: str, side: Side, time_s: float, degrees: float | None, status: Status
+    ) -> None:
+        """One value of a measurement; None and UNAVAILABLE where there was none."""
+        key = person, name, side
+        if key not in self._collected:
+            self._collected[key] = _Collected(_TURN_DEG.get(MEASUREMENTS[name].body_part, TURN_DEG))
+        self._collected[key].add(time_s, degrees, status)
+
+    def summary(self, names: Sequence[str], side: Sides) -> list[MeasurementMotion]:
+        """These measurements of every person, people in the order they appeared. The last call."""
+        people = sorted({key[0] for key in self._collected}, key=lambda number: number or 0)
+        asked = _SIDES if side == "both" else (side,)
+        found = []
+        for person in people:
+            for name in names:
+                sides = {
+                    one: self._collected.get((person, name, one), _Collected(TURN_DEG)).result()
+                    for one in asked
+                }
+                found.append(
+                    MeasurementMotion(MEASUREMENTS[name], person, sides.get("left"), sides.get("right"))
+                )
+        return found
 
 
 class _Collected:

@@ -1,16 +1,16 @@
 """`posegate video`: a video to JSON Lines, an annotated video, a plot of angles and a table.
 
 Results are written to `.partial` files that get their names when they are complete. A JSON Lines file
-that an interruption left is gone on with: the video is analysed from its last frame on.
+that an interruption left is gone on with.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -35,6 +35,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.commands.angle_plot import Curve, draw_curves
+from service.commands.resuming import Earlier, earlier
 from service.commands.target import Target
 
 _CHUNK_BYTES = 1 << 18
@@ -62,23 +63,6 @@ class CutShort(Exception):
     """The analysis ended before its time; the text says why."""
 
 
-@dataclass
-class _Earlier:
-    """What an interrupted run left.
-
-    Attributes:
-        lines: its frames.
-        numbers: from this run's track ids to that run's.
-    """
-
-    lines: list[dict[str, Any]]
-    numbers: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def last(self) -> dict[str, Any] | None:
-        return self.lines[-1] if self.lines else None
-
-
 async def video(clip: Path, wish: Wish) -> None:
     """Send the video and write what comes.
 
@@ -93,21 +77,18 @@ async def video(clip: Path, wish: Wish) -> None:
         "bytes": await asyncio.to_thread(lambda: clip.stat().st_size),
         "config": MessageToDict(config, preserving_proto_field_name=True),
     }
-    earlier = await asyncio.to_thread(_earlier, wish, head)
-    if earlier.last is not None:
-        console.print(f"going on after frame {earlier.last['frame_index']}, {earlier.last['time']}")
-        config.start.FromJsonString(earlier.last["time"])
-    curves = _Curves()
-    for line in earlier.lines:
-        curves.add(line)
+    before = await asyncio.to_thread(_earlier, wish, head, console)
+    if before.last is not None:
+        console.print(f"going on after frame {before.last['frame_index']}, {before.last['time']}")
+        start_s = before.start_s(wish.start_s, wish.target_fps)
+        config.start.FromNanoseconds(round(start_s * 1e9))
+    lines = list(before.lines)
     summary = None
     with ExitStack() as files:
-        out = _open_text(files, wish.out)
+        out = _open_text(files, wish.out, before.end)
         annotated = _open_binary(files, wish.annotated)
-        if out is not None:
+        if not before.end:
             _write(out, head)
-            for line in earlier.lines:
-                _write(out, line)
         progress = files.enter_context(_progress(console))
         task = progress.add_task(clip.name, total=100.0, frames="", rate="")
         try:
@@ -115,16 +96,17 @@ async def video(clip: Path, wish: Wish) -> None:
                 async for answer in PoseServiceStub(channel).AnalyzeVideo(_requests(clip, config)):
                     kind = answer.WhichOneof("response")
                     if kind == "frame":
-                        told = _line(answer.frame, earlier)
-                        if told is not None:
-                            curves.add(told)
-                            _write(out, told)
+                        line = _as_dict(answer.frame)
+                        line["frame_index"] = answer.frame.frame_index  # a number; JSON has int64 as text
+                        if before.add(line):
+                            lines.append(_kept(line))
+                            _write(out, line)
                     elif kind == "progress":
                         _show(progress, task, answer.progress)
                     elif kind == "annotated_chunk" and annotated is not None:
                         annotated.write(answer.annotated_chunk)
                     elif kind == "summary":
-                        summary = answer.summary
+                        summary = before.whole(answer.summary, lines)
                         _write(out, {"summary": _as_dict(summary)})
         except grpc.aio.AioRpcError as error:
             again = " Run it again to go on." if wish.out is not None and wish.annotated is None else ""
@@ -135,8 +117,11 @@ async def video(clip: Path, wish: Wish) -> None:
         if path is not None:
             _partial(path).replace(path)
     if wish.plot is not None:
+        curves = _Curves()
+        for line in lines:
+            curves.add(line)
         await asyncio.to_thread(_plot, wish.plot, clip.name, curves)
-    _report(summary, earlier)
+    _report(summary, before)
 
 
 def _config(wish: Wish) -> pb.VideoConfig:
@@ -172,10 +157,13 @@ def _partial(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def _open_text(files: ExitStack, path: Path | None) -> TextIO | None:
-    return (
-        None if path is None else files.enter_context(_partial(path).open("w", encoding="utf-8", buffering=1))
-    )
+def _open_text(files: ExitStack, path: Path | None, end: int) -> TextIO | None:
+    """The partial file, to go on writing it after so many bytes; what it holds up to there stays."""
+    if path is None:
+        return None
+    file = files.enter_context(_partial(path).open("a", encoding="utf-8", buffering=1))
+    file.truncate(end)
+    return file
 
 
 def _open_binary(files: ExitStack, path: Path | None) -> BinaryIO | None:
@@ -187,59 +175,23 @@ def _write(file: TextIO | None, line: dict[str, Any]) -> None:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _earlier(wish: Wish, head: dict[str, Any]) -> _Earlier:
-    """The frames that an interrupted run of the same analysis left; none for an annotated video, which
-    cannot be gone on with."""
-    if wish.out is None or wish.annotated is not None or not _partial(wish.out).is_file():
-        return _Earlier([])
-    with _partial(wish.out).open(encoding="utf-8") as file:
-        lines = list(_whole_lines(file))
-    if not lines or lines[0] != head:
-        return _Earlier([])
-    return _Earlier([line for line in lines[1:] if "frame_index" in line])
+def _earlier(wish: Wish, head: dict[str, Any], console: Console) -> Earlier:
+    """What an interrupted run of the same analysis left."""
+    if wish.out is None or not _partial(wish.out).is_file():
+        return Earlier()
+    if wish.annotated is not None:
+        console.print(f"{_partial(wish.out)}: an annotated video cannot be gone on with, starting anew")
+        return Earlier()
+    found = earlier(_partial(wish.out), head)
+    if found is None:
+        console.print(f"{_partial(wish.out)} is of another video or other options: starting anew")
+    return found or Earlier()
 
 
-def _whole_lines(file: TextIO) -> Iterator[dict[str, Any]]:
-    for line in file:
-        try:
-            yield json.loads(line)
-        except ValueError:  # cut off in the middle of a word
-            return
-
-
-def _line(frame: pb.FrameResult, earlier: _Earlier) -> dict[str, Any] | None:
-    """A frame as it is written; None for one that an earlier run has written."""
-    line = _as_dict(frame)
-    line["frame_index"] = frame.frame_index
-    if earlier.last is None:
-        return line
-    known = earlier.last
-    if frame.frame_index <= known["frame_index"]:
-        if frame.frame_index == known["frame_index"]:
-            _recognise(line, known, earlier)
-        return None
-    _renumber(line, earlier)
-    return line
-
-
-def _recognise(now: dict[str, Any], then: dict[str, Any], earlier: _Earlier) -> None:
-    """The same frame in both runs says who is who."""
-    for person in now.get("persons", []):
-        for old in then.get("persons", []):
-            if all(abs(person["box"][side] - old["box"][side]) < 2 for side in ("x1", "y1", "x2", "y2")):
-                earlier.numbers[person["track_id"]] = old["track_id"]
-
-
-def _renumber(line: dict[str, Any], earlier: _Earlier) -> None:
-    for one in (*line.get("persons", []), *line.get("angles", [])):
-        if "track_id" in one:
-            number = one["track_id"]
-            if number not in earlier.numbers:
-                taken = [
-                    person.get("track_id", 0) for old in earlier.lines for person in old.get("persons", [])
-                ]
-                earlier.numbers[number] = max([*taken, *earlier.numbers.values(), 0]) + 1
-            one["track_id"] = earlier.numbers[number]
+def _kept(line: dict[str, Any]) -> dict[str, Any]:
+    """What is still needed of a frame that was written."""
+    people = [{"track_id": one["track_id"]} for one in line.get("persons", [])]
+    return {key: line[key] for key in ("frame_index", "time", "angles")} | {"persons": people}
 
 
 def _as_dict(message: Message) -> dict[str, Any]:
@@ -307,14 +259,14 @@ def _plot(path: Path, clip: str, curves: _Curves) -> None:
     partial.replace(path)
 
 
-def _report(summary: pb.VideoSummary, earlier: _Earlier) -> None:
+def _report(summary: pb.VideoSummary, before: Earlier) -> None:
     seconds = summary.wall_time.ToNanoseconds() / 1e9
     rate = summary.frames_analyzed / seconds if seconds else 0.0
     print(
         f"{summary.frames_analyzed} of {summary.total_frames} frames of "
         f"{summary.frame_width}×{summary.frame_height} px in {seconds:.1f} s ({rate:.1f} a second), "
         f"{summary.persons_tracked} {'person' if summary.persons_tracked == 1 else 'people'} followed"
-        + (", after those of the earlier run" if earlier.lines else "")
+        + (", with those of the earlier run" if before.lines else "")
     )
     if not summary.measurements:
         return

@@ -489,7 +489,6 @@ class _Beat:
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
         self._count = -1
-        self._first_s: float | None = None
         self._next = 0
 
     def wants(self, time_s: float, frame_s: float) -> bool:
@@ -498,10 +497,9 @@ class _Beat:
         if fps is None:
             self._count += 1
             return self._count % self._sampling.every_nth == 0
-        if self._first_s is None:
-            self._first_s = time_s
-        # The frame nearest to a beat is the one whose time is at most half a frame off.
-        beats = math.floor((time_s - self._first_s + frame_s / 2) * fps + 1e-6)
+        # The frame nearest to a beat is the one whose time is at most half a frame off. Beats are counted
+        # from the start that was asked for, not from the first frame: who goes on later meets them again.
+        beats = math.floor((time_s - self._sampling.start_s + frame_s / 2) * fps + 1e-6)
         if beats < self._next:
             return False
         self._next = beats + 1

@@ -14,6 +14,8 @@ import pytest
 from service.commands.angle_plot import Curve, draw_curves
 from service.commands.target import Target
 from service.commands.video import CutShort, Wish, video
+from service.core.geometry import Rgb8
+from service.core.poses import Floats
 from tests.fakes import candidate, rows
 from tests.media.clips import fast_start
 from tests.running import Service, running
@@ -65,23 +67,119 @@ async def test_frames_plot_and_table_are_made(
     assert not any(name.endswith(".partial") for name in os.listdir(tmp_path))  # noqa: PTH208
 
 
-async def test_an_interrupted_run_is_gone_on_with(wish: Wish, tmp_path: Path, service: Service) -> None:
+def numbered(number: int) -> Rgb8:
+    """A frame whose brightness tells its number, up to 240."""
+    return np.full((64, 96, 3), number + 8, np.uint8)
+
+
+def crowd(image: Rgb8) -> Floats:
+    """People who move, bend their arms and go away for a second, by the brightness of the frame."""
+    step = float(image[200:400, 200:440].mean()) - 8
+    x = 60 + step
+    bend = 40 * np.sin(step / 8)
+    points = [(x + 40, 120 + 10 * k, 0.9) for k in range(17)]
+    points[5], points[7], points[9] = (x + 20, 180, 0.9), (x + 20, 240, 0.9), (x + 20 + bend, 290, 0.9)
+    people = [candidate((x, 100, x + 90, 420), 0.9, points)]
+    if not 100 <= step < 130:
+        people.append(candidate((400, 100, 480, 420), 0.8))
+    if step >= 150:
+        people.append(candidate((540, 100, 620, 420), 0.7))
+    return rows(*people)
+
+
+def comparable(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for line in found:
+        line.pop("timings", None)
+        line.get("summary", {}).pop("wall_time", None)
+    return found
+
+
+def leaves(node: Any, path: str = "") -> dict[str, float]:
+    """Every number of a summary by its path; times in seconds."""
+    if isinstance(node, dict):
+        return {key: value for name in node for key, value in leaves(node[name], f"{path}.{name}").items()}
+    if isinstance(node, list):
+        return {key: value for i, one in enumerate(node) for key, value in leaves(one, f"{path}.{i}").items()}
+    try:
+        return {path: float(str(node).removesuffix("s"))}
+    except ValueError:
+        return {f"{path}={node}": 0.0}
+
+
+def smoothed(found: list[dict[str, Any]]) -> list[float]:
+    """Takes the smoothed values out: filters that had to settle anew are off by a hair."""
+    values = []
+    for line in found:
+        for person in line.get("persons", []):
+            values += [one[axis] for one in person.pop("smoothed_keypoints", []) for axis in "xy"]
+        for angle in line.get("angles", []):
+            for side in ("left", "right"):
+                values.append(angle.get(side, {}).pop("smoothed_degrees", 0.0))
+    return values
+
+
+@pytest.mark.parametrize("sampling", [{}, {"every_nth": 4}, {"target_fps": 7.0}, {"start_s": 1.03}])
+@pytest.mark.parametrize("share", [0.1, 0.55, 0.62, 0.9])
+async def test_an_interrupted_run_is_gone_on_with_as_if_it_had_not_been(
+    wish: Wish, tmp_path: Path, service: Service, sampling: dict[str, Any], share: float
+) -> None:
+    service.triton.answer = crowd
     clip = tmp_path / "clip.mp4"
-    whole = fast_start()
-    clip.write_bytes(whole)
+    # 60 a second in ticks of 1/90000 s: times that no decimal fraction holds exactly.
+    clip.write_bytes(fast_start(count=230, images=numbered, times=[number / 29.97 for number in range(230)]))
+    wish = replace(wish, smooth=True, **sampling)
     await video(clip, wish)
     complete = lines(tmp_path / "out.jsonl")
     (tmp_path / "out.jsonl").unlink()
-    partial = tmp_path / "out.jsonl.partial"
-    text = "\n".join(json.dumps(line) for line in complete[:15])
-    partial.write_text(text + '\n{"frame_index": 14, "ti', encoding="utf-8")
-    service.triton.calls.clear()
+    kept = max(2, round(share * len(complete)))
+    text = "".join(json.dumps(line) + "\n" for line in complete[:kept])
+    (tmp_path / "out.jsonl.partial").write_text(text + '{"frame_index": 14, "ti', encoding="utf-8")
+    calls = len(service.triton.calls)
     await video(clip, wish)
     again = lines(tmp_path / "out.jsonl")
-    assert len(service.triton.calls) == 40 - 13
-    for one in (*complete, *again):
-        one.pop("timings", None)
+    if share > 0.5:
+        assert len(service.triton.calls) - calls < calls
+    comparable(complete)
+    comparable(again)
+    assert smoothed(again) == pytest.approx(smoothed(complete), abs=0.2)
     assert again[:-1] == complete[:-1]
+    assert leaves(again[-1]) == pytest.approx(leaves(complete[-1]), abs=1e-3)
+    assert {one["track_id"] for line in again[1:-1] for one in line["persons"]} == {1, 2, 3}
+
+
+async def test_what_was_kept_is_never_written_anew(
+    wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    await video(clip, wish)
+    (tmp_path / "out.jsonl").rename(tmp_path / "whole")
+    content = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
+    partial = tmp_path / "out.jsonl.partial"
+    partial.write_bytes(b"".join(content[:15]))
+    monkeypatch.setattr("service.commands.video._write", full)
+    with pytest.raises(OSError, match="full"):
+        await video(clip, wish)
+    assert partial.read_bytes() == b"".join(content[:15])
+
+
+def full(*_arguments: object) -> None:
+    raise OSError(28, "full")
+
+
+@pytest.mark.parametrize("changed", [{"measurements": ()}, {"annotated": True}])
+async def test_a_run_that_cannot_be_gone_on_with_says_so(
+    wish: Wish, tmp_path: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    await video(clip, wish)
+    (tmp_path / "out.jsonl").rename(tmp_path / "out.jsonl.partial")
+    if "annotated" in changed:
+        changed = {"annotated": tmp_path / "out.mp4"}
+    await video(clip, replace(wish, **changed))
+    assert "starting anew" in capsys.readouterr().err.replace("\n", " ")
+    assert len(lines(tmp_path / "out.jsonl")) == 42
 
 
 async def test_another_config_starts_anew(wish: Wish, tmp_path: Path, service: Service) -> None:
