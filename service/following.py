@@ -35,6 +35,7 @@ ANGLE_SMOOTHING = OneEuroSettings(min_cutoff_hz=1.0, beta=0.05)
 
 # Smaller movements than at other joints count as repetitions here.
 _TURN_DEG = {"Neck": 8.0, "Back": 8.0}
+_TRACKED_PX = 1000.0  # longer side of the pictures that the tracker sees
 _HELD_S = 1.0  # the most prominent person may be out of sight for so long before somebody else is
 _SIDES: tuple[Side, Side] = ("left", "right")
 
@@ -157,7 +158,10 @@ class Follower:
         """
         ids = None
         if self._tracker is not None:
-            ids = tuple(self._tracker.update(native.boxes_xyxy, native.scores, time_s))
+            # In pictures of one size, whatever theirs is: the sender of a stream may change it.
+            scale = np.float32(_TRACKED_PX / max(size_wh))
+            points = native.keypoints * np.array([scale, scale, 1], np.float32)
+            ids = tuple(self._tracker.update(native.boxes_xyxy * scale, native.scores, time_s, points))
         prominent = self._prominent(native, ids, time_s)
         poses = apply(self._wanted.plan, native)
         smoothed = (
