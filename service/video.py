@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from service.core.draw import OverlayStyle, draw_poses
@@ -33,7 +32,7 @@ from service.errors import (
 from service.estimator import Estimate, Estimator, Options, Timings
 from service.following import Followed, Follower, Following, MeasurementMotion
 from service.media.mp4 import Mp4Writer, NoEncoder
-from service.media.spool import Spool
+from service.media.spool import Spool, SpoolSpace
 from service.media.video import Sampling, VideoFacts, VideoFrame, VideoLimits, VideoReader
 from service.streams import Streams
 
@@ -57,7 +56,7 @@ class VideoSettings:
     decode_threads: int
     encode_threads: int
     encoder: str
-    spool: Path | None
+    spool: SpoolSpace
     idle_s: float
     frame_timeout_s: float
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,10 +11,14 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from scripts.runtime import STATE
 from scripts.tools import path_of
 from tests.helm.chart import CHART, ROOT, find, render
 
@@ -114,26 +119,31 @@ def test_the_wheel_holds_the_code_and_its_data_and_nothing_else(wheel: Path) -> 
     assert wheel.stat().st_size < 3_000_000
 
 
-def test_the_gateway_starts_from_an_empty_folder_and_writes_only_where_it_may(
-    installed: Path, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
-    state.mkdir()
+@dataclass(frozen=True)
+class Started:
+    """A gateway that runs out of the wheel's folder, and how to call its commands."""
+
+    process: subprocess.Popen[str]
+    ask: Callable[..., subprocess.CompletedProcess[str]]
+
+
+@contextmanager
+def started(installed: Path, command: str, folder: Path, **settings: str) -> Iterator[Started]:
+    """`posegate serve` or `up` with nothing of the checkout on its path; it must end in order."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-    elsewhere = tmp_path / "elsewhere"  # nothing of the checkout is on the path
+    elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
-    before = sorted(path.relative_to(installed) for path in installed.rglob("*"))
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(installed),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": str(tmp_path),
-        "TMPDIR": str(tmp_path),
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
         "POSEGATE_LISTEN": address,
-        "POSEGATE_TRITON_URL": "127.0.0.1:1",
-        "POSEGATE_DATABASE_URL": f"sqlite:///{state}/posegate.db",
+        "POSEGATE_DATABASE_URL": f"sqlite:///{folder}/posegate.db",
         "POSEGATE_DRAIN_DELAY_S": "0",
+        **settings,
     }
     names = "posegate, scripts, service"
     where = subprocess.run(
@@ -141,30 +151,77 @@ def test_the_gateway_starts_from_an_empty_folder_and_writes_only_where_it_may(
         cwd=elsewhere, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert all(path.startswith(str(installed)) for path in where.stdout.split())
-    command = [sys.executable, str(installed / "bin" / "posegate")]
-    gateway = subprocess.Popen(
-        [*command, "serve"], cwd=elsewhere, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 30
-        said = ""
-        while said != "SERVING" and time.monotonic() < deadline:
-            assert gateway.poll() is None, gateway.stderr and gateway.stderr.read()
-            asked = subprocess.run(
-                [*command, "health", "--service", "liveness", "--address", address],
-                cwd=elsewhere, env=environment, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            said = asked.stdout.strip()
-        assert said == "SERVING"
-        listed = subprocess.run(
-            [*command, "skeletons", "list", "--address", address],
+    before = sorted(path.relative_to(installed) for path in installed.rglob("*"))
+    program = [sys.executable, str(installed / "bin" / "posegate")]
+    log = folder / "log"
+    with log.open("w", encoding="utf-8") as sink:
+        process = subprocess.Popen(
+            [*program, command], cwd=elsewhere, env=environment, stderr=sink, text=True
+        )
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*program, *arguments, "--address", address],
             cwd=elsewhere, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert "coco_17" in listed.stdout, listed.stderr
+
+    try:
+        yield Started(process, ask)
     finally:
-        gateway.send_signal(signal.SIGTERM)
-        _, log = gateway.communicate(timeout=30)
-    assert gateway.returncode == 0, log
-    assert "stopped" in log
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+    assert code == 0, log.read_text("utf-8")
+    assert "stopped" in log.read_text("utf-8")
     assert sorted(path.relative_to(installed) for path in installed.rglob("*")) == before
     assert not list(elsewhere.iterdir())
+
+
+def wait_until_serving(gateway: Started, *service: str) -> None:
+    deadline = time.monotonic() + 120
+    while gateway.ask("health", *service).stdout.strip() != "SERVING":
+        assert gateway.process.poll() is None
+        assert time.monotonic() < deadline
+
+
+def test_the_gateway_starts_from_an_empty_folder_and_writes_only_where_it_may(
+    installed: Path, tmp_path: Path
+) -> None:
+    with started(installed, "serve", tmp_path, POSEGATE_TRITON_URL="127.0.0.1:1") as gateway:
+        wait_until_serving(gateway, "--service", "liveness")
+        listed = gateway.ask("skeletons", "list")
+        assert "coco_17" in listed.stdout, listed.stderr
+
+
+def test_the_image_for_cpus_serves_both_its_models_from_an_empty_folder(
+    installed: Path, tmp_path: Path
+) -> None:
+    """Put together by the commands of the Dockerfile; Triton and the weights are those of the set-up."""
+    text = DOCKERFILE.read_text("utf-8")
+    home, repository = tmp_path / "home", tmp_path / "model_repository"
+    (home / "cache").mkdir(parents=True)
+    for name in ("triton", "weights"):
+        (home / name).symlink_to(STATE / name)
+    for file in subprocess.run(
+        ["git", "ls-files", "model_repository/cpu", "model_repository/backends"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines():  # fmt: skip
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    fills = re.findall(r"venv/bin/posegate (models fill \S+ --name \S+)", text)
+    assert len(fills) == len(list(repository.glob("cpu/*/config.pbtxt"))) == 2
+    for words in fills:
+        command = words.replace("/opt/posegate/home", str(home)).split()
+        subprocess.run(
+            [sys.executable, str(installed / "bin" / "posegate"), *command],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)}, check=True, timeout=120,
+        )  # fmt: skip
+    settings = {"POSEGATE_HOME": str(home), "POSEGATE_MODEL_REPOSITORY": str(repository / "cpu")}
+    assert set(settings) <= set(re.findall(r"(POSEGATE_\w+)=", text))
+    with started(installed, "up", tmp_path, **settings) as gateway:
+        wait_until_serving(gateway)
+        listed = gateway.ask("models", "list").stdout
+        assert len(re.findall(r"│ yes\b", listed)) == 2, listed
+        picture, found = ROOT / "tests" / "data" / "two_people.jpg", tmp_path / "found.jsonl"
+        done = gateway.ask("detect", str(picture), "--model", "mediapipe_wholebody", "--json", str(found))
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(found.read_text("utf-8"))["persons"][0]["keypoints"]) == 634

@@ -67,7 +67,7 @@ def test_what_is_mounted_is_there_and_what_is_there_is_mounted(objects: list[Obj
         for volume in pod.spec.get("volumes", []):
             if "emptyDir" in volume:
                 assert volume["emptyDir"]["sizeLimit"], "a volume without a limit fills the node"
-            if "configMap" in volume:
+            if "configMap" in volume and volume["name"] != "skeletons":  # which is the operator's own
                 assert volume["configMap"]["name"] in names(objects, "ConfigMap")
 
 
@@ -143,6 +143,9 @@ def test_the_gateway_is_told_what_the_values_say() -> None:
         "POSEGATE_TRITON_URL": "dns:///rel-pose-triton.vision.svc.cluster.local:8001",
         "POSEGATE_TRITON_SHARED_MEMORY": "off",
         "POSEGATE_DEFAULT_MODEL": "yolov8m_pose",
+        "POSEGATE_VIDEO_SPOOL": "/var/spool/posegate",
+        "POSEGATE_MAX_SPOOL_BYTES": str(int(0.95 * 16 * 2**30)),
+        "POSEGATE_SKELETONS": "/etc/posegate/skeletons",
         "POSEGATE_DRAIN_GRACE_S": "25",
         "POSEGATE_TLS_CERT": "/etc/posegate/tls/tls.crt",
         "POSEGATE_TLS_KEY": "/etc/posegate/tls/tls.key",
@@ -158,6 +161,18 @@ def test_the_gateway_is_told_what_the_values_say() -> None:
     }
     headless = find(objects, "Service", "rel-pose-triton")
     assert headless["spec"]["clusterIP"] == "None"
+
+
+def test_the_gateway_writes_to_volumes_only_and_never_fills_one() -> None:
+    objects = render("cpu")
+    pod = find(objects, "Deployment", "rel-posegate")["spec"]["template"]["spec"]
+    mounted = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    sizes = {v["name"]: v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if "emptyDir" in v}
+    environment = find(objects, "ConfigMap", "rel-posegate")["data"]
+    assert sizes[mounted[environment["POSEGATE_VIDEO_SPOOL"]]] == "8Gi"
+    assert int(environment["POSEGATE_MAX_SPOOL_BYTES"]) < 8 * 2**30
+    assert "sqlite:////var/lib/posegate/" in environment["POSEGATE_DATABASE_URL"]
+    assert {"/tmp", "/var/lib/posegate"} <= set(mounted)  # noqa: S108 - in the container
 
 
 def test_only_the_gateway_reaches_triton() -> None:

@@ -19,7 +19,7 @@ WRONG = {
     "a source that is not known": ("models.source=ftp", ["models", "source"]),
     "an autoscaler that is not known": ("triton.autoscaling.kind=both", ["kind"]),
     "a digest that is none": ("gateway.image.digest=latest", ["digest"]),
-    "a quantity that is none": ("gateway.tmpSize=big", ["tmpSize"]),
+    "a quantity that is none": ("gateway.spoolSize=big", ["spoolSize"]),
     "an origin with a path": ("envoy.allowedOrigins[0]=https://a.example/x", ["allowedOrigins"]),
     "an option of tritonserver that is none": ("triton.arguments[0]=verbose", ["arguments"]),
     "another maker's GPU": ("triton.gpu.resource=amd.com/gpu", ["resource"]),
@@ -110,8 +110,23 @@ CONTRADICTIONS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "requests that fill the memory": (
         "defaults",
-        ("gateway.resources.limits.memory=1000Mi",),
-        "MAX_IN_FLIGHT_BYTES (536870912)",
+        ("gateway.resources.limits.memory=2047Mi",),
+        "is less than 2147483648: twice MAX_IN_FLIGHT_BYTES (536870912) + MAX_STREAMS (16)",
+    ),
+    "more streams than memory": (
+        "defaults",
+        ("gateway.settings.MAX_STREAMS=64",),
+        "MAX_STREAMS (64) × VIDEO_LOOK_AHEAD_BYTES (67108864)",
+    ),
+    "a video that the disk does not hold": (
+        "defaults",
+        ("gateway.spoolSize=2Gi", "gateway.settings.MAX_VIDEO_BYTES=2100000000"),
+        "gateway.spoolSize 2Gi leaves 2040109465 bytes for videos",
+    ),
+    "the usual video on a small disk": (
+        "defaults",
+        ("gateway.spoolSize=1Gi",),
+        "MAX_VIDEO_BYTES (2000000000)",
     ),
     "TLS without a certificate": ("defaults", ("gateway.tls.enabled=true",), "needs gateway.tls.secretName"),
     "mutual TLS without TLS": ("defaults", ("gateway.tls.mutual=true",), "gateway.tls.mutual needs"),
@@ -198,9 +213,13 @@ def test_all_contradictions_are_told_at_once() -> None:
 
 def test_the_guards_know_the_defaults_of_the_gateway() -> None:
     assert Settings.model_fields["max_in_flight_bytes"].default == 536870912
+    assert Settings.model_fields["max_streams"].default == 16
+    assert Settings.model_fields["video_look_ahead_bytes"].default == 67108864
+    assert Settings.model_fields["max_video_bytes"].default == 2_000_000_000
     assert Settings.model_fields["drain_delay_s"].default == 0.5
 
 
 def test_what_is_refused_is_taken_once_it_is_right() -> None:
     assert render("defaults", "gateway.drainGraceSeconds=60", "gateway.terminationGracePeriodSeconds=70")
-    assert render("defaults", "gateway.resources.limits.memory=1024Mi")
+    assert render("defaults", "gateway.resources.limits.memory=2048Mi")
+    assert render("defaults", "gateway.spoolSize=2Gi", "gateway.settings.MAX_VIDEO_BYTES=2000000000")

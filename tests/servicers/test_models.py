@@ -60,7 +60,9 @@ async def test_a_model_that_is_away_is_still_listed(service: Service) -> None:
 
 
 async def test_a_model_that_did_not_load_is_listed_and_the_others_serve(service: Service) -> None:
-    unloaded = replace(MODEL, name="broken", family="", skeleton="", keypoint_count=0, shapes_hw=(), ready=False)
+    unloaded = replace(
+        MODEL, name="broken", family="", skeleton="", keypoint_count=0, shapes_hw=(), ready=False
+    )
     service.triton.served = [unloaded, MODEL]
     with capture_logs() as lines:
         await service.catalog.refresh()

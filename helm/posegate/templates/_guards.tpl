@@ -57,13 +57,21 @@
 {{- $wrong = append $wrong "triton.maxSurge and triton.maxUnavailable are both 0: no rollout could ever begin" -}}
 {{- end -}}
 
-{{- /* memory */ -}}
+{{- /* memory and disk */ -}}
 {{- $limit := dig "limits" "memory" "" $g.resources -}}
 {{- $inFlight := $g.settings.MAX_IN_FLIGHT_BYTES | default 536870912 | int64 -}}
+{{- $streams := $g.settings.MAX_STREAMS | default 16 | int64 -}}
+{{- $ahead := $g.settings.VIDEO_LOOK_AHEAD_BYTES | default 67108864 | int64 -}}
+{{- $filled := add (mul 2 $inFlight) (mul $streams $ahead) -}}
 {{- if $limit -}}
-{{- if lt (int64 (include "posegate.bytes" $limit)) (mul 2 $inFlight) -}}
-{{- $wrong = append $wrong (printf "gateway.resources.limits.memory %s is less than twice gateway.settings.MAX_IN_FLIGHT_BYTES (%d): requests alone could fill it" $limit $inFlight) -}}
+{{- if lt (int64 (include "posegate.bytes" $limit)) (int64 $filled) -}}
+{{- $wrong = append $wrong (printf "gateway.resources.limits.memory %s is less than %d: twice MAX_IN_FLIGHT_BYTES (%d) + MAX_STREAMS (%d) × VIDEO_LOOK_AHEAD_BYTES (%d) of gateway.settings, with which requests alone could fill it" $limit $filled $inFlight $streams $ahead) -}}
 {{- end -}}
+{{- end -}}
+{{- $video := $g.settings.MAX_VIDEO_BYTES | default 2000000000 | int64 -}}
+{{- $spool := include "posegate.spoolBytes" . | int64 -}}
+{{- if lt $spool $video -}}
+{{- $wrong = append $wrong (printf "gateway.spoolSize %s leaves %d bytes for videos, less than one of gateway.settings.MAX_VIDEO_BYTES (%d)" $g.spoolSize $spool $video) -}}
 {{- end -}}
 
 {{- /* TLS */ -}}

@@ -152,6 +152,11 @@ dns:///{{ include "posegate.tritonName" . }}.{{ .Release.Namespace }}.svc.{{ .Va
 {{- mulf (float64 $number) (float64 (get $units $unit | default 1)) | int64 -}}
 {{- end -}}
 
+{{/* Bytes of all uploaded videos at once: less than the volume, because a pod that fills it is evicted. */}}
+{{- define "posegate.spoolBytes" -}}
+{{- mulf 0.95 (include "posegate.bytes" .Values.gateway.spoolSize | float64) | int64 -}}
+{{- end -}}
+
 {{/* The nodes that have the GPU, and the permission to be on them. */}}
 {{- define "posegate.gpuPlacement" -}}
 {{- $gpu := .Values.triton.gpu -}}
