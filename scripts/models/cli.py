@@ -13,7 +13,7 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedCol
 
 from scripts.models.engine_commands import build, verify
 from scripts.models.errors import FetchError, RepositoryError
-from scripts.models.fetch import OFFICIAL, WHOLE_BODY, fetch
+from scripts.models.fetch import OFFICIAL, WHOLE_BODY, add_options, fetch, served_name
 from scripts.models.one_line import errors_on_one_line
 from service.core.skeleton import Skeleton
 from service.skeletons import known, read
@@ -117,11 +117,8 @@ def fetch_command(
             compared = sha256 or OFFICIAL.get(name.replace("_", "-"))
             note = "as expected" if compared else "not compared, none is known here; see --sha256"
             typer.echo(f"{path}: sha256 {digest} ({note})")
-            known_as = name.replace("-", "_")
-            is_whole_body = path.suffix != ".pt"
-            rest = f"--family {name[:6].rstrip('-_')}" if is_whole_body else "--skeleton coco_17"
-            typer.echo(f"Next: posegate models add {path} --name {known_as} {rest}")
-            if not is_whole_body:
+            typer.echo(f"Next: posegate models add {path} --name {served_name(name)} {add_options(name)}")
+            if path.suffix == ".pt":
                 _notice("AGPL-3.0")
 
 

@@ -146,8 +146,7 @@ def _provide_graph(model: Any, onnx: Path | None, weights: Path | None) -> bytes
 def _write_graph(model: Any, weights: Path) -> tuple[bytes, bytes]:
     """The graph of a checkpoint in the model's precision, and in fp32."""
     from scripts.models.checkpoint import read_checkpoint, sha256_of
-    from scripts.models.errors import CheckpointError
-    from scripts.models.rtmw import rewrite
+    from scripts.models.rtmw import family_of, rewrite
     from scripts.models.yolo_graph import build_graph
 
     try:
@@ -163,11 +162,7 @@ def _write_graph(model: Any, weights: Path) -> tuple[bytes, bytes]:
     if model.family == "yolo_pose":
         write = partial(build_graph, read_checkpoint(weights))
     else:
-        try:
-            rewrite(weights, "rtmw3d")
-            write = partial(rewrite, weights, "rtmw3d")
-        except CheckpointError:
-            write = partial(rewrite, weights, "rtmw")
+        write = partial(rewrite, weights, family_of(weights))
     reference = write("fp32").SerializeToString()
     return (reference if model.precision == "fp32" else write(model.precision).SerializeToString()), reference
 

@@ -35,7 +35,7 @@ def reader(
 
     So a test can say where every peak is; see `picture_of`.
     """
-    graph = _Graph(opset)
+    graph = Graph(opset)
     flat = graph.node("Reshape", ["input", graph.constant(np.array([1, -1], np.int64))])
     start = 0
     for size, name in zip(sizes, names, strict=True):
@@ -78,7 +78,7 @@ def network(
         spoil: "squeeze" drops the batch axis on the way, "mix" lets the batch run into another axis.
     """
     rng = np.random.default_rng(seed)
-    graph = _Graph(opset)
+    graph = Graph(opset)
 
     def weight(*shape: int) -> str:
         return graph.constant((rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
@@ -126,7 +126,9 @@ def network(
     return graph.model(batch, [(name, [KEYPOINTS, size]) for name, size in axes])
 
 
-class _Graph:
+class Graph:
+    """An ONNX graph that is being written."""
+
     def __init__(self, opset: int) -> None:
         self._opset = opset
         self._nodes: list[onnx.NodeProto] = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import _thread
 import sys
 import time
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,26 +23,33 @@ from scripts.models.gpu_config import read_gpu_model
 from scripts.models.manifest import Profile
 from scripts.models.rtmw import rewrite
 from scripts.models.yolo_graph import Precision, build_graph
+from tests.scripts.models.rtmw_architecture import rtmw
 from tests.scripts.models.rtx import RTX, needs_rtx
-from tests.scripts.models.simcc_networks import network
 from tests.scripts.models.synthetic_yolo import parameters_of, yolov8_pose
 from tests.scripts.models.tiny_graphs import top_down_graph
 
 ROOT = Path(__file__).resolve().parents[3]
 GPU_MODELS = ROOT / "model_repository" / "gpu"
 YOLO11N = ROOT / ".posegate" / "weights" / "yolo11n-pose.pt"
+SHIPPED = ("yolov8m_pose", "yolo11n_pose", "rtmw3d_x", "rtmw_l")
 SM89 = Options(compute_capability="8.9")
 
 
-@cache
+@lru_cache(maxsize=1)  # they are hundreds of megabytes
+def public_file(name: str) -> bytes:
+    made = rtmw() if name == "rtmw3d_x" else rtmw(widen=1.0, deepen=1.0, three=False)
+    return bytes(made.SerializeToString())
+
+
+@lru_cache(maxsize=1)
 def graph(name: str, precision: Precision) -> bytes:
     if name == "yolo11n_pose" and not YOLO11N.is_file():
         pytest.skip("no weights: run scripts/setup")
-    if name == "rtmw3d_x":  # small, and with everything that RTMW3D is made of
+    if name.startswith("rtmw"):  # random weights, in the file that would be downloaded
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "rtmw3d-x.onnx"
-            path.write_bytes(network().SerializeToString())
-            return bytes(rewrite(path, "rtmw3d", precision).SerializeToString())
+            path = Path(folder) / f"{name}.onnx"
+            path.write_bytes(public_file(name))
+            return bytes(rewrite(path, "rtmw3d" if "3d" in name else "rtmw", precision).SerializeToString())
     checkpoint = yolov8_pose("m") if name == "yolov8m_pose" else read_checkpoint(YOLO11N)
     return bytes(build_graph(checkpoint, precision).SerializeToString())
 
@@ -53,10 +60,19 @@ def test_the_synthetic_models_have_as_many_parameters_as_ultralytics_says() -> N
     assert parameters_of(yolov8_pose("m")) == 26_464_462 - 16
 
 
+def test_the_synthetic_whole_body_models_are_as_large_as_the_public_files() -> None:
+    assert len(public_file("rtmw_l")) == pytest.approx(229_320_930, rel=1e-4)
+    assert len(public_file("rtmw3d_x")) == pytest.approx(369e6, rel=2e-3)
+
+
+def test_every_model_of_the_gpu_repository_is_built_here() -> None:
+    assert set(SHIPPED) == {path.parent.name for path in GPU_MODELS.glob("*/config.pbtxt")}
+
+
 @needs_rtx
 @pytest.mark.parametrize("compute_capability", ["8.0", "8.9"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", ["yolov8m_pose", "yolo11n_pose", "rtmw3d_x"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_graph_builds_for_its_profiles(
     name: str, precision: Precision, compute_capability: str
 ) -> None:

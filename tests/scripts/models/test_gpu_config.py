@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,9 @@ import onnx
 import pytest
 
 from scripts.models.configs import problems
+from scripts.models.engine_commands import UNKNOWN
 from scripts.models.errors import EngineError, RepositoryError
+from scripts.models.fetch import OFFICIAL, RELEASE, WHOLE_BODY
 from scripts.models.gpu_config import (
     gpu_config_from,
     graph_problems,
@@ -16,8 +20,11 @@ from scripts.models.gpu_config import (
     read_graph,
     with_plan_for,
 )
-from scripts.models.rtmw import rewrite
+from scripts.models.rtmw import Family, family_of, rewrite
 from scripts.models.yolo_graph import build_graph
+from service.catalog import ModelCatalog
+from service.core.model import Model
+from service.skeletons import shipped
 from service.triton import parse_config, read_config
 from tests.scripts.models.simcc_networks import network
 from tests.scripts.models.synthetic_yolo import yolov8_pose
@@ -39,7 +46,7 @@ def parsed(name: str) -> Any:
 
 
 def test_the_models_of_the_issue_are_there() -> None:
-    assert {"yolov8m_pose", "yolo11n_pose", "rtmw3d_x"} <= set(MODELS)
+    assert {"yolov8m_pose", "yolo11n_pose", "rtmw3d_x", "rtmw_l"} <= set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -91,10 +98,44 @@ def test_the_yolo_configurations_have_the_tensors_of_the_real_graph(name: str, p
     assert differences == other
 
 
-def test_the_whole_body_configuration_has_the_tensors_of_its_graph(tmp_path: Path) -> None:
-    path = tmp_path / "rtmw3d-x.onnx"
-    path.write_bytes(network().SerializeToString())
-    assert list(graph_problems(rewrite(path, "rtmw3d"), read_gpu_model(GPU / "rtmw3d_x"))) == []
+@pytest.mark.parametrize(("name", "family"), [("rtmw3d_x", "rtmw3d"), ("rtmw_l", "rtmw")])
+def test_the_whole_body_configurations_have_the_tensors_of_their_graphs(
+    tmp_path: Path, name: str, family: Family
+) -> None:
+    path = tmp_path / "public.onnx"
+    path.write_bytes(network(three=family == "rtmw3d").SerializeToString())
+    assert family_of(path) == family
+    assert list(graph_problems(rewrite(path, family), read_gpu_model(GPU / name))) == []
+
+
+class Served:
+    """A Triton that serves the whole repository for GPUs, by its configurations."""
+
+    async def models(self) -> Sequence[Model]:
+        found = [read_gpu_model(GPU / name).model for name in MODELS]
+        return [replace(model, ready=True) for model in found]
+
+
+async def test_every_whole_body_model_is_paired_with_one_that_finds_people() -> None:
+    catalog = ModelCatalog(Served(), shipped(), "yolov8m_pose")
+    await catalog.refresh()
+    assert sorted(model.name for model in catalog.models()) == MODELS
+    pairs = {
+        model.name: first.name
+        for model in catalog.models()
+        if (first := catalog.first_stage(model)) is not None
+    }
+    assert pairs == {"rtmw3d_x": "yolov8m_pose", "rtmw_l": "yolov8m_pose"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_fetched_has_the_name_that_the_builder_looks_for(name: str) -> None:
+    model = read_gpu_model(GPU / name).model
+    stem, _, suffix = model.weights.rpartition(".")
+    assert stem in {**OFFICIAL, **WHOLE_BODY}
+    assert model.source == WHOLE_BODY.get(stem, f"{RELEASE}/{model.weights}")
+    assert model.source.endswith(f".{suffix}")
+    assert model.sha256 in (OFFICIAL.get(stem), UNKNOWN)
 
 
 @pytest.mark.parametrize(
