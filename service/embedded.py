@@ -365,7 +365,7 @@ class EmbeddedTriton:
                 metrics = await _http(self._ports.metrics, "GET", "/metrics")  # it listens last
                 if index is not None and metrics is not None and self._port_taken is None:
                     return {
-                        model["name"]: model.get("reason", "")
+                        model["name"]: model.get("reason") or "Triton's log says why"
                         for model in json.loads(index)
                         if model.get("state") != "READY"
                     }

@@ -117,7 +117,8 @@ class TritonClient:
             index = await self._client.get_model_repository_index(client_timeout=_CONTROL_TIMEOUT_S)
             for entry in index.models:
                 if not entry.version:  # a model that did not load has no version
-                    found.append(self._not_loaded_model(entry.name, "", entry.reason))
+                    why = entry.reason or "Triton's log says why"  # a configuration that it cannot read
+                    found.append(self._not_loaded_model(entry.name, "", why))
                     continue
                 model = await self._model(entry.name, entry.version)
                 if model is not None:
