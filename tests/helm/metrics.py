@@ -15,6 +15,7 @@ GATEWAY: dict[str, tuple[str, ...]] = {
     "posegate_streams": (),
     "posegate_frames_total": (),
     "posegate_triton_up": (),
+    "posegate_model_ready": ("model",),
     "posegate_build_info": ("version",),
 }
 
