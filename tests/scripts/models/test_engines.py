@@ -35,13 +35,12 @@ SHIPPED = ("yolov8m_pose", "yolo11n_pose", "rtmw3d_x", "rtmw_l")
 SM89 = Options(compute_capability="8.9")
 
 
-@lru_cache(maxsize=1)  # they are hundreds of megabytes
 def public_file(name: str) -> bytes:
     made = rtmw() if name == "rtmw3d_x" else rtmw(widen=1.0, deepen=1.0, three=False)
     return bytes(made.SerializeToString())
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # a graph may have hundreds of megabytes
 def graph(name: str, precision: Precision) -> bytes:
     if name == "yolo11n_pose" and not YOLO11N.is_file():
         pytest.skip("no weights: run scripts/setup")
