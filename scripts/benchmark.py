@@ -93,7 +93,7 @@ def main() -> int:
     """Entry point of `scripts/bench`."""
     arguments = _arguments()
     console = Console(width=120)
-    with running_service(arguments.triton) as (address, triton_url, process):
+    with running_service(arguments.triton, arguments.model) as (address, triton_url, process):
         rows = asyncio.run(_measure(arguments, address, triton_url, process))
     machine = f"{_cpu_name()}, {cpu_count()} CPUs, Python {platform.python_version()}"
     console.print(_table(rows, machine))
@@ -112,21 +112,31 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--sizes", nargs="+", default=list(SIZES_WH), choices=list(SIZES_WH))
-    parser.add_argument("--model", default="yolo11n_pose")
-    parser.add_argument("--triton", help="host:port of a running Triton instead of the bundled one")
+    parser.add_argument("--model", default="yolo11n_pose", help="one that finds people itself")
+    parser.add_argument(
+        "--triton",
+        metavar="URL",
+        help="host:port of a running Triton, such as one with GPUs, not the bundled one",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench.json")
     return parser.parse_args()
 
 
 @contextmanager
-def running_service(triton_url: str | None) -> Iterator[tuple[str, str, psutil.Process]]:
-    """A gateway of its own, and Triton with it unless one is given; stopped at the end."""
+def running_service(
+    triton_url: str | None, model: str = "yolo11n_pose"
+) -> Iterator[tuple[str, str, psutil.Process]]:
+    """A gateway of its own, and Triton with it unless one is given; stopped at the end.
+
+    It is ready once `model` has answered.
+    """
     address = f"127.0.0.1:{_free_port()}"
     bundled_port = _free_port()
     environment = {
         **os.environ,
         "POSEGATE_LISTEN": address,
         "POSEGATE_LOG_LEVEL": "error",
+        "POSEGATE_DEFAULT_MODEL": model,
         "POSEGATE_TRITON_URL": triton_url or f"127.0.0.1:{bundled_port}",
     }
     command = "serve" if triton_url else "up"
@@ -148,14 +158,18 @@ async def _wait_until_serving(address: str, served: subprocess.Popen[bytes]) -> 
         if await health(Target(address)) == "SERVING":
             return
         await asyncio.sleep(0.2)
-    raise SystemExit("the service did not become ready within two minutes")
+    raise SystemExit(
+        "the service did not become ready within two minutes: is Triton there, and the model in it?"
+    )
 
 
 async def _measure(
     arguments: argparse.Namespace, address: str, triton_url: str, process: psutil.Process
 ) -> list[Row]:
     client = TritonClient(triton_url, shared_memory=triton_url.startswith("127."), slots=32)
-    models = {model.name: model for model in await client.models()}
+    models = {model.name: model for model in await client.models() if model.family == "yolo_pose"}
+    if arguments.model not in models:
+        raise SystemExit(f"{arguments.model} is none of {', '.join(models)}")
     model = models[arguments.model]
     await client.attach(max(3 * height * width for height, width in model.shapes_hw))
     original = decode(PICTURE.read_bytes(), NO_LIMITS)

@@ -19,7 +19,11 @@ class ModelSource(Protocol):
     """Whoever knows which models there are."""
 
     async def models(self) -> Sequence[Model]:
-        """Every usable model, each version on its own; raises Unavailable when it cannot be asked."""
+        """Every usable model, each version on its own, and those that did not load, without a family.
+
+        Raises:
+            Unavailable: it cannot be asked.
+        """
 
 
 class ModelCatalog:
@@ -40,13 +44,18 @@ class ModelCatalog:
             self.mark_away()
             raise
         models = [model for model in models if self._fits(model)]
-        before, now = {(m.name, m.version) for m in self._models}, {(m.name, m.version) for m in models}
+        before, now = _loaded(self._models), _loaded(models)
         if before != now:
             _log.info("models", served=sorted(f"{name}:{version}" for name, version in now))
         self._models = tuple(sorted(models, key=lambda model: (model.name, _number(model.version))))
 
     def _fits(self, model: Model) -> bool:
-        """Whether the model's native skeleton is known and has as many points as the model."""
+        """Whether the model's native skeleton is known and has as many points as the model.
+
+        One that is not loaded is kept all the same: who asks for it, or lists the models, shall know of it.
+        """
+        if not model.family:
+            return True
         skeleton = self._skeletons.get(model.skeleton)
         if skeleton is not None and len(skeleton.keypoints) == model.keypoint_count:
             return True
@@ -136,6 +145,10 @@ class ModelCatalog:
 
     def _knows(self, name: str) -> bool:
         return any(model.name == name for model in self._models)
+
+
+def _loaded(models: Sequence[Model]) -> set[tuple[str, str]]:
+    return {(model.name, model.version) for model in models if model.family}
 
 
 def _number(version: str) -> int:

@@ -96,7 +96,7 @@ class Launch:
         ports: fixed ports, or 0 for free ones.
         start_timeout_s: all models have to be loaded in this time.
         stop_grace_s: requests in flight get this long to finish.
-        log_file: a copy of everything the server prints; None for none.
+        log_file: a copy of everything the server prints, where it can be written; None for none.
         threads: CPU threads of one inference; None for all CPUs.
     """
 
@@ -130,6 +130,7 @@ class EmbeddedTriton:
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._log_file: Path | None = None
         self._name = f"{_owner_prefix()}{os.getpid()}-{next(self._instances)}"
         self._folder: Path | None = None
         self._stubs: frozenset[int] = frozenset()
@@ -182,8 +183,7 @@ class EmbeddedTriton:
         self._check()
         self._stopping = False
         await asyncio.to_thread(_remove_traces_of_the_dead)
-        if self._launch.log_file is not None:
-            self._launch.log_file.unlink(missing_ok=True)
+        self._log_file = _begun(self._launch.log_file)
         for attempt in range(1, _ATTEMPTS_FOR_PORTS + 1):
             with _free_ports(self._launch.ports) as self._ports:
                 self._folder = self._compose()
@@ -365,7 +365,7 @@ class EmbeddedTriton:
                 metrics = await _http(self._ports.metrics, "GET", "/metrics")  # it listens last
                 if index is not None and metrics is not None and self._port_taken is None:
                     return {
-                        model["name"]: model.get("reason", "")
+                        model["name"]: model.get("reason") or "Triton's log says why"
                         for model in json.loads(index)
                         if model.get("state") != "READY"
                     }
@@ -376,7 +376,7 @@ class EmbeddedTriton:
         return EmbeddedTritonError(f"{message}. Its last lines:\n{tail}" if tail else message)
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
-        copy = self._launch.log_file.open("ab") if self._launch.log_file is not None else None
+        copy = self._log_file.open("ab") if self._log_file is not None else None
         try:
             rest = b""
             while chunk := await stream.read(1 << 16):
@@ -499,6 +499,18 @@ def _free_ports(wanted: Ports) -> Iterator[Ports]:
     finally:
         for probe in sockets:
             probe.close()
+
+
+def _begun(log_file: Path | None) -> Path | None:
+    """The file, empty; None where it cannot be written, as in an image: its log lines go to stderr anyway."""
+    if log_file is None:
+        return None
+    try:
+        log_file.write_bytes(b"")
+    except OSError as error:
+        _log.info("triton_log_not_kept", file=str(log_file), why=error.strerror or str(error))
+        return None
+    return log_file
 
 
 def _as_tuple(ports: Ports) -> tuple[int, int, int]:

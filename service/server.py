@@ -31,6 +31,7 @@ from service.health import HealthMonitor
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.live import LiveAnalyst
 from service.media.image import ImageLimits
+from service.media.spool import SpoolSpace
 from service.media.video import VideoLimits
 from service.memory import keep_freed_memory
 from service.metrics import Metrics, MetricsPort
@@ -346,7 +347,7 @@ def _video_settings(settings: Settings) -> VideoSettings:
         decode_threads=settings.video_decode_threads,
         encode_threads=settings.video_encode_threads,
         encoder=settings.video_encoder,
-        spool=settings.video_spool,
+        spool=SpoolSpace(settings.video_spool, settings.max_spool_bytes),
         idle_s=settings.stream_idle_s,
         max_upload_s=settings.max_upload_s,
         frame_timeout_s=settings.request_timeout_s,

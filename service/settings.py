@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     video_encoder: Literal["libx264", "libopenh264", "h264_nvenc"] = Field(
         default="libx264", description="H.264 encoder of annotated videos."
     )
+    max_spool_bytes: int = Field(
+        default=32_000_000_000,
+        ge=1,
+        description="Bytes of all videos on their way in, at most; below the limit of the folder, where that "
+        "ends the process, as in Kubernetes.",
+    )
     video_spool: Path | None = Field(
         default=None, description="Folder for videos on their way in; the system's temporary one by default."
     )

@@ -113,17 +113,21 @@ class TritonClient:
         return str(metadata.version)
 
     async def models(self) -> Sequence[Model]:
-        """Every model that keeps one of our tensor contracts; one that does not is logged and left out."""
-        found = []
+        """Every model that keeps one of our tensor contracts; one that does not is logged and left out.
+
+        One that did not load, or is still loading, is there by its name: it has no family and is not ready.
+        """
+        found: list[Model] = []
         try:
             index = await self._client.get_model_repository_index(client_timeout=_CONTROL_TIMEOUT_S)
             for entry in index.models:
                 if not entry.version:  # a model that did not load has no version
-                    self._tell_not_loaded(entry.name, "", entry.reason)
+                    why = entry.reason or "Triton's log says why"  # a configuration that it cannot read
+                    found.append(self._not_loaded_model(entry.name, "", why))
                     continue
                 model = await self._model(entry.name, entry.version)
                 if model is not None:
-                    found.append(replace(model, ready=entry.state == "READY"))
+                    found.append(replace(model, ready=bool(model.family) and entry.state == "READY"))
         except InferenceServerException as error:
             _raise(error)
         return found
@@ -140,18 +144,18 @@ class TritonClient:
             if not await self.is_live():
                 raise
             # It failed to load, or is on its way: ask again next time.
-            self._tell_not_loaded(name, version, error.message())
-            return None
+            return self._not_loaded_model(name, version, error.message())
         except ValueError as error:
             _log.warning("model_refused", model=name, why=str(error))
         self._configs[name, version] = model
         return model
 
-    def _tell_not_loaded(self, name: str, version: str, why: str) -> None:
-        """Log it once, and not every second for as long as it lasts."""
+    def _not_loaded_model(self, name: str, version: str, why: str) -> Model:
+        """What is known of it. The reason is logged once, and not every second for as long as it lasts."""
         if self._not_loaded.get((name, version)) != why:
             self._not_loaded[name, version] = why
             _log.warning("model_not_loaded", model=name, why=why)
+        return Model(name, version, family="", skeleton="", keypoint_count=0, shapes_hw=())
 
     async def attach(self, largest_input_bytes: int) -> None:
         """Set up the shared memory if it is wanted and not set up; a restart of Triton forgets it."""

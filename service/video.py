@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
@@ -35,7 +34,7 @@ from service.errors import (
 from service.estimator import Estimate, Estimator, Options, Prepared, Timings, prepare
 from service.following import Followed, Follower, Following, MeasurementMotion
 from service.media.mp4 import Mp4Writer, NoEncoder
-from service.media.spool import Spool
+from service.media.spool import Spool, SpoolSpace
 from service.media.video import Sampling, VideoFacts, VideoLimits, VideoReader
 from service.streams import Streams
 
@@ -62,7 +61,7 @@ class VideoSettings:
     decode_threads: int
     encode_threads: int
     encoder: str
-    spool: Path | None
+    spool: SpoolSpace
     idle_s: float
     max_upload_s: float
     frame_timeout_s: float

@@ -27,6 +27,7 @@ from service.estimator import Estimator
 from service.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.live import LiveAnalyst
 from service.media.image import ImageLimits
+from service.media.spool import SpoolSpace
 from service.media.video import VideoLimits
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
@@ -213,7 +214,7 @@ def recorder(
         decode_threads=1,
         encode_threads=1,
         encoder="libx264",
-        spool=spool,
+        spool=SpoolSpace(spool),
         idle_s=idle_s,
         max_upload_s=max_upload_s,
         frame_timeout_s=frame_timeout_s,

@@ -93,6 +93,13 @@ async def test_it_starts_serves_and_leaves_nothing_behind(launch: Launch, tmp_pa
     assert "Started GRPCInferenceService" in log.read_text(encoding="utf-8")
 
 
+async def test_it_serves_where_its_log_cannot_be_written(launch: Launch, tmp_path: Path) -> None:
+    log = tmp_path / "no folder" / "triton.log"
+    async with EmbeddedTriton(replace(launch, log_file=log)) as triton:
+        assert await is_ready(triton.grpc_url)
+    assert not log.parent.exists()
+
+
 @pytest.mark.parametrize("victim", ["server", "model"])
 async def test_it_comes_back_on_the_same_port_after_a_process_died(launch: Launch, victim: str) -> None:
     events: list[str] = []

@@ -466,14 +466,18 @@ async def test_one_bad_model_leaves_the_others_and_is_told_of_once(
     async with connected(triton) as client:
         with capture_logs() as lines:
             for _ in range(3):
-                assert [model.name for model in await client.models()] == ["good"]
+                found = {model.name: model for model in await client.models()}
+                assert found.pop("good").ready
+                # One that did not load is told of by its name, and is not ready.
+                assert [*found] == (["bad"] if event == "model_not_loaded" else [])
+                assert not any(model.ready or model.family for model in found.values())
     assert [line["event"] for line in lines] == ([event] if event else [])
 
 
 async def test_a_model_that_was_still_loading_is_there_once_it_has() -> None:
     triton = FakeTriton(unconfigured={"yolo11n_pose"})
     async with connected(triton) as client:
-        assert await client.models() == []
+        assert [(model.name, model.ready) for model in await client.models()] == [(MODEL.name, False)]
         triton.unconfigured.clear()
         assert await client.models() == [MODEL]
 

@@ -1,4 +1,4 @@
-"""`posegate models add | fetch | fill`: bring models into the repository."""
+"""`posegate models add | fetch | fill | build | verify`: bring models into the repository."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from scripts.models.errors import FetchError, ModelError, RepositoryError
-from scripts.models.fetch import OFFICIAL, WHOLE_BODY, fetch
+from scripts.models.engine_commands import build, verify
+from scripts.models.errors import FetchError, RepositoryError
+from scripts.models.fetch import OFFICIAL, WHOLE_BODY, add_options, fetch, served_name
+from scripts.models.one_line import errors_on_one_line
 from service.core.skeleton import Skeleton
 from service.skeletons import known, read
 
@@ -24,6 +26,9 @@ AGPL_NOTICE = (
 )
 
 app = typer.Typer(name="models", help="Bring models into the repository.", no_args_is_help=True)
+
+app.command()(build)
+app.command()(verify)
 
 Repository = Annotated[Path, typer.Option(help="The folder that holds cpu/.")]
 
@@ -54,7 +59,7 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of this name.")] = False,
 ) -> None:
     """Turn a checkpoint into a served model."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from scripts.models.checkpoint import read_checkpoint
         from scripts.models.repository import add_model, spdx_licence
 
@@ -103,7 +108,7 @@ def fetch_command(
     sha256: Annotated[str, typer.Option(help="What the file must have; for one name.")] = "",
 ) -> None:
     """Download official checkpoints; add them with `posegate models add`."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         if sha256 and len(names) > 1:
             raise FetchError("--sha256 fits one name only; fetch them one by one")
         for name in names:
@@ -112,28 +117,40 @@ def fetch_command(
             compared = sha256 or OFFICIAL.get(name.replace("_", "-"))
             note = "as expected" if compared else "not compared, none is known here; see --sha256"
             typer.echo(f"{path}: sha256 {digest} ({note})")
-            known_as = name.replace("-", "_")
-            is_whole_body = path.suffix != ".pt"
-            rest = f"--family {name[:6].rstrip('-_')}" if is_whole_body else "--skeleton coco_17"
-            typer.echo(f"Next: posegate models add {path} --name {known_as} {rest}")
-            if not is_whole_body:
+            typer.echo(f"Next: posegate models add {path} --name {served_name(name)} {add_options(name)}")
+            if path.suffix == ".pt":
                 _notice("AGPL-3.0")
 
 
 @app.command()
 def fill(
-    weights: Annotated[Path, typer.Argument(help="The checkpoint.")] = WEIGHTS / "yolo11n-pose.pt",
+    weights: Annotated[
+        Path, typer.Argument(help="The checkpoint; or the folder of MediaPipe's networks.")
+    ] = WEIGHTS / "yolo11n-pose.pt",
     name: Annotated[str, typer.Option(help="A model whose config.pbtxt is there.")] = "yolo11n_pose",
     repository: Repository = REPOSITORY,
 ) -> None:
     """Write the graph of a model that the repository describes already, unless it is there."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
+        if weights.is_dir():  # MediaPipe's networks, which are several files and are served as they are
+            written = _fill_mediapipe(repository, weights, name)
+            typer.echo(f"{name}: {'written' if written else 'up to date'}")
+            return
         from scripts.models.repository import fill as fill_model
 
         written = fill_model(repository, weights, name)
         typer.echo(f"{name}: {'written' if written else 'up to date'}")
         if written:
             _notice("AGPL-3.0")
+
+
+def _fill_mediapipe(repository: Path, weights: Path, name: str) -> bool:
+    from scripts.models import mediapipe
+
+    try:
+        return mediapipe.fill(repository, weights, name)
+    except mediapipe.MediapipeError as error:
+        raise RepositoryError(str(error)) from error
 
 
 def _add_whole_body(
@@ -195,21 +212,6 @@ def _keep_template(source: Path, target: Path) -> None:
 def _notice(licence: str) -> None:
     if licence.upper().startswith("AGPL"):
         typer.echo(AGPL_NOTICE.format(licence=licence))
-
-
-@contextmanager
-def _errors_on_one_line() -> Iterator[None]:
-    """Errors that the user can do something about: one line on stderr, exit code 1."""
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        if exc.name != "onnx":
-            raise
-        typer.echo("error: this needs the package onnx; run: pip install 'posegate[models]'", err=True)
-        raise typer.Exit(1) from exc
-    except ModelError as exc:
-        typer.echo(f"error: {' '.join(str(exc).split())}", err=True)
-        raise typer.Exit(1) from exc
 
 
 @contextmanager

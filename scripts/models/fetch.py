@@ -20,6 +20,7 @@ from scripts.models.errors import FetchError
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.3.0"
 MAX_BYTES = 1 << 30  # the largest, YOLOv8x-pose, has 140 MB
 TIMEOUT_S = 60.0
+_ZIP, _ONNX = b"PK", b"\x08"  # how a .pt or .zip begins, and an .onnx: with its field `ir_version`
 
 OFFICIAL: dict[str, str | None] = {
     "yolov8n-pose": "c6fa93dd1ee4a2c18c900a45c1d864a1c6f7aba75d84f91648a30b7fb641d212",
@@ -35,14 +36,15 @@ OFFICIAL: dict[str, str | None] = {
 }
 
 # Whole-body models as their authors, or for RTMW3D a community export, publish them. No digest is known here.
+# `dw-x-l` in a file's name says: of size l, distilled from size x.
 WHOLE_BODY: dict[str, str] = {
     "rtmw3d-x": "https://huggingface.co/Soykaf/RTMW3D-x/resolve/main/onnx/"
     "rtmw3d-x_8xb64_cocktail14-384x288-b0a0eab7_20240626.onnx",
-    "rtmw-x-384x288": "https://download.openmmlab.com/mmpose/v1/projects/rtmw/onnx_sdk/"
+    "rtmw-l-384x288": "https://download.openmmlab.com/mmpose/v1/projects/rtmw/onnx_sdk/"
     "rtmw-dw-x-l_simcc-cocktail14_270e-384x288_20231122.zip",
-    "rtmw-x-256x192": "https://download.openmmlab.com/mmpose/v1/projects/rtmw/onnx_sdk/"
-    "rtmw-dw-x-l_simcc-cocktail14_270e-256x192_20231122.zip",
     "rtmw-l-256x192": "https://download.openmmlab.com/mmpose/v1/projects/rtmw/onnx_sdk/"
+    "rtmw-dw-x-l_simcc-cocktail14_270e-256x192_20231122.zip",
+    "rtmw-m-256x192": "https://download.openmmlab.com/mmpose/v1/projects/rtmw/onnx_sdk/"
     "rtmw-dw-l-m_simcc-cocktail14_270e-256x192_20231122.zip",
 }
 
@@ -88,7 +90,8 @@ def fetch(
                 present = hashlib.file_digest(file, "sha256").hexdigest()
             if present == wanted or not wanted:
                 return target, present
-        digest = _download(address, partial, progress)
+        begin = _ONNX if target.suffix == ".onnx" else _ZIP
+        digest = _download(address, partial, begin, progress)
         if wanted and digest != wanted:
             raise FetchError(
                 f"{address} has SHA-256 {digest} instead of {wanted}; it was changed on the way or replaced, "
@@ -100,14 +103,25 @@ def fetch(
         reason = f"{code}{getattr(exc, 'reason', None) or exc}"
         raise FetchError(
             f"{address} could not be downloaded ({reason}). Download it on another machine, copy it here, "
-            f"and run: posegate models add {name}.pt --name {name.replace('-', '_')} --skeleton coco_17"
+            f"and run: posegate models add {target.name} --name {served_name(name)} {add_options(name)}"
         ) from exc
     finally:
         partial.unlink(missing_ok=True)
     return target, digest
 
 
-def _download(address: str, partial: Path, progress: Progress | None) -> str:
+def served_name(name: str) -> str:
+    """What Triton calls a model of this name."""
+    return name.replace("-", "_")
+
+
+def add_options(name: str) -> str:
+    """What `posegate models add` has to be told of it."""
+    name = name.replace("_", "-")
+    return f"--family {name.partition('-')[0]}" if name in WHOLE_BODY else "--skeleton coco_17"
+
+
+def _download(address: str, partial: Path, begin: bytes, progress: Progress | None) -> str:
     digest, done = hashlib.sha256(), 0
     opener = urllib.request.build_opener(_SecureRedirects)
     with opener.open(address, timeout=TIMEOUT_S) as response, partial.open("wb") as file:
@@ -116,7 +130,7 @@ def _download(address: str, partial: Path, progress: Progress | None) -> str:
         if (total or 0) > MAX_BYTES:
             raise FetchError(f"{address} has {total} bytes, more than any pose checkpoint")
         while block := response.read(1 << 18):
-            if not done and not block.startswith(b"PK"):
+            if not done and not block.startswith(begin):
                 raise FetchError(f"{address} is no checkpoint, perhaps a proxy's page; open it in a browser")
             done += len(block)
             if done > MAX_BYTES:

@@ -121,6 +121,18 @@ def rewrite(path: Path, family: Family, precision: Precision = "fp32") -> onnx.M
     return model
 
 
+def family_of(path: Path) -> Family:
+    """Which of the two families a public file is of, by its outputs.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is of neither.
+    """
+    model = _load(path)
+    family: Family = "rtmw3d" if len(model.graph.output) == AXES["rtmw3d"] else "rtmw"
+    describe(model, family, path.name)
+    return family
+
+
 def add_rtmw(
     repository: Path,
     path: Path,

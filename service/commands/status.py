@@ -47,7 +47,7 @@ async def list_models(gateway: Target) -> None:
                     model.name + (" (default)" if model.default else ""),
                     model.version,
                     model.family,
-                    f"{model.skeleton} ({model.keypoint_count})",
+                    f"{model.skeleton} ({model.keypoint_count})" if model.family else "",
                     " ".join(f"{size.width}×{size.height}" for size in model.input_sizes),
                     model.precision,
                     model.licence,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["yolo_pose", "top_down"]
+Family = Literal["yolo_pose", "top_down", ""]
+"""Which tensor contract a model keeps; empty where that is not known, because Triton has not loaded it."""
 
 BODY_KEYPOINTS = 17
 """Keypoints of a first stage that gives its own to the second: those of COCO."""
@@ -18,7 +19,8 @@ class Model:
     Attributes:
         name: Triton's name of the model.
         version: Triton's version of it.
-        family: which tensor contract it keeps.
+        family: which tensor contract it keeps; empty for a model that Triton has not loaded, of which
+            nothing but the name is known.
         skeleton: name of its native skeleton.
         keypoint_count: K of its output.
         shapes_hw: the inputs it allows, (height, width) in px.

@@ -13,24 +13,53 @@ from pathlib import Path
 from service.errors import Overloaded, PosegateError, VideoTooLarge
 
 
+class SpoolSpace:
+    """Where spools lie, and how many bytes all of them may have together. For any thread.
+
+    Args:
+        folder: where the files lie; None for the system's place for temporary files.
+        max_bytes: of all of them; None for as many as the disk holds.
+    """
+
+    def __init__(self, folder: Path | None = None, max_bytes: int | None = None) -> None:
+        self.folder = folder
+        self._max_bytes = max_bytes
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> None:
+        """Take room for so many bytes, or raise Overloaded."""
+        with self._lock:
+            if self._max_bytes is not None and self._taken + count > self._max_bytes:
+                raise _no_room()
+            self._taken += count
+
+    def give_back(self, count: int) -> None:
+        """Give room back."""
+        with self._lock:
+            self._taken -= count
+
+
 class Spool:
     """Bytes are appended by one thread and read by another, which waits for those to come.
 
     The file is unlinked from the start: nothing stays behind, however the process ends.
 
     Args:
-        folder: where the file lies; None for the system's place for temporary files.
+        space: where the file lies, and the room for it.
         max_bytes: more is refused.
 
     Raises:
         Overloaded: there is no room for a file.
     """
 
-    def __init__(self, folder: Path | None, max_bytes: int) -> None:
+    def __init__(self, space: SpoolSpace, max_bytes: int) -> None:
         try:
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed in close()
+            self._file = tempfile.TemporaryFile(dir=space.folder, buffering=0)  # noqa: SIM115 - closed in close()
         except OSError as error:
             raise _no_room() from error
+        self._space = space
+        self._taken = 0
         self._max_bytes = max_bytes
         self._grown = threading.Condition()
         self._size = 0
@@ -59,7 +88,7 @@ class Spool:
 
         Raises:
             VideoTooLarge: more than are allowed.
-            Overloaded: the disk is full.
+            Overloaded: the disk is full, or the other spools have taken all the room there is.
             SpoolClosed: it was given up.
         """
         size = self._size + len(chunk)
@@ -69,6 +98,11 @@ class Spool:
                 "encode it smaller.",
                 metadata={"limit_bytes": str(self._max_bytes), "actual_bytes": str(size)},
             )
+        with self._grown:  # what is taken after `close` would never be given back
+            if self._closed:
+                raise SpoolClosed
+            self._space.take(len(chunk))
+            self._taken += len(chunk)
         rest = memoryview(chunk)
         try:
             with self._descriptor() as descriptor:
@@ -146,8 +180,9 @@ class Spool:
                 self._free()
 
     def _free(self) -> None:
-        if self._closed and not self._users:
+        if self._closed and not self._users and not self._file.closed:
             self._file.close()
+            self._space.give_back(self._taken)
 
 
 class SpoolClosed(Exception):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from service.errors import InvalidRequest, Overloaded, VideoTooLarge
-from service.media.spool import Spool, SpoolClosed, SpoolReader
+from service.media.spool import Spool, SpoolClosed, SpoolReader, SpoolSpace
 
 
 def test_what_is_appended_is_read(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 100)
+    spool = Spool(SpoolSpace(tmp_path), 100)
     spool.append(b"hello ")
     spool.append(b"world")
     spool.finish()
@@ -26,7 +26,7 @@ def test_what_is_appended_is_read(tmp_path: Path) -> None:
 
 
 def test_a_reader_waits_for_bytes_to_come() -> None:
-    spool = Spool(None, 100)
+    spool = Spool(SpoolSpace(), 100)
     threading.Timer(0.1, spool.append, [b"late"]).start()
     assert SpoolReader(spool, seekable=False).read(10) == b"late"
     threading.Timer(0.1, spool.finish).start()
@@ -35,7 +35,7 @@ def test_a_reader_waits_for_bytes_to_come() -> None:
 
 
 def test_too_many_bytes_are_refused_with_both_numbers() -> None:
-    spool = Spool(None, 10)
+    spool = Spool(SpoolSpace(), 10)
     spool.append(b"12345")
     with pytest.raises(VideoTooLarge) as caught:
         spool.append(b"678901")
@@ -44,7 +44,7 @@ def test_too_many_bytes_are_refused_with_both_numbers() -> None:
 
 
 def test_closing_wakes_up_who_waits_and_may_be_done_twice() -> None:
-    spool = Spool(None, 10)
+    spool = Spool(SpoolSpace(), 10)
     threading.Timer(0.1, spool.close).start()
     with pytest.raises(SpoolClosed):
         spool.wait(1)
@@ -53,7 +53,7 @@ def test_closing_wakes_up_who_waits_and_may_be_done_twice() -> None:
 
 
 def test_a_failed_upload_fails_who_waits() -> None:
-    spool = Spool(None, 10)
+    spool = Spool(SpoolSpace(), 10)
     threading.Timer(0.1, spool.fail, [InvalidRequest("wrong")]).start()
     with pytest.raises(InvalidRequest):
         spool.wait(None)
@@ -62,7 +62,7 @@ def test_a_failed_upload_fails_who_waits() -> None:
 
 def test_no_place_for_a_file_is_worth_another_try(tmp_path: Path) -> None:
     with pytest.raises(Overloaded) as caught:
-        Spool(tmp_path / "nowhere", 10)
+        Spool(SpoolSpace(tmp_path / "nowhere"), 10)
     assert caught.value.retry_after_s
 
 
@@ -77,7 +77,7 @@ def test_a_file_is_closed_only_when_nobody_writes_to_it_any_more(monkeypatch: py
         written.append(os.fstat(descriptor).st_ino)
         return len(content)
 
-    spool = Spool(None, 100)
+    spool = Spool(SpoolSpace(), 100)
     with spool._descriptor() as descriptor:
         mine = os.fstat(descriptor).st_ino
     monkeypatch.setattr("service.media.spool.os.write", slow_write)
@@ -91,3 +91,21 @@ def test_a_file_is_closed_only_when_nobody_writes_to_it_any_more(monkeypatch: py
     assert written == [mine]
     with pytest.raises(SpoolClosed):
         spool.append(b"more")
+
+
+def test_all_spools_together_have_so_much_room_and_give_it_back(tmp_path: Path) -> None:
+    space = SpoolSpace(tmp_path, 10)
+    first, second = Spool(space, 100), Spool(space, 100)
+    first.append(b"123456")
+    second.append(b"1234")
+    with pytest.raises(Overloaded) as caught:
+        second.append(b"5")
+    assert (caught.value.reason, caught.value.retry_after_s) == ("SPOOL_FULL", 30.0)
+    first.close()
+    first.close()  # gives nothing back twice
+    with pytest.raises(SpoolClosed):
+        first.append(b"late bytes take no room")
+    second.append(b"123456")
+    with pytest.raises(Overloaded):
+        second.append(b"7")
+    second.close()

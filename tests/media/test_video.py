@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from service.errors import DataLoss, PosegateError, VideoTooLarge, VideoTooLong, VideoUndecodable
-from service.media.spool import Spool, SpoolClosed
+from service.media.spool import Spool, SpoolClosed, SpoolSpace
 from service.media.video import Sampling, VideoFacts, VideoFrame, VideoLimits, VideoReader
 from tests.media.clips import clip, fast_start, grey, picture, sound_only
 from tests.media.damage import damaged
@@ -40,7 +40,7 @@ class Read:
 
 
 def read(content: bytes, sampling: Sampling | None = None, limits: VideoLimits = LIMITS) -> Read:
-    spool = Spool(None, limits.max_bytes)
+    spool = Spool(SpoolSpace(), limits.max_bytes)
     spool.append(content)
     spool.finish()
     reader = VideoReader(spool, sampling or Sampling(), limits)
@@ -268,7 +268,7 @@ def test_what_is_too_long_is_refused_before_it_is_decoded(limits: VideoLimits) -
 
 def test_frames_come_while_the_file_still_grows() -> None:
     content = fast_start(count=100)
-    spool = Spool(None, 1 << 30)
+    spool = Spool(SpoolSpace(), 1 << 30)
     spool.append(content[: len(content) * 3 // 4])
     reader = VideoReader(spool, Sampling(), LIMITS)
     reader.open()
@@ -289,7 +289,7 @@ def test_frames_come_while_the_file_still_grows() -> None:
 
 def test_a_reader_that_waits_for_bytes_can_be_stopped() -> None:
     content = fast_start(count=100)
-    spool = Spool(None, 1 << 30)
+    spool = Spool(SpoolSpace(), 1 << 30)
     spool.append(content[: len(content) // 2])
     reader = VideoReader(spool, Sampling(), LIMITS)
     reader.open()

@@ -6,10 +6,12 @@ from importlib.metadata import version
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
+from structlog.testing import capture_logs
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.errors import Unavailable
 from tests.fakes import MODEL
+from tests.pictures import jpeg
 from tests.running import Service, failure, running
 
 
@@ -55,6 +57,24 @@ async def test_a_model_that_is_away_is_still_listed(service: Service) -> None:
         await service.catalog.refresh()
     (model,) = (await models_of(service, 0)).models
     assert not model.ready
+
+
+async def test_a_model_that_did_not_load_is_listed_and_the_others_serve(service: Service) -> None:
+    unloaded = replace(
+        MODEL, name="broken", family="", skeleton="", keypoint_count=0, shapes_hw=(), ready=False
+    )
+    service.triton.served = [unloaded, MODEL]
+    with capture_logs() as lines:
+        await service.catalog.refresh()
+    broken, good = (await models_of(service, 0)).models
+    assert (broken.name, broken.family, broken.ready) == ("broken", "", False)
+    assert good.ready
+    assert not [line for line in lines if "broken" in line.get("served", ())]
+    picture = jpeg((64, 48))
+    assert (await service.detect(picture)).model == MODEL.name
+    failed = await failure(service.detect(picture, model="broken"))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY")
+    assert list((await info(service)).models_ready) == [MODEL.name]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50])

@@ -2369,7 +2369,7 @@ class Model(_message.Message):
     """What a request names the version by."""
     family: _builtins.str
     """How its tensors are read: "yolo_pose" (people and keypoints in one pass) or "top_down" (one
-    crop per person).
+    crop per person). Empty: it is not loaded, and nothing is known but its name.
     """
     skeleton: _builtins.str
     """Name of its own skeleton."""

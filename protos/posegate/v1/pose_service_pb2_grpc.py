@@ -134,7 +134,8 @@ class PoseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The models that are there, by name and version.
+        """The models that are there, by name and version. One that Triton could not load is listed by its
+        name alone and is not ready; the others answer all the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -76,7 +76,9 @@ class PoseServiceStub:
     be read makes a result with an `error` and does not end the stream.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_pose_service_pb2.ListModelsRequest, _pose_service_pb2.ListModelsResponse]
-    """The models that are there, by name and version."""
+    """The models that are there, by name and version. One that Triton could not load is listed by its
+    name alone and is not ready; the others answer all the same.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_pose_service_pb2.GetServerInfoRequest, _pose_service_pb2.GetServerInfoResponse]
     """Build, limits in force, and what is ready."""
 
@@ -122,7 +124,9 @@ class PoseServiceAsyncStub(PoseServiceStub):
     be read makes a result with an `error` and does not end the stream.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_pose_service_pb2.ListModelsRequest, _pose_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """The models that are there, by name and version."""
+    """The models that are there, by name and version. One that Triton could not load is listed by its
+    name alone and is not ready; the others answer all the same.
+    """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_pose_service_pb2.GetServerInfoRequest, _pose_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Build, limits in force, and what is ready."""
 
@@ -201,7 +205,9 @@ class PoseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pose_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pose_service_pb2.ListModelsResponse, _abc.Awaitable[_pose_service_pb2.ListModelsResponse]]:
-        """The models that are there, by name and version."""
+        """The models that are there, by name and version. One that Triton could not load is listed by its
+        name alone and is not ready; the others answer all the same.
+        """
 
     @_abc_1.abstractmethod
     def GetServerInfo(

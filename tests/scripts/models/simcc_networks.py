@@ -35,7 +35,7 @@ def reader(
 
     So a test can say where every peak is; see `picture_of`.
     """
-    graph = _Graph(opset)
+    graph = Graph(opset)
     flat = graph.node("Reshape", ["input", graph.constant(np.array([1, -1], np.int64))])
     start = 0
     for size, name in zip(sizes, names, strict=True):
@@ -78,7 +78,7 @@ def network(
         spoil: "squeeze" drops the batch axis on the way, "mix" lets the batch run into another axis.
     """
     rng = np.random.default_rng(seed)
-    graph = _Graph(opset)
+    graph = Graph(opset)
 
     def weight(*shape: int) -> str:
         return graph.constant((rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
@@ -126,17 +126,18 @@ def network(
     return graph.model(batch, [(name, [KEYPOINTS, size]) for name, size in axes])
 
 
-class _Graph:
+class Graph:
+    """An ONNX graph that is being written, without copies: its weights may have hundreds of megabytes."""
+
     def __init__(self, opset: int) -> None:
         self._opset = opset
-        self._nodes: list[onnx.NodeProto] = []
-        self._weights: list[TensorProto] = []
+        empty = helper.make_graph([], "rtmw", [], [])
+        self._model = helper.make_model(empty, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
     def node(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        name = output or f"{op}_{len(self._nodes)}_output"
-        self._nodes.append(
-            helper.make_node(op, list(inputs), [name], name=f"{op}_{len(self._nodes)}", **attributes)
-        )
+        nodes = self._model.graph.node
+        name = output or f"{op}_{len(nodes)}_output"
+        nodes.append(helper.make_node(op, list(inputs), [name], name=f"{op}_{len(nodes)}", **attributes))
         return name
 
     def reduce(self, op: str, source: str, axis: int) -> str:
@@ -145,17 +146,15 @@ class _Graph:
         return self.node(op, [source, self.constant(np.array([axis], np.int64))], keepdims=1)
 
     def constant(self, value: NDArray[Any] | np.generic) -> str:
-        name = f"onnx::constant_{len(self._weights)}"
-        self._weights.append(numpy_helper.from_array(np.asarray(value), name))
+        weights = self._model.graph.initializer
+        name = f"onnx::constant_{len(weights)}"
+        weights.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def model(self, batch: int | str, outputs: Sequence[tuple[str, Sequence[int]]]) -> onnx.ModelProto:
-        float32 = TensorProto.FLOAT
-        graph = helper.make_graph(
-            self._nodes,
-            "rtmw",
-            [helper.make_tensor_value_info("input", float32, [batch, 3, HEIGHT, WIDTH])],
-            [helper.make_tensor_value_info(name, float32, [batch, *shape]) for name, shape in outputs],
-            self._weights,
+        float32, graph = TensorProto.FLOAT, self._model.graph
+        graph.input.append(helper.make_tensor_value_info("input", float32, [batch, 3, HEIGHT, WIDTH]))
+        graph.output.extend(
+            helper.make_tensor_value_info(name, float32, [batch, *shape]) for name, shape in outputs
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self._opset)], ir_version=8)
+        return self._model

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import onnx
 import pytest
 
 from scripts.models import fetch as fetching
@@ -14,6 +15,7 @@ from scripts.models.fetch import OFFICIAL, RELEASE, fetch
 
 BODY = b"PK\x03\x04" + bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(BODY).hexdigest()
+GRAPH = onnx.ModelProto(ir_version=8, producer_name="x" * 1000).SerializeToString()
 UNKNOWN = next(name for name, digest in OFFICIAL.items() if digest is None)
 
 
@@ -28,6 +30,11 @@ class Handler(BaseHTTPRequestHandler):
             case "moved-to-http":
                 self.send_response(302)
                 self.send_header("Location", "http://example.com/good")
+            case "graph":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(GRAPH)
+                return
             case "none":
                 self.send_response(404)
             case "page":
@@ -84,6 +91,21 @@ def test_a_checkpoint_is_downloaded_and_its_digest_told(server: str, path: str, 
     assert digest == DIGEST
     assert [p.name for p in folder.iterdir()] == [target.name]
     assert seen[-1] == (len(BODY), None if path == "unmeasured" else len(BODY))
+
+
+def test_a_graph_is_downloaded_as_one_and_a_checkpoint_is_not_taken_for_one(
+    server: str, tmp_path: Path
+) -> None:
+    target, digest = fetch("rtmw3d-x", tmp_path, url=f"{server}/graph")
+    assert (target.name, digest) == ("rtmw3d-x.onnx", hashlib.sha256(GRAPH).hexdigest())
+    target.unlink()
+    for name, path in (("rtmw3d-x", "good"), (UNKNOWN, "graph"), ("rtmw3d-x", "page")):
+        with pytest.raises(FetchError, match="is no checkpoint"):
+            fetch(name, tmp_path, url=f"{server}/{path}")
+    with pytest.raises(
+        FetchError, match=r"models add rtmw-l-384x288\.zip --name rtmw_l_384x288 --family rtmw$"
+    ):
+        fetch("rtmw-l-384x288", tmp_path, url="http://127.0.0.1:1/")
 
 
 @pytest.mark.parametrize(
