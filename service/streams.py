@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.errors import Overloaded, Unavailable
+from service.observer import current
 
 
 class Streams:
@@ -52,6 +53,7 @@ class Streams:
                 retry_after_s=2.0,
             )
         self.running += 1
+        current().observer.admitted()
         try:
             yield
         finally:

@@ -21,8 +21,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.core.model import BODY_KEYPOINTS, Family, Model
 from service.errors import DeadlineExceeded, Overloaded, Unavailable
+from service.observer import current
 from service.shared_memory import SharedSlots
-from service.tracing import Tracing
 
 _log = structlog.get_logger()
 
@@ -62,14 +62,15 @@ class TritonClient:
         shared_memory: hand tensors over in system shared memory; falls back to gRPC, with a log
             line, where Triton cannot open the region.
         slots: tensors in shared memory at once; requests beyond go over gRPC.
-        tracing: its context goes along with every inference, so that Triton can go on with the trace.
+
+    Attributes:
+        failed: models in Triton's repository that did not load, as `models` last saw them; the others it
+            serves.
     """
 
-    def __init__(
-        self, url: str, *, shared_memory: bool, slots: int = 32, tracing: Tracing | None = None
-    ) -> None:
+    def __init__(self, url: str, *, shared_memory: bool, slots: int = 32) -> None:
         self.url = url
-        self._tracing = tracing or Tracing()
+        self.failed: frozenset[str] = frozenset()
         self._client = triton_aio.InferenceServerClient(url, channel_args=_CHANNEL)
         self._wants_shared_memory = shared_memory
         self._slot_count = slots
@@ -114,18 +115,22 @@ class TritonClient:
 
     async def models(self) -> Sequence[Model]:
         """Every model that keeps one of our tensor contracts; one that does not is logged and left out."""
-        found = []
+        found, failed = [], set()
         try:
             index = await self._client.get_model_repository_index(client_timeout=_CONTROL_TIMEOUT_S)
             for entry in index.models:
                 if not entry.version:  # a model that did not load has no version
                     self._tell_not_loaded(entry.name, "", entry.reason)
+                    failed.add(entry.name)
                     continue
                 model = await self._model(entry.name, entry.version)
                 if model is not None:
                     found.append(replace(model, ready=entry.state == "READY"))
+                elif (entry.name, entry.version) not in self._configs:
+                    failed.add(entry.name)
         except InferenceServerException as error:
             _raise(error)
+        self.failed = frozenset(failed)
         return found
 
     async def _model(self, name: str, version: str) -> Model | None:
@@ -234,21 +239,22 @@ class TritonClient:
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0:
             raise _too_late()
-        try:
-            result = await self._client.infer(
-                model_name=model.name,
-                model_version=model.version,
-                inputs=inputs,
-                outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
-                request_id=request_id,
-                timeout=int(remaining_s * 1e6),
-                client_timeout=remaining_s,
-                headers=self._tracing.headers(),
-            )
-        except InferenceServerException as error:
-            if "shared memory region" in error.message():
-                raise _RegionUnknown from error
-            _raise(error, deadline)
+        with current().span.inference(model.name, model.version) as headers:
+            try:
+                result = await self._client.infer(
+                    model_name=model.name,
+                    model_version=model.version,
+                    inputs=inputs,
+                    outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
+                    request_id=request_id,
+                    timeout=int(remaining_s * 1e6),
+                    client_timeout=remaining_s,
+                    headers=headers,
+                )
+            except InferenceServerException as error:
+                if "shared memory region" in error.message():
+                    raise _RegionUnknown from error
+                _raise(error, deadline)
         return {name: _output(result, name) for name in outputs}
 
 

@@ -108,6 +108,7 @@ class FakeTritonClient:
         self.most_at_once = 0
         self.cancelled = 0
         self.served: Sequence[Model] | None = [MODEL]
+        self.failed: frozenset[str] = frozenset()
         self.version: str | Exception = "2.51.0"
         self.attached: list[int] = []
 

@@ -467,6 +467,7 @@ async def test_one_bad_model_leaves_the_others_and_is_told_of_once(
         with capture_logs() as lines:
             for _ in range(3):
                 assert [model.name for model in await client.models()] == ["good"]
+                assert client.failed == ({"bad"} if event == "model_not_loaded" else set())
     assert [line["event"] for line in lines] == ([event] if event else [])
 
 
