@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -138,7 +139,8 @@ class Estimator:
         model: Model,
         options: Options,
         *,
-        deadline: float,
+        deadline: float | None = None,
+        timeout_s: float | None = None,
         first_stage: Model | None = None,
         keypoint_names: Sequence[str] = (),
         keep_image: bool = False,
@@ -153,6 +155,8 @@ class Estimator:
             model: a ready model.
             options: what the caller chose.
             deadline: on time.monotonic()'s clock.
+            timeout_s: seconds from its turn on, instead of a deadline: streams take turns, and how long
+                a frame waits for its own is no fault of the model's.
             first_stage: finds the people, where `model` is of family `top_down`.
             keypoint_names: of the model's own skeleton; depth alone is lifted to metres by limbs, by name.
             keep_image: return the picture too, to draw on.
@@ -161,10 +165,12 @@ class Estimator:
             picture: is told what the stages took; None for one that does not count.
         """
         picture = picture or Picture()
-        infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
         async with AsyncExitStack() as held:
             with picture.timed("queue"):
                 await held.enter_async_context(self._turns.turn(stream))
+            infer = partial(
+                self._client.infer, deadline=_deadline(deadline, timeout_s), request_id=request_id
+            )
             prepared = await self._prepare(
                 picture,
                 load,
@@ -183,7 +189,7 @@ class Estimator:
         model: Model,
         options: Options,
         *,
-        deadline: float,
+        timeout_s: float,
         first_stage: Model | None = None,
         keypoint_names: Sequence[str] = (),
         request_id: str = "",
@@ -193,10 +199,10 @@ class Estimator:
         """As `estimate`, for a picture that `prepare` has made ready; it has kept the image for a model
         with a first stage."""
         picture = picture or Picture()
-        infer = partial(self._client.infer, deadline=deadline, request_id=request_id)
         async with AsyncExitStack() as held:
             with picture.timed("queue"):
                 await held.enter_async_context(self._turns.turn(stream))
+            infer = partial(self._client.infer, deadline=_deadline(None, timeout_s), request_id=request_id)
             return await self._estimate(infer, prepared, model, options, first_stage, keypoint_names, picture)
 
     async def _prepare(
@@ -360,3 +366,9 @@ def _join(parts: Sequence[Poses], keypoint_count: int) -> Poses:
         positions=positions,
         depth_source=sources[0] if sources else "none",
     )
+
+
+def _deadline(deadline: float | None, timeout_s: float | None) -> float:
+    if deadline is not None:
+        return deadline
+    return time.monotonic() + timeout_s if timeout_s is not None else math.inf

@@ -135,7 +135,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             request_id = _request_id(details)
             with self._at_work(), self._told(details, context, request_id) as outcome:
                 try:
-                    _readable(request)
+                    request = _checked(request)
                     remaining_s = context.time_remaining()
                     limit_s = self._timeout_s if remaining_s is None else remaining_s
                     async with asyncio.timeout(limit_s):
@@ -167,7 +167,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             with self._at_work(), self._told(details, context, request_id, streaming=True) as outcome:
                 begun = False
                 try:
-                    _readable(request)
+                    request = _checked(request)
                     # Closed here, or a caller who leaves would leave the handler to the garbage collector.
                     async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
                         async for answer in answers:
@@ -194,6 +194,21 @@ class _Outcome:
     def said(self) -> dict[str, str]:
         """For the log."""
         return {"code": self.code, "reason": self.reason} if self.reason else {"code": self.code}
+
+
+class _Readable:
+    """A stream of requests, up to one that is broken."""
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
+        self._requests = requests
+
+    def __aiter__(self) -> _Readable:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await anext(self._requests)
+        _readable(request)
+        return request
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
@@ -276,8 +291,8 @@ def _wrap(
 def _reader(handler: Handler, observer: Observer) -> Callable[[bytes], Any] | None:
     """Reads messages, and tells how many bytes they had: that costs nothing here, and a copy later.
 
-    A broken one that is the whole request becomes the error itself, for `_readable` to raise where errors
-    are mapped: what a deserializer raises, grpc tells the caller as it is.
+    A broken one becomes the error itself, for `_readable` to raise where errors are mapped: what a
+    deserializer raises, grpc tells the caller as it is.
     """
     deserialize = handler.request_deserializer
     if deserialize is None:
@@ -288,11 +303,17 @@ def _reader(handler: Handler, observer: Observer) -> Callable[[bytes], Any] | No
         try:
             return deserialize(content)
         except DecodeError as error:
-            if handler.request_streaming:
-                raise
             return error
 
     return read
+
+
+def _checked(request: Any) -> Any:
+    """The request, if it could be read, or the stream of them."""
+    if hasattr(request, "__anext__"):
+        return _Readable(request)
+    _readable(request)
+    return request
 
 
 def _readable(request: Any) -> None:

@@ -268,7 +268,7 @@ class _Job:
                 frame.load,
                 self._plan.model,
                 self._plan.options,
-                deadline=time.monotonic() + self._frame_timeout_s,
+                timeout_s=self._frame_timeout_s,
                 first_stage=self._plan.first_stage,
                 keypoint_names=self._skeleton.names,
                 request_id=self._request_id,

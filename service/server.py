@@ -99,7 +99,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     database = _database(settings)
     certificates = _certificates(settings)
     tracing = from_environment()
-    streams = Streams(settings.max_streams)
+    streams = Streams(settings.max_streams, settings.max_video_memory_bytes)
     metrics = Metrics(
         version("posegate"),
         [method.name for file, name in _SERVICES for method in file.services_by_name[name].methods],
@@ -333,7 +333,7 @@ def _tls(settings: Settings) -> str:
 def _video_limits(settings: Settings) -> VideoLimits:
     return VideoLimits(
         max_bytes=settings.max_video_bytes,
-        max_pixels=settings.max_image_pixels,
+        max_pixels=settings.max_video_pixels,
         max_seconds=settings.max_video_seconds,
         max_frames=settings.max_video_frames,
     )
@@ -349,6 +349,7 @@ def _video_settings(settings: Settings) -> VideoSettings:
         encoder=settings.video_encoder,
         spool=settings.video_spool,
         idle_s=settings.stream_idle_s,
+        max_upload_s=settings.max_upload_s,
         frame_timeout_s=settings.request_timeout_s,
     )
 

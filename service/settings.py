@@ -91,6 +91,14 @@ class Settings(BaseSettings):
         default=16, ge=1, description="Videos and streams (AnalyzeVideo, StreamPoses) at once."
     )
     max_video_bytes: int = Field(default=2_000_000_000, ge=1, description="Bytes of one encoded video.")
+    max_video_pixels: int = Field(
+        default=16_000_000, ge=1, description="Pixels of one frame of a video; 4K has 8.3 million."
+    )
+    max_video_memory_bytes: int = Field(
+        default=1024 * MIB,
+        ge=1,
+        description="Bytes that the decoders of all videos may hold together; one alone is always let in.",
+    )
     max_video_seconds: float = Field(
         default=3600.0, gt=0, description="Seconds of one video that are analysed, at most."
     )
@@ -117,6 +125,9 @@ class Settings(BaseSettings):
     )
     stream_idle_s: float = Field(
         default=60.0, gt=0, description="A video's upload that pauses for longer, seconds, is given up."
+    )
+    max_upload_s: float = Field(
+        default=3600.0, gt=0, description="A video's upload that takes longer in all, seconds, is given up."
     )
     stream_stall_s: float = Field(
         default=300.0, gt=0, description="A caller who takes no answer for longer, seconds, is given up."

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
 
 from service.core.draw import OverlayStyle, draw_poses
 from service.core.draw_angles import draw_angles
@@ -41,10 +43,13 @@ from service.streams import Streams
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_log = structlog.get_logger()
+
 PIECE_BYTES = 1 << 20
 _PROGRESS_LEAST_S, _PROGRESS_MOST_S = 0.11, 1.0
 _LATELY_S = 3.0
 _ALMOST = 99.9  # percent; 100 is for the end only
+_ENOUGH = 0.01  # of the work, to say from it how long the rest takes
 _QUEUED = 2  # results between the work and the caller
 
 
@@ -60,6 +65,7 @@ class VideoSettings:
     encoder: str
     spool: Path | None
     idle_s: float
+    max_upload_s: float
     frame_timeout_s: float
 
 
@@ -175,7 +181,7 @@ class VideoAnalyst:
             Unavailable: the model stays away, or the service stops.
             PosegateError: whatever `chunks` raises.
         """
-        job = _Job(self._estimator, self._threads, self._settings, plan, skeleton, request_id)
+        job = _Job(self._estimator, self._threads, self._streams, self._settings, plan, skeleton, request_id)
         work = asyncio.create_task(job.run(chunks))
         pace = _Pace(job)
         try:
@@ -196,8 +202,7 @@ class VideoAnalyst:
                     raise Streams.stopping()
         finally:
             work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
+            await _ended(work)  # the place of this stream is free when its threads are through, and no sooner
 
 
 class _Job:
@@ -207,6 +212,7 @@ class _Job:
         self,
         estimator: Estimator,
         threads: Executor,
+        streams: Streams,
         settings: VideoSettings,
         plan: VideoPlan,
         skeleton: Skeleton,
@@ -214,13 +220,16 @@ class _Job:
     ) -> None:
         self._estimator = estimator
         self._threads = threads
+        self._streams = streams
         self._settings = settings
         self._plan = plan
         self._skeleton = skeleton
         self._request_id = request_id
         self._follower = Follower(plan.following, skeleton)
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(_QUEUED)
-        self._at_model: set[asyncio.Task[Estimate]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._busy: set[asyncio.Future[Any]] = set()  # threads at work
+        self._drawing: _Drawing | None = None
         self.spool = Spool(settings.spool, settings.limits.max_bytes)
         self.reader = VideoReader(self.spool, plan.sampling, settings.limits, settings.decode_threads)
         self.started_at = time.perf_counter()
@@ -239,88 +248,107 @@ class _Job:
             return None
 
     async def run(self, chunks: AsyncIterator[bytes]) -> None:
-        """Do everything; the last event is the summary or an error."""
-        upload = asyncio.create_task(self._receive(chunks))
-        busy: list[asyncio.Future[object]] = []
-        try:
-            await self._analyze(busy)
-        except Exception as error:  # the caller gets it where the events end
-            await self._events.put(error)
-        finally:
-            upload.cancel()
-            self.spool.close()
-            for task in self._at_model:
-                task.cancel()
-            # A thread may still be in FFmpeg; its memory must not be freed under it.
-            await asyncio.shield(asyncio.gather(upload, *busy, *self._at_model, return_exceptions=True))
-            self.reader.close()
+        """Do everything; the last event is the summary or an error, and comes when all is cleaned up."""
+        self._begin(self._receive(chunks))
+        with ExitStack() as held:
+            try:
+                last: Event | Exception = await self._analyze(held)
+            except Exception as error:
+                last = error
+            finally:
+                await _ended(asyncio.create_task(self._clean_up()))
+        await self._events.put(last)
 
-    async def _analyze(self, busy: list[asyncio.Future[object]]) -> None:
-        self.facts = await self._in_thread(busy, self.reader.open)
+    async def _clean_up(self) -> None:
+        """End all that goes on; then free what it worked on. A thread may still be in FFmpeg, and its memory
+        must not be freed under it."""
+        self.spool.close()  # whoever waits for bytes wakes up
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._busy, return_exceptions=True)
+        self.reader.close()
+        if self._drawing is not None:
+            self._drawing.close()
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Something that goes on beside, until it is through or the job ends."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _analyze(self, held: ExitStack) -> Summary:
+        self.facts = await self._in_thread(self.reader.open)
+        ahead = max(1, min(self._settings.look_ahead, self._settings.look_ahead_bytes // self._ready_bytes()))
+        held.enter_context(self._streams.holding(self.reader.decoder_bytes() + ahead * self._ready_bytes()))
+        self._drawing = drawing = await self._in_thread(self._make_drawing, self.facts)
         await self._events.put(Started(self.facts))
-        room = max(1, min(self._settings.look_ahead, self._settings.look_ahead_bytes // self._ready_bytes()))
-        window: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue(room)
-        feeding = asyncio.create_task(self._feed(window, busy))
-        drawing = self._drawing(self.facts)
-        try:
-            while (item := await window.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                await self._finish_frame(item, drawing, busy)
-            if drawing is not None:
-                await self._send(await self._in_thread(busy, drawing.finish))
-        finally:
-            feeding.cancel()
-            if drawing is not None:
-                await asyncio.shield(asyncio.gather(*busy, return_exceptions=True))
-                drawing.close()
+        window: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue()
+        room = asyncio.Semaphore(ahead)
+        self._begin(self._feed(window, room))
+        while (item := await window.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            await self._finish_frame(item, drawing)
+            room.release()
+        if drawing is not None:
+            await self._send(await self._in_thread(drawing.finish))
         await self._events.put(_Pace(self, done=True).progress())
-        await self._events.put(self._summary(self.facts))
+        return self._summary(self.facts)
 
     async def _receive(self, chunks: AsyncIterator[bytes]) -> None:
         """The upload: from the network to the disk."""
-        loop = asyncio.get_running_loop()
+        given_up_at = time.monotonic() + self._settings.max_upload_s
         try:
             while True:
+                left_s = max(given_up_at - time.monotonic(), 0.0)
                 try:
-                    async with asyncio.timeout(self._settings.idle_s):
+                    async with asyncio.timeout(min(self._settings.idle_s, left_s)):
                         chunk = await anext(chunks, None)
                 except TimeoutError:
-                    raise DeadlineExceeded(
-                        f"No bytes of the video came for {self._settings.idle_s:g} s: send them without "
-                        "pause, and half-close after the last.",
-                        reason="UPLOAD_IDLE",
-                        metadata={"limit_seconds": f"{self._settings.idle_s:g}"},
-                    ) from None
+                    raise self._upload_late(left_s) from None
                 if chunk is None:
                     self.spool.finish()
                     return
-                await loop.run_in_executor(self._threads, self.spool.append, chunk)
+                await self._in_thread(self.spool.append, chunk)
         except PosegateError as error:
             self.spool.fail(error)
         except Exception as error:
-            # Whoever waits for bytes must not wait for ever.
-            failure = PosegateError("internal error")
-            failure.__cause__ = error
-            self.spool.fail(failure)
-            raise
+            # Whoever waits for bytes must not wait for ever, and callers do not read what went wrong inside.
+            _log.error("internal_error", exc_info=error)
+            self.spool.fail(PosegateError("internal error"))
+
+    def _upload_late(self, left_s: float) -> DeadlineExceeded:
+        if left_s < self._settings.idle_s:
+            limit_s, reason = self._settings.max_upload_s, "UPLOAD_TOO_SLOW"
+            message = f"The upload took more than {limit_s:g} s: send the video faster, or in parts."
+        else:
+            limit_s, reason = self._settings.idle_s, "UPLOAD_IDLE"
+            message = (
+                f"No bytes of the video came for {limit_s:g} s: send them without pause, and half-close "
+                "after the last."
+            )
+        return DeadlineExceeded(message, reason=reason, metadata={"limit_seconds": f"{limit_s:g}"})
 
     async def _feed(
-        self, window: asyncio.Queue[_AtModel | Exception | None], busy: list[asyncio.Future[object]]
+        self, window: asyncio.Queue[_AtModel | Exception | None], room: asyncio.Semaphore
     ) -> None:
-        """Decode ahead, and send every frame to the model."""
+        """Decode ahead, as far as there is room, and send every frame to the model."""
         try:
-            while (ready := await self._in_thread(busy, self._next_ready)) is not None:
+            while True:
+                await room.acquire()
+                ready = await self._in_thread(self._next_ready)
+                if ready is None:
+                    window.put_nowait(None)
+                    return
                 picture = current().picture()
                 ready.prepared.tell(picture)
-                task = asyncio.create_task(self._estimate(ready.prepared, picture))
-                self._at_model.add(task)
-                task.add_done_callback(self._at_model.discard)
-                await window.put(_AtModel(ready.index, ready.time_s, task, picture, time.perf_counter()))
+                task = self._begin(self._estimate(ready.prepared, picture))
+                window.put_nowait(_AtModel(ready.index, ready.time_s, task, picture, time.perf_counter()))
                 del ready  # or its picture would stay while the next one is decoded
-            await window.put(None)
         except Exception as error:  # told after the frames before it
-            await window.put(error)
+            window.put_nowait(error)
 
     def _next_ready(self) -> _Ready | None:
         """The next frame, fitted into the model's input by the thread that decoded it: what waits for its
@@ -350,14 +378,15 @@ class _Job:
 
     async def _estimate(self, prepared: Prepared, picture: Picture) -> Estimate:
         """The people on one frame. A model that is busy or away for a moment is waited for."""
-        deadline = time.monotonic() + self._settings.frame_timeout_s
+        timeout_s = self._settings.frame_timeout_s
+        given_up_at: float | None = None
         while True:
             try:
                 return await self._estimator.estimate_prepared(
                     prepared,
                     self._plan.model,
                     self._plan.options,
-                    deadline=deadline,
+                    timeout_s=timeout_s,
                     first_stage=self._plan.first_stage,
                     keypoint_names=self._skeleton.names,
                     request_id=self._request_id,
@@ -365,20 +394,17 @@ class _Job:
                     picture=picture,
                 )
             except (Overloaded, Unavailable) as error:
-                pause_s = error.retry_after_s or 1.0
-                if time.monotonic() + pause_s >= deadline:
+                now, pause_s = time.monotonic(), error.retry_after_s or 1.0
+                given_up_at = given_up_at or now + timeout_s
+                if now + pause_s >= given_up_at:
                     raise
                 await asyncio.sleep(pause_s)
 
-    async def _finish_frame(
-        self, item: _AtModel, drawing: _Drawing | None, busy: list[asyncio.Future[object]]
-    ) -> None:
+    async def _finish_frame(self, item: _AtModel, drawing: _Drawing | None) -> None:
         with item.picture:
-            await self._tell_frame(item, drawing, busy)
+            await self._tell_frame(item, drawing)
 
-    async def _tell_frame(
-        self, item: _AtModel, drawing: _Drawing | None, busy: list[asyncio.Future[object]]
-    ) -> None:
+    async def _tell_frame(self, item: _AtModel, drawing: _Drawing | None) -> None:
         estimate = await item.task
         followed = self._follower.follow(estimate.poses, estimate.size_wh, item.time_s)
         self.analyzed += 1
@@ -387,7 +413,7 @@ class _Job:
         piece = b""
         if drawing is not None and estimate.image is not None:
             with item.picture.timed("draw"):
-                piece = await self._in_thread(busy, drawing.draw, estimate.image, followed, item.time_s)
+                piece = await self._in_thread(drawing.draw, estimate.image, followed, item.time_s)
         timings = item.picture.timings()
         item.picture.finish()  # the caller may take his time over it
         await self._events.put(
@@ -403,7 +429,7 @@ class _Job:
         )
         await self._send(piece)
 
-    def _drawing(self, facts: VideoFacts) -> _Drawing | None:
+    def _make_drawing(self, facts: VideoFacts) -> _Drawing | None:
         style = self._plan.annotated
         if style is None:
             return None
@@ -437,31 +463,25 @@ class _Job:
             motions=self._follower.summary(),
         )
 
-    async def _in_thread(
-        self,
-        busy: list[asyncio.Future[object]],
-        work: Callable[P, T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Blocking work in a thread. `busy` holds it until the thread is through, cancelled or not."""
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Blocking work in a thread, which is known to be busy until it is through, cancelled or not."""
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
-        busy.append(future)  # type: ignore[arg-type]  # only waited for
-        try:
-            return await asyncio.shield(future)
-        finally:
-            if future.done():
-                busy.remove(future)  # type: ignore[arg-type]
+        self._busy.add(future)
+        future.add_done_callback(self._busy.discard)
+        return await asyncio.shield(future)
 
     def total(self) -> int | None:
         """Frames to analyse in all, as far as the container can be believed."""
         if self.facts is None or self.facts.fps is None:
             return None
         seconds = self.seconds()
+        sampling = self._plan.sampling
         if seconds is None:
             return None
-        sampling = self._plan.sampling
+        if self.last_time_s - sampling.start_s > seconds:  # the container lies about its length
+            whole = self._whole()
+            return None if whole is None else max(1, whole // sampling.every_nth, self.analyzed)
         frames = seconds * self.facts.fps
         if sampling.target_fps is not None:
             frames = min(frames, seconds * sampling.target_fps)
@@ -477,14 +497,28 @@ class _Job:
         end_s = min(self.facts.duration_s, sampling.end_s or self.facts.duration_s)
         return max(end_s - sampling.start_s, 0.0) or None
 
-    def percent(self) -> float:
-        """How far the work is; by time where the length is known, else by bytes once all are here."""
+    def share(self) -> float | None:
+        """How much of the work is done, 0 to 1: by time, where the length is known and can be believed; else
+        by the number of frames, or by bytes once all are here. None where nothing of it is known."""
         seconds = self.seconds()
+        done_s = self.last_time_s - self._plan.sampling.start_s
         if not self.analyzed:
-            return 0.0
-        if seconds is not None:
-            return 100 * (self.last_time_s - self._plan.sampling.start_s) / seconds
-        return 100 * self.reader.bytes_read / max(self.spool.size, 1) if self.spool.complete else 0.0
+            return None
+        if seconds is not None and done_s <= seconds:
+            return done_s / seconds
+        whole = self._whole()
+        if whole is not None and self.reader.frames_seen < whole:
+            return self.reader.frames_seen / whole
+        if self.spool.complete and 0 < self.reader.bytes_decoded < self.spool.size:
+            return self.reader.bytes_decoded / self.spool.size
+        return None
+
+    def _whole(self) -> int | None:
+        """Frames of the source, as the container says; None where only a part of it is looked at."""
+        sampling = self._plan.sampling
+        if self.facts is None or sampling.start_s > 0 or sampling.end_s is not None or sampling.target_fps:
+            return None
+        return self.facts.frame_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -537,6 +571,20 @@ class _Drawing:
         self._writer.close()
 
 
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for the end of a task, even while whoever waits is cancelled; that comes after it."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    if not task.cancelled():
+        task.result()
+
+
 class _Pace:
     """Says how far a job is: at most ten times a second, at least once, and never less than before."""
 
@@ -565,14 +613,16 @@ class _Pace:
             self._lately.popleft()
         since, before = self._lately[0]
         elapsed_s = now - job.started_at
-        self._percent = 100.0 if self._done else max(self._percent, min(job.percent(), _ALMOST))
-        eta_s = elapsed_s * (100 - self._percent) / self._percent if self._percent >= 1 else None
+        share = job.share()
+        self._percent = 100.0 if self._done else max(self._percent, min(100 * (share or 0.0), _ALMOST))
+        known = share is not None and share >= _ENOUGH
+        eta_s = elapsed_s * (1 - share) / share if known and share else None
         return Progress(
             frame=job.analyzed,
             total=job.analyzed if self._done else job.total(),
             percent=self._percent,
             fps=(job.analyzed - before) / (now - since) if now > since else 0.0,
             elapsed_s=elapsed_s,
-            eta_s=eta_s,
+            eta_s=0.0 if self._done else eta_s,
             bytes_received=job.spool.size,
         )

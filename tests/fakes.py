@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from service.core.model import Model
 from service.core.poses import Floats
-from service.errors import Unavailable
+from service.errors import DeadlineExceeded, Unavailable
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -88,6 +90,7 @@ class FakeTritonClient:
     Attributes:
         answer: what an inference gives when nothing is scripted: rows, an error, or a function of
             the input picture (H, W, 3).
+        seconds: that an inference takes; one that takes longer than its deadline fails.
         second_stage: what a top-down model gives for its inputs.
         script: answers that come first, one for each inference.
         gate: inferences wait until it is set; it is, to begin with.
@@ -98,6 +101,7 @@ class FakeTritonClient:
 
     def __init__(self) -> None:
         self.answer: Answer = rows()
+        self.seconds = 0.0
         self.second_stage: Callable[[Tensors], Tensors] = nobody_looked
         self.script: list[Answer] = []
         self.gate = asyncio.Event()
@@ -121,7 +125,11 @@ class FakeTritonClient:
         self.most_at_once = max(self.most_at_once, self.under_way)
         self.entered.set()
         try:
-            await self.gate.wait()
+            async with asyncio.timeout(deadline - time.monotonic() if deadline < math.inf else None):
+                await self.gate.wait()
+                await asyncio.sleep(self.seconds)
+        except TimeoutError:
+            raise DeadlineExceeded("too late") from None
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

@@ -95,6 +95,7 @@ async def running(
     database_url: str = "",
     max_skeletons: int = 1000,
     database_timeout_s: float = 5.0,
+    max_video_memory_bytes: int = 1 << 30,
     recordings: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Service]:
@@ -111,6 +112,7 @@ async def running(
         database_url: where custom skeletons are kept; empty: a file that goes away.
         max_skeletons: custom ones of a tenant.
         database_timeout_s: of one transaction.
+        max_video_memory_bytes: of all decoders together.
         recordings: what differs from the usual for videos and streams, see `recorder`.
         limits: what differs from the usual in PoseLimits.
     """
@@ -133,7 +135,7 @@ async def running(
     database = Database(address, connections=5, timeout_s=database_timeout_s)
     store = SkeletonStore(database, max_skeletons=max_skeletons)
     lookup = SkeletonLookup(known, SkeletonCache(store))
-    streams = Streams((recordings or {}).get("max_streams", 4))
+    streams = Streams((recordings or {}).get("max_streams", 4), max_video_memory_bytes)
     behind = ThreadPoolExecutor(12)
     recorder_ = recorder(estimator, behind, catalog, lookup, streams, **(recordings or {}))
     pose = PoseServicer(estimator, catalog, lookup, triton, allowed, recorder_)
@@ -196,6 +198,7 @@ def recorder(
     look_ahead: int = 8,
     look_ahead_bytes: int = 64 << 20,
     idle_s: float = 10.0,
+    max_upload_s: float = 60.0,
     stall_s: float = 10.0,
     keep_alive_s: float = 10.0,
     frame_timeout_s: float = 10.0,
@@ -212,6 +215,7 @@ def recorder(
         encoder="libx264",
         spool=spool,
         idle_s=idle_s,
+        max_upload_s=max_upload_s,
         frame_timeout_s=frame_timeout_s,
     )
     live = LiveAnalyst(

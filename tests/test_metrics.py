@@ -418,6 +418,11 @@ def test_every_reason_in_the_code_is_known() -> None:
                     found.add(reason)
                 case ast.Assign(targets=[ast.Name(id="reason")], value=ast.Constant(value=str(reason))):
                     found.add(reason)
+                case ast.Assign(
+                    targets=[ast.Tuple(elts=[_, ast.Name(id="reason")])],
+                    value=ast.Tuple(elts=[_, ast.Constant(value=str(reason))]),
+                ):
+                    found.add(reason)
                 case ast.Call(func=ast.Name(id="_Failure"), args=[ast.Constant(value=str(reason)), *_]):
                     found.add(reason)
     assert found == REASONS

@@ -48,6 +48,8 @@ class Target:
         details = " ".join((error.details() or "").split())
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             details = self._handshake(details) or details
+        if details == "Internal error from Core":  # grpc.aio: https://github.com/grpc/grpc/issues/36066
+            details = "the service ended the call while it was still being sent to; its log says why"
         return f"{error.code().name}: {details}"
 
     @property

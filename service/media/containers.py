@@ -13,7 +13,12 @@ Streaming = Literal["front to back", "whole file"]
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _TS_PACKET, _TS_SYNC = 188, 0x47
+_GIF_TRAILER = b";"
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_HEAD = 4096  # bytes; far more than the heads of the containers that are told apart here
 _MAX_BOXES = 4096  # on one level; a file with more is not walked to the end
+_PICTURE_BOXES = (b"moov", b"mdat", b"moof")
 _BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"sidx", b"uuid", b"pnot"))
 
 
@@ -33,22 +38,36 @@ def streaming(read: Read) -> Streaming:
 
 
 def is_cut_short(read: Read, size: int) -> bool:
-    """Whether a file says of itself that it is longer than `size` bytes. For a file that is here whole;
-    containers that do not know their length are never cut short."""
-    head = read(4 * _TS_PACKET, 0)
+    """Whether a file says of itself that it goes on after `size` bytes. For a file that is here whole;
+    containers that do not know their length, such as a live WebM, are never cut short."""
+    head = read(_HEAD, 0)
     if head[4:8] in _BOXES:
-        return any(end > size for _, _, end in _boxes(read))
+        # Phones and editors put things of their own behind the last box: only those with pictures count.
+        return any(end > size for kind, _, end in _boxes(read) if kind in _PICTURE_BOXES)
     if head[:4] == _EBML:
         return _segment_end(read, head) > size
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return int.from_bytes(head[4:8], "little") + 8 > size
-    return False
+    if head[:3] == b"GIF":
+        tail = read(_HEAD, max(size - _HEAD, 0))
+        return not tail.rstrip(b"\0").endswith(_GIF_TRAILER)
+    if head.startswith(_ASF):
+        return _asf_size(head) > size
+    return _is_transport_stream(head) and size % _TS_PACKET > 0
 
 
 def _is_transport_stream(head: bytes) -> bool:
     if len(head) < 2 * _TS_PACKET:
         return False
-    return all(head[start] == _TS_SYNC for start in range(0, len(head), _TS_PACKET))
+    return all(head[start] == _TS_SYNC for start in range(0, min(len(head), 4 * _TS_PACKET), _TS_PACKET))
+
+
+def _asf_size(head: bytes) -> int:
+    """The length that an ASF file gives itself; 0 where it gives none (ASF specification, 3.2)."""
+    start = head.find(_ASF_PROPERTIES)
+    if start < 0 or len(head) < start + 48:
+        return 0
+    return int.from_bytes(head[start + 40 : start + 48], "little")
 
 
 def _boxes(read: Read) -> Iterator[tuple[bytes, int, int]]:

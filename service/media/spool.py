@@ -6,6 +6,8 @@ import errno
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import Overloaded, PosegateError, VideoTooLarge
@@ -35,6 +37,7 @@ class Spool:
         self._complete = False
         self._failure: PosegateError | None = None
         self._closed = False
+        self._users = 0  # threads that read or write just now
 
     @property
     def size(self) -> int:
@@ -57,6 +60,7 @@ class Spool:
         Raises:
             VideoTooLarge: more than are allowed.
             Overloaded: the disk is full.
+            SpoolClosed: it was given up.
         """
         size = self._size + len(chunk)
         if size > self._max_bytes:
@@ -67,8 +71,9 @@ class Spool:
             )
         rest = memoryview(chunk)
         try:
-            while rest:
-                rest = rest[os.write(self._file.fileno(), rest) :]
+            with self._descriptor() as descriptor:
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise _no_room() from error
@@ -92,9 +97,8 @@ class Spool:
     def close(self) -> None:
         """Give the file up, and wake up whoever waits for its bytes; idempotent."""
         with self._grown:
-            if not self._closed:
-                self._closed = True
-                self._file.close()
+            self._closed = True
+            self._free()
             self._grown.notify_all()
 
     def wait(self, size: int | None) -> int:
@@ -123,10 +127,27 @@ class Spool:
     def read_some(self, count: int, position: int) -> bytes:
         """Up to `count` bytes at a position, once one is there; b"" at the end. Raises what `wait` raises."""
         self.wait(position + 1)
-        with self._grown:  # not to be closed meanwhile
+        with self._descriptor() as descriptor:
+            return os.pread(descriptor, count, position)
+
+    @contextmanager
+    def _descriptor(self) -> Iterator[int]:
+        """The file, which stays open for the time of the block: a closed descriptor's number may be that of
+        somebody else's file a moment later."""
+        with self._grown:
             if self._closed:
                 raise SpoolClosed
-            return os.pread(self._file.fileno(), count, position)
+            self._users += 1
+        try:
+            yield self._file.fileno()
+        finally:
+            with self._grown:
+                self._users -= 1
+                self._free()
+
+    def _free(self) -> None:
+        if self._closed and not self._users:
+            self._file.close()
 
 
 class SpoolClosed(Exception):

@@ -37,15 +37,15 @@ from service.media.spool import Spool, SpoolClosed, SpoolReader
 # Demuxers that read one file and nothing beside it. Playlists (HLS, DASH, concat), devices and image
 # sequences are left out: they would open other files or addresses by name.
 _DEMUXERS = (
-    "mov,matroska,mpegts,avi,gif,flv,mpeg,mpegvideo,asf,ogg,h264,hevc,m4v,ivf,nut,mxf,apng,dv,obu,av1,rm,wtv,"
-    "live_flv,vc1,dirac,h261,h263,mjpeg,yuv4mpegpipe,swf,vvc,mpegtsraw,gxf,nsv,nuv,r3d,amv,xwma,wav,mp3,flac,"
-    "aac"  # the last ones are sound; they are named to be told from what cannot be read at all
+    "mov,matroska,mpegts,avi,gif,flv,mpeg,mpegvideo,asf,ogg,h264,hevc,m4v,ivf,nut,mxf,apng,dv,obu,av1,mjpeg,"
+    "yuv4mpegpipe,wav,mp3,flac,aac"  # the last ones are sound; named to be told from what cannot be read
 )
 _BUFFER_BYTES = 1 << 18  # of one read: few enough calls back into Python
 _GROUP_BYTES = 64 << 20  # packets kept from the last key frame on while passing over the start
 _REORDER_S = 0.5
 _DEFAULT_FPS = 25.0  # where neither the container nor the frames say: as FFmpeg assumes
 _MAX_FPS = 1000.0
+_FRAMES_HELD = 16 + 4  # H.264 and HEVC refer to 16 frames at most
 _QUARTER_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
@@ -154,6 +154,7 @@ class VideoReader:
         self._converter = VideoReformatter()
         self._zero: float | None = None
         self._frame_s = 1 / _DEFAULT_FPS
+        self._decoded = 0
         self.frames_seen = 0  # between start and end, wanted or not
         self.last_time_s = 0.0
         self.first_time_s: float | None = None
@@ -165,9 +166,9 @@ class VideoReader:
         return self._facts
 
     @property
-    def bytes_read(self) -> int:
-        """How far into the file reading has come."""
-        return self._input.position if self._input is not None else 0
+    def bytes_decoded(self) -> int:
+        """How far into the file decoding has come."""
+        return self._decoded
 
     def open(self) -> VideoFacts:
         """Read the container's head and decode one frame; waits for as much of the file as that needs."""
@@ -207,6 +208,14 @@ class VideoReader:
             return next(self._frames, None)
         except Exception as error:
             self._fail(error)
+
+    def decoder_bytes(self) -> int:
+        """What the decoder holds at most: as many frames as one may lean on, and those in the making."""
+        assert self._stream is not None  # noqa: S101 - open() comes first
+        context = self._stream.codec_context
+        layout = context.format
+        bits = layout.padded_bits_per_pixel if layout is not None else 24
+        return context.width * context.height * max(bits, 12) // 8 * _FRAMES_HELD
 
     def close(self) -> None:
         """Free what FFmpeg holds. Not while another thread is in `open` or `next_frame`."""
@@ -319,6 +328,10 @@ class VideoReader:
         begun = given = False
         sent: list[int] = []  # times of the packets before the first frame
         for packet in packets:
+            if self._spool.closed:  # nobody waits for the frames any more
+                raise SpoolClosed
+            if packet.pos is not None and packet.pos >= 0:
+                self._decoded = max(self._decoded, packet.pos + packet.size)
             if not given and packet.pts is not None:
                 sent.append(packet.pts)
             try:

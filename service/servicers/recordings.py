@@ -56,6 +56,7 @@ _log = structlog.get_logger()
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 T = TypeVar("T")
 
+_CONFIG_S = 10.0  # that a caller has for the first message
 _MAX_FRAME_ID = 128
 
 
@@ -125,7 +126,8 @@ class Recordings:
     ) -> AsyncGenerator[pb.AnalyzeVideoResponse, None]:
         """Answers as the contract has them."""
         requests = aiter(requests)
-        first = await self._first(requests)
+        with self._streams.arriving():
+            first = await self._first(requests)
         if first.WhichOneof("request") != "config":
             raise _wrong_order("The first message must be the config, and the chunks come after it.")
         config = first.config
@@ -159,7 +161,8 @@ class Recordings:
     ) -> AsyncGenerator[pb.StreamPosesResponse, None]:
         """Answers as the contract has them."""
         requests = aiter(requests)
-        first = await self._first(requests)
+        with self._streams.arriving():
+            first = await self._first(requests)
         if first.WhichOneof("request") != "config":
             raise _wrong_order("The first message must be the config, and the frames come after it.")
         config = first.config
@@ -168,14 +171,14 @@ class Recordings:
         plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
         effective = effective_stream(config, wish, model, plan.target.name)
         current().uses(model.name)
-        started = pb.StreamStarted(
-            effective_config=effective,
-            model=model.name,
-            model_version=model.version,
-            skeleton=plan.target.name,
-            n_kpts=len(plan.target.keypoints),
-        )
         with self._streams.admitted():
+            started = pb.StreamStarted(
+                effective_config=effective,
+                model=model.name,
+                model_version=model.version,
+                skeleton=plan.target.name,
+                n_kpts=len(plan.target.keypoints),
+            )
             events = self._live.analyze(
                 _pictures(requests, self._limits.image),
                 LivePlan(
@@ -194,15 +197,14 @@ class Recordings:
                     yield answer
 
     async def _first(self, requests: AsyncIterator[T]) -> T:
+        patience_s = min(self._limits.idle_s, _CONFIG_S)
         try:
-            async with asyncio.timeout(self._limits.idle_s):
+            async with asyncio.timeout(patience_s):
                 return await anext(requests)
         except StopAsyncIteration:
             raise _wrong_order("The first message must be the config: nothing was sent.") from None
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"No config came within {self._limits.idle_s:g} s.", reason="CONFIG_LATE"
-            ) from None
+            raise DeadlineExceeded(f"No config came within {patience_s:g} s.", reason="CONFIG_LATE") from None
 
 
 async def _taken(answers: AsyncGenerator[T, None], stall_s: float) -> AsyncGenerator[T, None]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -62,3 +64,30 @@ def test_no_place_for_a_file_is_worth_another_try(tmp_path: Path) -> None:
     with pytest.raises(Overloaded) as caught:
         Spool(tmp_path / "nowhere", 10)
     assert caught.value.retry_after_s
+
+
+def test_a_file_is_closed_only_when_nobody_writes_to_it_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A descriptor that was closed may belong to somebody else's file a moment later.
+    begun, go_on = threading.Event(), threading.Event()
+    written: list[int] = []
+
+    def slow_write(descriptor: int, content: memoryview) -> int:
+        begun.set()
+        assert go_on.wait(10)
+        written.append(os.fstat(descriptor).st_ino)
+        return len(content)
+
+    spool = Spool(None, 100)
+    with spool._descriptor() as descriptor:
+        mine = os.fstat(descriptor).st_ino
+    monkeypatch.setattr("service.media.spool.os.write", slow_write)
+    writing = threading.Thread(target=spool.append, args=(b"secret",))
+    writing.start()
+    assert begun.wait(10)
+    spool.close()
+    with tempfile.TemporaryFile():  # takes the number, had it been free
+        go_on.set()
+        writing.join()
+    assert written == [mine]
+    with pytest.raises(SpoolClosed):
+        spool.append(b"more")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -301,15 +304,38 @@ def test_a_reader_that_waits_for_bytes_can_be_stopped() -> None:
     reader.close()
 
 
-def test_no_other_file_is_opened() -> None:
-    playlists: list[bytes] = [
-        b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n",
-        b"ffconcat version 1.0\nfile /etc/hostname\n",
+def test_no_other_file_is_opened(tmp_path: Path) -> None:
+    # A FIFO tells whether anybody opened it: a writer that does not wait finds no reader.
+    secret = tmp_path / "secret"
+    os.mkfifo(secret)
+    name = str(secret).encode()
+    files: list[bytes] = [
+        b"#EXTM3U\n#EXTINF:1,\n" + name + b"\n#EXT-X-ENDLIST\n",
+        b"ffconcat version 1.0\nfile " + name + b"\n",
         b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>",
         b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 5004 RTP/AVP 96\n",
     ]
-    for content in playlists:
-        assert type(read(content).error) is VideoUndecodable
+    opened: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            try:
+                opened.append(os.open(secret, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:
+                done.wait(0.001)
+            else:
+                return
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    errors = [type(read(content).error) for content in files]
+    done.set()
+    watching.join()
+    for descriptor in opened:
+        os.close(descriptor)
+    assert opened == []
+    assert set(errors) == {VideoUndecodable}
 
 
 def seeds() -> list[bytes]:
@@ -332,3 +358,33 @@ def test_five_hundred_damaged_containers_do_no_harm() -> None:
     assert set(outcomes) <= allowed
     assert min(outcomes[name] for name in ("NoneType", "VideoUndecodable", "DataLoss")) > 50
     assert process.memory_info().rss < before + 150e6
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "options"),
+    [
+        ("mpegts", "libx264", {}),
+        ("gif", "gif", {"pix_fmt": "rgb8"}),
+        ("asf", "mpeg4", {}),
+        ("mp4", "libx264", {"options": {"movflags": "faststart"}}),
+        ("matroska", "libx264", {}),
+        ("avi", "mpeg4", {}),
+    ],
+)
+def test_a_file_that_stops_in_the_middle_is_told_from_a_whole_one(
+    container: str, codec: str, options: dict[str, Any]
+) -> None:
+    content = clip(container, codec, count=60, **options)
+    cut = read(content[: len(content) * 2 // 3 + 1])
+    assert read(content).error is None
+    assert isinstance(cut.error, DataLoss)
+    assert 0 < len(cut.frames) < 60
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 100, b"\xff" * 64, b"SEFH" + b"\x6b\0\0\0" * 5 + b"SEFT"], ids=["zeros", "ones", "phone"]
+)
+def test_what_stands_behind_the_last_box_is_no_damage(tail: bytes) -> None:
+    found = read(fast_start() + tail)
+    assert found.error is None
+    assert len(found.frames) == 40

@@ -22,6 +22,7 @@ from service.core.poses import Floats
 from service.errors import Overloaded, Unavailable
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip, fast_start, sound_only
+from tests.media.test_video import patched
 from tests.running import Failure, Service, running, told
 
 CROWD = rows(*(candidate((20 * n, 100, 20 * n + 18, 500), 0.9) for n in range(30)))
@@ -148,6 +149,7 @@ async def test_looking_ahead_changes_nothing_in_the_results(tmp_path: Path) -> N
         async with running(recordings={"spool": tmp_path, "look_ahead": look_ahead}) as service:
             service.triton.answer = by_brightness
             answers = await analyze(service, fast_start())
+            assert len(answers.frames) == 40
             for frame in answers.frames:
                 frame.ClearField("timings")
             found.append(answers.frames)
@@ -495,3 +497,29 @@ async def test_the_limits_are_told(service: Service) -> None:
     assert info.limits.max_streams == 4
     assert info.limits.max_video_bytes == 50_000_000
     assert info.limits.max_video_duration.seconds == 60
+
+
+async def test_a_length_that_is_too_short_is_not_believed_for_ever(service: Service) -> None:
+    # 16 s, of which the container admits 0.8: progress goes by the number of frames instead.
+    content = fast_start(count=400)
+    lie = patched(content, b"mdhd", 16, (10_000).to_bytes(4, "big"))
+    lie = patched(lie, b"mvhd", 16, (780).to_bytes(4, "big"))
+    service.triton.seconds = 0.01
+    answers = await analyze(service, lie)
+    assert answers.failed is None
+    told_of = [one for one in answers.progress[:-1] if one.frame > 40]
+    assert told_of
+    for one in told_of:
+        assert one.total == 400
+        assert one.percent < 100 * (one.frame + 20) / 400
+        assert one.eta.ToMilliseconds() > 0 or one.frame > 390
+
+
+async def test_progress_by_bytes_goes_by_what_was_decoded(service: Service) -> None:
+    service.triton.seconds = 0.01
+    answers = await analyze(service, clip("mpegts", count=400))
+    assert answers.failed is None
+    for one in answers.progress[:-1]:
+        if one.frame < 300:
+            assert one.percent < 90
+            assert not one.HasField("eta") or one.eta.ToMilliseconds() > 0

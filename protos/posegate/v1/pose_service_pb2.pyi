@@ -1341,7 +1341,9 @@ class AnalyzeVideoResponse(_message.Message):
     """
     @_builtins.property
     def started(self) -> Global___VideoStarted:
-        """The first message: what the video is and how it is analysed."""
+        """What the video is and how it is analysed: before all frames. Only `progress` may come sooner, while a
+        file whose index stands at its end is on its way.
+        """
 
     @_builtins.property
     def frame(self) -> Global___FrameResult:
@@ -1353,7 +1355,9 @@ class AnalyzeVideoResponse(_message.Message):
 
     @_builtins.property
     def summary(self) -> Global___VideoSummary:
-        """The last message. A stream that ends without it was cut short."""
+        """The last message. A stream that ends without it was cut short. A file that ends too soon is DATA_LOSS
+        after its frames, where its container can tell; a live WebM, for one, cannot.
+        """
 
     def __init__(
         self,
