@@ -27,6 +27,65 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+REASONS = frozenset(
+    {
+        "ALREADY_EXISTS",
+        "ANSWER_TOO_LARGE",
+        "CONFIG_LATE",
+        "CONFLICT",
+        "DATABASE_BUSY",
+        "DATABASE_FULL",
+        "DATABASE_READ_ONLY",
+        "DATABASE_TOO_NEW",
+        "DATABASE_UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "DRAINING",
+        "EXPORT_TOO_LARGE",
+        "IMAGE_TOO_LARGE",
+        "IMAGE_UNDECODABLE",
+        "INTERNAL",
+        "INVALID_REQUEST",
+        "MESSAGE_UNREADABLE",
+        "MODEL_NOT_FOUND",
+        "MODEL_NOT_READY",
+        "MODEL_VERSION_NOT_FOUND",
+        "NOT_ALLOWED",
+        "NOT_FOUND",
+        "NO_ENCODER",
+        "OVERLOADED",
+        "QUEUE_FULL",
+        "QUOTA_EXCEEDED",
+        "SKELETON_CHANGED",
+        "SKELETON_EXISTS",
+        "SKELETON_INVALID",
+        "SKELETON_NOT_FOUND",
+        "SKELETON_NOT_SUPPLIED",
+        "SKELETON_SHIPPED",
+        "SPOOL_FULL",
+        "TOO_MANY_BYTES_IN_FLIGHT",
+        "TOO_MANY_IN_FLIGHT",
+        "TOO_MANY_OVERLAYS",
+        "TOO_MANY_SKELETONS",
+        "TOO_MANY_STREAMS",
+        "TOO_MUCH_VIDEO_MEMORY",
+        "TRITON_UNAVAILABLE",
+        "UNAVAILABLE",
+        "UNIMPLEMENTED",
+        "UNKNOWN_MEASUREMENT",
+        "UPLOAD_IDLE",
+        "UPLOAD_TOO_SLOW",
+        "URI_HOST_NOT_ALLOWED",
+        "URI_INVALID",
+        "URI_NOT_FETCHED",
+        "URI_OFF",
+        "VIDEO_DAMAGED",
+        "VIDEO_TOO_LARGE",
+        "VIDEO_TOO_LONG",
+        "VIDEO_UNDECODABLE",
+    }
+)
+"""Every reason that an error of ours can have."""
+
 # A status travels in gRPC metadata of 8 KiB at most, and the texts in it may quote the caller.
 _MESSAGE_BYTES, _DETAIL_BYTES = 800, 450
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -21,8 +21,7 @@ from service.core.poses import Floats, Poses
 from service.core.topdown import bodies_in_crops, crop_people, lift, poses_from_crops
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
-from service.observer import Observer
-from service.tracing import Tracing
+from service.observer import Picture, Timings
 from service.turns import Turns
 
 P = ParamSpec("P")
@@ -65,16 +64,6 @@ class Options:
     region_xyxy: tuple[float, float, float, float] | None = None
 
 
-@dataclass(frozen=True)
-class Timings:
-    """Milliseconds spent in each stage."""
-
-    decode_ms: float = 0.0
-    preprocess_ms: float = 0.0
-    inference_ms: float = 0.0
-    postprocess_ms: float = 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """The people in one picture, in px of it.
@@ -101,16 +90,23 @@ class Prepared:
         to_input: px of the picture to px of the tensor.
         size_wh: the upright picture's size.
         image: the picture, when it was asked to be kept.
-        decode_ms: spent on getting the picture.
-        preprocess_ms: spent on the tensor.
+        began, loaded, ended: before and after getting the picture, and after the tensor; on
+            time.perf_counter()'s clock.
     """
 
     tensor: Rgb8
     to_input: Affine
     size_wh: tuple[int, int]
     image: Rgb8 | None
-    decode_ms: float
-    preprocess_ms: float
+    began: float
+    loaded: float
+    ended: float
+
+    def tell(self, picture: Picture) -> None:
+        """Say what it took."""
+        picture.size_wh = self.size_wh
+        picture.took("decode", self.began, self.loaded)
+        picture.took("preprocess", self.loaded, self.ended)
 
 
 class Estimator:
@@ -123,8 +119,6 @@ class Estimator:
             the queue at Triton.
         streams_at_once: how many of those may be frames of streams; None for all.
         beside_single: how many of those while single pictures come; None for as many.
-        observer: is told of every picture, also by those who draw on one.
-        tracing: makes spans of the stages of single pictures.
     """
 
     def __init__(
@@ -134,11 +128,7 @@ class Estimator:
         at_once: int,
         streams_at_once: int | None = None,
         beside_single: int | None = None,
-        observer: Observer | None = None,
-        tracing: Tracing | None = None,
     ) -> None:
-        self.observer = observer or Observer()
-        self._tracing = tracing or Tracing()
         self._client = client
         self._workers = threads
         self._turns = Turns(at_once, at_once if streams_at_once is None else streams_at_once, beside_single)
@@ -156,6 +146,7 @@ class Estimator:
         keep_image: bool = False,
         request_id: str = "",
         stream: Hashable | None = None,
+        picture: Picture | None = None,
     ) -> Estimate:
         """Every person in one picture. It is decoded when its turn has come: what waits is small.
 
@@ -171,24 +162,25 @@ class Estimator:
             keep_image: return the picture too, to draw on.
             request_id: for Triton's log.
             stream: whose frame it is; None for a single picture, which goes first.
+            picture: is told what the stages took; None for one that does not count.
         """
-        waiting = time.perf_counter()
-        async with self._turns.turn(stream):
-            queued_ms = _since_ms(waiting)
+        picture = picture or Picture()
+        async with AsyncExitStack() as held:
+            with picture.timed("queue"):
+                await held.enter_async_context(self._turns.turn(stream))
             infer = partial(
                 self._client.infer, deadline=_deadline(deadline, timeout_s), request_id=request_id
             )
-            with self._span("prepare", {}, stream):
-                prepared = await self.run(
-                    prepare,
-                    load,
-                    (first_stage or model).shapes_hw,
-                    options.region_xyxy,
-                    keep_image=keep_image or first_stage is not None,
-                )
-            with self._span("estimate", {"posegate.model": model.name}, stream):
-                estimate = await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
-        self._tell(estimate, queued_ms, stream)
+            prepared = await self._prepare(
+                picture,
+                load,
+                (first_stage or model).shapes_hw,
+                options.region_xyxy,
+                keep_image=keep_image or first_stage is not None,
+            )
+            estimate = await self._estimate(
+                infer, prepared, model, options, first_stage, keypoint_names, picture
+            )
         return estimate if keep_image else replace(estimate, image=None)
 
     async def estimate_prepared(
@@ -202,33 +194,35 @@ class Estimator:
         keypoint_names: Sequence[str] = (),
         request_id: str = "",
         stream: Hashable | None = None,
+        picture: Picture | None = None,
     ) -> Estimate:
         """As `estimate`, for a picture that `prepare` has made ready; it has kept the image for a model
         with a first stage."""
-        waiting = time.perf_counter()
-        async with self._turns.turn(stream):
-            queued_ms = _since_ms(waiting)
+        picture = picture or Picture()
+        async with AsyncExitStack() as held:
+            with picture.timed("queue"):
+                await held.enter_async_context(self._turns.turn(stream))
             infer = partial(self._client.infer, deadline=_deadline(None, timeout_s), request_id=request_id)
-            estimate = await self._estimate(infer, prepared, model, options, first_stage, keypoint_names)
-        self._tell(estimate, queued_ms, stream)
-        return estimate
+            return await self._estimate(infer, prepared, model, options, first_stage, keypoint_names, picture)
 
-    def _span(
-        self, name: str, attributes: Mapping[str, str | int], stream: Hashable | None
-    ) -> AbstractContextManager[None]:
-        """A span of a single picture. Frames have none: a video would have thousands."""
-        return self._tracing.span(name, attributes) if stream is None else nullcontext()
-
-    def _tell(self, estimate: Estimate, queued_ms: float, stream: Hashable | None) -> None:
-        spent = estimate.timings
-        stages_ms = {
-            "queue": queued_ms,
-            "decode": spent.decode_ms,
-            "preprocess": spent.preprocess_ms,
-            "inference": spent.inference_ms,
-            "postprocess": spent.postprocess_ms,
-        }
-        self.observer.picture(stages_ms, len(estimate.poses), frame=stream is not None)
+    async def _prepare(
+        self,
+        picture: Picture,
+        load: Callable[[], Rgb8],
+        shapes_hw: Sequence[tuple[int, int]],
+        region_xyxy: tuple[float, float, float, float] | None,
+        *,
+        keep_image: bool,
+    ) -> Prepared:
+        waiting = time.perf_counter()
+        try:
+            prepared = await self.run(prepare, load, shapes_hw, region_xyxy, keep_image=keep_image)
+        except BaseException:
+            picture.took("decode", waiting, time.perf_counter())  # it hardly ever got further
+            raise
+        picture.took("queue", waiting, prepared.began)
+        prepared.tell(picture)
+        return prepared
 
     async def _estimate(
         self,
@@ -238,24 +232,24 @@ class Estimator:
         options: Options,
         first_stage: Model | None,
         keypoint_names: Sequence[str],
+        picture: Picture,
     ) -> Estimate:
-        started = time.perf_counter()
-        outputs = await infer(first_stage or model, {"images": prepared.tensor}, ["candidates"])
-        stages = Timings(prepared.decode_ms, prepared.preprocess_ms, _since_ms(started))
-        started = time.perf_counter()
-        candidates: Floats = outputs["candidates"][0]
-        count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
-        if count > _MANY:
-            poses = await self.run(_decode, candidates, prepared.to_input, options)
-        else:
-            poses = _decode(candidates, prepared.to_input, options)
-        stages = replace(stages, postprocess_ms=_since_ms(started))
+        with picture.timed("inference"):
+            outputs = await infer(first_stage or model, {"images": prepared.tensor}, ["candidates"])
+        with picture.timed("postprocess"):
+            candidates: Floats = outputs["candidates"][0]
+            count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
+            if count > _MANY:
+                poses = await self.run(_decode, candidates, prepared.to_input, options)
+            else:
+                poses = _decode(candidates, prepared.to_input, options)
         if first_stage is not None:
             assert prepared.image is not None  # noqa: S101 - it was asked to be kept
-            poses, stages = await self._refine(
-                infer, model, prepared.image, poses, stages, tuple(keypoint_names)
-            )
-        return Estimate(poses=poses, size_wh=prepared.size_wh, image=prepared.image, timings=stages)
+            poses = await self._refine(infer, model, prepared.image, poses, tuple(keypoint_names), picture)
+        picture.persons = len(poses)
+        return Estimate(
+            poses=poses, size_wh=prepared.size_wh, image=prepared.image, timings=picture.timings()
+        )
 
     async def _refine(
         self,
@@ -263,29 +257,23 @@ class Estimator:
         model: Model,
         image: Rgb8,
         people: Poses,
-        stages: Timings,
         keypoint_names: tuple[str, ...],
-    ) -> tuple[Poses, Timings]:
+        picture: Picture,
+    ) -> Poses:
         """A top-down model's keypoints for people that were found; it is not called for nobody."""
         refined = []
         for start in range(0, len(people), model.max_batch_size):
             some = people.select(slice(start, start + model.max_batch_size))
-            started = time.perf_counter()
-            crops, affines = await self.run(crop_people, image, some.boxes_xyxy, model.shapes_hw[0])
-            inputs: dict[str, NDArray[Any]] = {"crops": crops}
-            if model.takes_body:
-                inputs["body"] = bodies_in_crops(some.keypoints, affines)
-            cropped = time.perf_counter()
-            outputs = await infer(model, inputs, ["keypoints", "scores", "positions"])
-            answered = time.perf_counter()
-            refined.append(await self.run(_assemble, some, affines, outputs, keypoint_names))
-            stages = replace(
-                stages,
-                preprocess_ms=stages.preprocess_ms + (cropped - started) * 1e3,
-                inference_ms=stages.inference_ms + (answered - cropped) * 1e3,
-                postprocess_ms=stages.postprocess_ms + _since_ms(answered),
-            )
-        return _join(refined, model.keypoint_count), stages
+            with picture.timed("preprocess"):
+                crops, affines = await self.run(crop_people, image, some.boxes_xyxy, model.shapes_hw[0])
+                inputs: dict[str, NDArray[Any]] = {"crops": crops}
+                if model.takes_body:
+                    inputs["body"] = bodies_in_crops(some.keypoints, affines)
+            with picture.timed("inference"):
+                outputs = await infer(model, inputs, ["keypoints", "scores", "positions"])
+            with picture.timed("postprocess"):
+                refined.append(await self.run(_assemble, some, affines, outputs, keypoint_names))
+        return _join(refined, model.keypoint_count)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """CPU work in a worker thread, as `workers.run`."""
@@ -318,8 +306,9 @@ def prepare(
         to_input=to_region.then(to_input),
         size_wh=(width, height),
         image=image if keep_image else None,
-        decode_ms=(loaded - started) * 1e3,
-        preprocess_ms=(time.perf_counter() - loaded) * 1e3,
+        began=started,
+        loaded=loaded,
+        ended=time.perf_counter(),
     )
 
 
@@ -383,7 +372,3 @@ def _deadline(deadline: float | None, timeout_s: float | None) -> float:
     if deadline is not None:
         return deadline
     return time.monotonic() + timeout_s if timeout_s is not None else math.inf
-
-
-def _since_ms(started: float) -> float:
-    return (time.perf_counter() - started) * 1e3

@@ -21,6 +21,7 @@ from service.core.geometry import LETTERBOX_GREY
 from service.errors import PosegateError
 from service.estimator import Estimator, Options
 from service.observer import Observer
+from service.triton import TritonError
 
 _log = structlog.get_logger()
 
@@ -28,6 +29,7 @@ LIVENESS = "liveness"
 SERVICES = ("", "posegate.v1.PoseService", "posegate.v1.SkeletonService")
 
 _STUCK_S = 15.0  # far beyond any queue for the threads that a service within its bounds can have
+_SAY_AGAIN_S = 10.0  # between two reasons that change all the time
 _WARM_UP_S = 60.0  # an OpenVINO shape that is not in the compile cache takes seconds
 
 
@@ -54,7 +56,8 @@ class HealthMonitor:
         observer: Observer | None = None,
     ) -> None:
         self._observer = observer or Observer()
-        self._trouble = ""
+        self._why = ""  # it is not serving, as last logged
+        self._why_at = -_SAY_AGAIN_S
         self._triton = triton
         self._catalog = catalog
         self._estimator = estimator
@@ -69,27 +72,46 @@ class HealthMonitor:
         await self._tell(serving=False)
         while True:
             try:
-                serving = await self._look()
-                self._trouble = ""
+                why = await self._look()
+                self._explain(why)
             except Exception as error:
                 # Whatever this is, the monitor must live on: without it the service stays dead.
-                if repr(error) != self._trouble:  # once, and not every second for as long as it lasts
-                    self._trouble = repr(error)
-                    _log.error("health_check_failed", exc_info=error)
-                serving = False
+                why = str(error) or type(error).__name__
+                self._explain(why, error)
+            serving = not why
             if serving != self._serving:
                 _log.info("serving" if serving else "not_serving")
                 await self._tell(serving=serving)
             await asyncio.sleep(self._interval_s)
 
-    async def _look(self) -> bool:
-        if not await self._triton.is_live():
-            self._catalog.mark_away()
-            self._tell_models(up=False)
-            return False
+    def _explain(self, why: str, error: Exception | None = None) -> None:
+        """Log why it is not serving when that is news: once, and not every second for as long as it lasts."""
+        now = time.monotonic()
+        if not why:
+            self._why = ""
+        elif why != self._why and (self._why == "" or now >= self._why_at + _SAY_AGAIN_S):
+            self._why, self._why_at = why, now
+            if error is None or isinstance(error, TritonError):
+                _log.warning("not_ready", why=why)
+            else:
+                _log.error("health_check_failed", exc_info=error)
+
+    async def _look(self) -> str:
+        """Why it cannot serve; empty when it can."""
+        live = False
         try:
-            await self._catalog.refresh()
-            self._tell_models(up=True)
+            live = await self._triton.is_live()
+        finally:
+            if not live:
+                self._catalog.mark_away()
+                self._tell_models(up=False)
+        if not live:
+            return "Triton does not answer"
+        try:
+            try:
+                await self._catalog.refresh()
+            finally:
+                self._tell_models(up=True)
             models = [model for model in self._catalog.models() if model.ready]
             sizes = [3 * height * width for model in models for height, width in model.shapes_hw]
             if sizes:
@@ -108,13 +130,10 @@ class HealthMonitor:
                     first_stage=first_stage,
                 )
             if self._workers_are_stuck():
-                _log.warning("not_ready", why="no worker thread was free for a long time")
-                return False
+                return "no worker thread was free for a long time"
         except PosegateError as error:
-            if self._serving:
-                _log.warning("not_ready", why=error.message)
-            return False
-        return True
+            return error.message
+        return ""
 
     def _tell_models(self, *, up: bool) -> None:
         ready: dict[str, bool] = {}

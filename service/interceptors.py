@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -20,7 +21,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from service.errors import AnswerTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, PosegateError
-from service.observer import Observer
+from service.observer import Call, Observer, begin, current
 from service.status import code_of, internal_error, to_status
 from service.tracing import Tracing
 
@@ -83,30 +84,37 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _told(
-        self, details: grpc.HandlerCallDetails, context: Context, request_id: str
-    ) -> Iterator[dict[str, Any]]:
+        self, details: grpc.HandlerCallDetails, context: Context, request_id: str, *, streaming: bool = False
+    ) -> Iterator[_Outcome]:
         """One log line, one span and one count per call, with whatever the servicer bound to the log
         context on the way."""
         rpc = details.method.rpartition("/")[2]
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, rpc=rpc, peer=context.peer())
-        span = self._tracing.call(details.method, details.invocation_metadata or (), request_id)
+        span = self._tracing.call(
+            details.method, details.invocation_metadata or (), request_id, streaming=streaming
+        )
         if span.trace_id:
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-        outcome: dict[str, Any] = {"code": "OK"}
+        call = Call(self._observer, span, streaming)
+        begin(call)
+        outcome = _Outcome()
         started = time.perf_counter()
         try:
             yield outcome
         except (asyncio.CancelledError, GeneratorExit):
-            outcome["code"] = "CANCELLED"
+            # gRPC cancels what is too late, and is now and then quicker than the timeout in here.
+            late = context.time_remaining() == 0
+            outcome.code, outcome.reason = ("DEADLINE_EXCEEDED",) * 2 if late else ("CANCELLED", "")
             raise
         finally:
             seconds = time.perf_counter() - started
-            code, reason = outcome["code"], outcome.get("reason", "")
-            shed = outcome.pop("shed", False)
-            _log.info("call", wall_ms=round(seconds * 1e3, 2), **outcome)
-            self._observer.call_ended(rpc, code, reason, seconds, shed=shed)
-            span.end(code, grpc.StatusCode[code].value[0], reason)
+            facts = call.facts()
+            _log.info("call", wall_ms=round(seconds * 1e3, 2), **outcome.said(), **facts)
+            self._observer.call_ended(rpc, outcome.code, outcome.reason, seconds)
+            if isinstance(outcome.error, Overloaded):
+                self._observer.shed(outcome.reason)
+            span.end(outcome.code, outcome.reason, outcome.error, facts)
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -119,7 +127,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             handler,
             lambda inner: self._unary(details, inner),
             lambda inner: self._stream(details, inner),
-            outermost=True,
+            _reader(handler, self._observer),
         )
 
     def _unary(self, details: grpc.HandlerCallDetails, inner: Callable[..., Awaitable[Any]]) -> Any:
@@ -127,8 +135,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             request_id = _request_id(details)
             with self._at_work(), self._told(details, context, request_id) as outcome:
                 try:
-                    _readable(request)
-                    request = self._counted(request)
+                    request = _checked(request)
                     remaining_s = context.time_remaining()
                     limit_s = self._timeout_s if remaining_s is None else remaining_s
                     async with asyncio.timeout(limit_s):
@@ -141,13 +148,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 return answer
 
         return call
-
-    def _counted(self, request: Any) -> Any:
-        """The request, or the stream of them, with its bytes told to the observer."""
-        if hasattr(request, "__anext__"):
-            return _Counted(request, self._observer)
-        self._observer.received(_size(request))
-        return request
 
     def _check_size(self, answer: object) -> None:
         limit = self._max_answer_bytes
@@ -164,11 +164,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             request_id = _request_id(details)
-            with self._at_work(), self._told(details, context, request_id) as outcome:
+            with self._at_work(), self._told(details, context, request_id, streaming=True) as outcome:
                 begun = False
                 try:
-                    _readable(request)
-                    request = self._counted(request)
+                    request = _checked(request)
                     # Closed here, or a caller who leaves would leave the handler to the garbage collector.
                     async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
                         async for answer in answers:
@@ -184,25 +183,32 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         return call
 
 
-class _Counted:
-    """A stream of requests that tells their sizes."""
+@dataclass
+class _Outcome:
+    """How a call ended: its code, and what was raised, with its reason."""
 
-    def __init__(self, requests: AsyncIterator[Message], observer: Observer) -> None:
+    code: str = "OK"
+    reason: str = ""
+    error: Exception | None = None
+
+    def said(self) -> dict[str, str]:
+        """For the log."""
+        return {"code": self.code, "reason": self.reason} if self.reason else {"code": self.code}
+
+
+class _Readable:
+    """A stream of requests, up to one that is broken."""
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
         self._requests = requests
-        self._observer = observer
 
-    def __aiter__(self) -> _Counted:
+    def __aiter__(self) -> _Readable:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> Any:
         request = await anext(self._requests)
         _readable(request)
-        self._observer.received(_size(request))
         return request
-
-
-def _size(request: object) -> int:
-    return request.ByteSize() if isinstance(request, Message) else 0
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
@@ -231,7 +237,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             # A stream of requests has no size yet: it counts as a call.
-            with self.admitted(_size(request)):
+            with self.admitted(request.ByteSize() if isinstance(request, Message) else 0):
                 return await inner(request, context)
 
         return call
@@ -255,6 +261,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             )
         self._calls += 1
         self._bytes += size
+        current().observer.admitted()
         try:
             yield
         finally:
@@ -266,13 +273,12 @@ def _wrap(
     handler: Handler,
     unary: Callable[[Callable[..., Awaitable[Any]]], Any],
     stream: Callable[[Callable[..., AsyncIterator[Any]]], Any],
-    *,
-    outermost: bool = False,
+    reader: Callable[[bytes], Any] | None = None,
 ) -> Handler:
-    deserializer = handler.request_deserializer
-    if outermost and deserializer is not None:
-        deserializer = _forgiving(deserializer)
-    codec = {"request_deserializer": deserializer, "response_serializer": handler.response_serializer}
+    codec = {
+        "request_deserializer": reader or handler.request_deserializer,
+        "response_serializer": handler.response_serializer,
+    }
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), **codec)
     if handler.unary_stream is not None:
@@ -282,17 +288,32 @@ def _wrap(
     return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), **codec)  # type: ignore[arg-type]
 
 
-def _forgiving(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """A broken message becomes the error itself, for `_readable` to raise where errors are mapped: what
-    a deserializer raises, grpc tells the caller as it is."""
+def _reader(handler: Handler, observer: Observer) -> Callable[[bytes], Any] | None:
+    """Reads messages, and tells how many bytes they had: that costs nothing here, and a copy later.
+
+    A broken one becomes the error itself, for `_readable` to raise where errors are mapped: what a
+    deserializer raises, grpc tells the caller as it is.
+    """
+    deserialize = handler.request_deserializer
+    if deserialize is None:
+        return None
 
     def read(content: bytes) -> Any:
+        observer.received(len(content))
         try:
             return deserialize(content)
         except DecodeError as error:
             return error
 
     return read
+
+
+def _checked(request: Any) -> Any:
+    """The request, if it could be read, or the stream of them."""
+    if hasattr(request, "__anext__"):
+        return _Readable(request)
+    _readable(request)
+    return request
 
 
 def _readable(request: Any) -> None:
@@ -312,18 +333,19 @@ def _request_id(details: grpc.HandlerCallDetails) -> str:
 
 
 async def _fail(
-    context: Context, error: Exception, request_id: str, outcome: dict[str, Any], *, begun: bool
+    context: Context, error: Exception, request_id: str, outcome: _Outcome, *, begun: bool
 ) -> NoReturn:
     """End the call with the status that stands for the error."""
     if isinstance(error, TimeoutError):
         error = DeadlineExceeded("The deadline passed before the answer was ready.")
     if isinstance(error, grpc.aio.AbortError):
         raise error
+    outcome.error = error
     if not isinstance(error, PosegateError):
         _log.error("internal_error", exc_info=error)
         error = internal_error(request_id)
     code = code_of(error)
-    outcome.update(code=code.name, reason=error.reason, shed=isinstance(error, Overloaded))
+    outcome.code, outcome.reason = code.name, error.reason
     status = to_status(error, request_id)
     trailing: list[tuple[str, str | bytes]] = [
         (REQUEST_ID, request_id),

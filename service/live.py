@@ -12,8 +12,9 @@ from typing import Literal
 from service.core.geometry import Rgb8
 from service.core.model import Model
 from service.core.skeleton import Skeleton
-from service.estimator import Estimate, Estimator, Options, Timings
+from service.estimator import Estimate, Estimator, Options
 from service.following import Followed, Follower, Following, MeasurementMotion
+from service.observer import Picture, Timings, current
 from service.streams import Streams
 
 Policy = Literal["every", "latest"]
@@ -175,6 +176,7 @@ class _AtModel:
     capture_s: float
     dropped: int
     task: asyncio.Task[Estimate]
+    picture: Picture
 
 
 class _Job:
@@ -260,6 +262,7 @@ class _Job:
 
     def _launch(self, frame: LiveFrame, arrived_at: float) -> None:
         capture_s = arrived_at - self._started_at if frame.capture_s is None else frame.capture_s
+        picture = current().picture()
         task = asyncio.create_task(
             self._estimator.estimate(
                 frame.load,
@@ -270,12 +273,13 @@ class _Job:
                 keypoint_names=self._skeleton.names,
                 request_id=self._request_id,
                 stream=self,
+                picture=picture,
             )
         )
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         self._under_way += 1
-        self._ordered.put_nowait(_AtModel(frame, arrived_at, capture_s, self._dropped_lately, task))
+        self._ordered.put_nowait(_AtModel(frame, arrived_at, capture_s, self._dropped_lately, task, picture))
         self._dropped_lately = 0
 
     def _go_on(self) -> None:
@@ -292,7 +296,8 @@ class _Job:
 
     async def _finish(self, item: _AtModel) -> LiveResult:
         try:
-            estimate = await item.task
+            with item.picture:
+                estimate = await item.task
         except Exception as error:  # of this picture alone
             self._failed += 1
             return LiveResult(

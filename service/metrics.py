@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from wsgiref.simple_server import WSGIServer
 
+import prometheus_client
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -17,12 +18,18 @@ from prometheus_client import (
 )
 from typing_extensions import override
 
-from service.observer import Observer
+from service.errors import REASONS
+from service.observer import STAGES, Observer, Stage
 
-# From one small picture on a GPU to a batch that waits for its deadline; a video takes what it takes.
+# From one small picture on a GPU (5 ms) to a call that waits for its deadline (30 s), finest where people
+# notice, from 50 to 500 ms; a video takes what it takes. A stage may be a small part of the one
+# or nearly all of the other.
 _CALL_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_STAGE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_STAGE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PERSONS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 300)
+
+_SHED = ("QUEUE_FULL", "TOO_MANY_BYTES_IN_FLIGHT", "TOO_MANY_IN_FLIGHT", "TOO_MANY_STREAMS")
+_OTHER = "OTHER"  # for a label that is none of those known beforehand
 
 
 class Metrics(Observer):
@@ -30,11 +37,22 @@ class Metrics(Observer):
 
     Args:
         version: of the build.
+        rpcs: names of every method there is; others count as OTHER, as unknown reasons do.
         in_flight: how many calls are at work.
         streams: how many of them are videos and streams.
     """
 
-    def __init__(self, version: str, *, in_flight: Callable[[], int], streams: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        version: str,
+        rpcs: Collection[str],
+        *,
+        in_flight: Callable[[], int],
+        streams: Callable[[], int],
+    ) -> None:
+        # Or there would be a second series beside each.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._rpcs = frozenset(rpcs)
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "posegate_requests", "Calls that are over.", ("rpc", "code", "reason"), registry=registry
@@ -46,19 +64,22 @@ class Metrics(Observer):
             buckets=_CALL_S,
             registry=registry,
         )
-        self._stage_s = Histogram(
+        stage_s = Histogram(
             "posegate_stage_seconds",
-            "Stages of one picture; queue is the wait in the gateway for a place at the model, inference "
-            "the call to Triton with the queue there.",
+            "Stages of one picture; queue is the wait in the gateway for a thread and a place at the model, "
+            "inference the call to Triton with the queue there.",
             ("stage",),
             buckets=_STAGE_S,
             registry=registry,
         )
         self._admitted = Counter(
-            "posegate_admitted", "Calls that were not shed, counted when they end.", registry=registry
+            "posegate_admitted", "Calls and streams that were let in.", registry=registry
         )
         self._shed = Counter(
-            "posegate_shed", "Calls refused because there was too much to do.", ("reason",), registry=registry
+            "posegate_shed",
+            "Calls, streams and pictures of batches refused because there was too much to do.",
+            ("reason",),
+            registry=registry,
         )
         self._bytes = Counter("posegate_request_bytes", "Bytes of the callers' messages.", registry=registry)
         self._persons = Histogram(
@@ -70,7 +91,7 @@ class Metrics(Observer):
         self._triton_up = Gauge("posegate_triton_up", "1 while Triton answers.", registry=registry)
         self._model_ready = Gauge(
             "posegate_model_ready",
-            "1 while a model of Triton's is ready, 0 while it is not.",
+            "1 while a model of Triton's is ready, 0 while it is not, or failed to load.",
             ("model",),
             registry=registry,
         )
@@ -79,6 +100,13 @@ class Metrics(Observer):
         Gauge("posegate_streams", "Videos and streams at work.", registry=registry).set_function(streams)
         build = Gauge("posegate_build_info", "1; the label tells.", ("version",), registry=registry)
         build.labels(version).set(1)
+        # There from the start, at 0: a counter that appears with a value of 1 has not risen.
+        for rpc in self._rpcs:
+            self._requests.labels(rpc, "OK", "")
+            self._request_s.labels(rpc)
+        for reason in _SHED:
+            self._shed.labels(reason)
+        self._stage_s = {stage: stage_s.labels(stage) for stage in STAGES}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
@@ -95,25 +123,28 @@ class Metrics(Observer):
         self._bytes.inc(size)
 
     @override
-    def call_ended(self, rpc: str, code: str, reason: str, seconds: float, *, shed: bool) -> None:
-        self._requests.labels(rpc, code, reason).inc()
+    def admitted(self) -> None:
+        self._admitted.inc()
+
+    @override
+    def shed(self, reason: str) -> None:
+        self._shed.labels(_known(reason)).inc()
+
+    @override
+    def call_ended(self, rpc: str, code: str, reason: str, seconds: float) -> None:
+        rpc = rpc if rpc in self._rpcs else _OTHER
+        self._requests.labels(rpc, code, _known(reason)).inc()
         self._request_s.labels(rpc).observe(seconds)
-        if shed:
-            self._shed.labels(reason).inc()
-        else:
-            self._admitted.inc()
 
     @override
-    def picture(self, stages_ms: Mapping[str, float], persons: int, *, frame: bool) -> None:
-        for stage, milliseconds in stages_ms.items():
-            self._stage_s.labels(stage).observe(milliseconds / 1e3)
-        self._persons.observe(persons)
-        if frame:
-            self._frames.inc()
-
-    @override
-    def drawn(self, milliseconds: float) -> None:
-        self._stage_s.labels("draw").observe(milliseconds / 1e3)
+    def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
+        for stage, seconds in took_s.items():
+            if seconds:
+                self._stage_s[stage].observe(seconds)
+        if persons is not None:
+            self._persons.observe(persons)
+            if frame:
+                self._frames.inc()
 
     @override
     def triton(self, *, up: bool, models: Mapping[str, bool]) -> None:
@@ -133,6 +164,10 @@ class Metrics(Observer):
         host, _, port = address.rpartition(":")
         server, thread = start_http_server(int(port), host.strip("[]") or "0.0.0.0", self._registry)  # noqa: S104 - as the operator wrote it
         return MetricsPort(server, thread)
+
+
+def _known(reason: str) -> str:
+    return reason if not reason or reason in REASONS else _OTHER
 
 
 class MetricsPort:

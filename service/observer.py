@@ -1,8 +1,24 @@
-"""What the gateway tells of itself while it works; `metrics` counts it."""
+"""What goes on in a call, for whoever counts, traces and logs it; `metrics` counts, `tracing` traces.
+
+`RequestInterceptor` begins a `Call`. Whatever works for it, in whichever of its tasks, finds it with
+`current()` and says what it did. Outside of calls nobody counts: the health monitor's own inferences are
+no traffic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+Stage = Literal["decode", "preprocess", "queue", "inference", "postprocess", "draw"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+_SIZES = 32  # in a log line
 
 
 class Observer:
@@ -11,7 +27,13 @@ class Observer:
     def received(self, size: int) -> None:
         """A message of so many bytes came in."""
 
-    def call_ended(self, rpc: str, code: str, reason: str, seconds: float, *, shed: bool) -> None:
+    def admitted(self) -> None:
+        """A call, or a stream, was let in."""
+
+    def shed(self, reason: str) -> None:
+        """A call, a stream or a picture of a batch was turned away: there was too much to do."""
+
+    def call_ended(self, rpc: str, code: str, reason: str, seconds: float) -> None:
         """A call is over.
 
         Args:
@@ -19,20 +41,183 @@ class Observer:
             code: canonical code, as OK.
             reason: of the error; empty without one.
             seconds: from its first byte to its last.
-            shed: it was refused because there was too much to do.
         """
 
-    def picture(self, stages_ms: Mapping[str, float], persons: int, *, frame: bool) -> None:
-        """The people on a picture were found.
+    def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
+        """A picture is done with, well or badly.
 
         Args:
-            stages_ms: milliseconds by stage.
-            persons: how many.
+            took_s: seconds by stage; 0 for one that it did not come to.
+            persons: found on it; None when it failed, or nobody was looked for.
             frame: it belongs to a video or a stream.
         """
 
-    def drawn(self, milliseconds: float) -> None:
-        """A picture was drawn on."""
-
     def triton(self, *, up: bool, models: Mapping[str, bool]) -> None:
         """Triton was looked at: whether it answers, and which of its models are ready."""
+
+
+class CallSpan:
+    """One call as a trace sees it. This one keeps nothing.
+
+    Attributes:
+        trace_id: 32 hexadecimal digits; empty without a trace.
+    """
+
+    trace_id = ""
+
+    def stage(self, stage: Stage, started: float, ended: float) -> None:
+        """A stage of a picture is over; the times are time.perf_counter()'s."""
+
+    def inference(self, model: str, model_version: str) -> AbstractContextManager[dict[str, str] | None]:
+        """A call to Triton, for the time of the block; gives the metadata that carries the trace on."""
+        return nullcontext()
+
+    def end(self, code: str, reason: str, error: BaseException | None, facts: Mapping[str, Any]) -> None:
+        """The call is over.
+
+        Args:
+            code: canonical code, as OK.
+            reason: of the error; empty without one.
+            error: what was raised; its text goes nowhere.
+            facts: what the log says of the call.
+        """
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds of one picture in each stage; `queue_ms` is the wait for a thread and for a place at
+    the model."""
+
+    decode_ms: float = 0.0
+    preprocess_ms: float = 0.0
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0
+    postprocess_ms: float = 0.0
+    draw_ms: float = 0.0
+
+
+class Picture:
+    """One picture on its way through the stages. One task or thread works on it at a time.
+
+    As a context manager it is finished with the block.
+
+    Attributes:
+        size_wh: of the upright picture; None until it is known.
+        persons: found on it; None until they are.
+    """
+
+    def __init__(self, call: Call | None = None) -> None:
+        self._call = call
+        # All stages from the start: a thread may add to one while the rest is read.
+        self._took_s: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+        self.size_wh: tuple[int, int] | None = None
+        self.persons: int | None = None
+
+    def took(self, stage: Stage, started: float, ended: float) -> None:
+        """Add what a stage took, by time.perf_counter(); it may come several times."""
+        self._took_s[stage] += ended - started
+        if self._call is not None:
+            self._call.span.stage(stage, started, ended)
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Add the time of the block, whether it succeeds or not."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.took(stage, started, time.perf_counter())
+
+    def timings(self) -> Timings:
+        """What the stages took until now."""
+        return Timings(**{f"{stage}_ms": seconds * 1e3 for stage, seconds in self._took_s.items()})
+
+    def finish(self) -> None:
+        """It is done with; only the first time counts."""
+        if self._call is not None:
+            self._call.done(self._took_s.copy(), self.size_wh, self.persons)
+            self._call = None
+
+    def __enter__(self) -> Picture:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+
+
+@dataclass(eq=False)
+class Call:
+    """One call at work.
+
+    Attributes:
+        observer: counts what is done in it.
+        span: its trace.
+        streaming: its pictures are frames of a video or a stream.
+    """
+
+    observer: Observer = field(default_factory=Observer)
+    span: CallSpan = field(default_factory=CallSpan)
+    streaming: bool = False
+    _models: dict[str, None] = field(default_factory=dict)
+    _sizes: list[tuple[int, int]] = field(default_factory=list)
+    _took_s: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    _frames: int = 0
+    _persons: int | None = None
+
+    def uses(self, model: str) -> None:
+        """This model answers it, or one picture of it."""
+        self._models[model] = None
+
+    def picture(self) -> Picture:
+        """A picture of it."""
+        return Picture(self)
+
+    def done(
+        self, took_s: Mapping[Stage, float], size_wh: tuple[int, int] | None, persons: int | None
+    ) -> None:
+        """One of its pictures is done with."""
+        self.observer.picture(took_s, persons, frame=self.streaming)
+        for stage, seconds in took_s.items():
+            self._took_s[stage] += seconds
+        if size_wh is not None and self.streaming:
+            self._sizes = [size_wh]
+        elif size_wh is not None and len(self._sizes) < _SIZES:
+            self._sizes.append(size_wh)
+        if persons is not None:
+            self._frames += self.streaming
+            self._persons = (self._persons or 0) + persons
+
+    def facts(self) -> dict[str, Any]:
+        """What the log says of it: models, sizes, people, and milliseconds by stage, of all its pictures
+        together."""
+        said: dict[str, Any] = {}
+        if self._models:
+            models = sorted(self._models)
+            said["model"] = models[0] if len(models) == 1 else models
+        if len(self._sizes) == 1:
+            said["width"], said["height"] = self._sizes[0]
+        elif self._sizes:
+            said["sizes"] = [f"{width}x{height}" for width, height in self._sizes]
+        if self.streaming:
+            said["frames"] = self._frames
+        elif self._persons is not None:
+            said["persons"] = self._persons
+        for stage, seconds in self._took_s.items():
+            if seconds:
+                said[f"{stage}_ms"] = round(seconds * 1e3, 2)
+        return said
+
+
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+def begin(call: Call) -> None:
+    """Make it the one that `current()` finds, in this task and in those that it starts."""
+    _current.set(call)
+
+
+def current() -> Call:
+    """The call at hand; outside of calls one that nobody listens to."""
+    return _current.get() or Call()

@@ -102,7 +102,10 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     tracing = from_environment()
     streams = Streams(settings.max_streams, settings.max_video_memory_bytes)
     metrics = Metrics(
-        version("posegate"), in_flight=lambda: requests.at_work, streams=lambda: streams.running
+        version("posegate"),
+        [method.name for file, name in _SERVICES for method in file.services_by_name[name].methods],
+        in_flight=lambda: requests.at_work,
+        streams=lambda: streams.running,
     )
     requests = RequestInterceptor(settings.request_timeout_s, settings.max_message_bytes, metrics, tracing)
     keep_freed_memory()
@@ -115,7 +118,6 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         settings.triton_url,
         shared_memory=settings.triton_shared_memory == "auto" and _on_this_host(settings.triton_url),
         slots=settings.max_inferences,
-        tracing=tracing,
     )
     templates = known(settings.skeletons)
     catalog = ModelCatalog(triton, templates, settings.default_model)
@@ -125,8 +127,6 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         settings.max_inferences,
         settings.max_stream_inferences,
         settings.stream_inferences_beside,
-        metrics,
-        tracing,
     )
     # Three for each stream: one waits for bytes, one writes them, one encodes.
     behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video")
@@ -192,6 +192,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await triton.close()
         workers.shutdown()
         behind.shutdown()
+        await asyncio.to_thread(tracing.close)
         raise
     watching = [
         asyncio.create_task(

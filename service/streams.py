@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.errors import Overloaded, Unavailable
+from service.observer import current
 
 _ARRIVING = 4  # calls without a config, for each place
 
@@ -69,6 +70,7 @@ class Streams:
         if self.running >= self._at_once:
             raise self._too_many(self.running)
         self.running += 1
+        current().observer.admitted()
         try:
             yield
         finally:

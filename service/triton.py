@@ -21,8 +21,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.core.model import BODY_KEYPOINTS, Family, Model
 from service.errors import DeadlineExceeded, Overloaded, Unavailable
+from service.observer import current
 from service.shared_memory import SharedSlots
-from service.tracing import Tracing
 
 _log = structlog.get_logger()
 
@@ -62,14 +62,10 @@ class TritonClient:
         shared_memory: hand tensors over in system shared memory; falls back to gRPC, with a log
             line, where Triton cannot open the region.
         slots: tensors in shared memory at once; requests beyond go over gRPC.
-        tracing: its context goes along with every inference, so that Triton can go on with the trace.
     """
 
-    def __init__(
-        self, url: str, *, shared_memory: bool, slots: int = 32, tracing: Tracing | None = None
-    ) -> None:
+    def __init__(self, url: str, *, shared_memory: bool, slots: int = 32) -> None:
         self.url = url
-        self._tracing = tracing or Tracing()
         self._client = triton_aio.InferenceServerClient(url, channel_args=_CHANNEL)
         self._wants_shared_memory = shared_memory
         self._slot_count = slots
@@ -238,21 +234,22 @@ class TritonClient:
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0:
             raise _too_late()
-        try:
-            result = await self._client.infer(
-                model_name=model.name,
-                model_version=model.version,
-                inputs=inputs,
-                outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
-                request_id=request_id,
-                timeout=int(remaining_s * 1e6),
-                client_timeout=remaining_s,
-                headers=self._tracing.headers(),
-            )
-        except InferenceServerException as error:
-            if "shared memory region" in error.message():
-                raise _RegionUnknown from error
-            _raise(error, deadline)
+        with current().span.inference(model.name, model.version) as headers:
+            try:
+                result = await self._client.infer(
+                    model_name=model.name,
+                    model_version=model.version,
+                    inputs=inputs,
+                    outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
+                    request_id=request_id,
+                    timeout=int(remaining_s * 1e6),
+                    client_timeout=remaining_s,
+                    headers=headers,
+                )
+            except InferenceServerException as error:
+                if "shared memory region" in error.message():
+                    raise _RegionUnknown from error
+                _raise(error, deadline)
         return {name: _output(result, name) for name in outputs}
 
 

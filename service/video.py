@@ -31,11 +31,12 @@ from service.errors import (
     Unavailable,
     Unimplemented,
 )
-from service.estimator import Estimate, Estimator, Options, Prepared, Timings, prepare
+from service.estimator import Estimate, Estimator, Options, Prepared, prepare
 from service.following import Followed, Follower, Following, MeasurementMotion
 from service.media.mp4 import Mp4Writer, NoEncoder
 from service.media.spool import Spool, SpoolSpace
 from service.media.video import Sampling, VideoFacts, VideoLimits, VideoReader
+from service.observer import Picture, Timings, current
 from service.streams import Streams
 
 P = ParamSpec("P")
@@ -103,7 +104,6 @@ class FrameDone:
     time_s: float
     followed: Followed
     timings: Timings
-    overlay_ms: float
     total_ms: float
 
 
@@ -341,8 +341,10 @@ class _Job:
                 if ready is None:
                     window.put_nowait(None)
                     return
-                task = self._begin(self._estimate(ready.prepared))
-                window.put_nowait(_AtModel(ready.index, ready.time_s, task, time.perf_counter()))
+                picture = current().picture()
+                ready.prepared.tell(picture)
+                task = self._begin(self._estimate(ready.prepared, picture))
+                window.put_nowait(_AtModel(ready.index, ready.time_s, task, picture, time.perf_counter()))
                 del ready  # or its picture would stay while the next one is decoded
         except Exception as error:  # told after the frames before it
             window.put_nowait(error)
@@ -356,7 +358,10 @@ class _Job:
         image = frame.image
         finder = self._plan.first_stage or self._plan.model
         prepared = prepare(lambda: image, finder.shapes_hw, keep_image=self._keeps_images)
-        return _Ready(frame.index, frame.time_s, replace(prepared, decode_ms=frame.decode_ms))
+        # It was decoded before, and loading it again took no time.
+        return _Ready(
+            frame.index, frame.time_s, replace(prepared, began=prepared.loaded - frame.decode_ms / 1e3)
+        )
 
     def _ready_bytes(self) -> int:
         """Bytes of one frame that is ready, at most."""
@@ -370,7 +375,7 @@ class _Job:
         """Whether the pictures themselves are needed after they were fitted into the model's input."""
         return self._plan.annotated is not None or self._plan.first_stage is not None
 
-    async def _estimate(self, prepared: Prepared) -> Estimate:
+    async def _estimate(self, prepared: Prepared, picture: Picture) -> Estimate:
         """The people on one frame. A model that is busy or away for a moment is waited for."""
         timeout_s = self._settings.frame_timeout_s
         given_up_at: float | None = None
@@ -385,6 +390,7 @@ class _Job:
                     keypoint_names=self._skeleton.names,
                     request_id=self._request_id,
                     stream=self,
+                    picture=picture,
                 )
             except (Overloaded, Unavailable) as error:
                 now, pause_s = time.monotonic(), error.retry_after_s or 1.0
@@ -394,29 +400,30 @@ class _Job:
                 await asyncio.sleep(pause_s)
 
     async def _finish_frame(self, item: _AtModel, drawing: _Drawing | None) -> None:
+        with item.picture:
+            await self._tell_frame(item, drawing)
+
+    async def _tell_frame(self, item: _AtModel, drawing: _Drawing | None) -> None:
         estimate = await item.task
         followed = self._follower.follow(estimate.poses, estimate.size_wh, item.time_s)
         self.analyzed += 1
         self._with_persons += bool(len(estimate.poses))
         self.last_time_s = item.time_s
-        drawn_at = time.perf_counter()
         piece = b""
         if drawing is not None and estimate.image is not None:
-            piece = await self._in_thread(drawing.draw, estimate.image, followed, item.time_s)
-        now = time.perf_counter()
-        overlay_ms = (now - drawn_at) * 1e3 if drawing is not None else 0.0
-        if drawing is not None:
-            self._estimator.observer.drawn(overlay_ms)
+            with item.picture.timed("draw"):
+                piece = await self._in_thread(drawing.draw, estimate.image, followed, item.time_s)
+        timings = item.picture.timings()
+        item.picture.finish()  # the caller may take his time over it
         await self._events.put(
             FrameDone(
                 index=item.index,
                 time_s=item.time_s,
                 followed=followed,
-                timings=estimate.timings,
-                overlay_ms=overlay_ms,
-                total_ms=(now - item.ready_at) * 1e3
-                + estimate.timings.decode_ms
-                + estimate.timings.preprocess_ms,
+                timings=timings,
+                total_ms=(time.perf_counter() - item.ready_at) * 1e3
+                + timings.decode_ms
+                + timings.preprocess_ms,
             )
         )
         await self._send(piece)
@@ -529,6 +536,7 @@ class _AtModel:
     index: int
     time_s: float
     task: asyncio.Task[Estimate]
+    picture: Picture
     ready_at: float
 
 

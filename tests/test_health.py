@@ -1,7 +1,7 @@
 """SERVING only when a picture would be answered."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -11,12 +11,15 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 from structlog.testing import capture_logs
+from typing_extensions import override
 
 from service.catalog import ModelCatalog
 from service.errors import Unavailable
 from service.estimator import Estimator
 from service.health import LIVENESS, SERVICES, HealthMonitor
+from service.observer import Observer
 from service.skeletons import shipped
+from service.triton import TritonError
 from tests.fakes import MODEL, FakeTritonClient, until
 
 
@@ -37,11 +40,11 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(triton: FakeTritonClient) -> AsyncIterator[Watched]:
+async def watching(triton: FakeTritonClient, observer: Observer | None = None) -> AsyncIterator[Watched]:
     health = health_aio.HealthServicer()
     with ThreadPoolExecutor(1) as workers:
         catalog = ModelCatalog(triton, shipped(), MODEL.name)
-        monitor = HealthMonitor(triton, catalog, Estimator(triton, workers, 1), health, 0.01)
+        monitor = HealthMonitor(triton, catalog, Estimator(triton, workers, 1), health, 0.01, observer)
         task = asyncio.create_task(monitor.run())
         await asyncio.sleep(0)
         try:
@@ -167,3 +170,66 @@ async def test_changes_are_logged_once() -> None:
             await asyncio.sleep(0.05)
     told = [line["event"] for line in lines if line["event"] in ("serving", "not_serving")]
     assert told == ["serving", "not_serving"]
+
+
+def reasons(lines: list[Any]) -> list[str]:
+    return [line["why"] for line in lines if line["event"] == "not_ready"]
+
+
+async def test_why_it_does_not_serve_is_told_once_and_without_a_stack() -> None:
+    triton = FakeTritonClient()
+    triton.answer = TritonError("INTERNAL: out of memory")
+    with capture_logs() as lines:
+        async with watching(triton) as watched:
+            await until(lambda: len(triton.calls) > 5)
+            triton.answer = FakeTritonClient().answer
+            await watched.until("SERVING")
+            triton.served = None
+            await watched.until("NOT_SERVING")
+            await asyncio.sleep(0.05)
+    assert reasons(lines) == ["INTERNAL: out of memory", "Triton does not answer"]
+    assert all(line["log_level"] == "warning" for line in lines if line["event"] == "not_ready")
+    assert not any("exc_info" in line for line in lines)
+
+
+async def test_reasons_that_change_all_the_time_are_no_flood() -> None:
+    triton = FakeTritonClient()
+    triton.script = [TritonError(f"request {number} failed") for number in range(20)]
+    with capture_logs() as lines:
+        async with watching(triton) as watched:
+            await watched.until("SERVING")
+    assert reasons(lines) == ["request 0 failed"]
+
+
+async def test_a_model_that_is_missing_is_told_of_from_the_start() -> None:
+    triton = FakeTritonClient()
+    triton.served = [replace(MODEL, name="another")]
+    with capture_logs() as lines:
+        async with watching(triton):
+            await until(lambda: bool(reasons(lines)))
+    assert reasons(lines) == [f"Model '{MODEL.name}' is not loaded yet: try again."]
+
+
+class Told(Observer):
+    """What the monitor said last."""
+
+    def __init__(self) -> None:
+        self.up: bool | None = None
+        self.models: dict[str, bool] = {}
+
+    @override
+    def triton(self, *, up: bool, models: Mapping[str, bool]) -> None:
+        self.up, self.models = up, dict(models)
+
+
+async def test_what_is_seen_of_triton_is_told() -> None:
+    triton = FakeTritonClient()
+    not_loaded = replace(MODEL, name="broken", family="", skeleton="", ready=False)
+    triton.served = [MODEL, replace(MODEL, version="2", ready=False), not_loaded]
+    told = Told()
+    async with watching(triton, told) as watched:
+        await watched.until("SERVING")
+        assert (told.up, told.models) == (True, {MODEL.name: True, "broken": False})
+        triton.served = None
+        await watched.until("NOT_SERVING")
+        assert (told.up, told.models) == (False, {MODEL.name: False, "broken": False})

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
 from service.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -520,3 +521,91 @@ async def test_what_one_call_logs_does_not_show_in_the_next(service: Service) ->
     assert "persons" in lines[0]
     assert "persons" not in lines[1]
     assert lines[0]["request_id"] != lines[1]["request_id"]
+
+
+STAGES_MS = {"decode_ms", "preprocess_ms", "queue_ms", "inference_ms", "postprocess_ms"}
+
+
+async def line_of(lines: list[Any]) -> dict[str, Any]:
+    """The one line of the one call."""
+    await until(lambda: bool(lines))
+    (line,) = [line for line in lines if line["event"] == "call"]
+    return dict(line)
+
+
+def milliseconds(line: dict[str, Any]) -> set[str]:
+    assert all(value > 0 for name, value in line.items() if name.endswith("_ms"))
+    return {name for name in line if name.endswith("_ms")} - {"wall_ms"}
+
+
+async def test_the_line_of_a_call_has_the_time_of_every_stage(service: Service) -> None:
+    overlay = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_JPEG)
+    with logged() as lines:
+        await service.detect(PICTURE, overlay=overlay)
+        line = await line_of(lines)
+    assert milliseconds(line) == STAGES_MS | {"draw_ms"}
+
+
+async def test_the_line_of_a_failed_call_says_how_far_it_came(service: Service) -> None:
+    service.triton.answer = Unavailable("away")
+    with logged() as lines:
+        await failure(service.detect(PICTURE))
+        line = await line_of(lines)
+    assert (line["model"], line["width"], line["height"]) == ("yolo11n_pose", 64, 48)
+    assert milliseconds(line) == STAGES_MS - {"postprocess_ms"}
+    assert "persons" not in line
+
+
+async def test_the_line_of_a_batch_sums_up_its_pictures(service: Service) -> None:
+    pictures = [detect_request(PICTURE), detect_request(b""), detect_request(jpeg((32, 16)))]
+    with logged() as lines:
+        await service.poses.BatchDetectPoses(pb.BatchDetectPosesRequest(requests=pictures), timeout=10)
+        line = await line_of(lines)
+    assert (line["pictures"], line["failed"], line["persons"]) == (3, 1, 0)
+    assert sorted(line["sizes"]) == ["32x16", "64x48"]
+    assert line["model"] == "yolo11n_pose"
+    assert milliseconds(line) == STAGES_MS
+
+
+async def test_the_line_of_a_stream_counts_its_frames_however_it_ends(service: Service) -> None:
+    async def frames() -> AsyncIterator[pb.StreamPosesRequest]:
+        yield pb.StreamPosesRequest(config=pb.StreamConfig(frame_policy=pb.FRAME_POLICY_EVERY))
+        for _ in range(3):
+            yield pb.StreamPosesRequest(frame=pb.StreamFrame(encoded=PICTURE))
+        await asyncio.sleep(60)
+
+    with logged() as lines:
+        call = service.poses.StreamPoses(frames(), timeout=30)
+        for _ in range(4):
+            await call.read()
+        call.cancel()
+        line = await line_of(lines)
+    assert (line["code"], line["frames"], line["model"]) == ("CANCELLED", 3, "yolo11n_pose")
+    assert (line["width"], line["height"]) == (64, 48)
+    assert milliseconds(line) == STAGES_MS
+
+
+async def test_no_line_holds_a_picture_or_a_key_whatever_goes_wrong(service: Service) -> None:
+    content = encoded(noise((64, 48)), "PNG")
+    key = [("authorization", "Bearer key-7"), ("x-api-key", "key-7")]
+
+    async def frames() -> AsyncIterator[pb.StreamPosesRequest]:
+        yield pb.StreamPosesRequest(config=pb.StreamConfig())
+        yield pb.StreamPosesRequest(frame=pb.StreamFrame(encoded=content))
+
+    with logged() as lines:
+        for answer in (service.triton.answer, RuntimeError("boom"), Overloaded("full")):
+            service.triton.answer = answer
+            batch = pb.BatchDetectPosesRequest(requests=[detect_request(content)])
+            for call in (
+                service.poses.DetectPoses(detect_request(content), metadata=key, timeout=10),
+                service.poses.BatchDetectPoses(batch, metadata=key, timeout=10),
+            ):
+                with suppress(grpc.aio.AioRpcError):
+                    await call
+            async for _ in service.poses.StreamPoses(frames(), metadata=key, timeout=10):
+                pass
+        await until(lambda: [line["event"] for line in lines].count("call") == 9)
+    written = repr(lines)
+    assert "key-7" not in written
+    assert not any(repr(content[start : start + 8])[2:-1] in written for start in range(0, 400, 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import socket
 import urllib.error
@@ -16,8 +17,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import types_pb2
+from posegate.v1 import skeleton_service_pb2, types_pb2
+from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
+from service.errors import REASONS
 from service.metrics import Metrics
+from service.observer import STAGES
 from service.server import CannotListen, gateway
 from tests.fakes import FakeTriton, candidate, model_config, rows
 from tests.media.clips import clip
@@ -27,6 +31,29 @@ from tests.test_server import Running, settings_for, up
 
 VGA = jpeg((640, 480))
 LOOPBACK = "127.0.0.1:0"
+
+METHODS = {
+    method.name
+    for file, name in ((pb.DESCRIPTOR, "PoseService"), (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"))
+    for method in file.services_by_name[name].methods
+}
+
+# What rules, dashboards and autoscalers read: a change here is a change of the contract.
+NAMES: dict[str, tuple[str, set[str]]] = {
+    "posegate_requests": ("counter", {"rpc", "code", "reason"}),
+    "posegate_request_seconds": ("histogram", {"rpc"}),
+    "posegate_stage_seconds": ("histogram", {"stage"}),
+    "posegate_in_flight": ("gauge", set()),
+    "posegate_admitted": ("counter", set()),
+    "posegate_shed": ("counter", {"reason"}),
+    "posegate_request_bytes": ("counter", set()),
+    "posegate_persons": ("histogram", set()),
+    "posegate_streams": ("gauge", set()),
+    "posegate_frames": ("counter", set()),
+    "posegate_triton_up": ("gauge", set()),
+    "posegate_model_ready": ("gauge", {"model"}),
+    "posegate_build_info": ("gauge", {"version"}),
+}
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -106,8 +133,9 @@ async def test_what_callers_write_never_becomes_a_label() -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await unknown(b"")
         told = await seen(caller)
-    series = [labels for name, labels in told.samples if name == "posegate_requests_total"]
-    assert len(series) == 1
+    series = {labels for name, labels in told.samples if name == "posegate_requests_total"}
+    assert {dict(labels)["reason"] for labels in series} == {"", "MODEL_NOT_FOUND"}
+    assert {dict(labels)["rpc"] for labels in series} == METHODS
 
 
 async def test_refused_calls_are_shed_and_not_admitted() -> None:
@@ -185,9 +213,10 @@ async def test_a_stream_beyond_the_limit_is_shed() -> None:
     assert told("posegate_shed_total", reason="TOO_MANY_STREAMS") == 1
 
 
-async def test_triton_and_each_of_its_models_are_told_of() -> None:
+@pytest.mark.parametrize("state", ["UNAVAILABLE", "FAILED"])
+async def test_triton_and_each_of_its_models_are_told_of(state: str) -> None:
     triton = FakeTriton()
-    triton.configs["broken"] = (model_config(name="broken"), "UNAVAILABLE", "no engine")
+    triton.configs["broken"] = (model_config(name="broken"), state, "no engine")
     async with measured(triton) as caller:
         there = await seen(caller)
         triton.live = False
@@ -238,7 +267,7 @@ async def test_a_port_in_use_is_told_of() -> None:
 
 
 def test_ipv6_is_served() -> None:
-    port = Metrics("1", in_flight=lambda: 0, streams=lambda: 0).serve("[::1]:0")
+    port = Metrics("1", [], in_flight=lambda: 0, streams=lambda: 0).serve("[::1]:0")
     try:
         assert Seen(scraped(port.port, "[::1]"))("posegate_build_info", version="1") == 1
     finally:
@@ -253,3 +282,147 @@ async def test_a_picture_of_a_batch_counts_by_itself() -> None:
         after = await seen(caller)
     assert after("posegate_persons_count") - before("posegate_persons_count") == 1
     assert after("posegate_requests_total", rpc="BatchDetectPoses", code="OK", reason="") == 1
+
+
+async def test_names_types_and_labels_are_those_of_the_contract() -> None:
+    async with measured(FakeTriton()) as caller:
+        await caller.stub.DetectPoses(detect_request(VGA), timeout=10)
+        text = await asyncio.to_thread(page, caller.gateway.metrics_port)
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("posegate_")
+    }
+    assert families.keys() == NAMES.keys()
+    for name, (kind, labels) in NAMES.items():
+        found = {label for sample in families[name].samples for label in sample.labels}
+        assert (families[name].type, found - {"le"}) == (kind, labels), name
+
+
+def page(port: int | None) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+async def test_the_warm_up_is_no_traffic() -> None:
+    async with measured(FakeTriton()) as caller:
+        told = await seen(caller)
+    assert told("posegate_persons_count") == 0
+    assert told("posegate_stage_seconds_count", stage="inference") == 0
+
+
+async def test_what_a_failed_picture_took_counts_too() -> None:
+    triton = FakeTriton()
+    async with measured(triton) as caller:
+        triton.script = [(grpc.StatusCode.UNAVAILABLE, "gone")]
+        await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+        await failure(caller.stub.DetectPoses(detect_request(b"no picture"), timeout=10))
+        told = await seen(caller)
+    counts = {stage: told("posegate_stage_seconds_count", stage=stage) for stage in STAGES}
+    assert {stage: count for stage, count in counts.items() if count} == {
+        "queue": 2,
+        "decode": 2,
+        "preprocess": 1,
+        "inference": 1,
+    }
+    assert told("posegate_persons_count") == 0
+
+
+async def test_the_wait_of_a_call_that_gave_up_in_the_queue_counts() -> None:
+    triton = FakeTriton()
+    async with measured(triton, max_inferences=1) as caller:
+        triton.gate.clear()
+        triton.entered.clear()
+        first = asyncio.create_task(detected(caller))
+        await triton.entered.wait()
+        late = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=0.3))
+        triton.gate.set()
+        await first
+        labels = {"rpc": "DetectPoses", "code": "DEADLINE_EXCEEDED", "reason": "DEADLINE_EXCEEDED"}
+        await until_seen(caller, "posegate_requests_total", 1, **labels)
+        told = await seen(caller)
+    assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert told("posegate_stage_seconds_sum", stage="queue") > 0.2
+
+
+async def test_a_full_queue_at_triton_is_shed_also_for_one_picture_of_a_batch() -> None:
+    full = (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+    triton = FakeTriton()
+    async with measured(triton) as caller:
+        triton.script = [full]
+        await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+        triton.script = [full]
+        batch = pb.BatchDetectPosesRequest(requests=[detect_request(VGA), detect_request(VGA)])
+        await caller.stub.BatchDetectPoses(batch, timeout=10)
+        told = await seen(caller)
+    assert told("posegate_shed_total", reason="QUEUE_FULL") == 2
+    assert told("posegate_admitted_total") == 2
+
+
+async def test_a_stream_is_admitted_when_it_begins_and_not_when_it_ends() -> None:
+    triton = FakeTriton(answer=rows(candidate((10, 5, 20, 35), 0.9), candidate((300, 5, 340, 35), 0.9)))
+
+    async def requests() -> AsyncIterator[pb.StreamPosesRequest]:
+        yield pb.StreamPosesRequest(config=pb.StreamConfig(frame_policy=pb.FRAME_POLICY_EVERY))
+        for content in (VGA, b"no picture", VGA):
+            yield pb.StreamPosesRequest(frame=pb.StreamFrame(encoded=content))
+        await go_on.wait()
+
+    go_on = asyncio.Event()
+    async with measured(triton) as caller:
+        answers = caller.stub.StreamPoses(requests(), timeout=30)
+        for _ in range(4):
+            await answers.read()
+        during = await seen(caller)
+        go_on.set()
+        while await answers.read() is not grpc.aio.EOF:
+            pass
+    assert during("posegate_admitted_total") == 1
+    assert during("posegate_streams") == 1
+    assert during("posegate_frames_total") == 2  # the broken one is none
+    assert during("posegate_persons_sum") == 4
+    assert during("posegate_stage_seconds_count", stage="decode") == 3
+
+
+async def test_rendering_counts_as_drawing() -> None:
+    async with measured(FakeTriton()) as caller:
+        canvas = skeleton_service_pb2.Canvas(size=types_pb2.ImageSize(width=64, height=48))
+        request = skeleton_service_pb2.RenderPosesRequest(canvas=canvas, skeleton="coco_17")
+        stub: Any = SkeletonServiceStub(caller.channel)
+        await stub.RenderPoses(request, timeout=10)
+        told = await seen(caller)
+    assert told("posegate_stage_seconds_count", stage="draw") == 1
+    assert told("posegate_persons_count") == 0  # nobody was looked for
+
+
+def test_what_is_not_known_beforehand_shares_one_label() -> None:
+    metrics = Metrics("1", ["DetectPoses"], in_flight=lambda: 0, streams=lambda: 0)
+    port = metrics.serve(LOOPBACK)
+    try:
+        metrics.call_ended("Invented", "INTERNAL", "INVENTED", 0.1)
+        metrics.shed("INVENTED")
+        told = Seen(scraped(port.port))
+    finally:
+        port.close()
+    assert told("posegate_requests_total", rpc="OTHER", code="INTERNAL", reason="OTHER") == 1
+    assert told("posegate_shed_total", reason="OTHER") == 1
+
+
+def test_every_reason_in_the_code_is_known() -> None:
+    """All are literals: `reason` of a class or of a call, or what a failure of the store begins with."""
+    found: set[str] = set()
+    for file in (Path(__file__).parent.parent / "service").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            match node:
+                case ast.keyword(arg="reason", value=ast.Constant(value=str(reason))):
+                    found.add(reason)
+                case ast.Assign(targets=[ast.Name(id="reason")], value=ast.Constant(value=str(reason))):
+                    found.add(reason)
+                case ast.Assign(
+                    targets=[ast.Tuple(elts=[_, ast.Name(id="reason")])],
+                    value=ast.Tuple(elts=[_, ast.Constant(value=str(reason))]),
+                ):
+                    found.add(reason)
+                case ast.Call(func=ast.Name(id="_Failure"), args=[ast.Constant(value=str(reason)), *_]):
+                    found.add(reason)
+    assert found == REASONS

@@ -398,3 +398,13 @@ async def test_signals_end_it_cleanly(number: int) -> None:
                 loop.remove_signal_handler(one)
                 signal.signal(one, handler)
     assert regions() == []
+
+
+async def test_server_info_answers_with_what_it_knows_when_triton_fails() -> None:
+    triton = FakeTriton()
+    async with up(triton) as caller:
+        triton.control_refusal = (grpc.StatusCode.INTERNAL, "broken")
+        info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+    assert info.triton_version == ""
+    assert info.version
+    assert info.default_model == "yolo11n_pose"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,6 +36,7 @@ from service.core.stopping import checkpoint
 from service.errors import InvalidRequest
 from service.estimator import Estimate, Options
 from service.media.image import MEDIA_TYPES, encode
+from service.observer import Picture
 from service.servicers import messages
 from service.servicers.validation import OverlayWish, Violations, check_image, read_overlay
 
@@ -219,54 +219,54 @@ def choose(poses: Poses, wish: AngleWish) -> list[int]:
     return [int(np.argmax(sides.prod(axis=1)))]
 
 
-def answer(estimated: Estimate, skeleton: Skeleton, wish: AngleWish) -> pb.MeasureAnglesResponse:
+def answer(
+    estimated: Estimate, skeleton: Skeleton, wish: AngleWish, picture: Picture
+) -> pb.MeasureAnglesResponse:
     """Measure the people chosen and draw what was asked for. CPU work, for a worker thread.
 
     Args:
         estimated: the people, and the picture if there is something to draw.
         skeleton: the model's own.
         wish: what was asked for.
+        picture: is told what measuring and drawing took.
 
     Returns:
         The answer but for the model's name and the total time.
     """
-    started = time.perf_counter()
-    chosen = choose(estimated.poses, wish)
-    poses = estimated.poses.select(np.array(chosen, np.intp))
-    measured = measure(
-        poses, skeleton, wish.names, replace(wish.options, size_wh=estimated.size_wh), side=wish.side
-    )
-    if wish.overlay is not None and wish.one_each:
-        _check_overlays(len(chosen), len(wish.names))
-    people = messages.persons(poses, min_keypoint_score=0.0, include_positions=False)
-    persons = [
-        _person_message(person_measures(measured, place), person, number)
-        for place, (number, person) in enumerate(zip(chosen, people, strict=True))
-    ]
-    drawing = time.perf_counter()
+    with picture.timed("postprocess"):
+        chosen = choose(estimated.poses, wish)
+        poses = estimated.poses.select(np.array(chosen, np.intp))
+        measured = measure(
+            poses, skeleton, wish.names, replace(wish.options, size_wh=estimated.size_wh), side=wish.side
+        )
+        if wish.overlay is not None and wish.one_each:
+            _check_overlays(len(chosen), len(wish.names))
+        people = messages.persons(poses, min_keypoint_score=0.0, include_positions=False)
+        persons = [
+            _person_message(person_measures(measured, place), person, number)
+            for place, (number, person) in enumerate(zip(chosen, people, strict=True))
+        ]
     overlay = None
     if wish.overlay is not None and estimated.image is not None:
-        # Of one person the angles say enough; of several, the box says who each is.
-        labels = wish.overlay.style.labels and len(chosen) > 1
-        style = replace(wish.overlay.style, labels=labels)
-        base = draw_poses(estimated.image, poses, skeleton, style, numbers=chosen)
-        if wish.one_each:
-            for place, person in enumerate(persons):
-                for each in person.measurements:
-                    checkpoint()
-                    each.overlay.CopyFrom(_draw(base, measured, [place], (each.name,), wish.overlay))
-        else:
-            overlay = _draw(base, measured, list(range(len(chosen))), None, wish.overlay)
-    stages = estimated.timings
-    measuring_ms, overlay_ms = (drawing - started) * 1e3, (time.perf_counter() - drawing) * 1e3
-    timings = replace(stages, postprocess_ms=stages.postprocess_ms + measuring_ms)
+        with picture.timed("draw"):
+            # Of one person the angles say enough; of several, the box says who each is.
+            labels = wish.overlay.style.labels and len(chosen) > 1
+            style = replace(wish.overlay.style, labels=labels)
+            base = draw_poses(estimated.image, poses, skeleton, style, numbers=chosen)
+            if wish.one_each:
+                for place, person in enumerate(persons):
+                    for each in person.measurements:
+                        checkpoint()
+                        each.overlay.CopyFrom(_draw(base, measured, [place], (each.name,), wish.overlay))
+            else:
+                overlay = _draw(base, measured, list(range(len(chosen))), None, wish.overlay)
     return pb.MeasureAnglesResponse(
         image_size=messages.size(estimated.size_wh),
         persons=persons,
         overlay=overlay,
         persons_found=len(estimated.poses),
         skeleton=skeleton.name,
-        timings=messages.timings(timings, overlay_ms=overlay_ms, total_ms=0.0),
+        timings=messages.timings(picture.timings(), total_ms=0.0),
     )
 
 

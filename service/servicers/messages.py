@@ -9,7 +9,7 @@ from posegate.v1 import types_pb2
 from service.core.model import Model
 from service.core.poses import DepthSource, Poses
 from service.core.topdown import STATURE_M
-from service.estimator import Timings
+from service.observer import Timings
 
 LIFTED_BY = f"x and y by limb lengths of an adult of {STATURE_M:.2f} m; z is the model's own"
 
@@ -65,14 +65,14 @@ def size(size_wh: tuple[int, int]) -> types_pb2.ImageSize:
     return types_pb2.ImageSize(width=size_wh[0], height=size_wh[1])
 
 
-def timings(stages: Timings, *, overlay_ms: float, total_ms: float) -> pb.Timings:
+def timings(stages: Timings, *, total_ms: float) -> pb.Timings:
     """Milliseconds of every stage."""
     return pb.Timings(
         decode_ms=stages.decode_ms,
         preprocess_ms=stages.preprocess_ms,
         inference_ms=stages.inference_ms,
         postprocess_ms=stages.postprocess_ms,
-        overlay_ms=overlay_ms,
+        overlay_ms=stages.draw_ms,
         total_ms=total_ms,
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeAlias
@@ -18,13 +18,13 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
 from service.catalog import ModelCatalog
 from service.core.geometry import Rgb8
-from service.core.mapping import MappingPlan, apply
+from service.core.mapping import apply
 from service.core.measurements import Thresholds
 from service.core.model import Model
-from service.core.poses import Poses
-from service.errors import PosegateError, Unavailable, Unimplemented
+from service.errors import Overloaded, PosegateError, Unavailable, Unimplemented
 from service.estimator import Estimate, Estimator, Options
 from service.media.image import ImageLimits
+from service.observer import Picture, current
 from service.servicers import angles, messages
 from service.servicers.call import request_id
 from service.servicers.overlays import draw_overlay
@@ -116,9 +116,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def DetectPoses(self, request: pb.DetectPosesRequest, context: Context) -> pb.DetectPosesResponse:
         """One picture in, every person out."""
         answer = await self._detect(request, self._deadline(context), tenant_of(context))
-        structlog.contextvars.bind_contextvars(
-            model=answer.model, persons=len(answer.persons), **_logged(request.image, answer)
-        )
+        structlog.contextvars.bind_contextvars(image_bytes=len(request.image.content))
         return answer
 
     async def BatchDetectPoses(
@@ -144,7 +142,6 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         structlog.contextvars.bind_contextvars(
             pictures=count,
             failed=failed,
-            models=sorted({one.response.model for one in responses if one.HasField("response")}),
             image_bytes=sum(len(item.image.content) for item in request.requests),
         )
         return pb.BatchDetectPosesResponse(responses=responses)
@@ -158,22 +155,20 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             request, max_persons=self._limits.max_persons, thresholds=self._limits.angles
         )
         model = self._catalog.resolve(request.model, request.model_version)
+        call = current()
+        call.uses(model.name)
         skeleton = self._skeletons.shipped(model.skeleton)
         deadline = self._deadline(context)
-        load = await self._loader(request.image, deadline)
-        estimate = self._estimating(load, model, wish.detection, deadline)
-        async with self._keeping(model, wish.overlay):
-            estimated = await estimate(keep_image=wish.overlay is not None)
-            measured = await self._estimator.run(angles.answer, estimated, skeleton, wish)
+        with call.picture() as picture:
+            load = await self._loader(request.image, deadline, picture)
+            estimate = self._estimating(load, model, wish.detection, deadline, picture)
+            async with self._keeping(model, wish.overlay, picture):
+                estimated = await estimate(keep_image=wish.overlay is not None)
+                measured = await self._estimator.run(angles.answer, estimated, skeleton, wish, picture)
         measured.model, measured.model_version = model.name, model.version
         measured.timings.total_ms = (time.perf_counter() - arrived) * 1e3
-        if wish.overlay is not None:
-            self._estimator.observer.drawn(measured.timings.overlay_ms)
         structlog.contextvars.bind_contextvars(
-            model=model.name,
-            persons=measured.persons_found,
-            measurements=len(wish.names),
-            **_logged(request.image, measured),
+            measurements=len(wish.names), image_bytes=len(request.image.content)
         )
         return measured
 
@@ -252,6 +247,8 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         try:
             return pb.BatchDetectPosesResult(response=await self._detect(request, deadline, tenant))
         except PosegateError as error:
+            if isinstance(error, Overloaded):
+                current().observer.shed(error.reason)
             return pb.BatchDetectPosesResult(error=to_status(error, call_id))
         except Exception as error:
             _log.error("internal_error", exc_info=error)
@@ -267,22 +264,22 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             found = Violations()
             found.add("overlay.space_panel", f"needs positions, which model '{model.name}' does not give")
             found.raise_any()
+        call = current()
+        call.uses(model.name)
         plan = await choose_skeleton(self._skeletons, request.skeleton, model, tenant)
-        load = await self._loader(request.image, deadline)
-        estimate = self._estimating(load, model, wanted.options, deadline)
-        overlay, overlay_ms = None, 0.0
-        async with self._keeping(model, wanted.overlay):
-            estimated = await estimate(keep_image=wanted.overlay is not None)
-            poses, mapping_ms = _map(plan, estimated.poses)
-            if wanted.overlay is not None and estimated.image is not None:
-                drawing = time.perf_counter()
-                overlay = await self._estimator.run(
-                    draw_overlay, estimated.image, poses, plan.target, wanted.overlay
-                )
-                overlay_ms = (time.perf_counter() - drawing) * 1e3
-                self._estimator.observer.drawn(overlay_ms)
-        stages = estimated.timings
-        stages = replace(stages, postprocess_ms=stages.postprocess_ms + mapping_ms)
+        overlay = None
+        with call.picture() as picture:
+            load = await self._loader(request.image, deadline, picture)
+            estimate = self._estimating(load, model, wanted.options, deadline, picture)
+            async with self._keeping(model, wanted.overlay, picture):
+                estimated = await estimate(keep_image=wanted.overlay is not None)
+                with picture.timed("postprocess"):
+                    poses = apply(plan, estimated.poses)
+                if wanted.overlay is not None and estimated.image is not None:
+                    with picture.timed("draw"):
+                        overlay = await self._estimator.run(
+                            draw_overlay, estimated.image, poses, plan.target, wanted.overlay
+                        )
         return pb.DetectPosesResponse(
             persons=messages.persons(
                 poses,
@@ -294,13 +291,11 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             model=model.name,
             model_version=model.version,
             overlay=overlay,
-            timings=messages.timings(
-                stages, overlay_ms=overlay_ms, total_ms=(time.perf_counter() - arrived) * 1e3
-            ),
+            timings=messages.timings(picture.timings(), total_ms=(time.perf_counter() - arrived) * 1e3),
         )
 
     def _estimating(
-        self, load: Callable[[], Rgb8], model: Model, options: Options, deadline: float
+        self, load: Callable[[], Rgb8], model: Model, options: Options, deadline: float, picture: Picture
     ) -> partial[Coroutine[Any, Any, Estimate]]:
         """The estimate of one picture, both stages of it where the model needs a first one."""
         return partial(
@@ -312,36 +307,26 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             first_stage=self._catalog.first_stage(model),
             keypoint_names=self._skeletons.shipped(model.skeleton).names,
             request_id=request_id(),
+            picture=picture,
         )
 
-    def _keeping(self, model: Model, overlay: OverlayWish | None) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def _keeping(
+        self, model: Model, overlay: OverlayWish | None, picture: Picture
+    ) -> AsyncIterator[None]:
         """Room for a decoded picture, where one is kept: to be drawn on, or to cut people out of."""
-        return nullcontext() if overlay is None and model.family == "yolo_pose" else self._kept_images
+        if overlay is None and model.family == "yolo_pose":
+            yield
+            return
+        with picture.timed("queue"):
+            await self._kept_images.acquire()
+        try:
+            yield
+        finally:
+            self._kept_images.release()
 
-    async def _loader(self, image: types_pb2.Image, deadline: float) -> Callable[[], Rgb8]:
+    async def _loader(self, image: types_pb2.Image, deadline: float, picture: Picture) -> Callable[[], Rgb8]:
         limits = self._limits
-        return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)
-
-
-def _logged(
-    image: types_pb2.Image, answer: pb.DetectPosesResponse | pb.MeasureAnglesResponse
-) -> dict[str, int | float]:
-    """What the log says of a picture: sizes and times, never what is on it."""
-    spent = answer.timings
-    return {
-        "width": answer.image_size.width,
-        "height": answer.image_size.height,
-        "image_bytes": len(image.content),
-        "decode_ms": round(spent.decode_ms, 2),
-        "preprocess_ms": round(spent.preprocess_ms, 2),
-        "inference_ms": round(spent.inference_ms, 2),
-        "postprocess_ms": round(spent.postprocess_ms, 2),
-        "overlay_ms": round(spent.overlay_ms, 2),
-    }
-
-
-def _map(plan: MappingPlan, poses: Poses) -> tuple[Poses, float]:
-    """The people in the skeleton asked for, and how many ms that took."""
-    started = time.perf_counter()
-    mapped = apply(plan, poses)
-    return mapped, (time.perf_counter() - started) * 1e3
+        fetch = picture.timed("decode") if image.uri else nullcontext()  # it is part of decoding
+        with fetch:
+            return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)

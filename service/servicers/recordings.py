@@ -30,6 +30,7 @@ from service.errors import (
 from service.live import LiveAnalyst, LiveFrame, LivePlan
 from service.media.image import ImageLimits, decode
 from service.media.video import VideoLimits
+from service.observer import current
 from service.servicers import frames, messages
 from service.servicers.call import request_id
 from service.servicers.recording_config import (
@@ -134,7 +135,7 @@ class Recordings:
         model = self._catalog.resolve(config.model, config.model_version)
         plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
         effective = effective_video(config, wish, model, plan.target.name)
-        structlog.contextvars.bind_contextvars(model=model.name)
+        current().uses(model.name)
         with self._streams.admitted():
             events = self._videos.analyze(
                 _chunks(requests),
@@ -169,7 +170,7 @@ class Recordings:
         model = self._catalog.resolve(config.model, config.model_version)
         plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
         effective = effective_stream(config, wish, model, plan.target.name)
-        structlog.contextvars.bind_contextvars(model=model.name)
+        current().uses(model.name)
         with self._streams.admitted():
             started = pb.StreamStarted(
                 effective_config=effective,
@@ -308,9 +309,6 @@ async def _video_answers(
                     )
                     yield pb.AnalyzeVideoResponse(started=started)
                 case video.Summary():
-                    structlog.contextvars.bind_contextvars(
-                        frames=event.frames_analyzed, width=event.size_wh[0], height=event.size_wh[1]
-                    )
                     yield pb.AnalyzeVideoResponse(summary=_video_summary(event, n_kpts))
 
 
@@ -319,7 +317,7 @@ def _frame(done: video.FrameDone, wish: VideoWish, n_kpts: int) -> pb.FrameResul
         frame_index=done.index,
         time=duration(done.time_s),
         angles=frames.frame_angles(done.followed, flat=wish.flat),
-        timings=messages.timings(done.timings, overlay_ms=done.overlay_ms, total_ms=done.total_ms),
+        timings=messages.timings(done.timings, total_ms=done.total_ms),
     )
     if wish.flat:
         raw, smoothed = frames.flat_values(done.followed, wish.people, n_kpts)
@@ -370,7 +368,7 @@ async def _live_answers(
                     yield pb.StreamPosesResponse(keep_alive=pb.StreamKeepAlive())
                 case live.LiveSummary():
                     structlog.contextvars.bind_contextvars(
-                        frames=event.received, dropped=event.dropped, failed=event.failed
+                        received=event.received, dropped=event.dropped, failed=event.failed
                     )
                     summary = pb.StreamSummary(
                         frames_received=event.received,
@@ -392,7 +390,7 @@ def _result(told: live.LiveResult, wish: StreamWish) -> pb.StreamResult:
         result.persons.extend(frames.followed_persons(told.followed, wish.people))
         result.angles.extend(frames.frame_angles(told.followed, flat=False))
         result.image_size.CopyFrom(messages.size(told.size_wh))
-        result.timings.CopyFrom(messages.timings(told.timings, overlay_ms=0.0, total_ms=told.total_ms))
+        result.timings.CopyFrom(messages.timings(told.timings, total_ms=told.total_ms))
     elif told.error is not None:
         result.timings.total_ms = told.total_ms
         error = told.error

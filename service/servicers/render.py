@@ -18,6 +18,7 @@ from service.core.skeleton import Rgb, Skeleton
 from service.core.skeleton_data import parse_color
 from service.core.skeleton_problems import shown
 from service.media.image import MAX_SIDE, ImageLimits
+from service.observer import Picture, current
 from service.servicers.overlays import draw_overlay
 from service.servicers.people import People, read_people
 from service.servicers.pictures import loader
@@ -96,10 +97,9 @@ class PoseRenderer:
         found.raise_any()
         assert wish is not None  # noqa: S101 - there is a default, and what is wrong was raised
         load = canvas.load if canvas is not None else await self._picture(request.image, remaining_s)
-        # All in one go: no more pictures are held than there are threads.
-        drawn = await self._run(
-            lambda: draw_overlay(load(), people.poses, skeleton, wish, numbers=people.numbers)
-        )
+        with current().picture() as picture:
+            # All in one go: no more pictures are held than there are threads.
+            drawn = await self._run(lambda: _draw(picture, load, people, skeleton, wish))
         return pb.RenderPosesResponse(overlay=drawn)
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -144,3 +144,14 @@ class PoseRenderer:
         if color is None:
             found.add("canvas.color", f"must be #RRGGBB or empty, not {shown(canvas.color)}")
         return _Canvas((width, height), color or _BLACK)
+
+
+def _draw(
+    picture: Picture, load: Callable[[], Rgb8], people: People, skeleton: Skeleton, wish: OverlayWish
+) -> types_pb2.Overlay:
+    """For a worker thread."""
+    with picture.timed("decode"):
+        image = load()
+    picture.size_wh = (image.shape[1], image.shape[0])
+    with picture.timed("draw"):
+        return draw_overlay(image, people.poses, skeleton, wish, numbers=people.numbers)

@@ -143,3 +143,10 @@ async def test_server_info_answers_while_triton_is_away(service: Service) -> Non
     assert answer.triton_version == ""
     assert list(answer.models_ready) == []
     assert answer.default_model == "yolo11n_pose"
+
+
+async def test_server_info_says_the_commit_of_the_build() -> None:
+    async with running() as service:
+        assert (await info(service)).commit == ""
+    async with running(commit="0d1e2f3") as service:
+        assert (await info(service)).commit == "0d1e2f3"
