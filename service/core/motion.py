@@ -3,7 +3,7 @@ the length of the recording (but for one record per repetition)."""
 
 from __future__ import annotations
 
-import bisect
+import statistics
 from collections import deque
 from dataclasses import dataclass
 
@@ -14,6 +14,13 @@ above 6 Hz (Winter, Biomechanics and Motor Control of Human Movement, 4th ed., c
 
 TURN_DEG = 15.0
 """A value has to come back by so much before it counts as a turn."""
+
+_LEAST = 3  # values of a median: with fewer, one that goes astray would be the median
+_ASTRAY_DEG = 60.0  # off both neighbours: at 5 values a second no joint is as fast, there and back
+_NEAR_S = 1.5  # values further apart do not help each other
+_SHARE_OF_RANGE = 0.3  # of the range of motion that a repetition has at least
+_AT_REST = 0.1  # of a movement's range: so near to its ends it has not begun yet, or is over
+_PATH = 4096  # values kept of the movement under way; of longer ones every second is left out
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ class Motion:
 
     A repetition leads from a turn of the kind the recording starts at to the next one of that kind,
     and its peak is the turn between. A turn counts once the angle has come back by `turn_deg`
-    (hysteresis), so trembling makes no repetitions.
+    (hysteresis), so trembling makes no repetitions; nor do movements of less than three tenths of the
+    range of motion. It begins when the angle leaves the tenth of the movement's range around the first
+    turn, and ends when it first comes into the tenth around the last one: pauses are not part of it.
 
     Args:
         turn_deg: hysteresis, degrees.
@@ -69,11 +78,11 @@ class Motion:
     def __init__(self, turn_deg: float = TURN_DEG) -> None:
         self._turn_deg = turn_deg
         self._window: deque[_Sample] = deque()
-        self._sorted: list[float] = []
         self._unread = 0  # samples at the window's end that have not been its middle yet
         self._low: _Sample | None = None
         self._high: _Sample | None = None
         self._turns: list[_Sample] = []  # the last two at most, the first of a repetition in front
+        self._path: list[_Sample] = []  # since the last repetition's end
         self._extreme: _Sample | None = None  # of the movement under way
         self._rising: bool | None = None
         self._since_low: _Sample | None = None
@@ -83,9 +92,8 @@ class Motion:
     def add(self, time_s: float, deg: float) -> None:
         """One value. Times never fall."""
         self._window.append(_Sample(time_s, deg))
-        bisect.insort(self._sorted, deg)
         self._unread += 1
-        while self._unread and self._middle().time_s <= time_s - WINDOW_S / 2:
+        while self._unread >= _LEAST and self._middle().time_s <= time_s - WINDOW_S / 2:
             self._read_middle()
 
     def result(self) -> MotionSeen | None:
@@ -99,7 +107,11 @@ class Motion:
             max_deg=self._high.deg,
             min_time_s=self._low.time_s,
             max_time_s=self._high.time_s,
-            repetitions=tuple(self._done + self._unfinished()),
+            repetitions=tuple(
+                one
+                for one in self._done + self._unfinished()
+                if one.range_deg >= _SHARE_OF_RANGE * (self._high.deg - self._low.deg)
+            ),
         )
 
     def _middle(self) -> _Sample:
@@ -108,17 +120,30 @@ class Motion:
     def _read_middle(self) -> None:
         """The median around the oldest sample that has not been read."""
         middle = self._middle()
-        while self._window[0].time_s < middle.time_s - WINDOW_S / 2:
-            gone = self._window.popleft()
-            self._sorted.pop(bisect.bisect_left(self._sorted, gone.deg))
-        # What lies further ahead than half a window, after a gap, does not belong to it.
-        ahead = [one.deg for one in self._window if one.time_s > middle.time_s + WINDOW_S / 2]
-        values = sorted(set_aside(self._sorted, ahead)) if ahead else self._sorted
-        count = len(values)
+        kept = self._unread + _LEAST - 1  # the nearest may be needed, however long ago they were
+        while len(self._window) > kept and self._window[0].time_s < middle.time_s - WINDOW_S / 2:
+            self._window.popleft()
+        values = [one.deg for one in self._window if abs(one.time_s - middle.time_s) <= WINDOW_S / 2 + 1e-9]
+        if len(values) < _LEAST:
+            values = self._beside(middle)
         self._unread -= 1
-        self._follow(_Sample(middle.time_s, (values[(count - 1) // 2] + values[count // 2]) / 2))
+        self._follow(_Sample(middle.time_s, statistics.median(values)))
+
+    def _beside(self, middle: _Sample) -> list[float]:
+        """Few values a second: each stands for itself, or the tops of movements would be cut off; unless it
+        is far from its neighbours, which agree."""
+        nearest = sorted(self._window, key=lambda one: abs(one.time_s - middle.time_s))[:_LEAST]
+        others = [
+            one.deg for one in nearest if one is not middle and abs(one.time_s - middle.time_s) <= _NEAR_S
+        ]
+        astray = len(others) == _LEAST - 1 and min(abs(middle.deg - deg) for deg in others) > _ASTRAY_DEG
+        agree = len(others) == _LEAST - 1 and max(others) - min(others) < _ASTRAY_DEG / 4
+        return others if astray and agree else [middle.deg]
 
     def _follow(self, sample: _Sample) -> None:
+        self._path.append(sample)
+        if len(self._path) > _PATH:
+            del self._path[1::2]
         if self._low is None or sample.deg < self._low.deg:
             self._low = sample
         if self._high is None or sample.deg > self._high.deg:
@@ -148,8 +173,10 @@ class Motion:
     def _turn(self, at: _Sample) -> None:
         self._turns.append(at)
         if len(self._turns) == 3:
-            self._done.append(_repetition(*self._turns))
+            done = self._repetition(*self._turns)
+            self._done.append(done)
             self._turns = [at]
+            self._path = [one for one in self._path if one.time_s >= done.end_s]
 
     def _unfinished(self) -> list[RepetitionSeen]:
         """The last movement, if it has come back at least half of the way when the recording ends."""
@@ -157,20 +184,28 @@ class Motion:
             return []
         start, peak = self._turns
         way, back = abs(peak.deg - start.deg), abs(peak.deg - self._extreme.deg)
-        return [_repetition(start, peak, self._extreme)] if back >= way / 2 else []
+        return [self._repetition(start, peak, self._extreme)] if back >= way / 2 else []
 
-
-def set_aside(values: list[float], without: list[float]) -> list[float]:
-    """The sorted values less those of `without`, each once."""
-    rest = list(values)
-    for value in without:
-        rest.pop(bisect.bisect_left(rest, value))
-    return rest
-
-
-def _repetition(start: _Sample, peak: _Sample, end: _Sample) -> RepetitionSeen:
-    range_deg = max(abs(peak.deg - start.deg), abs(peak.deg - end.deg))
-    return RepetitionSeen(start.time_s, peak.time_s, end.time_s, peak.deg, range_deg)
+    def _repetition(self, start: _Sample, peak: _Sample, end: _Sample) -> RepetitionSeen:
+        """From where the movement leaves the first turn to where it comes to the last one."""
+        way, back = peak.deg - start.deg, peak.deg - end.deg
+        begins = [
+            one.time_s
+            for one in self._path
+            if one.time_s <= peak.time_s and abs(peak.deg - one.deg) >= (1 - _AT_REST) * abs(way)
+        ]
+        ends = (
+            one.time_s
+            for one in self._path
+            if one.time_s >= peak.time_s and abs(peak.deg - one.deg) >= (1 - _AT_REST) * abs(back)
+        )
+        return RepetitionSeen(
+            start_s=begins[-1] if begins else start.time_s,
+            peak_s=peak.time_s,
+            end_s=next(ends, end.time_s),
+            peak_deg=peak.deg,
+            range_deg=max(abs(way), abs(back)),
+        )
 
 
 def symmetry(left_range_deg: float, right_range_deg: float) -> tuple[float, float]:

@@ -134,6 +134,8 @@ def _side(seen: SideMotion | None) -> pb.SideSummary | None:
 
 
 def _symmetry(one: MeasurementMotion) -> pb.Symmetry | None:
+    if one.measurement.mirror != "own":  # the sides are one movement: they cannot differ
+        return None
     if one.left is None or one.right is None or one.left.motion is None or one.right.motion is None:
         return None
     difference_deg, percent = symmetry(one.left.motion.range_deg, one.right.motion.range_deg)

@@ -1700,7 +1700,9 @@ class MeasurementSummary(_message.Message):
 
     @_builtins.property
     def symmetry(self) -> Global___Symmetry:
-        """Range of motion left minus right. Unset unless both sides were measured."""
+        """Range of motion left minus right. Unset unless both sides were measured, and for measurements whose
+        sides are one and the same movement, as back_side_flexion.
+        """
 
     def __init__(
         self,
@@ -1792,8 +1794,8 @@ Global___SideSummary: _TypeAlias = SideSummary  # noqa: Y015
 
 @_typing.final
 class Repetition(_message.Message):
-    """One movement there and back. Times are from the start of the video, or as the stream's capture
-    times.
+    """One movement there and back, of 15 degrees or more (8 for neck and back) and of three tenths of the
+    range of motion or more. Times are from the start of the video, or as the stream's capture times.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1809,11 +1811,13 @@ class Repetition(_message.Message):
     """Range of motion within it, degrees, 0 or more."""
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
-        """When it starts."""
+        """When it starts: the angle leaves the tenth of the movement's range around its first turn. Pauses are
+        no part of a repetition.
+        """
 
     @_builtins.property
     def end(self) -> _duration_pb2.Duration:
-        """When it ends."""
+        """When it ends: the angle first comes into the tenth around its last turn."""
 
     @_builtins.property
     def peak(self) -> _duration_pb2.Duration:
