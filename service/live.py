@@ -12,6 +12,7 @@ from typing import Literal
 from service.core.geometry import Rgb8
 from service.core.model import Model
 from service.core.skeleton import Skeleton
+from service.errors import DeadlineExceeded
 from service.estimator import Estimate, Estimator, Options
 from service.following import Followed, Follower, Following, MeasurementMotion
 from service.observer import Picture, Timings, current
@@ -51,11 +52,13 @@ class LiveFrame:
         frame_id: the caller's name for it.
         load: gives the upright RGB picture; runs in a worker thread.
         capture_s: when it was taken; None for the time of arrival.
+        echo: goes into its result as it is.
     """
 
     frame_id: str
     load: Callable[[], Rgb8]
     capture_s: float | None
+    echo: object = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,7 @@ class LiveResult:
     """What is seen on one picture, or why nothing can be said of it.
 
     Attributes:
-        frame_id, capture_s: of the picture.
+        frame_id, capture_s, echo: of the picture.
         dropped: pictures dropped since the one before.
         size_wh, followed, timings: None where there is an error.
         total_ms: from arrival to answer.
@@ -78,6 +81,7 @@ class LiveResult:
     followed: Followed | None = None
     timings: Timings | None = None
     error: Exception | None = None
+    echo: object = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class LiveAnalyst:
         look_ahead: pictures of one stream at work at once.
         frame_timeout_s: for one picture.
         keep_alive_s: silence after which something is said.
+        quiet_s: a stream without a picture for longer is ended.
     """
 
     def __init__(
@@ -120,12 +125,14 @@ class LiveAnalyst:
         look_ahead: int,
         frame_timeout_s: float,
         keep_alive_s: float,
+        quiet_s: float,
     ) -> None:
         self._estimator = estimator
         self._streams = streams
         self._look_ahead = look_ahead
         self._frame_timeout_s = frame_timeout_s
         self._keep_alive_s = keep_alive_s
+        self._quiet_s = quiet_s
 
     async def analyze(
         self, frames: AsyncIterator[LiveFrame], plan: LivePlan, skeleton: Skeleton, *, request_id: str = ""
@@ -140,10 +147,11 @@ class LiveAnalyst:
 
         Raises:
             Unavailable: the service stops.
+            DeadlineExceeded: no picture came for too long.
             PosegateError: whatever `frames` raises.
         """
         at_once = _LATEST_AT_ONCE if plan.policy == "latest" else self._look_ahead
-        job = _Job(self._estimator, plan, skeleton, at_once, self._frame_timeout_s, request_id)
+        job = _Job(self._estimator, plan, skeleton, at_once, self._frame_timeout_s, self._quiet_s, request_id)
         work = asyncio.create_task(job.run(frames))
         told_at = time.monotonic()
         try:
@@ -189,6 +197,7 @@ class _Job:
         skeleton: Skeleton,
         at_once: int,
         frame_timeout_s: float,
+        quiet_s: float,
         request_id: str,
     ) -> None:
         self._estimator = estimator
@@ -196,6 +205,7 @@ class _Job:
         self._skeleton = skeleton
         self._at_once = at_once
         self._frame_timeout_s = frame_timeout_s
+        self._quiet_s = quiet_s
         self._request_id = request_id
         self._follower = Follower(plan.following, skeleton)
         self._ordered: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue()
@@ -240,7 +250,7 @@ class _Job:
 
     async def _take_in(self, frames: AsyncIterator[LiveFrame]) -> None:
         try:
-            async for frame in frames:
+            while (frame := await self._next(frames)) is not None:
                 self._received += 1
                 arrived_at = time.perf_counter()
                 if self._plan.policy == "every":
@@ -259,6 +269,18 @@ class _Job:
         self._over = True
         if self._pending is None:
             self._ordered.put_nowait(None)
+
+    async def _next(self, frames: AsyncIterator[LiveFrame]) -> LiveFrame | None:
+        try:
+            async with asyncio.timeout(self._quiet_s):
+                return await anext(frames, None)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"No picture came for {self._quiet_s:g} s: half-close a stream that is over, and open a new "
+                "one when there are pictures again.",
+                reason="STREAM_IDLE",
+                metadata={"limit_seconds": f"{self._quiet_s:g}"},
+            ) from None
 
     def _launch(self, frame: LiveFrame, arrived_at: float) -> None:
         capture_s = arrived_at - self._started_at if frame.capture_s is None else frame.capture_s
@@ -301,7 +323,12 @@ class _Job:
         except Exception as error:  # of this picture alone
             self._failed += 1
             return LiveResult(
-                item.frame.frame_id, item.capture_s, item.dropped, _ms_since(item.arrived_at), error=error
+                item.frame.frame_id,
+                item.capture_s,
+                item.dropped,
+                _ms_since(item.arrived_at),
+                error=error,
+                echo=item.frame.echo,
             )
         self._answered += 1
         self._last_s = max(self._last_s, item.capture_s)
@@ -314,6 +341,7 @@ class _Job:
             size_wh=estimate.size_wh,
             followed=followed,
             timings=estimate.timings,
+            echo=item.frame.echo,
         )
 
     def _summary(self) -> LiveSummary:

@@ -153,6 +153,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             look_ahead=settings.video_look_ahead,
             frame_timeout_s=settings.request_timeout_s,
             keep_alive_s=settings.stream_keep_alive_s,
+            quiet_s=settings.stream_quiet_s,
         ),
         catalog,
         lookup,

@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     max_upload_s: float = Field(
         default=3600.0, gt=0, description="A video's upload that takes longer in all, seconds, is given up."
     )
+    stream_quiet_s: float = Field(
+        default=600.0, gt=0, description="A StreamPoses call without a picture for longer, seconds, is ended."
+    )
     stream_stall_s: float = Field(
         default=300.0, gt=0, description="A caller who takes no answer for longer, seconds, is given up."
     )

@@ -202,6 +202,7 @@ def recorder(
     max_upload_s: float = 60.0,
     stall_s: float = 10.0,
     keep_alive_s: float = 10.0,
+    quiet_s: float = 60.0,
     frame_timeout_s: float = 10.0,
     spool: Path | None = None,
 ) -> Recordings:
@@ -225,6 +226,7 @@ def recorder(
         look_ahead=look_ahead,
         frame_timeout_s=frame_timeout_s,
         keep_alive_s=keep_alive_s,
+        quiet_s=quiet_s,
     )
     limits = RecordingLimits(
         video=video,

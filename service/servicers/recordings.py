@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 import numpy as np
 import structlog
+from google.protobuf import duration_pb2
 
 from posegate.v1 import pose_service_pb2 as pb
 from service import live, video
@@ -58,6 +59,7 @@ T = TypeVar("T")
 
 _CONFIG_S = 10.0  # that a caller has for the first message
 _MAX_FRAME_ID = 128
+_MAX_CAPTURE_S = 1e10  # 316 years: any clock, but not any number
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,7 @@ async def _chunks(requests: AsyncIterator[pb.AnalyzeVideoRequest]) -> AsyncGener
 async def _pictures(
     requests: AsyncIterator[pb.StreamPosesRequest], limits: ImageLimits
 ) -> AsyncGenerator[LiveFrame, None]:
+    times = _CaptureTimes()
     async for request in requests:
         kind = request.WhichOneof("request")
         if kind == "config":
@@ -244,11 +247,44 @@ async def _pictures(
         found = Violations("frame.")
         if len(frame.frame_id) > _MAX_FRAME_ID:
             found.add("frame_id", f"must have at most {_MAX_FRAME_ID} characters, not {len(frame.frame_id)}")
-        capture_s = None
-        if frame.HasField("capture_time"):
-            capture_s = read_duration(found, "capture_time", frame.capture_time)
-        found.raise_any()
-        yield LiveFrame(frame.frame_id, partial(_picture, frame, limits), capture_s)
+        capture_s = times.read(found, frame)
+        try:
+            found.raise_any()
+        except InvalidRequest as error:  # of this picture alone
+            yield LiveFrame(frame.frame_id[:_MAX_FRAME_ID], partial(_refused, error), capture_s)
+        else:
+            echo = frame.capture_time if capture_s is not None else None
+            yield LiveFrame(frame.frame_id, partial(_picture, frame, limits), capture_s, echo)
+
+
+class _CaptureTimes:
+    """Reads when pictures were taken: all of a stream say so or none does, and they never fall."""
+
+    def __init__(self) -> None:
+        self._given: bool | None = None
+        self._last_s = 0.0
+
+    def read(self, found: Violations, frame: pb.StreamFrame) -> float | None:
+        """Seconds; None for the time of arrival, or for a picture that is refused."""
+        given = frame.HasField("capture_time")
+        self._given = given if self._given is None else self._given
+        if given is not self._given:
+            found.add("capture_time", "must be set in all frames of a stream, or in none")
+        if not given or not self._given:
+            return None
+        seconds = read_duration(found, "capture_time", frame.capture_time)
+        if seconds > _MAX_CAPTURE_S:
+            found.add("capture_time", f"must be at most {_MAX_CAPTURE_S:.0f} s")
+        elif seconds < self._last_s:
+            found.add("capture_time", f"must not be before that of an earlier frame, {self._last_s:g} s")
+        if found:
+            return None
+        self._last_s = seconds
+        return seconds
+
+
+def _refused(error: InvalidRequest) -> Rgb8:
+    raise error
 
 
 def _picture(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
@@ -383,9 +419,7 @@ async def _live_answers(
 
 
 def _result(told: live.LiveResult, wish: StreamWish) -> pb.StreamResult:
-    result = pb.StreamResult(
-        frame_id=told.frame_id, dropped_frames=told.dropped, capture_time=duration(told.capture_s)
-    )
+    result = pb.StreamResult(frame_id=told.frame_id, dropped_frames=told.dropped, capture_time=_echoed(told))
     if told.followed is not None and told.size_wh is not None and told.timings is not None:
         result.persons.extend(frames.followed_persons(told.followed, wish.people))
         result.angles.extend(frames.frame_angles(told.followed, flat=False))
@@ -399,6 +433,10 @@ def _result(told: live.LiveResult, wish: StreamWish) -> pb.StreamResult:
             error = internal_error(request_id())
         result.error.CopyFrom(to_status(error, request_id()))
     return result
+
+
+def _echoed(told: live.LiveResult) -> duration_pb2.Duration:
+    return told.echo if isinstance(told.echo, duration_pb2.Duration) else duration(told.capture_s)
 
 
 def _wrong_order(message: str) -> InvalidRequest:

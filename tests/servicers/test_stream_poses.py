@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,10 @@ async def refusal(service: Service, requests: Sequence[pb.StreamPosesRequest]) -
         for request in requests:
             yield request
 
-    call = service.poses.StreamPoses(send(), timeout=20)
+    return await ended(service.poses.StreamPoses(send(), timeout=20))
+
+
+async def ended(call: AsyncIterable[object]) -> Failure:
     try:
         async for _ in call:
             pass
@@ -201,7 +204,6 @@ async def test_angles_and_smoothing_come_with_every_picture(service: Service) ->
         ("frame first", [picture("a")]),
         ("config twice", [pb.StreamPosesRequest(config=pb.StreamConfig())] * 2),
         ("empty", [pb.StreamPosesRequest(config=pb.StreamConfig()), pb.StreamPosesRequest()]),
-        ("a long name", [pb.StreamPosesRequest(config=pb.StreamConfig()), picture("x" * 129)]),
         ("smoothing alone", [pb.StreamPosesRequest(config=pb.StreamConfig(smoothing=ONE_EURO, track=False))]),
     ],
 )  # fmt: skip
@@ -237,3 +239,55 @@ async def test_a_stopping_service_ends_the_stream(service: Service) -> None:
 async def until_end(call: AsyncIterator[Any]) -> None:
     async for _ in call:
         pass
+
+
+def taken(name: str, seconds: float | None, **changes: Any) -> pb.StreamPosesRequest:
+    request = picture(name)
+    if seconds is not None:
+        request.frame.capture_time.FromNanoseconds(round(seconds * 1e9))
+    for field, value in changes.items():
+        setattr(request.frame, field, value)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        (taken("bad", 2e10), "frame.capture_time"),
+        (taken("bad", 0.5), "frame.capture_time"),
+        (taken("bad", -1), "frame.capture_time"),
+        (taken("bad", None), "frame.capture_time"),
+        (taken("bad" + "x" * 200, 2.0), "frame.frame_id"),
+    ],
+    ids=["too far", "falling", "negative", "missing", "long name"],
+)
+async def test_a_wrong_frame_is_told_by_field_and_not_followed(
+    service: Service, bad: pb.StreamPosesRequest, field: str
+) -> None:
+    frames = [taken("a", 1.0), bad, taken("b", 1.1), taken("c", 1.2)]
+    answers = await stream(service, frames)
+    results = [answer.result for answer in answers if answer.HasField("result")]
+    assert [result.frame_id[:3] for result in results] == ["a", "bad", "b", "c"]
+    failed = of_status(results[1].error)
+    assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(failed.violations) == [field]
+    assert [result.persons[0].track_id for result in results if not result.HasField("error")] == [1, 1, 1]
+
+
+async def test_a_capture_time_comes_back_to_the_nanosecond(service: Service) -> None:
+    request = picture("a")
+    request.frame.capture_time.FromNanoseconds(1_763_000_000_123_456_789)
+    (result,) = [one.result for one in await stream(service, [request]) if one.HasField("result")]
+    assert result.capture_time.ToNanoseconds() == 1_763_000_000_123_456_789
+
+
+async def test_a_stream_without_pictures_is_ended() -> None:
+    async def silent() -> AsyncIterator[pb.StreamPosesRequest]:
+        yield pb.StreamPosesRequest(config=pb.StreamConfig())
+        yield picture("a")
+        await asyncio.sleep(60)
+
+    async with running(recordings={"quiet_s": 0.3, "keep_alive_s": 0.1}) as service:
+        failed = await ended(service.poses.StreamPoses(silent(), timeout=30))
+        assert (failed.code, failed.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "STREAM_IDLE")
+        await until(lambda: service.streams.running == 0)

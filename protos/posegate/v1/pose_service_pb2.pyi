@@ -251,8 +251,9 @@ class _FramePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FramePoli
     FRAME_POLICY_EVERY: _FramePolicy.ValueType  # 1
     """Every picture is answered; the sender is slowed down by flow control."""
     FRAME_POLICY_LATEST: _FramePolicy.ValueType  # 2
-    """Of the pictures that wait only the latest is answered; the others are dropped and counted. For
-    live cameras, where late is worse than missing.
+    """Of the pictures that wait for the model only the latest is answered; the others are dropped and
+    counted. For live cameras, where late is worse than missing. Answers that were sent wait for their
+    reader all the same, in gRPC's buffers: take them as they come.
     """
 
 class FramePolicy(_FramePolicy, metaclass=_FramePolicyEnumTypeWrapper):
@@ -263,8 +264,9 @@ FRAME_POLICY_UNSPECIFIED: FramePolicy.ValueType  # 0
 FRAME_POLICY_EVERY: FramePolicy.ValueType  # 1
 """Every picture is answered; the sender is slowed down by flow control."""
 FRAME_POLICY_LATEST: FramePolicy.ValueType  # 2
-"""Of the pictures that wait only the latest is answered; the others are dropped and counted. For
-live cameras, where late is worse than missing.
+"""Of the pictures that wait for the model only the latest is answered; the others are dropped and
+counted. For live cameras, where late is worse than missing. Answers that were sent wait for their
+reader all the same, in gRPC's buffers: take them as they come.
 """
 Global___FramePolicy: _TypeAlias = FramePolicy  # noqa: Y015
 
@@ -2010,7 +2012,8 @@ class StreamFrame(_message.Message):
     RAW_FIELD_NUMBER: _builtins.int
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.str
-    """The caller's own name for the picture, echoed in its result; any text up to 128 characters, not
+    """The caller's own name for the picture, echoed in its result; any text up to 128 characters (a longer
+    one is an error in the picture's result), not
     necessarily unique. Empty is fine.
     """
     encoded: _builtins.bytes
@@ -2021,9 +2024,10 @@ class StreamFrame(_message.Message):
 
     @_builtins.property
     def capture_time(self) -> _duration_pb2.Duration:
-        """When the picture was taken, from any fixed point in time of the caller's choice; never falling
-        within a stream. Tracking and smoothing go by it. Unset: the time of arrival, from the start of
-        the stream.
+        """When the picture was taken, from any fixed point in time of the caller's choice; 0 to 10^10 s, never
+        falling within a stream, and in all of its frames or in none: else the picture's result is an error,
+        and it is not followed. Tracking and smoothing go by it. Unset: the time of arrival, from the start
+        of the stream.
         """
 
     def __init__(
@@ -2094,7 +2098,7 @@ class StreamPosesResponse(_message.Message):
 
     @_builtins.property
     def keep_alive(self) -> Global___StreamKeepAlive:
-        """Nothing to say for 10 seconds; the stream lives."""
+        """Nothing to say for a while (10 seconds unless the operator set another time); the stream lives."""
 
     @_builtins.property
     def summary(self) -> Global___StreamSummary:
