@@ -92,6 +92,15 @@ class ExportFormat(StrEnum):
     csv = "csv"
 
 
+class Facing(StrEnum):
+    """Toward or away from the camera, or in profile to that edge of the picture."""
+
+    toward = "toward"
+    away = "away"
+    left = "left"
+    right = "right"
+
+
 class BodySide(StrEnum):
     """The person's own."""
 
@@ -215,12 +224,27 @@ def measure(
     everybody: Annotated[
         bool, typer.Option("--all", help="Measure everybody, not only the largest.")
     ] = False,
+    person: Annotated[
+        int | None, typer.Option(help="Measure this one of those found, by falling score, from 0.")
+    ] = None,
+    facing: Annotated[
+        Facing | None, typer.Option(help="Where the person faces, if it cannot be found out.")
+    ] = None,
+    mirrored: Annotated[bool, typer.Option("--mirrored", help="The picture is a mirror image.")] = False,
+    camera_roll: Annotated[
+        float, typer.Option(help="Degrees by which the camera was turned clockwise, seen from behind it.")
+    ] = 0.0,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="Angle to subtract, as knee_flexion:left=4.5; may be repeated."),
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(help="People must be above this score.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="File for the drawn picture: .png or .jpg.")] = None,
     model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds for the call.")] = 60.0,
 ) -> None:
     """Measure joint angles in a picture. Exit code 1 if the call failed."""
-    from service.commands.measure import Wish
+    from service.commands.measure import BadWish, Wish
     from service.commands.measure import measure as run
 
     wish = Wish(
@@ -231,9 +255,17 @@ def measure(
         everybody=everybody,
         overlay=overlay,
         timeout_s=timeout,
+        person=person,
+        facing=facing.value if facing is not None else "",
+        mirrored=mirrored,
+        camera_roll_deg=camera_roll,
+        baseline=tuple(baseline or ()),
+        min_score=min_score,
     )
     try:
         done = asyncio.run(run(picture, picture.read_bytes(), wish))
+    except BadWish as error:
+        _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}")
     if not done:
@@ -256,14 +288,16 @@ def video(
     ] = None,
     model: Annotated[str, typer.Option(help="Model name; empty for the service's default.")] = "",
     skeleton: Annotated[str, typer.Option(help="Skeleton; empty for the model's own.")] = "",
-    every_nth: Annotated[int | None, typer.Option(help="Analyse every n-th frame.")] = None,
+    every_nth: Annotated[
+        int | None, typer.Option(min=1, max=(1 << 31) - 1, help="Analyse every n-th frame.")
+    ] = None,
     target_fps: Annotated[float | None, typer.Option(help="Analyse so many frames a second.")] = None,
     start: Annotated[float, typer.Option(help="Seconds to pass over.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="Second to stop at.")] = None,
     smooth: Annotated[bool, typer.Option(help="Add smoothed keypoints and angles.")] = False,
 ) -> None:
     """Find and follow the people in a video. Run it again after an interruption: it goes on with --out."""
-    from service.commands.video import CutShort, Wish
+    from service.commands.video import BadWish, CutShort, Wish
     from service.commands.video import video as run
 
     wish = Wish(
@@ -282,9 +316,9 @@ def video(
     )
     try:
         asyncio.run(run(clip, wish))
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}")
-    except CutShort as error:
+    except OSError as error:  # a full disk is told without the file's name
+        _fail(f"{error.filename or out or annotated or plot}: {error.strerror}")
+    except (BadWish, CutShort) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -345,6 +379,22 @@ def create_skeleton(
 
     try:
         _call(gateway, create(gateway, file))
+    except BadFile as error:
+        _fail(str(error))
+
+
+@skeletons.command("update")
+@_calls
+def update_skeleton(
+    gateway: Target,
+    file: Annotated[Path, typer.Argument(help="JSON file in the form that `show` prints.")],
+    etag: Annotated[str, typer.Option(help="Replace it only if it still is this version.")] = "",
+) -> None:
+    """Replace a skeleton of your own that has the file's name."""
+    from service.commands.skeletons import BadFile, update
+
+    try:
+        _call(gateway, update(gateway, file, etag))
     except BadFile as error:
         _fail(str(error))
 

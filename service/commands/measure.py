@@ -19,6 +19,17 @@ from service.commands.target import Target
 Side = Literal["left", "right", "both"]
 
 _SIDES = {"left": types_pb2.SIDE_LEFT, "right": types_pb2.SIDE_RIGHT, "both": types_pb2.SIDE_BOTH}
+_FACING = {
+    "toward": pb.FACING_TOWARD_CAMERA,
+    "away": pb.FACING_AWAY_FROM_CAMERA,
+    "left": pb.FACING_IMAGE_LEFT,
+    "right": pb.FACING_IMAGE_RIGHT,
+}
+_FORMATS = {
+    ".png": types_pb2.OVERLAY_FORMAT_PNG,
+    ".jpg": types_pb2.OVERLAY_FORMAT_JPEG,
+    ".jpeg": types_pb2.OVERLAY_FORMAT_JPEG,
+}
 _STATUS_STYLES = {
     pb.ANGLE_STATUS_OK: "green",
     pb.ANGLE_STATUS_DEGRADED: "yellow",
@@ -36,6 +47,12 @@ class Wish:
         side: which side of the body.
         model: empty for the service's default.
         everybody: all people instead of the largest.
+        person: that number among those found, zero-based, instead of the largest.
+        facing: toward or away from the camera, left or right edge of the picture; empty: found out.
+        mirrored: the picture is a mirror image.
+        camera_roll_deg: by how much the camera was turned clockwise.
+        baseline: angles to subtract, each NAME=DEGREES for both sides or NAME:SIDE=DEGREES for one.
+        min_score: people must be above it; None for the service's default.
         overlay: file to draw to, or None; its ending says PNG or JPEG.
         timeout_s: of the call.
     """
@@ -47,25 +64,26 @@ class Wish:
     everybody: bool
     overlay: Path | None
     timeout_s: float
+    person: int | None = None
+    facing: str = ""
+    mirrored: bool = False
+    camera_roll_deg: float = 0.0
+    baseline: tuple[str, ...] = ()
+    min_score: float | None = None
+
+
+class BadWish(Exception):
+    """The options cannot be meant; the text says which, and what to write."""
 
 
 async def measure(picture: Path, content: bytes, wish: Wish) -> bool:
     """Print the angles and write the picture; False, with a line on stderr, when the call failed.
 
     Raises:
+        BadWish: an option cannot be meant.
         OSError: the overlay cannot be written.
     """
-    request = pb.MeasureAnglesRequest(
-        image=types_pb2.Image(content=content),
-        measurements=[wish.measurements],
-        side=_SIDES[wish.side],
-        model=wish.model,
-    )
-    if wish.everybody:
-        request.person.choice = pb.PERSON_CHOICE_ALL
-    if wish.overlay is not None:
-        is_jpeg = wish.overlay.suffix.lower() in (".jpg", ".jpeg")
-        request.overlay.format = types_pb2.OVERLAY_FORMAT_JPEG if is_jpeg else types_pb2.OVERLAY_FORMAT_PNG
+    request = _request(content, wish)
     try:
         async with wish.gateway.connect() as channel:
             answer = await PoseServiceStub(channel).MeasureAngles(request, timeout=wish.timeout_s)
@@ -81,6 +99,46 @@ async def measure(picture: Path, content: bytes, wish: Wish) -> bool:
         _replace(wish.overlay, answer.overlay.content)
         console.print(f"overlay: {wish.overlay}", markup=False)
     return True
+
+
+def _request(content: bytes, wish: Wish) -> pb.MeasureAnglesRequest:
+    request = pb.MeasureAnglesRequest(
+        image=types_pb2.Image(content=content),
+        measurements=[wish.measurements],
+        side=_SIDES[wish.side],
+        model=wish.model,
+        mirrored=wish.mirrored,
+        camera_roll_deg=wish.camera_roll_deg,
+        baseline=[_baseline(text) for text in wish.baseline],
+        min_score=wish.min_score,
+    )
+    if wish.facing:
+        request.facing = _FACING[wish.facing]
+    if wish.everybody and wish.person is not None:
+        raise BadWish("--all and --person: give one of them")
+    if wish.everybody:
+        request.person.choice = pb.PERSON_CHOICE_ALL
+    elif wish.person is not None:
+        request.person.index = wish.person
+    if wish.overlay is not None:
+        ending = wish.overlay.suffix.lower()
+        if ending not in _FORMATS:
+            raise BadWish(f"--overlay {wish.overlay}: must end in {', '.join(_FORMATS)}")
+        request.overlay.format = _FORMATS[ending]
+    return request
+
+
+def _baseline(text: str) -> pb.BaselineAngle:
+    key, equals, degrees = text.partition("=")
+    name, _, side = key.partition(":")
+    try:
+        if not (equals and name):
+            raise ValueError
+        return pb.BaselineAngle(name=name, side=_SIDES[side or "both"], degrees=float(degrees))
+    except (KeyError, ValueError):
+        raise BadWish(
+            f"--baseline {text}: must be NAME=DEGREES or NAME:left=DEGREES, as in knee_flexion:left=4.5"
+        ) from None
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""`posegate skeletons list|show|create|delete`."""
+"""`posegate skeletons list|show|create|update|delete`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,20 @@ async def create(gateway: Target, file: Path) -> None:
     message = skeleton_message(read_file(file))
     async with _service(gateway) as service:
         answer = await service.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=message), timeout=_TIMEOUT_S)
+    print(f"{answer.skeleton.name}: {len(answer.skeleton.keypoints)} keypoints, etag {answer.skeleton.etag}")
+
+
+async def update(gateway: Target, file: Path, etag: str) -> None:
+    """Replace the skeleton that has the name of the one in a file.
+
+    Raises:
+        BadFile: it does not hold a skeleton.
+        grpc.aio.AioRpcError: there is none, it was changed meanwhile, or the gateway did not answer.
+    """
+    message = skeleton_message(read_file(file))
+    message.etag = etag
+    async with _service(gateway) as service:
+        answer = await service.UpdateSkeleton(pb.UpdateSkeletonRequest(skeleton=message), timeout=_TIMEOUT_S)
     print(f"{answer.skeleton.name}: {len(answer.skeleton.keypoints)} keypoints, etag {answer.skeleton.etag}")
 
 

@@ -39,6 +39,10 @@ from service.commands.resuming import Earlier, earlier
 from service.commands.target import Target
 
 _CHUNK_BYTES = 1 << 18
+_MOST_S = 86_400.0 * 365
+_MOST_CURVES = 8
+_TABLE_WIDTH = 120
+_USELESS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class Wish:
     plot: Path | None
 
 
+class BadWish(Exception):
+    """The options cannot be meant; the text says which, and what to change."""
+
+
 class CutShort(Exception):
     """The analysis ended before its time; the text says why."""
 
@@ -67,9 +75,11 @@ async def video(clip: Path, wish: Wish) -> None:
     """Send the video and write what comes.
 
     Raises:
+        BadWish: an option cannot be meant; nothing was sent.
         CutShort: the service refused it, or the stream ended early.
         OSError: a file cannot be read or written.
     """
+    _check(clip, wish)
     console = Console(stderr=True, highlight=False)
     config = _config(wish)
     head = {
@@ -109,7 +119,8 @@ async def video(clip: Path, wish: Wish) -> None:
                         summary = before.whole(answer.summary, lines)
                         _write(out, {"summary": _as_dict(summary)})
         except grpc.aio.AioRpcError as error:
-            again = " Run it again to go on." if wish.out is not None and wish.annotated is None else ""
+            can_go_on = wish.out is not None and wish.annotated is None and error.code() not in _USELESS
+            again = " Run it again to go on." if can_go_on else ""
             raise CutShort(f"{clip}: {wish.gateway.explain(error)}{again}") from error
     if summary is None:
         raise CutShort(f"{clip}: the stream ended without a summary")
@@ -120,8 +131,31 @@ async def video(clip: Path, wish: Wish) -> None:
         curves = _Curves()
         for line in lines:
             curves.add(line)
-        await asyncio.to_thread(_plot, wish.plot, clip.name, curves)
+        left_out = await asyncio.to_thread(_plot, wish.plot, clip.name, curves)
+        if left_out:
+            console.print(
+                f"{wish.plot}: the {_MOST_CURVES} longest curves; {left_out} more are in --out only"
+            )
     _report(summary, before)
+
+
+def _check(clip: Path, wish: Wish) -> None:
+    """Refuse what would fail only after the whole upload."""
+    if not clip.is_file():
+        raise BadWish(f"{clip}: {'is a folder' if clip.is_dir() else 'there is no such file'}")
+    if wish.every_nth is not None and wish.target_fps is not None:
+        raise BadWish("--every-nth and --target-fps: give one of them")
+    for option, seconds in (("--start", wish.start_s), ("--end", wish.end_s)):
+        if seconds is not None and not 0 <= seconds <= _MOST_S:
+            raise BadWish(f"{option} {seconds:g}: must be a number of seconds from 0 to {_MOST_S:.0f}")
+    outputs = [path for path in (wish.out, wish.annotated, wish.plot) if path is not None]
+    if len({path.resolve() for path in (*outputs, clip)}) <= len(outputs):
+        raise BadWish("--out, --annotated, --plot and the clip: must be different files")
+    for path in outputs:
+        if not path.absolute().parent.is_dir():
+            raise BadWish(f"{path}: there is no folder {path.absolute().parent}")
+        if path.is_dir():
+            raise BadWish(f"{path}: is a folder")
 
 
 def _config(wish: Wish) -> pb.VideoConfig:
@@ -241,6 +275,10 @@ class _Curves:
                 doubtful = value.get("status") == "ANGLE_STATUS_DEGRADED"
                 values.append((time_s, degrees, doubtful))
 
+    def count(self) -> int:
+        """Curves with a value at least."""
+        return sum(bool(curve.count()) for curve in self._curves.values())
+
     def best(self, most: int) -> list[Curve]:
         """Those with the most values, whoever was seen longest first."""
         ranked = sorted(self._curves.items(), key=lambda item: -item[1].count())
@@ -253,10 +291,12 @@ def _title(name: str, person: int) -> str:
     return f"{words} · person {person}" if person else words
 
 
-def _plot(path: Path, clip: str, curves: _Curves) -> None:
+def _plot(path: Path, clip: str, curves: _Curves) -> int:
+    """Draw the curves; how many are left out."""
     partial = _partial(path)
-    partial.write_bytes(draw_curves(clip, curves.best(8)))
+    partial.write_bytes(draw_curves(clip, curves.best(_MOST_CURVES)))
     partial.replace(path)
+    return max(curves.count() - _MOST_CURVES, 0)
 
 
 def _report(summary: pb.VideoSummary, before: Earlier) -> None:
@@ -268,6 +308,8 @@ def _report(summary: pb.VideoSummary, before: Earlier) -> None:
         f"{summary.persons_tracked} {'person' if summary.persons_tracked == 1 else 'people'} followed"
         + (", with those of the earlier run" if before.lines else "")
     )
+    if not summary.frames_analyzed:
+        print("No frame lies there: --start is behind the end of the video, or --end before its first frame.")
     if not summary.measurements:
         return
     table = Table()
@@ -288,9 +330,9 @@ def _report(summary: pb.VideoSummary, before: Earlier) -> None:
         for side in ("left", "right"):
             if one.HasField(side):
                 table.add_row(*_row(one, side))
+    # Never narrower than its columns: what a terminal wraps can still be read, what is cut off cannot.
     console = Console(highlight=False)
-    # In a file or a pipe nothing is cut off.
-    Console(highlight=False, width=None if console.is_terminal else 120).print(table)
+    Console(highlight=False, width=max(console.width, _TABLE_WIDTH)).print(table)
 
 
 def _row(one: pb.MeasurementSummary, side: str) -> list[str]:

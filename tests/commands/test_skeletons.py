@@ -1,4 +1,4 @@
-"""`posegate skeletons list|show|create|delete`."""
+"""`posegate skeletons list|show|create|update|delete`."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from service.commands.skeletons import BadFile, create, delete, list_skeletons, show
+from service.commands.skeletons import BadFile, create, delete, list_skeletons, show, update
 from service.commands.target import Target
 from service.skeletons import shipped
 from tests.running import Service
@@ -125,3 +125,20 @@ async def test_the_services_refusals_are_for_the_command_line_to_tell(
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await call
         assert failed.value.code() is code
+
+
+async def test_a_skeleton_is_replaced_only_as_it_was_read(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await create(Target(service.address), written(tmp_path, MINE))
+    etag = capsys.readouterr().out.split()[-1]
+    changed = written(tmp_path, {**MINE, "title": "Another"})
+    await update(Target(service.address), changed, etag)
+    assert "3 keypoints" in capsys.readouterr().out
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await update(Target(service.address), changed, etag)
+    assert refused.value.code() is grpc.StatusCode.ABORTED
+    await update(Target(service.address), changed, "")
+    capsys.readouterr()
+    await show(Target(service.address), MINE["name"])
+    assert json.loads(capsys.readouterr().out)["title"] == "Another"

@@ -13,7 +13,7 @@ import pytest
 
 from service.commands.angle_plot import Curve, draw_curves
 from service.commands.target import Target
-from service.commands.video import CutShort, Wish, video
+from service.commands.video import BadWish, CutShort, Wish, video
 from service.core.geometry import Rgb8
 from service.core.poses import Floats
 from tests.fakes import candidate, rows
@@ -46,6 +46,10 @@ def wish(service: Service, tmp_path: Path) -> Wish:
         annotated=None,
         plot=tmp_path / "plot.png",
     )
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -208,3 +212,42 @@ def test_the_plot_has_a_panel_for_each_curve(count: int) -> None:
     assert image is not None
     assert image.shape == (64 + 44 + 260 * max(count, 1), 1200, 3)
     assert (image < 128).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"every_nth": 2, "target_fps": 5.0}, "--target-fps"),
+        ({"start_s": float("nan")}, "--start nan"),
+        ({"start_s": 1e30}, "--start 1e"),
+        ({"end_s": -1.0}, "--end -1"),
+        ({"annotated": "out.jsonl"}, "different files"),
+        ({"plot": "none/plot.png"}, "there is no folder"),
+        ({"annotated": "clip.mp4"}, "different files"),
+        ({"plot": "."}, "is a folder"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_before_the_upload(
+    wish: Wish, tmp_path: Path, service: Service, changes: dict[str, Any], named: str
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    changes = {key: tmp_path / value if isinstance(value, str) else value for key, value in changes.items()}
+    with pytest.raises(BadWish, match=named):
+        await video(clip, replace(wish, **changes))
+    assert service.triton.calls == []
+    assert names(tmp_path) == ["clip.mp4"]
+
+
+async def test_a_folder_is_no_clip(wish: Wish, tmp_path: Path) -> None:
+    with pytest.raises(BadWish, match="is a folder"):
+        await video(tmp_path, wish)
+
+
+async def test_a_start_behind_the_end_is_told(
+    wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    await video(clip, replace(wish, start_s=50.0))
+    assert "--start is behind the end" in capsys.readouterr().out
