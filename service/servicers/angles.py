@@ -113,6 +113,8 @@ def read_measuring(
     overlay = read_overlay(found, request.overlay)
     if request.overlay_mode not in pb.AngleOverlayMode.values():
         found.add("overlay_mode", f"must be COMBINED or PER_MEASUREMENT, not {request.overlay_mode}")
+    elif request.overlay_mode and request.overlay.format == types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
+        found.add("overlay_mode", "needs an overlay: set overlay.format, or leave it unset")
     found.raise_any()
     return AngleWish(
         names=names,

@@ -81,7 +81,7 @@ def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Threshol
         found.add("layout", f"must be PERSONS or FLAT, not {config.layout}")
     if config.annotated_video not in pb.AnnotatedVideo.values():
         found.add("annotated_video", f"must be MP4 or unset, not {config.annotated_video}")
-    style = read_style(found, config.overlay)
+    style = _style(found, config)
     people = _people(found, config, max_persons, thresholds)
     found.raise_any()
     return VideoWish(
@@ -165,6 +165,8 @@ def _people(
     if smooth and not track:
         found.add("smoothing", "needs `track`: leave it unset or set it to true")
     names = read_names(found, config.measurements)
+    if config.HasField("angle_options") and not "".join(config.measurements).replace(",", "").strip():
+        found.add("angle_options", "needs `measurements`: name some, or leave it unset")
     side, angles = read_angle_options(found, config.angle_options, names, thresholds, "angle_options.")
     return People(
         options=options,
@@ -176,6 +178,20 @@ def _people(
         side=side,
         angles=angles,
     )
+
+
+def _style(found: Violations, config: pb.VideoConfig) -> OverlayStyle:
+    """How the annotated video is drawn; what can be of no effect is refused."""
+    wish = config.overlay
+    if config.HasField("overlay") and config.annotated_video == pb.ANNOTATED_VIDEO_UNSPECIFIED:
+        found.add("overlay", "needs `annotated_video`: set it to MP4, or leave the overlay unset")
+    if wish.format != types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
+        found.add("overlay.format", "is for single pictures: leave it unset, the video is an MP4")
+    if wish.HasField("jpeg_quality"):
+        found.add("overlay.jpeg_quality", "is for single pictures: leave it unset")
+    if wish.space_panel:
+        found.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
+    return read_style(found, wish)
 
 
 def _sampling(found: Violations, config: pb.VideoConfig) -> Sampling:

@@ -159,9 +159,14 @@ def read_overlay(
         found.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
     if wish.format not in formats:
         found.add("overlay.format", f"must be PNG or JPEG, not {wish.format}")
-    media_format = formats.get(wish.format)
-    if media_format is None:
         return None
+    media_format = formats[wish.format]
+    if media_format is None:
+        if wish != types_pb2.OverlayOptions():
+            found.add("overlay.format", "must be PNG or JPEG where other fields of the overlay are set")
+        return None
+    if wish.HasField("jpeg_quality") and media_format != "jpeg":
+        found.add("overlay.jpeg_quality", "is for JPEG only: leave it unset for PNG")
     return OverlayWish(
         media_format=media_format,
         jpeg_quality=int(quality),

@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
 from service.core.poses import Floats
 from service.errors import Overloaded, Unavailable
 from tests.fakes import candidate, rows, until
@@ -368,6 +369,51 @@ async def test_every_wrong_field_of_the_config_is_named(service: Service) -> Non
         "config.end",
         "config.angle_options.camera_roll_deg",
     } <= set(answers.failed.violations)
+
+
+MP4 = {"annotated_video": pb.ANNOTATED_VIDEO_MP4}
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"angle_options": {}}, "config.angle_options"),
+        ({"angle_options": {"mirrored": True}, "measurements": [" , "]}, "config.angle_options"),
+        ({"overlay": {}}, "config.overlay"),
+        ({"overlay": {"boxes": False}}, "config.overlay"),
+        ({"overlay": {"format": types_pb2.OVERLAY_FORMAT_PNG}, **MP4}, "config.overlay.format"),
+        ({"overlay": {"jpeg_quality": 90}, **MP4}, "config.overlay.jpeg_quality"),
+        ({"overlay": {"space_panel": True}, **MP4}, "config.overlay.space_panel"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
+)
+async def test_fields_that_can_be_of_no_effect_are_refused(
+    service: Service, config: dict[str, Any], field: str
+) -> None:
+    answers = await analyze(service, clip(), **config)
+    assert answers.failed is not None
+    assert answers.failed.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert list(answers.failed.violations) == [field]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"overlay": {}, **MP4}, {"angle_options": {}, "measurements": ["splits"]}],
+    ids=["nothing", "an overlay", "angles"],
+)
+async def test_the_config_in_force_is_a_config_too(service: Service, config: dict[str, Any]) -> None:
+    first = await analyze(service, fast_start(count=3), **config)
+    assert first.started is not None
+    in_force = first.started.effective_config
+
+    async def again() -> AsyncIterator[pb.AnalyzeVideoRequest]:
+        yield pb.AnalyzeVideoRequest(config=in_force)
+        yield pb.AnalyzeVideoRequest(chunk=fast_start(count=3))
+
+    second = await analyze(service, again())
+    assert second.failed is None
+    assert second.started is not None
+    assert second.started.effective_config == in_force
 
 
 async def test_an_unknown_model_or_skeleton_is_not_found(service: Service) -> None:

@@ -172,6 +172,15 @@ async def test_one_overlay_has_all_or_each_measurement_its_own(service: Service)
     assert not (await measure(service, names)).HasField("overlay")
 
 
+@pytest.mark.parametrize("mode", [pb.ANGLE_OVERLAY_MODE_COMBINED, pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT])
+async def test_a_mode_of_the_overlay_needs_an_overlay(
+    service: Service, mode: pb.AngleOverlayMode.ValueType
+) -> None:
+    failed = await failure(service.poses.MeasureAngles(request(overlay_mode=mode), timeout=10))
+    assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(failed.violations) == ["overlay_mode"]
+
+
 async def test_labels_may_be_left_out_of_the_overlay(service: Service) -> None:
     service.triton.answer = rows(FIGURE)
     options = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)

@@ -206,6 +206,12 @@ async def refused(channel: grpc.aio.Channel, request: pb.RenderPosesRequest) -> 
             ),
             ["overlay.line_width", "overlay.jpeg_quality", "overlay.format"],
         ),
+        (
+            pb.RenderPosesRequest(
+                canvas=canvas(), skeleton="coco_17", overlay=types_pb2.OverlayOptions(jpeg_quality=90)
+            ),
+            ["overlay.jpeg_quality"],  # unset means PNG here
+        ),
         (pb.RenderPosesRequest(canvas=canvas(color="x"), skeleton="cat_9"), ["canvas.color"]),
     ],
     ids=str,

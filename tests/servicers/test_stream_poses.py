@@ -213,6 +213,19 @@ async def test_the_wrong_order_and_wrong_configs_are_refused(
     assert (await refusal(service, requests)).code == grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("measurements", [[], [" , "]], ids=["none", "blank"])
+async def test_angle_options_need_measurements(service: Service, measurements: list[str]) -> None:
+    config = pb.StreamConfig(measurements=measurements)
+    config.angle_options.mirrored = True
+    failed = await refusal(service, [pb.StreamPosesRequest(config=config)])
+    assert failed.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert list(failed.violations) == ["config.angle_options"]
+    config.measurements[:] = ["elbow_side"]
+    answers = [answer async for answer in service.poses.StreamPoses(sent(config, [picture("a")]), timeout=20)]
+    assert answers[0].started.effective_config.angle_options.mirrored
+    assert answers[1].result.angles[0].name == "elbow_side"
+
+
 async def test_a_caller_who_leaves_frees_the_place(service: Service) -> None:
     service.triton.gate.clear()
     call = service.poses.StreamPoses(sent(pb.StreamConfig(), [picture("a")] * 10))

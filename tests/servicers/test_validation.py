@@ -101,12 +101,17 @@ def test_the_ends_of_every_range_are_allowed(changes: dict[str, Any], attribute:
         ({"region_of_interest": types_pb2.Box(x2=math.inf, y2=1)}, "region_of_interest",
          "must have finite corners"),
         ({"overlay": {"format": 77}}, "overlay.format", "must be PNG or JPEG, not 77"),
-        ({"overlay": {"line_width": -1}}, "overlay.line_width", "must be from 0 to 32, not -1"),
-        ({"overlay": {"line_width": 33}}, "overlay.line_width", "must be from 0 to 32, not 33"),
-        ({"overlay": {"jpeg_quality": 0}}, "overlay.jpeg_quality", "must be from 1 to 100, not 0"),
-        ({"overlay": {"jpeg_quality": 101}}, "overlay.jpeg_quality", "must be from 1 to 100, not 101"),
-        ({"overlay": {"min_keypoint_score": -1}}, "overlay.min_keypoint_score", "must be 0 or more, not -1"),
-        ({"overlay": {"min_keypoint_score": math.nan}}, "overlay.min_keypoint_score",
+        ({"overlay": {"format": PNG, "line_width": -1}}, "overlay.line_width",
+         "must be from 0 to 32, not -1"),
+        ({"overlay": {"format": PNG, "line_width": 33}}, "overlay.line_width",
+         "must be from 0 to 32, not 33"),
+        ({"overlay": {"format": JPEG, "jpeg_quality": 0}}, "overlay.jpeg_quality",
+         "must be from 1 to 100, not 0"),
+        ({"overlay": {"format": JPEG, "jpeg_quality": 101}}, "overlay.jpeg_quality",
+         "must be from 1 to 100, not 101"),
+        ({"overlay": {"format": PNG, "min_keypoint_score": -1}}, "overlay.min_keypoint_score",
+         "must be 0 or more, not -1"),
+        ({"overlay": {"format": PNG, "min_keypoint_score": math.nan}}, "overlay.min_keypoint_score",
          "must be 0 or more, not nan"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.islower() and " " not in value else "",
@@ -137,7 +142,6 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     ("overlay", "expected"),
     [
         ({}, None),
-        ({"labels": False}, None),
         ({"format": PNG}, OverlayWish("png", 90, OverlayStyle())),
         ({"format": JPEG, "jpeg_quality": 1}, OverlayWish("jpeg", 1, OverlayStyle())),
         (
@@ -149,12 +153,29 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
             OverlayWish("png", 90, OverlayStyle()),
         ),
     ],
-    ids=["none", "without format", "PNG", "JPEG", "everything", "defaults spelt out"],
+    ids=["none", "PNG", "JPEG", "everything", "defaults spelt out"],
 )
 def test_overlay_options_have_the_defaults_of_the_contract(
     overlay: dict[str, Any], expected: OverlayWish | None
 ) -> None:
     assert read(overlay=overlay).overlay == expected
+
+
+@pytest.mark.parametrize(
+    ("overlay", "field"),
+    [
+        ({"labels": False}, "overlay.format"),
+        ({"boxes": True}, "overlay.format"),
+        ({"line_width": 0}, "overlay.format"),
+        ({"jpeg_quality": 90}, "overlay.format"),
+        ({"min_keypoint_score": 0}, "overlay.format"),
+        ({"space_panel": True}, "overlay.format"),
+        ({"format": PNG, "jpeg_quality": 90}, "overlay.jpeg_quality"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_overlay_options_that_can_be_of_no_effect_are_refused(overlay: dict[str, Any], field: str) -> None:
+    assert list(violations(overlay=overlay)) == [field]
 
 
 @given(

@@ -618,7 +618,9 @@ class MeasureAnglesRequest(_message.Message):
     back; the neck without hips). −180 to 180. Default 0.
     """
     overlay_mode: Global___AngleOverlayMode.ValueType
-    """One overlay for everything, or one for each measurement. Unset: COMBINED."""
+    """One overlay for everything, or one for each measurement. Set without `overlay.format` it is
+    INVALID_ARGUMENT. Unset: COMBINED.
+    """
     min_score: _builtins.float
     """People with a lower score are left out. 0–1. Default 0.25."""
     @_builtins.property
@@ -1263,11 +1265,14 @@ class VideoConfig(_message.Message):
 
     @_builtins.property
     def angle_options(self) -> Global___AngleOptions:
-        """How angles are taken. Without meaning where `measurements` is empty. Unset: the defaults."""
+        """How angles are taken. Set while `measurements` is empty it is INVALID_ARGUMENT. Unset: the
+        defaults.
+        """
 
     @_builtins.property
     def overlay(self) -> _types_pb2.OverlayOptions:
-        """What is drawn on the annotated video; `format` and `jpeg_quality` do not matter. Unset: the
+        """What is drawn on the annotated video. Set while `annotated_video` is off it is INVALID_ARGUMENT,
+        and so are `format`, `jpeg_quality` and `space_panel`, which are for single pictures. Unset: the
         defaults.
         """
 
@@ -1955,7 +1960,9 @@ class StreamConfig(_message.Message):
 
     @_builtins.property
     def angle_options(self) -> Global___AngleOptions:
-        """How angles are taken. Without meaning where `measurements` is empty. Unset: the defaults."""
+        """How angles are taken. Set while `measurements` is empty it is INVALID_ARGUMENT. Unset: the
+        defaults.
+        """
 
     def __init__(
         self,

@@ -371,7 +371,9 @@ class OverlayOptions(_message.Message):
     MIN_KEYPOINT_SCORE_FIELD_NUMBER: _builtins.int
     SPACE_PANEL_FIELD_NUMBER: _builtins.int
     format: Global___OverlayFormat.ValueType
-    """Encoding of the overlay. Unset: no overlay."""
+    """Encoding of the overlay. Unset: no overlay, and any other field here is INVALID_ARGUMENT. (In
+    `RenderPoses`: PNG. For the annotated video of `AnalyzeVideo`: always unset.)
+    """
     line_width: _builtins.int
     """Width of limbs, px of the upright original, 1–32, or 0: in scale with the picture. Default 0."""
     boxes: _builtins.bool
@@ -381,7 +383,7 @@ class OverlayOptions(_message.Message):
     `track_id` where there is one, otherwise the place in the answer, zero-based. Default true.
     """
     jpeg_quality: _builtins.int
-    """JPEG quality, 1–100. Default 90. Without meaning for PNG."""
+    """JPEG quality, 1–100. Default 90. Set for anything but JPEG it is INVALID_ARGUMENT."""
     min_keypoint_score: _builtins.float
     """Points with a lower score are not drawn, nor are limbs that end in one; the coordinates in the
     answer do not change. 0 or more. Default 0: everything is drawn, points below 0.5 hollow and
