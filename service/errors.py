@@ -62,6 +62,7 @@ REASONS = frozenset(
         "SKELETON_NOT_SUPPLIED",
         "SKELETON_SHIPPED",
         "SPOOL_FULL",
+        "STREAM_IDLE",
         "TOO_MANY_BYTES_IN_FLIGHT",
         "TOO_MANY_IN_FLIGHT",
         "TOO_MANY_OVERLAYS",

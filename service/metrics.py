@@ -28,7 +28,14 @@ _CALL_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5
 _STAGE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PERSONS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 300)
 
-_SHED = ("QUEUE_FULL", "TOO_MANY_BYTES_IN_FLIGHT", "TOO_MANY_IN_FLIGHT", "TOO_MANY_STREAMS")
+_SHED = (
+    "QUEUE_FULL",
+    "SPOOL_FULL",
+    "TOO_MANY_BYTES_IN_FLIGHT",
+    "TOO_MANY_IN_FLIGHT",
+    "TOO_MANY_STREAMS",
+    "TOO_MUCH_VIDEO_MEMORY",
+)
 _OTHER = "OTHER"  # for a label that is none of those known beforehand
 
 
