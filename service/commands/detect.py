@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service.commands.output import is_device, partial, write_whole
 from service.commands.target import Target
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ async def detect(pictures: Sequence[Path], wish: Wish) -> int:
                     continue
                 target = targets.get(picture)
                 if target is not None:
-                    _replace(target, answer.overlay.content)
+                    write_whole(target, answer.overlay.content)
                 if results is not None:
                     _write(results, {"picture": str(picture), **_as_dict(answer)})
                 else:
@@ -153,20 +154,15 @@ async def _results(path: Path | None) -> AsyncIterator[TextIO | None]:
     elif str(path) == "-":
         yield sys.stdout
     else:
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
+        growing = path if is_device(path) else partial(path)
+        with growing.open("w", encoding="utf-8") as file:
             yield file
-        partial.replace(path)
+        if growing != path:
+            growing.replace(path)
 
 
 def _write(file: TextIO, line: dict[str, object]) -> None:
     file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _as_dict(answer: pb.DetectPosesResponse) -> dict[str, object]:

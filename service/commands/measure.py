@@ -14,6 +14,7 @@ from rich.table import Table
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service.commands.output import write_whole
 from service.commands.target import Target
 
 Side = Literal["left", "right", "both"]
@@ -96,7 +97,7 @@ async def measure(picture: Path, content: bytes, wish: Wish) -> bool:
     for person in answer.persons:
         console.print(_table(person))
     if wish.overlay is not None:
-        _replace(wish.overlay, answer.overlay.content)
+        write_whole(wish.overlay, answer.overlay.content)
         console.print(f"overlay: {wish.overlay}", markup=False)
     return True
 
@@ -139,12 +140,6 @@ def _baseline(text: str) -> pb.BaselineAngle:
         raise BadWish(
             f"--baseline {text}: must be NAME=DEGREES or NAME:left=DEGREES, as in knee_flexion:left=4.5"
         ) from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _table(person: pb.PersonAngles) -> Table:

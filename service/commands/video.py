@@ -35,6 +35,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.commands.angle_plot import Curve, draw_curves
+from service.commands.output import is_device, partial, write_whole
 from service.commands.resuming import Earlier, earlier
 from service.commands.target import Target
 
@@ -126,7 +127,7 @@ async def video(clip: Path, wish: Wish) -> None:
         raise CutShort(f"{clip}: the stream ended without a summary")
     for path in (wish.out, wish.annotated):
         if path is not None:
-            _partial(path).replace(path)
+            partial(path).replace(path)
     if wish.plot is not None:
         curves = _Curves()
         for line in lines:
@@ -154,8 +155,8 @@ def _check(clip: Path, wish: Wish) -> None:
     for path in outputs:
         if not path.absolute().parent.is_dir():
             raise BadWish(f"{path}: there is no folder {path.absolute().parent}")
-        if path.is_dir():
-            raise BadWish(f"{path}: is a folder")
+        if path.is_dir() or is_device(path):
+            raise BadWish(f"{path}: is {'a folder' if path.is_dir() else 'no file'}")
 
 
 def _config(wish: Wish) -> pb.VideoConfig:
@@ -187,21 +188,17 @@ async def _requests(clip: Path, config: pb.VideoConfig) -> AsyncIterator[pb.Anal
             yield pb.AnalyzeVideoRequest(chunk=chunk)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
 def _open_text(files: ExitStack, path: Path | None, end: int) -> TextIO | None:
     """The partial file, to go on writing it after so many bytes; what it holds up to there stays."""
     if path is None:
         return None
-    file = files.enter_context(_partial(path).open("a", encoding="utf-8", buffering=1))
+    file = files.enter_context(partial(path).open("a", encoding="utf-8", buffering=1))
     file.truncate(end)
     return file
 
 
 def _open_binary(files: ExitStack, path: Path | None) -> BinaryIO | None:
-    return None if path is None else files.enter_context(_partial(path).open("wb"))
+    return None if path is None else files.enter_context(partial(path).open("wb"))
 
 
 def _write(file: TextIO | None, line: dict[str, Any]) -> None:
@@ -211,14 +208,14 @@ def _write(file: TextIO | None, line: dict[str, Any]) -> None:
 
 def _earlier(wish: Wish, head: dict[str, Any], console: Console) -> Earlier:
     """What an interrupted run of the same analysis left."""
-    if wish.out is None or not _partial(wish.out).is_file():
+    if wish.out is None or not partial(wish.out).is_file():
         return Earlier()
     if wish.annotated is not None:
-        console.print(f"{_partial(wish.out)}: an annotated video cannot be gone on with, starting anew")
+        console.print(f"{partial(wish.out)}: an annotated video cannot be gone on with, starting anew")
         return Earlier()
-    found = earlier(_partial(wish.out), head)
+    found = earlier(partial(wish.out), head)
     if found is None:
-        console.print(f"{_partial(wish.out)} is of another video or other options: starting anew")
+        console.print(f"{partial(wish.out)} is of another video or other options: starting anew")
     return found or Earlier()
 
 
@@ -293,9 +290,7 @@ def _title(name: str, person: int) -> str:
 
 def _plot(path: Path, clip: str, curves: _Curves) -> int:
     """Draw the curves; how many are left out."""
-    partial = _partial(path)
-    partial.write_bytes(draw_curves(clip, curves.best(_MOST_CURVES)))
-    partial.replace(path)
+    write_whole(path, draw_curves(clip, curves.best(_MOST_CURVES)))
     return max(curves.count() - _MOST_CURVES, 0)
 
 

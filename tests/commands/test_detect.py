@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,12 @@ async def test_an_error_of_the_service_is_told_in_its_words(
     assert await detect(pictures(tmp_path, "a.jpg"), wish) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("NOT_FOUND: Nothing here.")
+
+
+async def test_results_into_a_pipe_do_not_take_its_place(wish: Wish, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
+    assert await detect(pictures(tmp_path, "a.jpg"), replace(wish, results=pipe)) == 0
+    assert json.loads(await reading)["picture"].endswith("a.jpg")
+    assert pipe.is_fifo()
