@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -258,7 +259,10 @@ async def test_an_error_of_the_service_is_told_in_its_words(
 async def test_results_into_a_pipe_do_not_take_its_place(wish: Wish, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
+    read: list[str] = []
+    reading = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reading.start()
     assert await detect(pictures(tmp_path, "a.jpg"), replace(wish, results=pipe)) == 0
-    assert json.loads(await reading)["picture"].endswith("a.jpg")
+    reading.join(10)
+    assert json.loads(read[0])["picture"].endswith("a.jpg")
     assert pipe.is_fifo()
