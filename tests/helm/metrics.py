@@ -17,6 +17,7 @@ GATEWAY: dict[str, tuple[str, ...]] = {
     "posegate_triton_up": (),
     "posegate_model_ready": ("model",),
     "posegate_build_info": ("version",),
+    "posegate_certificate_expiry_timestamp_seconds": (),
 }
 
 # What Triton exports, as its documentation names it.
@@ -33,7 +34,7 @@ TRITON = (
     "nv_inference_request_success",
 )
 
-OTHERS = ("container_memory_working_set_bytes", "kube_job_status_failed")
+OTHERS = ("container_memory_working_set_bytes", "kube_job_failed")
 
 
 def series() -> set[str]:

@@ -110,13 +110,23 @@ CONTRADICTIONS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "requests that fill the memory": (
         "defaults",
-        ("gateway.resources.limits.memory=2047Mi",),
-        "is less than 2147483648: twice MAX_IN_FLIGHT_BYTES (536870912) + MAX_STREAMS (16)",
+        ("gateway.resources.limits.memory=2559Mi",),
+        "is less than 2684354560: twice MAX_IN_FLIGHT_BYTES (536870912) + MAX_VIDEO_MEMORY_BYTES",
     ),
-    "more streams than memory": (
+    "engines in another folder": (
+        "production",
+        ("models.folder=fleet",),
+        'models.folder is "fleet": the builder writes to gpu',
+    ),
+    "a job that nobody waits for": (
+        "production",
+        ("engines.verify=report",),
+        "engines.build is job, but engines.verify is report",
+    ),
+    "more video than memory": (
         "defaults",
-        ("gateway.settings.MAX_STREAMS=64",),
-        "MAX_STREAMS (64) × VIDEO_LOOK_AHEAD_BYTES (67108864)",
+        ("gateway.settings.MAX_VIDEO_MEMORY_BYTES=4000000000",),
+        "MAX_VIDEO_MEMORY_BYTES (4000000000)",
     ),
     "a video that the disk does not hold": (
         "defaults",
@@ -221,5 +231,5 @@ def test_the_guards_know_the_defaults_of_the_gateway() -> None:
 
 def test_what_is_refused_is_taken_once_it_is_right() -> None:
     assert render("defaults", "gateway.drainGraceSeconds=60", "gateway.terminationGracePeriodSeconds=70")
-    assert render("defaults", "gateway.resources.limits.memory=2048Mi")
+    assert render("defaults", "gateway.resources.limits.memory=2560Mi")
     assert render("defaults", "gateway.spoolSize=2Gi", "gateway.settings.MAX_VIDEO_BYTES=2000000000")

@@ -60,12 +60,11 @@
 {{- /* memory and disk */ -}}
 {{- $limit := dig "limits" "memory" "" $g.resources -}}
 {{- $inFlight := $g.settings.MAX_IN_FLIGHT_BYTES | default 536870912 | int64 -}}
-{{- $streams := $g.settings.MAX_STREAMS | default 16 | int64 -}}
-{{- $ahead := $g.settings.VIDEO_LOOK_AHEAD_BYTES | default 67108864 | int64 -}}
-{{- $filled := add (mul 2 $inFlight) (mul $streams $ahead) -}}
+{{- $videos := $g.settings.MAX_VIDEO_MEMORY_BYTES | default 1073741824 | int64 -}}
+{{- $filled := add (mul 2 $inFlight) $videos 536870912 -}}
 {{- if $limit -}}
 {{- if lt (int64 (include "posegate.bytes" $limit)) (int64 $filled) -}}
-{{- $wrong = append $wrong (printf "gateway.resources.limits.memory %s is less than %d: twice MAX_IN_FLIGHT_BYTES (%d) + MAX_STREAMS (%d) × VIDEO_LOOK_AHEAD_BYTES (%d) of gateway.settings, with which requests alone could fill it" $limit $filled $inFlight $streams $ahead) -}}
+{{- $wrong = append $wrong (printf "gateway.resources.limits.memory %s is less than %d: twice MAX_IN_FLIGHT_BYTES (%d) + MAX_VIDEO_MEMORY_BYTES (%d) of gateway.settings, with which requests alone could fill it, + 512 MiB for the gateway itself" $limit $filled $inFlight $videos) -}}
 {{- end -}}
 {{- end -}}
 {{- $video := $g.settings.MAX_VIDEO_BYTES | default 2000000000 | int64 -}}
@@ -107,6 +106,12 @@
 {{- end -}}
 {{- if and (ne $e.build "none") (not $e.models) -}}
 {{- $wrong = append $wrong (printf "engines.build is %s, but engines.models names none" $e.build) -}}
+{{- end -}}
+{{- if and (ne $e.build "none") (ne $m.folder "gpu") -}}
+{{- $wrong = append $wrong (printf "engines.build is %s, but models.folder is %q: the builder writes to gpu; use that, or engines.build none" $e.build $m.folder) -}}
+{{- end -}}
+{{- if and (eq $e.build "job") (ne $e.verify "enforce") -}}
+{{- $wrong = append $wrong (printf "engines.build is job, but engines.verify is %s: only enforce waits for the engines that the Job builds; Triton would start without them" $e.verify) -}}
 {{- end -}}
 {{- if ne $e.build "none" -}}
 {{- range $e.models -}}
