@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -165,9 +165,7 @@ class Estimator:
             picture: is told what the stages took; None for one that does not count.
         """
         picture = picture or Picture()
-        async with AsyncExitStack() as held:
-            with picture.timed("queue"):
-                await held.enter_async_context(self._turns.turn(stream))
+        async with self._turn(stream, picture):
             infer = partial(
                 self._client.infer, deadline=_deadline(deadline, timeout_s), request_id=request_id
             )
@@ -199,11 +197,17 @@ class Estimator:
         """As `estimate`, for a picture that `prepare` has made ready; it has kept the image for a model
         with a first stage."""
         picture = picture or Picture()
+        async with self._turn(stream, picture):
+            infer = partial(self._client.infer, deadline=_deadline(None, timeout_s), request_id=request_id)
+            return await self._estimate(infer, prepared, model, options, first_stage, keypoint_names, picture)
+
+    @asynccontextmanager
+    async def _turn(self, stream: Hashable | None, picture: Picture) -> AsyncIterator[None]:
+        """A place at the model for the time of the block; waiting for it is told."""
         async with AsyncExitStack() as held:
             with picture.timed("queue"):
                 await held.enter_async_context(self._turns.turn(stream))
-            infer = partial(self._client.infer, deadline=_deadline(None, timeout_s), request_id=request_id)
-            return await self._estimate(infer, prepared, model, options, first_stage, keypoint_names, picture)
+            yield
 
     async def _prepare(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +14,7 @@ from service.core.skeleton import Skeleton
 from service.errors import DeadlineExceeded
 from service.estimator import Estimate, Estimator, Options
 from service.following import Followed, Follower, Following, MeasurementMotion
+from service.jobs import ended, next_within
 from service.observer import Picture, Timings, current
 from service.streams import Streams
 
@@ -171,8 +171,7 @@ class LiveAnalyst:
                     raise Streams.stopping()
         finally:
             work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
+            await ended(work)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,13 +221,7 @@ class _Job:
 
     async def next_event(self, patience_s: float) -> Event | Exception | None:
         """The next thing to tell; None if there is none in time."""
-        if not self._events.empty():
-            return self._events.get_nowait()
-        try:
-            async with asyncio.timeout(patience_s):
-                return await self._events.get()
-        except TimeoutError:
-            return None
+        return await next_within(self._events, patience_s)
 
     async def run(self, frames: AsyncIterator[LiveFrame]) -> None:
         """Do everything; the last event is the summary or an error."""

@@ -33,6 +33,7 @@ from service.errors import (
 )
 from service.estimator import Estimate, Estimator, Options, Prepared, prepare
 from service.following import Followed, Follower, Following, MeasurementMotion
+from service.jobs import ended, next_within
 from service.media.mp4 import Mp4Writer, NoEncoder
 from service.media.spool import Spool, SpoolSpace
 from service.media.video import Sampling, VideoFacts, VideoLimits, VideoReader
@@ -201,7 +202,7 @@ class VideoAnalyst:
                     raise Streams.stopping()
         finally:
             work.cancel()
-            await _ended(work)  # the place of this stream is free when its threads are through, and no sooner
+            await ended(work)  # the place of this stream is free when its threads are through, and no sooner
 
 
 class _Job:
@@ -238,13 +239,7 @@ class _Job:
 
     async def next_event(self, patience_s: float) -> Event | Exception | None:
         """The next thing to tell; None if there is none in time."""
-        if not self._events.empty():
-            return self._events.get_nowait()
-        try:
-            async with asyncio.timeout(patience_s):
-                return await self._events.get()
-        except TimeoutError:
-            return None
+        return await next_within(self._events, patience_s)
 
     async def run(self, chunks: AsyncIterator[bytes]) -> None:
         """Do everything; the last event is the summary or an error, and comes when all is cleaned up."""
@@ -255,7 +250,7 @@ class _Job:
             except Exception as error:
                 last = error
             finally:
-                await _ended(asyncio.create_task(self._clean_up()))
+                await ended(asyncio.create_task(self._clean_up()))
         await self._events.put(last)
 
     async def _clean_up(self) -> None:
@@ -568,20 +563,6 @@ class _Drawing:
 
     def close(self) -> None:
         self._writer.close()
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Wait for the end of a task, even while whoever waits is cancelled; that comes after it."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    if not task.cancelled():
-        task.result()
 
 
 class _Pace:

@@ -56,6 +56,7 @@ _log = structlog.get_logger()
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 T = TypeVar("T")
+Request = TypeVar("Request", pb.AnalyzeVideoRequest, pb.StreamPosesRequest)
 
 _CONFIG_S = 10.0  # that a caller has for the first message
 _MAX_FRAME_ID = 128
@@ -129,10 +130,7 @@ class Recordings:
         """Answers as the contract has them."""
         requests = aiter(requests)
         with self._streams.arriving():
-            first = await self._first(requests)
-        if first.WhichOneof("request") != "config":
-            raise _wrong_order("The first message must be the config, and the chunks come after it.")
-        config = first.config
+            config = (await self._first(requests, "chunks")).config
         wish = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         model = self._catalog.resolve(config.model, config.model_version)
         plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
@@ -164,10 +162,7 @@ class Recordings:
         """Answers as the contract has them."""
         requests = aiter(requests)
         with self._streams.arriving():
-            first = await self._first(requests)
-        if first.WhichOneof("request") != "config":
-            raise _wrong_order("The first message must be the config, and the frames come after it.")
-        config = first.config
+            config = (await self._first(requests, "frames")).config
         wish = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         model = self._catalog.resolve(config.model, config.model_version)
         plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
@@ -198,15 +193,19 @@ class Recordings:
                 async for answer in taken:
                     yield answer
 
-    async def _first(self, requests: AsyncIterator[T]) -> T:
+    async def _first(self, requests: AsyncIterator[Request], others: str) -> Request:
+        """The message with the config; `others` are what comes after it."""
         patience_s = min(self._limits.idle_s, _CONFIG_S)
         try:
             async with asyncio.timeout(patience_s):
-                return await anext(requests)
+                first = await anext(requests)
         except StopAsyncIteration:
             raise _wrong_order("The first message must be the config: nothing was sent.") from None
         except TimeoutError:
             raise DeadlineExceeded(f"No config came within {patience_s:g} s.", reason="CONFIG_LATE") from None
+        if first.WhichOneof("request") != "config":
+            raise _wrong_order(f"The first message must be the config, and the {others} come after it.")
+        return first
 
 
 async def _taken(answers: AsyncGenerator[T, None], stall_s: float) -> AsyncGenerator[T, None]:
