@@ -17,11 +17,12 @@ from service.core.angles.report import (
     goniometers,
     person_measures,
 )
-from service.core.angles.result import Measured, Sides
-from service.core.angles.thresholds import Facing, Neutral, Options, Thresholds
+from service.core.angles.result import Measured, SideSelection
+from service.core.angles.thresholds import AngleOptions, Facing, Neutral, Thresholds
 
 __all__ = [
     "MEASUREMENTS",
+    "AngleOptions",
     "AngleValue",
     "Facing",
     "Flag",
@@ -30,10 +31,9 @@ __all__ = [
     "Measurement",
     "MeasurementResult",
     "Neutral",
-    "Options",
     "PersonMeasures",
     "Side",
-    "Sides",
+    "SideSelection",
     "Status",
     "Thresholds",
     "goniometers",

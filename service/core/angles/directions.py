@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.core.angles.compiled import Doubles, Plan
 from service.core.angles.flags import Flag, Flags
-from service.core.angles.thresholds import Options
+from service.core.angles.thresholds import AngleOptions
 from service.core.poses import Poses
 
 _POINT_FATAL = np.uint32(Flag.MISSING | Flag.UNUSABLE_SCORE)
@@ -43,7 +43,7 @@ class Directions:
     usable: NDArray[np.bool_]
 
 
-def gather(poses: Poses, plan: Plan, options: Options) -> Directions:
+def gather(poses: Poses, plan: Plan, options: AngleOptions) -> Directions:
     """Coordinates, scores and what is wrong with them, for the keypoints and directions of a plan."""
     n = len(poses)
     line = options.thresholds

@@ -14,8 +14,8 @@ from service.core.angles.compiled import UPWARD, Doubles, Indices, Plan
 from service.core.angles.directions import Directions, gather
 from service.core.angles.flags import FATAL, NO_GEOMETRY, Flag, Flags, status_of
 from service.core.angles.orientation import FRONTAL, SAGITTAL, Orientations, orient
-from service.core.angles.result import Measured, Sides, Workings
-from service.core.angles.thresholds import Options
+from service.core.angles.result import Measured, SideSelection, Workings
+from service.core.angles.thresholds import AngleOptions
 from service.core.angles.uncertainty import keypoint_spread_px
 from service.core.poses import Floats, Poses
 from service.core.skeleton.template import Skeleton
@@ -35,9 +35,9 @@ def measure(
     poses: Poses,
     skeleton: Skeleton,
     names: tuple[str, ...],
-    options: Options,
+    options: AngleOptions,
     *,
-    side: Sides = "both",
+    side: SideSelection = "both",
     sigmas_px: Floats | None = None,
 ) -> Measured:
     """Measure people. What cannot be measured says why and fails nothing else.
@@ -78,7 +78,7 @@ class _Rows:
     direction_flags: Flags
 
 
-def _measure_rows(found: Directions, turned: Orientations, plan: Plan, options: Options) -> _Rows:
+def _measure_rows(found: Directions, turned: Orientations, plan: Plan, options: AngleOptions) -> _Rows:
     rows, line = plan.rows, options.thresholds
     moving, reference = found.degrees[:, rows.moving], found.degrees[:, rows.reference]
     through = found.degrees[:, rows.through]
@@ -160,8 +160,8 @@ def _settle(
     chosen: Indices,
     noise_deg: Doubles,
     plan: Plan,
-    options: Options,
-    side: Sides,
+    options: AngleOptions,
+    side: SideSelection,
 ) -> Measured:
     """Subtract the baseline, add what the whole view says, and withhold what must not be told."""
     line, described = options.thresholds, plan.rows
@@ -223,7 +223,7 @@ def _settle(
     )
 
 
-def _baseline(plan: Plan, options: Options) -> tuple[Doubles, Doubles, NDArray[np.bool_]]:
+def _baseline(plan: Plan, options: AngleOptions) -> tuple[Doubles, Doubles, NDArray[np.bool_]]:
     """Neutral value and its standard error for every slot, and whether there is one."""
     given = [options.baseline.get((slot.measurement.name, slot.side)) for slot in plan.slots]
     return (
@@ -233,7 +233,7 @@ def _baseline(plan: Plan, options: Options) -> tuple[Doubles, Doubles, NDArray[n
     )
 
 
-def _view_flags(turned: Orientations, plan: Plan, options: Options) -> Flags:
+def _view_flags(turned: Orientations, plan: Plan, options: AngleOptions) -> Flags:
     """What the view of the body says against each slot."""
     profile, frontal = (turned.view == SAGITTAL)[:, None], (turned.view == FRONTAL)[:, None]
     withheld = plan.wants_frontal & plan.strict & profile
@@ -247,7 +247,7 @@ def _view_flags(turned: Orientations, plan: Plan, options: Options) -> Flags:
     return flags
 
 
-def _gate_flags(found: Directions, turned: Orientations, plan: Plan, options: Options) -> Flags:
+def _gate_flags(found: Directions, turned: Orientations, plan: Plan, options: AngleOptions) -> Flags:
     """Planar cross-talk: a thigh that points at the camera makes a frontal angle of nothing."""
     line = options.thresholds
     thigh, shank = plan.gates[:, 0], plan.gates[:, 1]

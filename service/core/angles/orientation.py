@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.core.angles.anatomy import STATURE_FRACTIONS
 from service.core.angles.compiled import Doubles, Indices, Plan
 from service.core.angles.directions import Directions
-from service.core.angles.thresholds import Options
+from service.core.angles.thresholds import AngleOptions
 
 DetectedView = Literal["frontal", "oblique", "sagittal", "unknown"]
 VIEWS: tuple[DetectedView, ...] = ("unknown", "frontal", "oblique", "sagittal")
@@ -47,7 +47,7 @@ class Orientations:
     swap_suspected: NDArray[np.bool_]
 
 
-def orient(found: Directions, plan: Plan, options: Options) -> Orientations:
+def orient(found: Directions, plan: Plan, options: AngleOptions) -> Orientations:
     """View, facing and palms of every person."""
     ratio, scale = _view_ratio(found, plan)
     line = options.thresholds
@@ -89,7 +89,7 @@ def _cross(found: Directions, a: int, b: int) -> Doubles:
     return np.where(found.usable[:, a] & found.usable[:, b], product, 0.0)
 
 
-def _toward(found: Directions, plan: Plan, options: Options) -> tuple[Doubles, NDArray[np.bool_]]:
+def _toward(found: Directions, plan: Plan, options: AngleOptions) -> tuple[Doubles, NDArray[np.bool_]]:
     """+1 facing the camera, −1 turning the back: on which side of the trunk the left shoulder is."""
     cues = plan.cues
     shoulders = np.sign(_cross(found, cues.shoulders, cues.midline))
@@ -109,7 +109,7 @@ def _toward(found: Directions, plan: Plan, options: Options) -> tuple[Doubles, N
     return toward, swapped
 
 
-def _front(found: Directions, plan: Plan, options: Options, view: Indices) -> Doubles:
+def _front(found: Directions, plan: Plan, options: AngleOptions, view: Indices) -> Doubles:
     """+1 with the front to the right of the picture, −1 to the left, 0 undecided: a weighted vote."""
     if options.facing in ("left", "right"):
         return np.full(len(found.xy), 1.0 if options.facing == "right" else -1.0)
@@ -155,7 +155,7 @@ def _trunk_up(found: Directions, plan: Plan) -> NDArray[np.complex128]:
     return up
 
 
-def _curl(found: Directions, plan: Plan, options: Options) -> Doubles:
+def _curl(found: Directions, plan: Plan, options: AngleOptions) -> Doubles:
     """(N, 2) the way in which the fingers of the left and right hand are bent: toward the palm."""
     turn, usable = _bend(found, plan.cues.hands, plan.cues.fingers)
     return np.where(usable & (np.abs(turn) > options.thresholds.finger_bend_deg), np.sign(turn), 0.0)

@@ -13,9 +13,9 @@ from service.core.angles.definitions import Measurement
 from service.core.angles.directions import Directions
 from service.core.angles.flags import Flags
 from service.core.angles.orientation import Orientations
-from service.core.angles.thresholds import Options
+from service.core.angles.thresholds import AngleOptions
 
-Sides = Literal["left", "right", "both"]
+SideSelection = Literal["left", "right", "both"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Workings:
     """
 
     plan: Plan
-    options: Options
+    options: AngleOptions
     found: Directions
     turned: Orientations
     choice: Indices
@@ -63,7 +63,7 @@ class Measured:
     """
 
     measurements: tuple[Measurement, ...]
-    side: Sides
+    side: SideSelection
     degrees: Doubles
     statuses: NDArray[np.uint8]
     std_errors_deg: Doubles

@@ -82,7 +82,7 @@ class Neutral:
 
 
 @dataclass(frozen=True)
-class Options:
+class AngleOptions:
     """How to read the picture.
 
     Attributes:

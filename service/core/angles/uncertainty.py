@@ -8,7 +8,7 @@ from service.core.angles.anatomy import STATURE_FRACTIONS
 from service.core.angles.compiled import Doubles, Plan
 from service.core.angles.directions import Directions
 from service.core.angles.orientation import Orientations
-from service.core.angles.thresholds import Options
+from service.core.angles.thresholds import AngleOptions
 from service.core.poses import Floats, Poses
 
 # Area of a person over the area of the box, as xtcocotools/cocoeval.py takes it where no mask is known.
@@ -22,7 +22,7 @@ def keypoint_spread_px(
     found: Directions,
     turned: Orientations,
     plan: Plan,
-    options: Options,
+    options: AngleOptions,
     sigmas_px: Floats | None,
 ) -> Doubles:
     """Standard deviation per axis of the P keypoints of a plan, (N, P), in px.

@@ -1,7 +1,7 @@
 """Measured angles drawn on the picture, as a goniometer would be laid on the body.
 
 The reference ray is dashed (dotted where it is the plumb line), the moving ray is solid, and an arc
-with an arrow leads from one to the other the way the angle is counted. Sides have the colours that
+with an arrow leads from one to the other the way the angle is counted. SideSelection have the colours that
 their limbs have; a doubtful value is grey, and one that could not be measured is a plate that says why.
 """
 

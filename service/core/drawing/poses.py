@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from service.core.cancellation import checkpoint
 from service.core.geometry import Rgb8
 from service.core.poses import Poses, extents, present
-from service.core.skeleton.template import Rgb, Side, Skeleton
+from service.core.skeleton.template import Laterality, Rgb, Skeleton
 
-SIDE_COLORS: dict[Side, Rgb] = {"left": (0, 190, 255), "right": (255, 140, 0), "middle": (120, 230, 120)}
+SIDE_COLORS: dict[Laterality, Rgb] = {
+    "left": (0, 190, 255),
+    "right": (255, 140, 0),
+    "middle": (120, 230, 120),
+}
 """The person's own left is blue, right is orange: told apart by every common colour blindness."""
 
 _OUTLINE: Rgb = (20, 20, 20)
@@ -103,7 +107,7 @@ def default_line_width(width: int, height: int) -> int:
 
 
 def _limb_color(skeleton: Skeleton, start: str, end: str) -> Rgb:
-    sides: set[Side] = {skeleton.side(start), skeleton.side(end)} - {"middle"}
+    sides: set[Laterality] = {skeleton.side(start), skeleton.side(end)} - {"middle"}
     return SIDE_COLORS[sides.pop()] if len(sides) == 1 else SIDE_COLORS["middle"]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from service.core.export.files import File, Picture, points, rounded, rounded_scores, with_boxes
+from service.core.export.files import ExportImage, File, points, rounded, rounded_scores, with_boxes
 from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
 
@@ -27,7 +27,7 @@ _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", 
 Cell = str | int | float
 
 
-def csv_files(pictures: Sequence[Picture], skeleton: Skeleton) -> list[File]:
+def csv_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
     """`poses.csv`.
 
     Its columns: file_name, image_width, image_height, person (the place in the picture, zero-based),
@@ -56,7 +56,7 @@ def plain(text: str) -> str:
     return f"'{text}" if text.startswith(_DANGEROUS) else text
 
 
-def _rows(picture: Picture, count: int, *, with_positions: bool) -> Iterator[list[Cell]]:
+def _rows(picture: ExportImage, count: int, *, with_positions: bool) -> Iterator[list[Cell]]:
     poses = with_boxes(picture.poses)
     places, point_scores, there = points(poses)
     boxes, scores = rounded(poses.boxes_xyxy).tolist(), rounded_scores(poses.scores).tolist()

@@ -15,7 +15,7 @@ _SCORE_DECIMALS = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ExportImage:
     """One picture with its people.
 
     Attributes:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.poses import Floats, Poses, extents, present
-from service.core.skeleton.template import Instance, PartSide, Skeleton
+from service.core.skeleton.template import Instance, Side, Skeleton
 from service.core.skeleton.validation import shown
 from service.errors import SkeletonNotSupplied
 
@@ -58,7 +58,7 @@ class _Part:
         weights: (D, M) their shares, which add up to 1; 0 for a repeated first.
     """
 
-    side: PartSide | None
+    side: Side | None
     first: NDArray[np.intp]
     missing: NDArray[np.bool_]
     derived: NDArray[np.intp]

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Literal
 
 Rgb = tuple[int, int, int]
-Side = Literal["left", "right", "middle"]
-PartSide = Literal["left", "right"]
+Laterality = Literal["left", "right", "middle"]
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Instance:
             found as ever: by its own name or from its sources.
     """
 
-    side: PartSide | None = None
+    side: Side | None = None
     names: tuple[tuple[str, str], ...] = ()
 
 
@@ -106,8 +106,8 @@ class Skeleton:
         return {name: index for index, name in enumerate(self.names)}
 
     @cached_property
-    def _sides(self) -> dict[str, Side]:
-        sides: dict[str, Side] = {}
+    def _sides(self) -> dict[str, Laterality]:
+        sides: dict[str, Laterality] = {}
         for left, right in self.flip_pairs:
             sides.setdefault(left, "left")
             sides.setdefault(right, "right")
@@ -120,7 +120,7 @@ class Skeleton:
         except KeyError:
             raise ValueError(f"{self.name} has no keypoint {name}") from None
 
-    def side(self, name: str) -> Side:
+    def side(self, name: str) -> Laterality:
         """The person's own side a keypoint is on, from the flip pairs."""
         return self._sides.get(name, "middle")
 
