@@ -1,0 +1,95 @@
+"""The documents: links lead somewhere, and what is said of RPCs and settings is complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from posegate.v1 import pose_service_pb2, skeleton_service_pb2
+from scripts.examples import documents
+from scripts.marked_sections import ROOT
+
+DOCUMENTS = documents()
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+_HEADING = re.compile(r"^#+\s+(.*)$", re.MULTILINE)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def anchors(path: Path) -> set[str]:
+    """The fragments that GitHub makes of a document's headings."""
+    headings = _HEADING.findall(_CODE.sub("", path.read_text(encoding="utf-8")))
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-")
+        for heading in headings
+    }
+
+
+def broken_links(path: Path, text: str) -> list[str]:
+    """Relative links that lead to no file, or to no heading of one."""
+    broken = []
+    for link in _LINK.findall(_CODE.sub("", text)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, fragment = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if not target.exists() or (fragment and fragment not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_relative_link_leads_to_a_file_and_a_heading(path: Path) -> None:
+    assert broken_links(path, path.read_text(encoding="utf-8")) == []
+
+
+def test_a_broken_link_is_found() -> None:
+    text = "[a](nowhere.md) [b](README.md#no-such-heading) [c](https://example.org/x) [d](README.md#limits)"
+    assert broken_links(ROOT / "README.md", text) == ["nowhere.md", "README.md#no-such-heading"]
+
+
+def test_the_readme_is_short_and_names_every_rpc_of_the_contract() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    for file in (pose_service_pb2.DESCRIPTOR, skeleton_service_pb2.DESCRIPTOR):
+        for service in file.services_by_name.values():
+            assert f"`{service.full_name}`" in text
+            for method in service.methods:
+                assert len(re.findall(rf"^\| `{method.name}` \| \S", text, re.MULTILINE)) == 1, method.name
+
+
+def test_the_readme_has_its_parts_in_order() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    parts = (
+        "![",
+        "## Two commands",
+        "## Contents",
+        "## The RPCs",
+        "## The first call",
+        "## Limits",
+        "## Licences",
+        "## Where",
+    )
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_the_licence_of_the_default_model_is_said_where_a_model_is_chosen() -> None:
+    for name in (
+        "README.md",
+        "model_repository/README.md",
+        "helm/posegate/README.md",
+        "helm/posegate/values-cpu.yaml",
+    ):
+        assert "AGPL-3.0" in (ROOT / name).read_text(encoding="utf-8"), name
+
+
+def test_images_in_documents_are_small() -> None:
+    for path in (ROOT / "tests" / "data" / "overlays").iterdir():
+        assert path.stat().st_size < 200_000, path.name
+    assert (ROOT / "tests" / "data" / "two_standing.jpg").stat().st_size < 200_000
