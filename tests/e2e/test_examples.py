@@ -71,7 +71,9 @@ def test_every_example_is_run_by_a_test() -> None:
 
 @pytest.mark.parametrize("name", sorted(PYTHON))
 def test_a_python_example_runs_as_it_stands(service: Service, name: str, tmp_path: Path) -> None:
-    arguments = ["tests/data/two_people.jpg", tmp_path] if name == "render_and_export" else []
+    arguments: list[str | Path] = (
+        ["tests/data/two_people.jpg", tmp_path] if name == "render_and_export" else []
+    )
     printed = run(service, sys.executable, EXAMPLES / "python" / f"{name}.py", *arguments)
     for text in PYTHON[name]:
         assert text in printed
@@ -141,11 +143,3 @@ def test_grpcurl_describes_the_contract_by_reflection(service: Service, grpcurl:
         "SERVING",
     ):
         assert text in printed
-
-
-def test_go_source_is_formatted_as_go_does() -> None:
-    program = shutil.which("gofmt")
-    if program is None:
-        pytest.skip("gofmt is not installed; the Go example is source only")
-    done = subprocess.run([program, "-l", EXAMPLES / "go"], capture_output=True, text=True, check=True)
-    assert done.stdout == ""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts import errors_table
-from service.errors import REASONS, Overloaded
+from service.errors import DESCRIPTIONS, REASONS, Overloaded
 
 
 def test_every_reason_has_one_row_with_its_code() -> None:
@@ -35,6 +35,6 @@ def test_a_reason_of_another_code_than_its_description_is_found(tmp_path: Path) 
 def test_a_reason_without_a_description_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(errors_table, "REASONS", REASONS | {"NEW"})
     assert list(errors_table.problems(tmp_path)) == ["NEW is in only one of REASONS and DESCRIPTIONS"]
-    described = {**errors_table.DESCRIPTIONS, Overloaded: {"QUEUE_FULL": "x", "INTERNAL": "y"}}
+    described = {**DESCRIPTIONS, Overloaded: {"QUEUE_FULL": "x", "INTERNAL": "y"}}
     monkeypatch.setattr(errors_table, "DESCRIPTIONS", described)
     assert "a reason is described twice" in list(errors_table.problems(tmp_path))

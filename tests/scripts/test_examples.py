@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts import examples
+from scripts.marked_sections import ROOT
 
 
 def test_a_block_is_kept_equal_to_its_file(tmp_path: Path) -> None:
@@ -35,6 +36,6 @@ def test_the_documents_show_the_examples_as_they_are() -> None:
 
 
 def test_the_documents_of_the_repository_are_found() -> None:
-    names = {str(path.relative_to(examples.ROOT)) for path in examples.documents()}
+    names = {str(path.relative_to(ROOT)) for path in examples.documents()}
     assert {"README.md", "service/README.md", "helm/posegate/README.md"} <= names
     assert not any("node_modules" in name for name in names)

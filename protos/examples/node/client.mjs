@@ -9,6 +9,7 @@ const definition = loadSync("posegate/v1/pose_service.proto", {
   includeDirs: [protos, `${protos}third_party`],
   keepCase: true,
   longs: Number,
+  defaults: true,
   oneofs: true,
 });
 
