@@ -18,7 +18,7 @@ from service.models.publish import Gate, Wish, build_model, describe, put_graph,
 from service.models.runners import OpenVinoRunner, Pictures
 from service.models.verify import verify
 from service.skeletons import shipped
-from service.triton.client import parse_config
+from service.triton.model_config import parse_config
 from tests.models.plans import A100, L4, TENSORRT
 from tests.models.rtx import RTX, needs_rtx
 from tests.models.test_engines import FakeTensorRT as FakeBuilder
