@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -93,3 +94,23 @@ def test_images_in_documents_are_small() -> None:
     for path in (ROOT / "tests" / "data" / "overlays").iterdir():
         assert path.stat().st_size < 200_000, path.name
     assert (ROOT / "tests" / "data" / "two_standing.jpg").stat().st_size < 200_000
+
+
+PACKAGES = sorted(path.parent for path in (ROOT / "service").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize(
+    "package", [p for p in PACKAGES if p.parent.name in ("service", "core")], ids=name_of
+)
+def test_every_package_says_what_it_is_for_and_what_it_may_import(package: Path) -> None:
+    told = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    readme = package / "README.md"
+    told += readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    assert "import" in told, f"{package.name}: say in the docstring or README.md what it may import"
+
+
+def test_the_map_names_every_package_of_the_service() -> None:
+    told = ast.get_docstring(ast.parse((ROOT / "service" / "__init__.py").read_text(encoding="utf-8"))) or ""
+    for package in PACKAGES:
+        if package.parent.name == "service":
+            assert f"    {package.name}/ " in f"    {told}", package.name

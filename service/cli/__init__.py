@@ -1,1 +1,4 @@
-"""The commands of `posegate`: one file a command, each with its own options."""
+"""The commands of `posegate`: one file a command, each with its own options.
+
+May import: everything in `service`.
+"""

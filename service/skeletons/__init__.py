@@ -1,6 +1,6 @@
 """The skeleton templates that ship with the gateway: data files, read and checked once.
 
-README.md in this folder says where their names, links and numbers come from.
+README.md in this folder says where their names, links and numbers come from. May import: `core`, `errors`.
 """
 
 from __future__ import annotations
