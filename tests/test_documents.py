@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from posegate.v1 import pose_service_pb2, skeleton_service_pb2
 from scripts.examples import documents
 from scripts.marked_sections import ROOT
+from service.settings import MIB, Settings
 
 DOCUMENTS = documents()
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -114,3 +116,58 @@ def test_the_map_names_every_package_of_the_service() -> None:
     for package in PACKAGES:
         if package.parent.name == "service":
             assert f"    {package.name}/ " in f"    {told}", package.name
+
+
+_VARIABLE = re.compile(r"(?<![A-Z0-9_])POSEGATE_[A-Z0-9_]*[A-Z0-9](?![A-Z0-9_])")
+
+
+def variables_of_the_code() -> set[str]:
+    """Every environment variable that a source file or a script names."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = {f"POSEGATE_{name.upper()}" for name in Settings.model_fields}
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in ("", ".py", ".sh", ".mjs", ".go") and path.is_file():
+            names |= set(_VARIABLE.findall(path.read_text(encoding="utf-8", errors="replace")))
+    return names
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_environment_variable_in_a_document_is_one_of_the_code(path: Path) -> None:
+    named = set(_VARIABLE.findall(path.read_text(encoding="utf-8")))
+    web = {name for name in named if name.startswith("POSEGATE_WEB_")}  # its own settings, checked there
+    assert named - web - {"POSEGATE_ANGLES__NAME"} - variables_of_the_code() == set()
+
+
+def test_the_limits_in_the_readme_are_the_defaults() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("## Limits")
+    rows = dict(re.findall(r"^\| ([a-z][^|]*?) \| ([^|]*?) \|", table.partition("## ")[0], re.MULTILINE))
+    default = {name: field.default for name, field in Settings.model_fields.items()}
+    megabytes, megapixels = default["max_image_bytes"] / 1e6, default["max_image_pixels"] / 1e6
+    assert rows["image"].startswith(f"{megabytes:.0f} MB, {megapixels:.0f} megapixels;")
+    assert rows["batch"] == f"{default['max_batch_size']} images"
+    assert rows["persons in one answer"] == f"{default['max_persons']}"
+    assert rows["video"] == (
+        f"{default['max_video_bytes'] / 1e9:.0f} GB, {default['max_video_seconds'] / 3600:.0f} hour, "
+        f"{default['max_video_frames']:,} frames, {default['max_video_pixels'] / 1e6:.0f} megapixels a frame"
+    )
+    assert rows["message, either way"] == f"{default['max_message_bytes'] // MIB} MiB"
+    in_flight = default["max_in_flight_bytes"] // MIB
+    assert rows["calls at work"] == f"{default['max_in_flight']}, with {in_flight} MiB of requests"
+    assert rows["videos and streams at work"] == f"{default['max_streams']}"
+    assert rows["custom skeletons of a tenant"] == f"{default['max_skeletons']}"
+
+
+def test_the_defaults_in_the_table_of_bounds_are_those_of_the_settings() -> None:
+    text = (ROOT / "service" / "README.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("## What bounds concurrency and memory")
+    rows = re.findall(r"^\| [^|]+ \| `POSEGATE_(\w+)` \| ([^|]+) \|", table.partition("## ")[0], re.MULTILINE)
+    assert len(rows) > 8
+    for name, told in rows:
+        default = Settings.model_fields[name.lower()].default
+        units = {"": 1, " MiB": MIB, " GiB": 1024 * MIB, " GB": 10**9}
+        if name != "WORKERS":
+            assert told in {
+                f"{default // size}{unit}" for unit, size in units.items() if default % size == 0
+            }, name
