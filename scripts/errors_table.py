@@ -13,12 +13,11 @@ from pathlib import Path
 
 from scripts.marked_sections import ROOT, update
 from service import errors
-from service.errors import DESCRIPTIONS, REASONS, Overloaded, PosegateError, Unavailable
+from service.errors import DESCRIPTIONS, REASONS, PosegateError
 from service.servicers.responses.error_status import code_of
 
 README = ROOT / "service" / "README.md"
 NAME, WRITER = "errors", "scripts.errors_table"
-_RETRIED = (Overloaded, Unavailable)
 _HEAD = "| code | reason | when | retry |\n|---|---|---|---|\n"
 
 
@@ -29,8 +28,9 @@ def code(kind: type[PosegateError]) -> str:
 
 def table() -> str:
     """One row per reason, by code and then by reason."""
+    retried = retried_in(ROOT / "service")
     rows = [
-        (code(kind), reason, when, "yes" if issubclass(kind, _RETRIED) else "")
+        (code(kind), reason, when, "yes" if kind.__name__ in retried else "")
         for kind, reasons in DESCRIPTIONS.items()
         for reason, when in reasons.items()
     ]
@@ -64,14 +64,25 @@ def kinds() -> list[type[PosegateError]]:
 
 def raised_in(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Class, reason and place of every error in the code whose reason is written out beside its class."""
+    for name, arguments, where in _constructed(folder):
+        reason = arguments.get("reason")
+        if isinstance(reason, ast.Constant):
+            yield name, str(reason.value), where
+
+
+def retried_in(folder: Path) -> set[str]:
+    """Classes of errors that the code gives a time after which another attempt can help."""
+    return {name for name, arguments, _ in _constructed(folder) if "retry_after_s" in arguments}
+
+
+def _constructed(folder: Path) -> Iterator[tuple[str, dict[str | None, ast.expr], str]]:
+    """Class, keyword arguments and place of every error that the code makes."""
     names = {kind.__name__ for kind in kinds()}
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names):
-                continue
-            for keyword in node.keywords:
-                if keyword.arg == "reason" and isinstance(keyword.value, ast.Constant):
-                    yield node.func.id, str(keyword.value.value), f"{path.name}:{node.lineno}"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                arguments = {keyword.arg: keyword.value for keyword in node.keywords}
+                yield node.func.id, arguments, f"{path.name}:{node.lineno}"
 
 
 def main(arguments: list[str], readme: Path = README) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,7 @@ def test_the_map_names_every_package_of_the_service() -> None:
 _VARIABLE = re.compile(r"(?<![A-Z0-9_])POSEGATE_[A-Z0-9_]*[A-Z0-9](?![A-Z0-9_])")
 
 
+@cache
 def variables_of_the_code() -> set[str]:
     """Every environment variable that a source file or a script names."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -15,6 +15,9 @@ def test_every_reason_has_one_row_with_its_code() -> None:
     assert codes["IMAGE_TOO_LARGE"] == "INVALID_ARGUMENT"
     assert codes["DRAINING"] == "UNAVAILABLE"
     assert codes["INTERNAL"] == "INTERNAL"
+    retried = {row[2].strip(" `") for row in rows if row[4].strip() == "yes"}
+    assert {"QUEUE_FULL", "DRAINING", "DATABASE_BUSY"} <= retried
+    assert not {"IMAGE_TOO_LARGE", "TOO_MANY_SKELETONS", "VIDEO_DAMAGED", "DEADLINE_EXCEEDED"} & retried
 
 
 def test_the_guide_in_the_repository_is_up_to_date() -> None:
