@@ -243,7 +243,7 @@ class DeadlineExceeded(PosegateError):
 
 
 class Unimplemented(PosegateError):
-    """Promised by the contract, not built yet."""
+    """This service does not offer what the contract allows for, such as encoding video."""
 
     reason = "UNIMPLEMENTED"
 
