@@ -1,5 +1,5 @@
 """What the gateway keeps: custom skeletons, in SQLite or PostgreSQL. The only package that imports
-SQLAlchemy, Alembic and the drivers. May import beside them: `telemetry`, `settings`, `core`, `errors`.
+SQLAlchemy, Alembic and the drivers.
 
     address     POSEGATE_DATABASE_URL as something to connect to
     engine      connections: what SQLite and PostgreSQL each need said
