@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import subprocess
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from posegate.v1 import pose_service_pb2, skeleton_service_pb2
+import posegate.v1
 from scripts.examples import documents
 from scripts.marked_sections import ROOT
 from service.settings import MIB, Settings
@@ -60,8 +62,11 @@ def test_a_broken_link_is_found() -> None:
 def test_the_readme_is_short_and_names_every_rpc_of_the_contract() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 250
-    for file in (pose_service_pb2.DESCRIPTOR, skeleton_service_pb2.DESCRIPTOR):
-        for service in file.services_by_name.values():
+    modules = [info.name for info in pkgutil.iter_modules(posegate.v1.__path__)]
+    files = [name for name in modules if name.endswith("_service_pb2")]
+    assert {"pose_service_pb2", "skeleton_service_pb2"} <= set(files)
+    for file in files:
+        for service in import_module(f"posegate.v1.{file}").DESCRIPTOR.services_by_name.values():
             assert f"`{service.full_name}`" in text
             for method in service.methods:
                 assert len(re.findall(rf"^\| `{method.name}` \| \S", text, re.MULTILINE)) == 1, method.name
