@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.cli.connection import Target
 from service.cli.main import app
-from service.cli.measure import BadWish, Wish, _request, measure
+from service.cli.angles import AngleConfig
+from service.cli.failures import BadOption
+from service.cli.measure import MeasureConfig, _request, measure
+from service.cli.options import BodySide, Facing
 from tests.fakes import candidate, rows
 from tests.pictures import jpeg
 from tests.running import Service

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from service.cli.connection import Target
-from service.cli.plots import Curve, draw_curves
-from service.cli.video import BadWish, CutShort, Wish, video
+from service.cli.angles import AngleConfig
+from service.cli.failures import BadOption
+from service.cli.video import AnalysisConfig, CutShort, analyze
 from service.core.geometry import Rgb8
 from service.core.poses import Floats
 from tests.fakes import candidate, rows
@@ -31,19 +32,11 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-def wish(service: Service, tmp_path: Path) -> Wish:
-    return Wish(
+def config(service: Service, tmp_path: Path) -> AnalysisConfig:
+    return AnalysisConfig(
         gateway=Target(service.address),
-        model="",
-        skeleton="",
-        measurements=("elbow_side",),
-        every_nth=None,
-        target_fps=None,
-        start_s=0.0,
-        end_s=None,
-        smooth=False,
+        angles=AngleConfig(measurements=("elbow_side",)),
         out=tmp_path / "out.jsonl",
-        annotated=None,
         plot=tmp_path / "plot.png",
     )
 
@@ -57,11 +50,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 async def test_frames_plot_and_table_are_made(
-    wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: AnalysisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
-    await video(clip, replace(wish, annotated=tmp_path / "out.mp4"))
+    await analyze(clip, replace(config, annotated=tmp_path / "out.mp4"))
     found = lines(tmp_path / "out.jsonl")
     assert [line["frame_index"] for line in found[1:-1]] == list(range(40))
     assert "summary" in found[-1]
@@ -125,21 +118,21 @@ def smoothed(found: list[dict[str, Any]]) -> list[float]:
 @pytest.mark.parametrize("sampling", [{}, {"every_nth": 4}, {"target_fps": 7.0}, {"start_s": 1.03}])
 @pytest.mark.parametrize("share", [0.1, 0.55, 0.62, 0.9])
 async def test_an_interrupted_run_is_gone_on_with_as_if_it_had_not_been(
-    wish: Wish, tmp_path: Path, service: Service, sampling: dict[str, Any], share: float
+    config: AnalysisConfig, tmp_path: Path, service: Service, sampling: dict[str, Any], share: float
 ) -> None:
     service.triton.answer = crowd
     clip = tmp_path / "clip.mp4"
     # 60 a second in ticks of 1/90000 s: times that no decimal fraction holds exactly.
     clip.write_bytes(fast_start(count=230, images=numbered, times=[number / 29.97 for number in range(230)]))
-    wish = replace(wish, smooth=True, **sampling)
-    await video(clip, wish)
+    config = replace(config, smooth=True, **sampling)
+    await analyze(clip, config)
     complete = lines(tmp_path / "out.jsonl")
     (tmp_path / "out.jsonl").unlink()
     kept = max(2, round(share * len(complete)))
     text = "".join(json.dumps(line) + "\n" for line in complete[:kept])
     (tmp_path / "out.jsonl.partial").write_text(text + '{"frame_index": 14, "ti', encoding="utf-8")
     calls = len(service.triton.calls)
-    await video(clip, wish)
+    await analyze(clip, config)
     again = lines(tmp_path / "out.jsonl")
     if share > 0.5:
         assert len(service.triton.calls) - calls < calls
@@ -152,18 +145,18 @@ async def test_an_interrupted_run_is_gone_on_with_as_if_it_had_not_been(
 
 
 async def test_what_was_kept_is_never_written_anew(
-    wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: AnalysisConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
-    await video(clip, wish)
+    await analyze(clip, config)
     (tmp_path / "out.jsonl").rename(tmp_path / "whole")
     content = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
     partial = tmp_path / "out.jsonl.partial"
     partial.write_bytes(b"".join(content[:15]))
     monkeypatch.setattr("service.cli.video._write", full)
     with pytest.raises(OSError, match="full"):
-        await video(clip, wish)
+        await analyze(clip, config)
     assert partial.read_bytes() == b"".join(content[:15])
 
 
@@ -171,47 +164,43 @@ def full(*_arguments: object) -> None:
     raise OSError(28, "full")
 
 
-@pytest.mark.parametrize("changed", [{"measurements": ()}, {"annotated": True}])
+@pytest.mark.parametrize("changed", [{"angles": AngleConfig(), "plot": None}, {"annotated": True}])
 async def test_a_run_that_cannot_be_gone_on_with_says_so(
-    wish: Wish, tmp_path: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    config: AnalysisConfig, tmp_path: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
-    await video(clip, wish)
+    await analyze(clip, config)
     (tmp_path / "out.jsonl").rename(tmp_path / "out.jsonl.partial")
     if "annotated" in changed:
         changed = {"annotated": tmp_path / "out.mp4"}
-    await video(clip, replace(wish, **changed))
+    await analyze(clip, replace(config, **changed))
     assert "starting anew" in capsys.readouterr().err.replace("\n", " ")
     assert len(lines(tmp_path / "out.jsonl")) == 42
 
 
-async def test_another_config_starts_anew(wish: Wish, tmp_path: Path, service: Service) -> None:
+async def test_another_config_starts_anew(config: AnalysisConfig, tmp_path: Path, service: Service) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
     (tmp_path / "out.jsonl.partial").write_text('{"clip": "other.mp4"}\n', encoding="utf-8")
-    await video(clip, wish)
+    await analyze(clip, config)
     assert len(lines(tmp_path / "out.jsonl")) == 42
 
 
-async def test_a_video_that_is_cut_short_leaves_what_there_is(wish: Wish, tmp_path: Path) -> None:
+async def test_the_files_of_a_video_that_breaks_off_are_completed(
+    config: AnalysisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = tmp_path / "clip.mp4"
     content = fast_start(count=200)
     clip.write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(CutShort, match="DATA_LOSS"):
-        await video(clip, wish)
-    assert not (tmp_path / "out.jsonl").exists()
-    assert len(lines(tmp_path / "out.jsonl.partial")) > 20
-
-
-@pytest.mark.parametrize("count", [0, 1, 8])
-def test_the_plot_has_a_panel_for_each_curve(count: int) -> None:
-    samples = [(number / 10, 50 + 40 * np.sin(number / 5), number % 7 == 0) for number in range(60)]
-    curves = [Curve(f"Knee {number}", list(samples), [(0.0, None, False)]) for number in range(count)]
-    image = cv2.imdecode(np.frombuffer(draw_curves("clip.mp4", curves), np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None
-    assert image.shape == (64 + 44 + 260 * max(count, 1), 1200, 3)
-    assert (image < 128).any()
+    with pytest.raises(CutShort, match=r"DATA_LOSS.* The frames before that are in .*out\.jsonl"):
+        await analyze(clip, config)
+    assert "frames until the video broke off, 2 people tracked" in capsys.readouterr().out
+    assert sorted(names(tmp_path)) == ["clip.mp4", "out.jsonl", "plot.png"]
+    found = lines(tmp_path / "out.jsonl")
+    assert found[-1]["error"].startswith("DATA_LOSS: ")
+    assert [line["frame_index"] for line in found[1:-1]] == list(range(len(found) - 2))
+    assert len(found) > 20
 
 
 @pytest.mark.parametrize(
@@ -228,26 +217,26 @@ def test_the_plot_has_a_panel_for_each_curve(count: int) -> None:
     ],
 )
 async def test_what_cannot_be_meant_is_refused_before_the_upload(
-    wish: Wish, tmp_path: Path, service: Service, changes: dict[str, Any], named: str
+    config: AnalysisConfig, tmp_path: Path, service: Service, changes: dict[str, Any], named: str
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
     changes = {key: tmp_path / value if isinstance(value, str) else value for key, value in changes.items()}
-    with pytest.raises(BadWish, match=named):
-        await video(clip, replace(wish, **changes))
+    with pytest.raises(BadOption, match=named):
+        await analyze(clip, replace(config, **changes))
     assert service.triton.calls == []
     assert names(tmp_path) == ["clip.mp4"]
 
 
-async def test_a_folder_is_no_clip(wish: Wish, tmp_path: Path) -> None:
-    with pytest.raises(BadWish, match="is a folder"):
-        await video(tmp_path, wish)
+async def test_a_folder_is_no_clip(config: AnalysisConfig, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match="is a folder"):
+        await analyze(tmp_path, config)
 
 
 async def test_a_start_behind_the_end_is_told(
-    wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: AnalysisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
-    await video(clip, replace(wish, start_s=50.0))
+    await analyze(clip, replace(config, start_s=50.0))
     assert "--start is behind the end" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`posegate models build | verify`: TensorRT plans."""
+"""`posegate models build`: TensorRT plans, on the GPU that runs them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from service.models.commands.options import REPOSITORY, WEIGHTS, Repository
 from service.models.errors import EngineError
 from service.models.one_line import errors_on_one_line
 
-REPOSITORY = Path("model_repository")
-WEIGHTS = Path(".posegate/weights")
-UNKNOWN = "unknown"  # the sha256 of weights that nobody publishes one for
+UNKNOWN = "unknown"  # the sha256 of weights without a published one
 
 
 def build(
@@ -29,7 +28,7 @@ def build(
     onnx: Annotated[
         Path | None, typer.Option(help="The graph, instead of a checkpoint; for one model.")
     ] = None,
-    repository: Annotated[Path, typer.Option(help="The folder that holds gpu/.")] = REPOSITORY,
+    repository: Repository = REPOSITORY,
     samples: Annotated[
         Path | None, typer.Option(help="Pictures to compare the plan on; else those that ship.")
     ] = None,
@@ -91,9 +90,9 @@ def build(
                 workspace_bytes=workspace_mib << 20,
                 timing_cache=publish.timing_cache(model),
             )
-            wish = publish.Wish(options, best_batch=best_batch, fleet=fleet, force=force)
+            request = publish.BuildRequest(options, best_batch=best_batch, fleet=fleet, force=force)
             with _progress(name) as show:
-                plan, built = publish.build_model(model, tensorrt, gpu, wish, gate, show)
+                plan, built = publish.build_model(model, tensorrt, gpu, request, gate, show)
             where = model.folder / "1" / plan.file
             said = f"{plan.size / 1e6:.1f} MB, built in {plan.build_s} s" if built else "up to date"
             on = f"{gpu.name} ({gpu.compute_capability})" if gpu.name else gpu.compute_capability
@@ -105,18 +104,6 @@ def build(
                 )
         if kind_of(tensorrt) == "tensorrt_rtx":
             typer.echo("Note: Triton loads plans of TensorRT only, not of TensorRT-RTX.", err=True)
-
-
-def verify(
-    repository: Annotated[Path, typer.Argument(help="The folder that Triton serves.")] = REPOSITORY / "gpu",
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Exit with 0 whatever is found.")
-    ] = False,
-) -> None:
-    """Check plans against this machine's GPU and TensorRT, before Triton starts."""
-    from service.models.verify import main
-
-    raise typer.Exit(main([str(repository), *(["--report-only"] if report_only else [])]))
 
 
 def _provide_graph(model: Any, onnx: Path | None, weights: Path | None) -> bytes | None:
