@@ -19,7 +19,8 @@ from service.server.tls import BadCertificate
 from service.settings import Settings
 from service.store.address import BadDatabaseUrl
 from service.telemetry.tracing import BadTracing
-from service.triton.process import EmbeddedTriton, EmbeddedTritonError, Launch, Ports
+from service.triton.launch import Launch, Ports, TritonProcessError
+from service.triton.process import TritonProcess
 
 app = typer.Typer(add_completion=False)
 
@@ -30,7 +31,7 @@ _SHIPPED = Path(service.__file__).resolve().parents[1] / "model_repository" / "b
 def command() -> None:
     """Run the bundled Triton and the gateway, and watch both."""
     settings = settings_from_environment()
-    with on_one_line(BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, EmbeddedTritonError):
+    with on_one_line(BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, TritonProcessError):
         asyncio.run(up(settings))
     if sys.stderr.isatty():
         print("posegate: stopped; `posegate up` starts it again", file=sys.stderr)
@@ -41,13 +42,13 @@ async def up(settings: Settings) -> None:
 
     Raises:
         CannotListen: one of the gateway's addresses cannot be bound; found out before Triton starts.
-        EmbeddedTritonError: Triton does not start.
+        TritonProcessError: Triton does not start.
     """
     launch = _launch(settings)
     for address in (settings.listen, settings.health_listen, settings.metrics_listen):
         check_address(address)
     stop = stop_on_signals()
-    triton = EmbeddedTriton(launch)
+    triton = TritonProcess(launch)
     if not await _start(triton, stop):
         return
     watcher = asyncio.create_task(triton.watch())
@@ -83,7 +84,7 @@ def check_address(address: str) -> None:
         ) from error
 
 
-async def _start(triton: EmbeddedTriton, stop: asyncio.Event) -> bool:
+async def _start(triton: TritonProcess, stop: asyncio.Event) -> bool:
     """Whether it started; a signal in the meantime ends the start."""
     starting = asyncio.create_task(triton.start())
     stopped = asyncio.create_task(stop.wait())
@@ -103,7 +104,7 @@ def _launch(settings: Settings) -> Launch:
     if "triton_url" in settings.model_fields_set:
         host, _, digits = settings.triton_url.rpartition(":")
         if host not in ("127.0.0.1", "localhost") or not digits.isdecimal():
-            raise EmbeddedTritonError(
+            raise TritonProcessError(
                 f"POSEGATE_TRITON_URL is {settings.triton_url}, but the bundled Triton runs on this host: "
                 "give 127.0.0.1:PORT, or use `posegate serve` for a Triton elsewhere"
             )
@@ -124,14 +125,14 @@ def find_backends(folders: Iterable[Path]) -> Path:
     shipped ones.
 
     Raises:
-        EmbeddedTritonError: none does; the text names them.
+        TritonProcessError: none does; the text names them.
     """
     folders = tuple(dict.fromkeys(folders))
     for folder in folders:
         if any(folder.glob("*/model.py")):
             return folder
     searched = ", ".join(map(str, folders))
-    raise EmbeddedTritonError(
+    raise TritonProcessError(
         f"there are no backends (BACKEND/model.py) in {searched}: run posegate in its folder,"
         " or copy model_repository/backends beside the folder that POSEGATE_MODEL_REPOSITORY names"
     )
