@@ -1,4 +1,4 @@
-"""The commands that bring models into the repository, assembled: `posegate models` has them beside its own."""
+"""The commands that bring models into the repository, assembled; `posegate models` includes them."""
 
 from __future__ import annotations
 

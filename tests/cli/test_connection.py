@@ -54,7 +54,9 @@ def own(tmp_path: Path) -> Secret:
 
 
 def mutual(address: str, secret: Secret) -> Target:
-    return Target(address, tls_ca=secret.files.client_ca, tls_cert=secret.files.cert, tls_key=secret.files.key)
+    return Target(
+        address, tls_ca=secret.files.client_ca, tls_cert=secret.files.cert, tls_key=secret.files.key
+    )
 
 
 async def test_the_authority_and_a_certificate_of_ones_own_open_the_door(own: Secret) -> None:
@@ -115,13 +117,18 @@ async def test_a_certificate_whose_time_it_is_not_is_told(
 async def test_plaintext_to_a_gateway_that_speaks_tls_is_told() -> None:
     async with gateway() as address:
         told = await health(Target(address))
-    assert told.startswith(f"UNAVAILABLE: {address} hung up: if it speaks TLS, give --tls-ca FILE, or --tls (")
+    assert told.startswith(
+        f"UNAVAILABLE: {address} hung up: if it speaks TLS, give --tls-ca FILE, or --tls ("
+    )
 
 
 async def test_tls_to_a_gateway_that_does_not_speak_it_is_told(own: Secret) -> None:
     async with gateway(None) as address:
         told = await health(Target(address, tls_ca=own.files.client_ca))
-    assert told == f"UNAVAILABLE: {address} speaks no TLS: call it without --tls, --tls-ca, --tls-cert and --tls-key"
+    assert (
+        told
+        == f"UNAVAILABLE: {address} speaks no TLS: call it without --tls, --tls-ca, --tls-cert and --tls-key"
+    )
 
 
 async def test_a_gateway_that_asks_for_a_certificate_is_told(own: Secret) -> None:
@@ -141,8 +148,8 @@ async def test_a_gateway_that_is_not_there_is_no_matter_of_tls(own: Secret) -> N
     for target in (Target("127.0.0.1:1"), mutual("127.0.0.1:1", own)):
         told = await health(target)
         assert told.startswith(
-            "UNAVAILABLE: no gateway answers at 127.0.0.1:1: start one with `posegate up`, or name another with"
-            " --address HOST:PORT."
+            "UNAVAILABLE: no gateway answers at 127.0.0.1:1: start one with `posegate up`, or name another"
+            " with --address HOST:PORT."
         )
         assert "refused" in told
         assert "--tls" not in told
@@ -155,7 +162,10 @@ async def test_a_gateway_that_is_not_there_is_no_matter_of_tls(own: Secret) -> N
         ({"tls_key": None}, "--tls-cert needs --tls-key as well"),
         ({"tls_cert": None}, "--tls-key needs --tls-cert as well"),
         ({"tls_ca": Path("/nowhere/ca.crt")}, r"cannot read the certificates /nowhere/ca.crt: No such file"),
-        ({"tls_cert": Path("/nowhere/tls.crt")}, r"cannot read the certificate /nowhere/tls.crt: No such file"),
+        (
+            {"tls_cert": Path("/nowhere/tls.crt")},
+            r"cannot read the certificate /nowhere/tls.crt: No such file",
+        ),
     ],
     ids=["no key", "no certificate", "no such authority", "no such certificate"],
 )
@@ -170,7 +180,9 @@ def test_files_that_cannot_be_used_are_told_before_anything_is_sent(
     given = {**files, **changes}
     with pytest.raises(BadCertificate, match=why):
         Target("127.0.0.1:1", **given).connect()
-    options = [text for name, file in given.items() if file for text in (f"--{name.replace('_', '-')}", str(file))]
+    options = [
+        text for name, file in given.items() if file for text in (f"--{name.replace('_', '-')}", str(file))
+    ]
     ended = CliRunner().invoke(app, ["health", *options])
     assert ended.exit_code == 1
     assert ended.stderr.startswith("posegate: ")

@@ -71,7 +71,12 @@ async def test_without_a_file_it_prints_what_it_found(
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 people"), (1, "1 person"), (2, "2 people")])
 async def test_it_counts_in_plain_english(
-    config: DetectConfig, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, text: str
+    config: DetectConfig,
+    service: Service,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+    text: str,
 ) -> None:
     service.triton.answer = rows(*TWO[:count])
     await detect(pictures(tmp_path, "a.jpg"), config)
@@ -107,7 +112,9 @@ async def test_results_are_json_lines_in_the_order_of_the_pictures(
     assert 1 < max(at_once) <= 8
 
 
-async def test_a_line_holds_everything_but_the_overlay(config: DetectConfig, service: Service, tmp_path: Path) -> None:
+async def test_a_line_holds_everything_but_the_overlay(
+    config: DetectConfig, service: Service, tmp_path: Path
+) -> None:
     service.triton.answer = TWO
     results = tmp_path / "out.jsonl"
     await detect(pictures(tmp_path, "a.jpg"), replace(config, results=results, overlay=tmp_path / "drawn"))

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from service.cli.connection import Target
 from service.cli.angles import AngleConfig
+from service.cli.connection import Target
 from service.cli.failures import BadOption
 from service.cli.video import AnalysisConfig, CutShort, analyze
 from service.core.geometry import Rgb8

@@ -87,8 +87,8 @@ def _print_next(name: str) -> None:
     """Triton reads the repository when it starts (`--model-control-mode=none`, as `posegate up` and the chart
     run it), or when it is asked to."""
     typer.echo(
-        "Next: a Triton that is running does not serve it yet. Start `posegate up` or your Triton again, or, with "
-        f"--model-control-mode=explicit, POST /v2/repository/models/{name}/load"
+        "Next: a Triton that is running does not serve it yet. Start `posegate up` or your Triton again, or, "
+        f"with --model-control-mode=explicit, POST /v2/repository/models/{name}/load"
     )
 
 
