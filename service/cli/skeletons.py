@@ -17,11 +17,11 @@ from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from service.cli.connection import GatewayCommand, Target, gateway_of
 from service.cli.failures import CommandError
-from service.core.skeleton.json_format import parse_skeleton, skeleton_data
 from service.core.skeleton.template import Skeleton
 from service.errors import InvalidRequest
 from service.servicers.requests.skeletons import read_skeleton
 from service.servicers.responses.skeletons import skeleton_message
+from service.skeletons.format import parse_skeleton, skeleton_data
 
 if TYPE_CHECKING:
     from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceAsyncStub

@@ -14,9 +14,9 @@ from types import MappingProxyType
 
 import structlog
 
-from service.core.skeleton.json_format import parse_skeleton
 from service.core.skeleton.template import Skeleton
 from service.errors import InvalidRequest
+from service.skeletons.format import parse_skeleton
 
 _log = structlog.get_logger()
 
