@@ -81,6 +81,7 @@ def draw_curves(title: str, curves: Sequence[Curve], file_format: str) -> bytes:
     if curves:
         axes[-1].set_xlabel("time (s)")
         _legend(axes[0])
+    figure.align_ylabels()
     file = io.BytesIO()
     figure.savefig(file, format=file_format)
     return file.getvalue()

@@ -190,7 +190,9 @@ async def analyze(clip: Path, config: AnalysisConfig) -> None:
     }
     before = await asyncio.to_thread(_earlier, config, head, console)
     if before.last is not None:
-        console.print(f"going on after frame {before.last['frame_index']}, {before.last['time']}")
+        console.print(
+            f"going on after frame {before.last['frame_index']}, {before.last['time']}", soft_wrap=True
+        )
         start_s = before.start_s(config.start_s, config.target_fps)
         message.start.FromNanoseconds(round(start_s * 1e9))
     lines = list(before.lines)
@@ -334,11 +336,13 @@ def _earlier(config: AnalysisConfig, head: dict[str, Any], console: Console) -> 
         return Earlier()
     if not config.can_resume:
         what = "an annotated video" if config.annotated is not None else "the flat layout"
-        console.print(f"{partial(config.out)}: {what} cannot be continued, starting anew")
+        console.print(f"{partial(config.out)}: {what} cannot be continued, starting again", soft_wrap=True)
         return Earlier()
     left = earlier(partial(config.out), head)
     if left is None:
-        console.print(f"{partial(config.out)} is of another video or other options: starting anew")
+        console.print(
+            f"{partial(config.out)} is of another video or other options: starting again", soft_wrap=True
+        )
     return left or Earlier()
 
 
@@ -358,4 +362,6 @@ def _plot(
     write_whole(path, drawn)
     if curves.count() > _MAX_CURVES:
         more = curves.count() - _MAX_CURVES
-        console.print(f"{path}: the {_MAX_CURVES} longest curves; {more} more are in --out only")
+        console.print(
+            f"{path}: the {_MAX_CURVES} longest curves; {more} more are in --out only", soft_wrap=True
+        )

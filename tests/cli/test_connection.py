@@ -187,3 +187,15 @@ def test_files_that_cannot_be_used_are_told_before_anything_is_sent(
     assert ended.exit_code == 1
     assert ended.stderr.startswith("posegate: ")
     assert len(ended.stderr.splitlines()) == 1
+
+
+async def test_a_proxy_that_the_call_goes_through_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    told = await health(Target("posegate.invalid:50051"))
+    assert told.startswith("UNAVAILABLE: no gateway answers at posegate.invalid:50051: ")
+    assert (
+        "The call goes through the proxy in http_proxy: name the host in no_proxy to call it directly."
+        in told
+    )

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import signal
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,15 @@ from PIL import Image
 
 from service.cli.connection import Target
 from service.cli.detect import DetectConfig, detect
+from service.cli.failures import BadOption
 from service.cli.options import OverlayFormat
 from service.core.geometry import Rgb8
 from service.errors import NotFound
 from tests.fakes import candidate, rows
+from tests.media.clips import fast_start
 from tests.pictures import encoded, jpeg, plain
 from tests.running import Service
+from tests.servicers.gateway import CustomSkeletons, gateway
 
 TWO = rows(candidate((100, 50, 200, 350), 0.9), candidate((400, 60, 480, 300), 0.6))
 
@@ -264,3 +269,66 @@ async def test_results_into_a_pipe_do_not_take_its_place(config: DetectConfig, t
     reading.join(10)
     assert json.loads(read[0])["picture"].endswith("a.jpg")
     assert pipe.is_fifo()
+
+
+async def test_two_hands_are_one_person(
+    config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with gateway(CustomSkeletons()) as address:
+        hands = replace(config, gateway=Target(address), model="whole", skeleton="mediapipe_hand_21")
+        assert await detect(pictures(tmp_path, "a.jpg"), hands) == 0
+    first, *people = capsys.readouterr().out.splitlines()
+    assert ": 2 people (3 × mediapipe_hand_21) in 640×480 px, whole:" in first
+    assert people[0].startswith("  0. person 0 left  score ")
+    assert people[1].startswith("  1. person 0 right  score ")
+    assert people[2].startswith("  2. person 1 right  score ")
+
+
+async def test_a_video_is_refused_with_the_command_for_it(
+    config: DetectConfig, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = tmp_path / "clip.jpg"
+    clip.write_bytes(fast_start())
+    assert await detect([clip], config) == 1
+    assert capsys.readouterr().err == f"{clip}: is a video: use `posegate video`\n"
+    assert service.triton.calls == []
+
+
+async def test_a_version_that_is_not_there_is_refused(
+    config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = pictures(tmp_path, "a.jpg")
+    assert await detect(images, replace(config, model="yolo11n_pose", model_version="1")) == 0
+    assert await detect(images, replace(config, model="yolo11n_pose", model_version="9")) == 1
+    assert "has no version '9'" in capsys.readouterr().err
+
+
+async def test_one_overlay_can_be_a_file_but_several_need_a_folder(
+    config: DetectConfig, tmp_path: Path
+) -> None:
+    images = pictures(tmp_path, "in/a.jpg", "in/b.jpg")
+    assert await detect(images[:1], replace(config, overlay=tmp_path / "o.jpeg")) == 0
+    assert (tmp_path / "o.jpeg").read_bytes()[:2] == b"\xff\xd8"
+    with pytest.raises(BadOption, match="is one file for 2 images: give a folder"):
+        await detect(images, replace(config, overlay=tmp_path / "o.jpeg"))
+
+
+async def test_an_interrupted_run_says_where_the_results_are(
+    config: DetectConfig, service: Service, tmp_path: Path
+) -> None:
+    results = tmp_path / "out.jsonl"
+    service.triton.gate.clear()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", "detect", str(pictures(tmp_path, "a.jpg")[0]),
+        "--json", str(results), "--address", service.address,
+        cwd=Path(__file__).parents[2], stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await asyncio.wait_for(service.triton.entered.wait(), 60)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    service.triton.gate.set()
+    assert process.returncode == 130
+    assert err.decode().splitlines()[-1] == (
+        f"posegate: interrupted. The images done so far are in {results}.partial;"
+        " run the same command to start again."
+    )

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +14,22 @@ import cv2
 import numpy as np
 import pytest
 
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
 from service.cli.angles import AngleConfig
 from service.cli.connection import Target
 from service.cli.failures import BadOption
-from service.cli.video import AnalysisConfig, CutShort, analyze
+from service.cli.options import BodySide, Facing
+from service.cli.plots import Curve
+from service.cli.video import AnalysisConfig, CutShort, Layout, _message, analyze
 from service.core.geometry import Rgb8
 from service.core.poses import Floats
 from tests.fakes import candidate, rows
 from tests.media.clips import fast_start
+from tests.pictures import jpeg
 from tests.running import Service, running
 
+ROOT = Path(__file__).parents[2]
 WHO = candidate((200, 100, 440, 500), 0.9)
 
 
@@ -175,7 +184,7 @@ async def test_a_run_that_cannot_be_gone_on_with_says_so(
     if "annotated" in changed:
         changed = {"annotated": tmp_path / "out.mp4"}
     await analyze(clip, replace(config, **changed))
-    assert "starting anew" in capsys.readouterr().err.replace("\n", " ")
+    assert "starting again" in capsys.readouterr().err
     assert len(lines(tmp_path / "out.jsonl")) == 42
 
 
@@ -214,6 +223,14 @@ async def test_the_files_of_a_video_that_breaks_off_are_completed(
         ({"plot": "none/plot.png"}, "there is no folder"),
         ({"annotated": "clip.mp4"}, "different files"),
         ({"plot": "."}, "is a folder"),
+        ({"plot": "plot.gif"}, "plot.gif: must end in .png, .svg, .pdf"),
+        ({"annotated": "out.avi"}, "must end in .mp4"),
+        ({"angles": AngleConfig()}, "--plot draws angles over time: add --measure"),
+        (
+            {"angles": AngleConfig(mirrored=True), "plot": None},
+            "--mirrored, .* are about angles: add --measure",
+        ),
+        ({"angles": AngleConfig(("elbow_side",), baseline=("elbow",))}, "--baseline elbow: must be"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_before_the_upload(
@@ -240,3 +257,127 @@ async def test_a_start_behind_the_end_is_told(
     clip.write_bytes(fast_start())
     await analyze(clip, replace(config, start_s=50.0))
     assert "--start is behind the end" in capsys.readouterr().out
+
+
+async def test_an_image_is_refused_with_the_command_for_it(config: AnalysisConfig, tmp_path: Path) -> None:
+    image = tmp_path / "image.mp4"
+    image.write_bytes(jpeg((64, 48)))
+    with pytest.raises(BadOption, match=r"is an image: use `posegate detect`"):
+        await analyze(image, config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": "whole", "model_version": "2"}, {"model": "whole", "model_version": "2"}),
+        ({"skeleton": "coco_17"}, {"skeleton": "coco_17"}),
+        ({"min_score": 0.5}, {"min_score": 0.5}),
+        ({"layout": Layout.flat}, {"layout": pb.FRAME_LAYOUT_FLAT}),
+        ({"smooth": True}, {"smoothing": pb.SMOOTHING_ONE_EURO}),
+        ({"every_nth": 3}, {"every_nth_frame": 3}),
+        ({"target_fps": 5.0}, {"target_fps": 5.0}),
+        (
+            {
+                "angles": AngleConfig(
+                    ("elbow_side",), BodySide.left, Facing.right, True, -3.0, ("elbow_side:left=2",)
+                )
+            },
+            {
+                "angle_options": pb.AngleOptions(
+                    side=types_pb2.SIDE_LEFT,
+                    facing=pb.FACING_IMAGE_RIGHT,
+                    mirrored=True,
+                    camera_roll_deg=-3.0,
+                    baseline=[pb.BaselineAngle(name="elbow_side", side=types_pb2.SIDE_LEFT, degrees=2)],
+                )
+            },
+        ),
+    ],
+)
+def test_every_option_reaches_the_config(
+    config: AnalysisConfig, changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    message = _message(replace(config, **changes))
+    plain = _message(config)
+    assert message != plain
+    plain.MergeFrom(pb.VideoConfig(**expected))
+    assert message == plain
+
+
+async def test_the_flat_layout_is_a_row_of_numbers_for_each_frame(
+    config: AnalysisConfig, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    await analyze(clip, replace(config, layout=Layout.flat))
+    found = lines(tmp_path / "out.jsonl")
+    assert {len(line["values"]) for line in found[1:-1]} == {17 * 6}
+    assert all(line["persons"] == [] for line in found[1:-1])
+
+
+async def test_plot_and_table_have_the_same_titles(
+    config: AnalysisConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[str] = []
+
+    def draw(_: str, curves: list[Curve], file_format: str) -> bytes:
+        drawn.extend(curve.title for curve in curves)
+        return file_format.encode()
+
+    monkeypatch.setattr("service.cli.plots.draw_curves", draw)
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    await analyze(clip, replace(config, angles=AngleConfig(("squats_knee_side,elbow_side",))))
+    assert set(drawn) == {
+        f"{title} · person {number}"
+        for title in ("Elbow (side view)", "Squats Knee (side view)")
+        for number in (1, 2)
+    }
+    told = capsys.readouterr().out
+    assert "Squats Knee (side view)" in told
+    assert "Elbow (side view)" in told
+    assert (tmp_path / "plot.png").read_bytes() == b"png"
+
+
+async def test_a_failure_says_to_run_again_only_where_that_helps(
+    config: AnalysisConfig, tmp_path: Path, service: Service
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    with pytest.raises(CutShort) as unknown:
+        await analyze(clip, replace(config, model="nobody"))
+    assert "NOT_FOUND" in str(unknown.value)
+    assert "again" not in str(unknown.value)
+    with pytest.raises(CutShort) as away:
+        await analyze(clip, replace(config, gateway=Target("127.0.0.1:1")))
+    assert "start one with `posegate up`" in str(away.value)
+    assert "Run it again" not in str(away.value)  # there are no frames to continue from
+
+
+@pytest.mark.parametrize(("annotated", "told"), [([], "to go on."), (["--annotated"], "to start again.")])
+async def test_after_an_interruption_the_last_line_says_how_to_go_on(
+    config: AnalysisConfig, tmp_path: Path, service: Service, annotated: list[str], told: str
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    service.triton.gate.clear()
+    files = [
+        "--out",
+        str(tmp_path / "out.jsonl"),
+        *[*annotated, str(tmp_path / "a.mp4")][: 2 * len(annotated)],
+    ]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", "video", str(clip), *files, "--address", service.address,
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await asyncio.wait_for(service.triton.entered.wait(), 60)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    service.triton.gate.set()
+    assert process.returncode == 130
+    last = err.decode().splitlines()[-1]
+    assert last.startswith("posegate: interrupted.")
+    assert last.endswith(told)
