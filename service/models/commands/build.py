@@ -107,7 +107,7 @@ def build(
 
 
 def _provide_graph(model: Any, onnx: Path | None, weights: Path | None) -> bytes | None:
-    """Put the graph into the model's folder; the same in fp32 to compare with, None without a checkpoint."""
+    """Write the graph into the model's folder; the fp32 graph to compare with, None without a checkpoint."""
     from service.models.publish import GRAPH, put_graph
 
     if onnx is not None:
@@ -155,7 +155,7 @@ def _write_graph(model: Any, weights: Path) -> tuple[bytes, bytes]:
 
 
 def _gate(model: Any, tensorrt: Any, samples: Path | None, reference: bytes | None) -> Any:
-    """What compares the plan with its graph on this machine's GPU."""
+    """Comparison of the plan with its graph, on this machine's GPU."""
     from service.models.accuracy import load_samples, shipped_samples
     from service.models.cuda import Cuda
     from service.models.publish import Gate

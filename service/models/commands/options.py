@@ -1,4 +1,4 @@
-"""What several commands have in common: folders, their options, the notice on licences."""
+"""Shared by the commands: folders and their options, the notice on licences."""
 
 from __future__ import annotations
 
