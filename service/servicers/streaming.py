@@ -23,7 +23,6 @@ from service.errors import (
     ImageTooLarge,
     ImageUndecodable,
     InvalidRequest,
-    PosegateError,
     Violation,
 )
 from service.media.image import ImageLimits, decode
@@ -45,13 +44,12 @@ from service.servicers.requests.video_config import (
     read_video,
 )
 from service.servicers.responses import frames, messages
-from service.servicers.responses.error_status import internal_error, to_status
+from service.servicers.responses.error_status import to_status
 from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.telemetry.call_context import current
+from service.telemetry.caller_error import caller_error
 from service.triton.catalog import ModelCatalog
-
-_log = structlog.get_logger()
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 T = TypeVar("T")
@@ -421,11 +419,7 @@ def _result(told: live.StreamResult, wish: StreamConfig) -> pb.StreamResult:
         result.timings.CopyFrom(messages.timings(told.timings, total_ms=told.total_ms))
     elif told.error is not None:
         result.timings.total_ms = told.total_ms
-        error = told.error
-        if not isinstance(error, PosegateError):
-            _log.error("internal_error", exc_info=error)
-            error = internal_error(current().request_id)
-        result.error.CopyFrom(to_status(error, current().request_id))
+        result.error.CopyFrom(to_status(caller_error(told.error), current().request_id))
     return result
 
 

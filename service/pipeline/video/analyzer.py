@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
-import structlog
-
 from service.core.angles import goniometers
 from service.core.drawing.angles import draw_angles
 from service.core.drawing.poses import OverlayStyle, draw_poses
@@ -27,7 +25,6 @@ from service.core.skeleton.template import Skeleton
 from service.errors import (
     DeadlineExceeded,
     Overloaded,
-    PosegateError,
     Unavailable,
     Unimplemented,
 )
@@ -44,11 +41,10 @@ from service.pipeline.sequence_analyzer import (
 )
 from service.pipeline.stream_limiter import StreamLimiter
 from service.telemetry.call_context import StageTimer, Timings, current
+from service.telemetry.caller_error import caller_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_log = structlog.get_logger()
 
 PIECE_BYTES = 1 << 20
 _PROGRESS_LEAST_S, _PROGRESS_MOST_S = 0.11, 1.0
@@ -301,12 +297,9 @@ class _Run:
                     self.spool.finish()
                     return
                 await self._in_thread(self.spool.append, chunk)
-        except PosegateError as error:
-            self.spool.fail(error)
         except Exception as error:
-            # Whoever waits for bytes must not wait for ever, and callers do not read what went wrong inside.
-            _log.error("internal_error", exc_info=error)
-            self.spool.fail(PosegateError("internal error"))
+            # The reader of the spool must not wait for ever.
+            self.spool.fail(caller_error(error))
 
     def _upload_late(self, left_s: float) -> DeadlineExceeded:
         if left_s < self._settings.idle_s:
