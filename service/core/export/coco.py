@@ -42,7 +42,7 @@ def coco_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File
         skeleton: becomes the category.
 
     Raises:
-        ValueError: somebody has neither a box nor a point.
+        ValueError: a person has neither a box nor a keypoint.
     """
     numbers = picture_numbers([picture.file_name for picture in pictures])
     images = [

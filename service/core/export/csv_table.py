@@ -36,7 +36,7 @@ def csv_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]
     that is not there has an empty place and score 0.
 
     Raises:
-        ValueError: somebody has neither a box nor a point.
+        ValueError: a person has neither a box nor a keypoint.
     """
     with_positions = any(picture.poses.positions is not None for picture in pictures)
     header = [*_COLUMNS, *(f"{name}_{end}" for name in skeleton.names for end in ("x", "y", "score"))]

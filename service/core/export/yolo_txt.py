@@ -34,7 +34,7 @@ def yolo_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File
         skeleton: names the points and says which change places in a mirror.
 
     Raises:
-        ValueError: somebody has neither a box nor a point.
+        ValueError: a person has neither a box nor a keypoint.
     """
     labels = [File(label_name(one.file_name), _labels(one).encode("ascii"), "text/plain") for one in pictures]
     return [*labels, File("data.yaml", _yaml(skeleton).encode(), "application/yaml")]
