@@ -87,6 +87,8 @@ def settings_with(folder: Path, **changes: Any) -> Settings:
             "skeletons": folder / "skeletons",
             "workers": 2,
             "health_interval_s": 3600.0,  # models are looked at once, and again when a test says so
+            "max_stream_inferences": 16,
+            "stream_inferences_beside": 16,
             "drain_delay_s": 0.0,
             "drain_grace_s": 0.0,
             "max_image_bytes": 8_000_000,

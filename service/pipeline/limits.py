@@ -12,7 +12,8 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Limits:
-    """What one call may ask for, how many calls there may be at once, and how long they may take.
+    """What one call may ask for, how many calls there may be at once, what they may use and how long they may
+    take.
 
     Except for those below, every field has the name and the meaning of its setting.
 
@@ -40,6 +41,9 @@ class Limits:
     max_video_memory_bytes: int
     video_look_ahead: int
     video_look_ahead_bytes: int
+    video_decode_threads: int
+    video_encode_threads: int
+    video_encoder: str
     request_timeout_s: float
     max_upload_s: float
     stream_idle_s: float
@@ -75,6 +79,9 @@ class Limits:
             max_video_memory_bytes=settings.max_video_memory_bytes,
             video_look_ahead=settings.video_look_ahead,
             video_look_ahead_bytes=settings.video_look_ahead_bytes,
+            video_decode_threads=settings.video_decode_threads,
+            video_encode_threads=settings.video_encode_threads,
+            video_encoder=settings.video_encoder,
             request_timeout_s=settings.request_timeout_s,
             max_upload_s=settings.max_upload_s,
             stream_idle_s=settings.stream_idle_s,

@@ -29,7 +29,7 @@ from service.pipeline.estimator import Estimator, InferenceClient
 from service.pipeline.limits import Limits
 from service.pipeline.stream import StreamAnalyzer
 from service.pipeline.stream_limiter import StreamLimiter
-from service.pipeline.video.analyzer import VideoAnalyzer, VideoSettings
+from service.pipeline.video.analyzer import VideoAnalyzer
 from service.server import health as health_monitor
 from service.server.admission import AdmissionInterceptor
 from service.server.health import HealthMonitor
@@ -42,7 +42,7 @@ from service.servicers.pose import PoseServicer, TritonVersion
 from service.servicers.render import PoseRenderer
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
-from service.servicers.streaming import RecordingLimits, Recordings
+from service.servicers.streaming import Recordings
 from service.settings import Settings
 from service.skeletons import known
 from service.store.address import SqliteAddress, parse
@@ -162,7 +162,13 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         store = SkeletonStore(database, max_skeletons=limits.max_skeletons)
         lookup = SkeletonLookup(templates, SkeletonCache(store))
         recordings = Recordings(
-            VideoAnalyzer(estimator, video_threads, streams, _video_settings(settings, limits)),
+            VideoAnalyzer(
+                estimator,
+                video_threads,
+                streams,
+                limits,
+                SpoolSpace(settings.video_spool, settings.max_spool_bytes),
+            ),
             StreamAnalyzer(
                 estimator,
                 streams,
@@ -174,15 +180,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             catalog,
             lookup,
             streams,
-            RecordingLimits(
-                video=limits.video,
-                image=limits.image,
-                max_persons=limits.max_persons,
-                max_streams=limits.max_streams,
-                idle_s=limits.stream_idle_s,
-                stall_s=limits.stream_stall_s,
-                angles=limits.angles,
-            ),
+            limits,
         )
         server = grpc.aio.server(
             interceptors=[
@@ -337,21 +335,6 @@ def _tls(settings: Settings) -> str:
     if settings.tls_cert is None:
         return "off"
     return "on" if settings.tls_client_ca is None else "mutual"
-
-
-def _video_settings(settings: Settings, limits: Limits) -> VideoSettings:
-    return VideoSettings(
-        limits=limits.video,
-        look_ahead=settings.video_look_ahead,
-        look_ahead_bytes=settings.video_look_ahead_bytes,
-        decode_threads=settings.video_decode_threads,
-        encode_threads=settings.video_encode_threads,
-        encoder=settings.video_encoder,
-        spool=SpoolSpace(settings.video_spool, settings.max_spool_bytes),
-        idle_s=settings.stream_idle_s,
-        max_upload_s=settings.max_upload_s,
-        frame_timeout_s=settings.request_timeout_s,
-    )
 
 
 def _database(settings: Settings) -> Database:

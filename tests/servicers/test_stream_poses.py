@@ -123,13 +123,22 @@ async def test_an_error_inside_tells_the_caller_nothing(service: Service) -> Non
 
 
 async def test_latest_drops_what_waits_and_counts_it(service: Service) -> None:
-    config = pb.StreamConfig(frame_policy=pb.FRAME_POLICY_LATEST)
     service.triton.gate.clear()
-    call = service.poses.StreamPoses(sent(config, [picture(f"p{number}") for number in range(50)]))
+    all_sent = asyncio.Event()
+
+    async def send() -> AsyncIterator[pb.StreamPosesRequest]:
+        async for request in sent(
+            pb.StreamConfig(frame_policy=pb.FRAME_POLICY_LATEST), [picture(f"p{n}") for n in range(50)]
+        ):
+            yield request
+        all_sent.set()
+
+    call = service.poses.StreamPoses(send())
     answered = aiter(call)
     await anext(answered)
     await until(lambda: service.triton.under_way == 2)
-    await asyncio.sleep(0.2)
+    await all_sent.wait()
+    assert (await anext(answered)).HasField("keep_alive")  # all has long been received
     service.triton.gate.set()
     answers = [answer async for answer in answered]
     results = [answer.result for answer in answers if answer.HasField("result")]
@@ -153,9 +162,11 @@ async def test_every_slows_the_sender_down(service: Service) -> None:
     call = service.poses.StreamPoses(send())
     answered = aiter(call)
     await anext(answered)
-    await asyncio.sleep(0.7)
+    await until(lambda: service.triton.under_way == 4)
+    for _ in range(3):
+        assert (await anext(answered)).HasField("keep_alive")
     assert taken < 60  # what gRPC buffers, and four at the model
-    assert service.triton.under_way <= 4
+    assert service.triton.under_way == 4
     service.triton.gate.set()
     answers = [answer async for answer in answered]
     assert answers[-1].summary.frames_answered == 200

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,10 @@ import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.errors import PosegateError
-from service.media.video_reader import VideoFrame, VideoReader
-from service.media.video_writer import NoEncoder
-from service.pipeline.stream_limiter import StreamLimiter
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip
 from tests.running import Service, running, told
-from tests.servicers.test_analyze_video import analyze, messages, spools
+from tests.servicers.test_analyze_video import analyze, spools
 
 WHO = candidate((200, 100, 440, 500), 0.9)
 MP4 = pb.ANNOTATED_VIDEO_MP4
@@ -30,47 +26,6 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     async with running(video_spool=tmp_path) as one:
         one.triton.answer = rows(WHO)
         yield one
-
-
-class Readers:
-    """Counts readers opened and closed, and whether any was closed while a thread was in it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.opened = self.closed = self.inside = 0
-        self.closed_inside = False
-        self.hold = threading.Event()
-        self.hold.set()
-        self.entered = threading.Event()
-        begin, step, end = VideoReader.__init__, VideoReader.next_frame, VideoReader.close
-
-        def opened(reader: VideoReader, *arguments: object) -> None:
-            begin(reader, *arguments)  # type: ignore[arg-type]
-            self.opened += 1
-
-        def stepped(reader: VideoReader) -> VideoFrame | None:
-            self.inside += 1
-            self.entered.set()
-            try:
-                assert self.hold.wait(20)
-                return step(reader)
-            finally:
-                self.inside -= 1
-
-        def closed(reader: VideoReader) -> None:
-            self.closed += 1
-            self.closed_inside |= self.inside > 0
-            end(reader)
-
-        monkeypatch.setattr(VideoReader, "__init__", opened)
-        monkeypatch.setattr(VideoReader, "next_frame", stepped)
-        monkeypatch.setattr(VideoReader, "close", closed)
-
-
-@pytest.fixture
-def readers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Readers]:
-    found = Readers(monkeypatch)
-    yield found
-    found.hold.set()
 
 
 async def paused(content: bytes, **config: object) -> AsyncIterator[pb.AnalyzeVideoRequest]:
@@ -91,8 +46,8 @@ async def ended(call: AsyncIterable[object]) -> grpc.aio.AioRpcError:
 
 @pytest.mark.parametrize("annotated", [pb.ANNOTATED_VIDEO_UNSPECIFIED, MP4])
 @pytest.mark.parametrize("outcome", ["ok", "damaged", "no video", "model error", "left", "drained"])
-async def test_every_reader_that_was_opened_is_closed(
-    service: Service, readers: Readers, tmp_path: Path, outcome: str, annotated: pb.AnnotatedVideo
+async def test_however_a_call_ends_its_place_and_its_spool_are_free(
+    service: Service, tmp_path: Path, outcome: str, annotated: pb.AnnotatedVideo
 ) -> None:
     content = clip("matroska", "mpeg4")
     if outcome == "ok":
@@ -119,8 +74,6 @@ async def test_every_reader_that_was_opened_is_closed(
             async with asyncio.timeout(8):  # of 10 s that the upload may be idle
                 assert (await ended(call)).code() is grpc.StatusCode.UNAVAILABLE
     await until(lambda: service.streams.running == 0)
-    assert (readers.opened, readers.closed) == (1, 1)
-    assert not readers.closed_inside
     assert spools(tmp_path) == []
 
 
@@ -129,60 +82,6 @@ async def test_a_model_error_is_told_at_once_however_slow_the_upload_is(service:
     requests = paused(clip("matroska", "mpeg4"), annotated_video=MP4)
     async with asyncio.timeout(8):  # of 10 s that the upload may be idle
         assert (await analyze(service, requests)).failed is not None
-
-
-async def test_the_place_is_free_only_when_the_threads_are_through(
-    service: Service, readers: Readers
-) -> None:
-    readers.hold.clear()
-    call = service.poses.AnalyzeVideo(messages(clip(), 1 << 16, {}), timeout=30)
-    await asyncio.to_thread(readers.entered.wait, 10)
-    call.cancel()
-    await asyncio.sleep(0.2)
-    assert service.streams.running == 1
-    assert readers.closed == 0
-    readers.hold.set()
-    await until(lambda: service.streams.running == 0)
-    assert readers.closed == 1
-    assert not readers.closed_inside
-
-
-async def test_frames_that_nobody_wanted_are_not_decoded_for_somebody_who_left(service: Service) -> None:
-    decoded = 0
-
-    def counting(self: VideoReader, frame: object) -> float:
-        nonlocal decoded
-        decoded += 1
-        return original(self, frame)  # type: ignore[arg-type]
-
-    original = VideoReader._time
-    content = clip("matroska", "mpeg4", count=1400, size_wh=(320, 240))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoReader, "_time", counting)
-        call = service.poses.AnalyzeVideo(
-            messages(content, 1 << 20, {"every_nth_frame": 100_000}), timeout=30
-        )
-        await until(lambda: decoded > 5)
-        call.cancel()
-        await until(lambda: service.streams.running == 0)
-        at_the_end = decoded
-        await asyncio.sleep(0.1)
-    assert decoded == at_the_end < 1400
-
-
-async def test_without_an_encoder_nothing_goes_on(
-    service: Service, readers: Readers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none(*_arguments: object, **_more: object) -> None:
-        raise NoEncoder("h264_nvenc")
-
-    monkeypatch.setattr("service.pipeline.video.analyzer.Mp4Writer", none)
-    found = await analyze(service, clip(), annotated_video=MP4)
-    assert found.failed is not None
-    assert found.failed.reason == "NO_ENCODER"
-    assert service.triton.calls == []
-    assert (readers.opened, readers.closed) == (1, 1)
-    assert [task for task in asyncio.all_tasks() if "_feed" in repr(task)] == []
 
 
 async def test_waiting_for_a_turn_is_not_counted_against_a_frame(tmp_path: Path) -> None:
@@ -220,15 +119,6 @@ async def test_videos_that_need_much_memory_wait_for_one_another(tmp_path: Path)
     assert refused.failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused.failed.retry_s is not None
     assert alone.summary is not None
-
-
-def test_memory_is_given_back() -> None:
-    streams = StreamLimiter(4, 100)
-    for _ in range(3):
-        with streams.holding(80), pytest.raises(PosegateError), streams.holding(21):
-            raise AssertionError
-    with streams.holding(1000):
-        pass
 
 
 async def test_an_upload_that_takes_for_ever_is_given_up(tmp_path: Path) -> None:
