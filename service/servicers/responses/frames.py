@@ -12,9 +12,9 @@ from service.core.angles import Side
 from service.core.poses import Floats
 from service.core.sequence.motion import symmetry
 from service.pipeline.sequence_analyzer import FrameAnalysis, MeasurementMotion, PersonAngles, SideMotion
-from service.servicers.angles import value_message
 from service.servicers.requests.video_config import PersonOptions
 from service.servicers.responses import messages
+from service.servicers.responses.angles import value_message
 from service.servicers.responses.durations import duration
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.core.model import PoseModel
 from service.core.skeleton.mapping import MappingPlan, plan_mapping
-from service.servicers.skeleton_lookup import SkeletonLookup
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.telemetry.call_context import current
 
 
