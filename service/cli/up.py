@@ -14,7 +14,8 @@ import typer
 import service
 from service.cli.environment import settings_from_environment
 from service.cli.failures import on_one_line
-from service.server.app import CannotListen, gateway, stop_on_signals
+from service.server.app import CannotListen, build_gateway
+from service.server.lifecycle import stop_on_signals
 from service.server.tls import BadCertificate
 from service.settings import Settings
 from service.store.address import BadDatabaseUrl
@@ -53,7 +54,7 @@ async def up(settings: Settings) -> None:
         return
     watcher = asyncio.create_task(triton.watch())
     try:
-        async with gateway(settings.model_copy(update={"triton_url": triton.grpc_url})):
+        async with build_gateway(settings.model_copy(update={"triton_url": triton.grpc_url})):
             await stop.wait()
     finally:
         watcher.cancel()

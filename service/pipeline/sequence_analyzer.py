@@ -20,7 +20,7 @@ from service.core.angles import (
     measure,
     person_measures,
 )
-from service.core.poses import Floats, Poses, present
+from service.core.poses import Floats, Poses, largest, present
 from service.core.sequence.motion import TURN_DEG, Motion, MotionSeen
 from service.core.sequence.smoothing import OneEuro, OneEuroSettings
 from service.core.skeleton.mapping import MappingPlan, apply
@@ -57,7 +57,7 @@ class SequenceConfig:
     plan: MappingPlan
     track: bool
     smooth: bool
-    names: tuple[str, ...]
+    measurements: tuple[str, ...]
     side: SideSelection
     angles: AngleOptions
     prominent_only: bool
@@ -134,10 +134,10 @@ class SequenceAnalyzer:
         skeleton: the model's own.
     """
 
-    def __init__(self, wanted: SequenceConfig, skeleton: Skeleton) -> None:
-        self._wanted = wanted
+    def __init__(self, config: SequenceConfig, skeleton: Skeleton) -> None:
+        self._config = config
         self._skeleton = skeleton
-        self._tracker = Tracker() if wanted.track else None
+        self._tracker = Tracker() if config.track else None
         self._keypoints: dict[tuple[int, str], tuple[OneEuro, float]] = {}
         self._smooth_angles: dict[tuple[int, str, Side], OneEuro] = {}
         self._motions = Motions()
@@ -148,7 +148,7 @@ class SequenceAnalyzer:
         """Different people seen; 0 where tracking is off."""
         return self._tracker.count if self._tracker is not None else 0
 
-    def follow(self, native: Poses, size_wh: tuple[int, int], time_s: float) -> FrameAnalysis:
+    def add_frame(self, native: Poses, size_wh: tuple[int, int], time_s: float) -> FrameAnalysis:
         """The next picture.
 
         Args:
@@ -163,13 +163,13 @@ class SequenceAnalyzer:
             points = native.keypoints * np.array([scale, scale, 1], np.float32)
             ids = tuple(self._tracker.update(native.boxes_xyxy * scale, native.scores, time_s, points))
         prominent = self._prominent(native, ids, time_s)
-        poses = apply(self._wanted.plan, native)
+        poses = apply(self._config.plan, native)
         smoothed = (
-            self._smooth(poses, native, ids, time_s) if self._wanted.smooth and ids is not None else None
+            self._smooth(poses, native, ids, time_s) if self._config.smooth and ids is not None else None
         )
         measured: Measured | None = None
         angles: tuple[PersonAngles, ...] = ()
-        if self._wanted.names:
+        if self._config.measurements:
             measured, angles = self._measure(native, ids, prominent, size_wh, time_s)
         return FrameAnalysis(
             native=native,
@@ -183,7 +183,7 @@ class SequenceAnalyzer:
 
     def summary(self) -> list[MeasurementMotion]:
         """Every measurement of every person over time, people in the order they appeared. The last call."""
-        return self._motions.summary(self._wanted.names, self._wanted.side)
+        return self._motions.summary(self._config.measurements, self._config.side)
 
     def _prominent(self, native: Poses, ids: Sequence[int] | None, time_s: float) -> int | None:
         """The person with the largest box, held on to while followed."""
@@ -196,8 +196,7 @@ class SequenceAnalyzer:
                 return None
         if not len(native):
             return None
-        sides = native.boxes_xyxy[:, 2:] - native.boxes_xyxy[:, :2]
-        place = int(np.argmax(sides.prod(axis=1)))
+        place = largest(native)
         if ids is not None:
             self._held = ids[place], time_s
         return place
@@ -240,14 +239,14 @@ class SequenceAnalyzer:
         time_s: float,
     ) -> tuple[Measured, tuple[PersonAngles, ...]]:
         places = list(range(len(native)))
-        if self._wanted.prominent_only:
+        if self._config.prominent_only:
             places = [] if prominent is None else [prominent]
         measured = measure(
             native.select(np.array(places, np.intp)),
             self._skeleton,
-            self._wanted.names,
-            replace(self._wanted.angles, size_wh=size_wh),
-            side=self._wanted.side,
+            self._config.measurements,
+            replace(self._config.angles, size_wh=size_wh),
+            side=self._config.side,
         )
         seen = []
         for row, place in enumerate(places):
@@ -262,7 +261,7 @@ class SequenceAnalyzer:
                     name = result.measurement.name
                     if collect:
                         self._motions.add(number, name, side, time_s, value.degrees, value.status)
-                    if self._wanted.smooth and number is not None and value.degrees is not None:
+                    if self._config.smooth and number is not None and value.degrees is not None:
                         euro = self._smooth_angles.setdefault(
                             (number, name, side), OneEuro((), ANGLE_SMOOTHING)
                         )
