@@ -23,9 +23,9 @@ from service.core.angles import (
 from service.core.poses import Floats, Poses, present
 from service.core.sequence.motion import TURN_DEG, Motion, MotionSeen
 from service.core.sequence.smoothing import OneEuro, OneEuroSettings
+from service.core.sequence.tracking import MEMORY_S, Tracker
 from service.core.skeleton.mapping import MappingPlan, apply
 from service.core.skeleton.template import Skeleton
-from service.pipeline.tracking import MEMORY_S, Tracker
 
 # Keypoints are smoothed in units of the person's size, so that near and far people are treated alike:
 # beta is in Hz per (body size and second). Chosen on a recording at 60 Hz: who stands still loses four
