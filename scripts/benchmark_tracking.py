@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,7 +96,7 @@ class Scene:
 
     seconds: float
     paths: Sequence[Path2d]
-    heights: Sequence[float]
+    heights: Iterable[float]
     wall: tuple[float, float] | None = None
 
 

@@ -2,7 +2,7 @@
 
 Every detection is matched to where the motion of a track predicts it, in time and not in frames, or to where
 the track ended; the cheapest pairs first. `python -m scripts.benchmark_tracking` measures it beside ByteTrack
-(Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864; package edgefirst-tracker, its best parameters) and
+(Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864; package edgefirst-tracker) and
 beside a combination in which ByteTrack proposes matches. On 192,000 detections of seeded synthetic scenes
 (crossings, overtaking, occlusion, re-entry, groups; 30, 10 and 5 frames per second, walk to run), id switches
 and IDF1 were 17,036 and 0.768 for ByteTrack, 1,171 and 0.964 for this tracker, and 1,261 and 0.960 for both
