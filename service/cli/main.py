@@ -112,13 +112,13 @@ class BodySide(StrEnum):
 @app.command()
 def serve() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
-    from service.server.app import CannotListen
-    from service.server.app import serve as run
+    from service.server.app import CannotListen, build_gateway
+    from service.server.lifecycle import serve as run
     from service.store.address import BadDatabaseUrl
 
     settings = _settings()
     try:
-        asyncio.run(run(settings))
+        asyncio.run(run(build_gateway(settings)))
     except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen) as error:
         _fail(str(error))
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import structlog
 
-from service.server.app import gateway, stop_on_signals
+from service.server.app import build_gateway
+from service.server.lifecycle import stop_on_signals
 from service.settings import Settings
 from service.triton.launch import Launch, Ports, TritonProcessError
 from service.triton.process import TritonProcess
@@ -28,7 +29,7 @@ async def up(settings: Settings) -> None:
         return
     watcher = asyncio.create_task(triton.watch())
     try:
-        async with gateway(settings.model_copy(update={"triton_url": triton.grpc_url})):
+        async with build_gateway(settings.model_copy(update={"triton_url": triton.grpc_url})):
             await stop.wait()
     finally:
         watcher.cancel()

@@ -19,6 +19,7 @@ from service.core.skeleton.template import Skeleton
 from service.core.skeleton.validation import nfc, shown
 from service.errors import InvalidRequest
 from service.pipeline.concurrency import run
+from service.pipeline.limits import Limits
 from service.servicers.requests.persons import read_people
 from service.servicers.requests.validation import Violations
 from service.servicers.skeleton_lookup import SkeletonLookup
@@ -42,13 +43,13 @@ class PoseExporter:
     Args:
         skeletons: finds the skeleton that a request names.
         workers: threads that read, check and write.
-        max_bytes: of all files of one export together; they go into one message.
+        limits: all files of one export together go into one message.
     """
 
-    def __init__(self, skeletons: SkeletonLookup, workers: Executor, max_bytes: int) -> None:
+    def __init__(self, skeletons: SkeletonLookup, workers: Executor, limits: Limits) -> None:
         self._skeletons = skeletons
         self._workers = workers
-        self._max_bytes = max_bytes
+        self._max_bytes = limits.max_message_bytes
 
     async def export(self, request: pb.ExportPosesRequest) -> pb.ExportPosesResponse:
         """The files.

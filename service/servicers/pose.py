@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol, TypeAlias
 
@@ -15,63 +14,26 @@ import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
-from service.core.angles import Thresholds
 from service.core.geometry import Rgb8
 from service.core.model import PoseModel
 from service.core.skeleton.mapping import apply
-from service.errors import Overloaded, PosegateError, Unavailable, Unimplemented
-from service.media.image import ImageLimits
+from service.errors import Overloaded, Unavailable
 from service.pipeline.estimator import Estimator
+from service.pipeline.limits import Limits
 from service.servicers import angles
 from service.servicers.pictures import loader
 from service.servicers.requests.validation import OverlayConfig, Violations, read_detection, read_page
 from service.servicers.responses import messages
-from service.servicers.responses.error_status import internal_error, to_status
+from service.servicers.responses.error_status import to_status
 from service.servicers.responses.overlays import draw_overlay
 from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.streaming import Recordings
 from service.telemetry.call_context import StageTimer, current
+from service.telemetry.caller_error import caller_error
 from service.triton.catalog import ModelCatalog
 
-_log = structlog.get_logger()
-
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
-
-
-@dataclass(frozen=True)
-class PoseLimits:
-    """What the service allows.
-
-    Attributes:
-        image: of one picture.
-        max_batch_size: pictures in one batch.
-        max_persons: people in one answer.
-        max_in_flight: calls at once.
-        max_in_flight_bytes: bytes of their requests.
-        max_message_bytes: of one message.
-        max_kept_images: decoded pictures held for drawing at once.
-        max_batch_at_once: pictures of one batch that are worked on at once.
-        request_timeout_s: deadline of a call whose caller set none.
-        uri_hosts: hosts that pictures may be fetched from.
-        max_skeletons: custom ones of one tenant.
-        angles: where measurements draw the line between a value, a doubtful one and none.
-        commit: of the build, hexadecimal; empty where it is not known.
-    """
-
-    image: ImageLimits
-    max_batch_size: int
-    max_persons: int
-    max_in_flight: int
-    max_in_flight_bytes: int
-    max_message_bytes: int
-    max_kept_images: int
-    max_batch_at_once: int
-    request_timeout_s: float
-    uri_hosts: frozenset[str]
-    max_skeletons: int
-    angles: Thresholds
-    commit: str = ""
 
 
 class TritonVersion(Protocol):
@@ -90,7 +52,8 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeletons: finds the skeletons that requests name.
         triton: for its version.
         limits: what is allowed.
-        recordings: for videos and streams; None for a service without them.
+        recordings: for videos and streams.
+        commit: of the build, hexadecimal; empty where it is not known.
     """
 
     def __init__(
@@ -99,8 +62,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         catalog: ModelCatalog,
         skeletons: SkeletonLookup,
         triton: TritonVersion,
-        limits: PoseLimits,
-        recordings: Recordings | None = None,
+        limits: Limits,
+        recordings: Recordings,
+        *,
+        commit: str = "",
     ) -> None:
         self._estimator = estimator
         self._catalog = catalog
@@ -108,6 +73,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self._triton = triton
         self._limits = limits
         self._recordings = recordings
+        self._commit = commit
         # A decoded picture can have 150 MB: only so many wait to be drawn on.
         self._kept_images = asyncio.Semaphore(limits.max_kept_images)
 
@@ -126,7 +92,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         if not 1 <= count <= limit:
             found.add("requests", f"must be 1 to {limit}, not {count}")
         found.raise_any()
-        room = asyncio.Semaphore(self._limits.max_batch_at_once)
+        room = asyncio.Semaphore(self._limits.max_inferences)
 
         async def one(item: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
             async with room:
@@ -175,8 +141,6 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
     ) -> AsyncGenerator[pb.AnalyzeVideoResponse, None]:
         """What is seen on the frames of a video, while it is uploaded."""
-        if self._recordings is None:
-            raise Unimplemented("This service analyses no videos: send frames to DetectPoses.")
         async with aclosing(self._recordings.analyze_video(request_iterator, context)) as answers:
             async for answer in answers:
                 yield answer
@@ -185,8 +149,6 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamPosesRequest], context: Context
     ) -> AsyncGenerator[pb.StreamPosesResponse, None]:
         """What is seen on pictures as they are taken."""
-        if self._recordings is None:
-            raise Unimplemented("This service takes no streams: send frames to DetectPoses.")
         async with aclosing(self._recordings.stream_poses(request_iterator, context)) as answers:
             async for answer in answers:
                 yield answer
@@ -216,7 +178,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         limits = self._limits
         return pb.GetServerInfoResponse(
             version=version("posegate"),
-            commit=limits.commit,
+            commit=self._commit,
             limits=pb.Limits(
                 max_image_bytes=limits.image.max_bytes,
                 max_image_pixels=limits.image.max_pixels,
@@ -227,7 +189,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 max_message_bytes=limits.max_message_bytes,
                 max_skeletons=limits.max_skeletons,
                 allowed_uri_hosts=sorted(limits.uri_hosts),
-                **(self._recordings.limit_fields() if self._recordings is not None else {}),
+                **self._recordings.limit_fields(),
             ),
             default_model=self._catalog.default_model,
             triton_version=triton_version,
@@ -235,16 +197,12 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         )
 
     async def _detect_or_status(self, request: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
-        call_id = current().request_id
         try:
             return pb.BatchDetectPosesResult(response=await self._detect(request))
-        except PosegateError as error:
+        except Exception as error:
             if isinstance(error, Overloaded):
                 current().observer.shed(error.reason)
-            return pb.BatchDetectPosesResult(error=to_status(error, call_id))
-        except Exception as error:
-            _log.error("internal_error", exc_info=error)
-            return pb.BatchDetectPosesResult(error=to_status(internal_error(call_id), call_id))
+            return pb.BatchDetectPosesResult(error=to_status(caller_error(error), current().request_id))
 
     async def _detect(self, request: pb.DetectPosesRequest) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()

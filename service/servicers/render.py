@@ -16,8 +16,9 @@ from service.core.poses import Poses
 from service.core.skeleton.json_format import parse_color
 from service.core.skeleton.template import Rgb, Skeleton
 from service.core.skeleton.validation import shown
-from service.media.image import MAX_SIDE, ImageLimits
+from service.media.image import MAX_SIDE
 from service.pipeline.concurrency import run
+from service.pipeline.limits import Limits
 from service.servicers.pictures import loader
 from service.servicers.requests.persons import PersonArrays, read_people
 from service.servicers.requests.validation import OverlayConfig, Violations, check_image, read_overlay
@@ -28,21 +29,6 @@ from service.telemetry.call_context import StageTimer, current
 T = TypeVar("T")
 
 _BLACK: Rgb = (0, 0, 0)
-
-
-@dataclass(frozen=True)
-class RenderLimits:
-    """What may be drawn.
-
-    Attributes:
-        image: of the picture, or of the canvas.
-        max_persons: people in one picture.
-        uri_hosts: hosts that pictures may be fetched from.
-    """
-
-    image: ImageLimits
-    max_persons: int
-    uri_hosts: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,7 @@ class PoseRenderer:
         limits: what is allowed.
     """
 
-    def __init__(self, skeletons: SkeletonLookup, workers: Executor, limits: RenderLimits) -> None:
+    def __init__(self, skeletons: SkeletonLookup, workers: Executor, limits: Limits) -> None:
         self._skeletons = skeletons
         self._workers = workers
         self._limits = limits

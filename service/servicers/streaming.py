@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
 import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
-from service.core.angles import Thresholds
-from service.media.image import ImageLimits
-from service.media.video_reader import VideoLimits
+from service.pipeline.limits import Limits
 from service.pipeline.stream import StreamAnalyzer, StreamSummary
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video.analyzer import VideoAnalyzer
@@ -32,29 +29,6 @@ from service.triton.catalog import ModelCatalog
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
 _CONFIG_S = 10.0  # time for the first message, at most
-
-
-@dataclass(frozen=True)
-class RecordingLimits:
-    """Limits of videos and streams.
-
-    Attributes:
-        video: of one video.
-        image: of one frame of a stream.
-        max_persons: in one response.
-        max_streams: videos and streams at once.
-        idle_s: pause between two messages of a caller.
-        stall_s: time in which a caller has to take a response.
-        angles: thresholds of the measurements.
-    """
-
-    video: VideoLimits
-    image: ImageLimits
-    max_persons: int
-    max_streams: int
-    idle_s: float
-    stall_s: float
-    angles: Thresholds
 
 
 class Recordings:
@@ -76,7 +50,7 @@ class Recordings:
         catalog: ModelCatalog,
         skeletons: SkeletonLookup,
         limiter: StreamLimiter,
-        limits: RecordingLimits,
+        limits: Limits,
     ) -> None:
         self._videos = videos
         self._streams = streams
@@ -112,7 +86,7 @@ class Recordings:
             analysis = self._videos.analyze(video_chunks(requests), options.request(model, plan))
             async with aclosing(analysis) as events:
                 async for event in events:
-                    with _stall_limit(self._limits.stall_s):
+                    with _stall_limit(self._limits.stream_stall_s):
                         yield responses.response(event)
 
     async def stream_poses(
@@ -129,7 +103,7 @@ class Recordings:
         responses = StreamResponses(options, effective, model.model, len(plan.target.keypoints))
         current().uses(model.model.name)
         with self._limiter.admitted():
-            with _stall_limit(self._limits.stall_s):
+            with _stall_limit(self._limits.stream_stall_s):
                 yield responses.started()
             frames = stream_frames(requests, self._limits.image)
             async with aclosing(self._streams.analyze(frames, options.request(model, plan))) as events:
@@ -138,12 +112,12 @@ class Recordings:
                         structlog.contextvars.bind_contextvars(
                             received=event.received, dropped=event.dropped, failed=event.failed
                         )
-                    with _stall_limit(self._limits.stall_s):
+                    with _stall_limit(self._limits.stream_stall_s):
                         yield responses.response(event)
 
     @property
     def _config_s(self) -> float:
-        return min(self._limits.idle_s, _CONFIG_S)
+        return min(self._limits.stream_idle_s, _CONFIG_S)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ async def analyze(
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    async with running(recordings={"spool": tmp_path}) as one:
+    async with running(video_spool=tmp_path) as one:
         one.triton.answer = rows(WHO)
         yield one
 
@@ -147,7 +147,7 @@ async def test_looking_ahead_changes_nothing_in_the_results(tmp_path: Path) -> N
 
     found = []
     for look_ahead in (1, 8):
-        async with running(recordings={"spool": tmp_path, "look_ahead": look_ahead}) as service:
+        async with running(video_spool=tmp_path, video_look_ahead=look_ahead) as service:
             service.triton.answer = by_brightness
             answers = await analyze(service, fast_start())
             assert len(answers.frames) == 40
@@ -300,7 +300,7 @@ async def test_the_frames_before_the_damage_are_delivered(service: Service, tmp_
 
 
 async def test_more_than_is_allowed_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    async with running(recordings={"max_video_seconds": 1.0, "spool": tmp_path}) as service:
+    async with running(max_video_seconds=1.0, video_spool=tmp_path) as service:
         long = await analyze(service, fast_start())
         assert long.failed is not None
         assert (long.failed.code, long.failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "VIDEO_TOO_LONG")
@@ -310,12 +310,12 @@ async def test_more_than_is_allowed_is_refused_with_both_numbers(tmp_path: Path)
         assert unknown.failed is not None
         assert unknown.failed.reason == "VIDEO_TOO_LONG"
         assert len(unknown.frames) <= 26
-    async with running(recordings={"max_video_bytes": 2000, "spool": tmp_path}) as service:
+    async with running(max_video_bytes=2000, video_spool=tmp_path) as service:
         large = await analyze(service, clip())
         assert large.failed is not None
         assert large.failed.reason == "VIDEO_TOO_LARGE"
         assert large.failed.metadata["limit_bytes"] == "2000"
-    async with running(recordings={"max_video_frames": 5, "spool": tmp_path}) as service:
+    async with running(max_video_frames=5, video_spool=tmp_path) as service:
         many = await analyze(service, fast_start())
         assert many.failed is not None
         assert many.failed.metadata["limit_frames"] == "5"
@@ -428,7 +428,7 @@ async def test_an_unknown_model_or_skeleton_is_not_found(service: Service) -> No
 
 
 async def test_a_caller_who_stops_sending_is_given_up(tmp_path: Path) -> None:
-    async with running(recordings={"idle_s": 0.3, "spool": tmp_path}) as service:
+    async with running(stream_idle_s=0.3, video_spool=tmp_path) as service:
 
         async def send() -> AsyncIterator[pb.AnalyzeVideoRequest]:
             yield pb.AnalyzeVideoRequest(config=pb.VideoConfig())
@@ -475,7 +475,7 @@ async def test_a_reader_who_takes_nothing_slows_down_his_own_stream_only(service
 
 
 async def test_a_reader_who_never_takes_anything_is_given_up(tmp_path: Path) -> None:
-    async with running(recordings={"stall_s": 0.5, "spool": tmp_path}) as service:
+    async with running(stream_stall_s=0.5, video_spool=tmp_path) as service:
         service.triton.answer = CROWD
         call = service.poses.AnalyzeVideo(messages(fast_start(count=1400), 1 << 16, {}))
         await call.read()
@@ -484,7 +484,7 @@ async def test_a_reader_who_never_takes_anything_is_given_up(tmp_path: Path) -> 
 
 
 async def test_one_stream_too_many_is_told_when_to_try_again(tmp_path: Path) -> None:
-    async with running(recordings={"max_streams": 1, "spool": tmp_path}) as service:
+    async with running(max_streams=1, video_spool=tmp_path) as service:
         first = service.poses.AnalyzeVideo(messages(fast_start(count=1500), 1 << 16, {}))
         await first.read()
         second = await analyze(service, clip())

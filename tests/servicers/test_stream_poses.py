@@ -24,7 +24,7 @@ JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    async with running(recordings={"keep_alive_s": 0.2, "look_ahead": 4, "spool": tmp_path}) as one:
+    async with running(stream_keep_alive_s=0.2, video_look_ahead=4, video_spool=tmp_path) as one:
         one.triton.answer = rows(WHO)
         yield one
 
@@ -311,7 +311,7 @@ async def test_a_stream_without_pictures_is_ended() -> None:
         yield picture("a")
         await asyncio.sleep(60)
 
-    async with running(recordings={"quiet_s": 0.3, "keep_alive_s": 0.1}) as service:
+    async with running(stream_quiet_s=0.3, stream_keep_alive_s=0.1) as service:
         failed = await ended(service.poses.StreamPoses(silent(), timeout=30))
         assert (failed.code, failed.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "STREAM_IDLE")
         await until(lambda: service.streams.running == 0)

@@ -23,7 +23,7 @@ MP4 = pb.ANNOTATED_VIDEO_MP4
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    async with running(recordings={"spool": tmp_path}) as one:
+    async with running(video_spool=tmp_path) as one:
         one.triton.answer = rows(WHO)
         yield one
 
@@ -86,7 +86,7 @@ async def test_a_model_error_is_told_at_once_however_slow_the_upload_is(service:
 
 async def test_waiting_for_a_turn_is_not_counted_against_a_frame(tmp_path: Path) -> None:
     # One place at the model, 0.1 s a frame, 0.5 s for each: ten frames at once need 1 s of waiting.
-    async with running(at_once=1, recordings={"spool": tmp_path, "frame_timeout_s": 0.5}) as service:
+    async with running(max_inferences=1, video_spool=tmp_path, request_timeout_s=0.5) as service:
         service.triton.seconds = 0.1
         found = await analyze(service, clip(count=12))
     assert found.failed is None
@@ -94,7 +94,7 @@ async def test_waiting_for_a_turn_is_not_counted_against_a_frame(tmp_path: Path)
 
 
 async def test_a_model_that_takes_too_long_for_a_frame_ends_the_video(tmp_path: Path) -> None:
-    async with running(recordings={"spool": tmp_path, "frame_timeout_s": 0.2}) as service:
+    async with running(video_spool=tmp_path, request_timeout_s=0.2) as service:
         service.triton.seconds = 5.0
         found = await analyze(service, clip(count=3))
     assert found.failed is not None
@@ -104,7 +104,7 @@ async def test_a_model_that_takes_too_long_for_a_frame_ends_the_video(tmp_path: 
 async def test_videos_that_need_much_memory_wait_for_one_another(tmp_path: Path) -> None:
     # H.264 may refer to 16 frames: a small file can make the decoder hold them all.
     content = clip(size_wh=(640, 480), codec_options={"x264-params": "ref=16"})
-    async with running(max_video_memory_bytes=1 << 20, recordings={"spool": tmp_path}) as service:
+    async with running(max_video_memory_bytes=1 << 20, video_spool=tmp_path) as service:
         service.triton.answer = rows(WHO)
         first = service.poses.AnalyzeVideo(paused(clip("matroska", "mpeg4")), timeout=30)
         async for answer in first:
@@ -128,7 +128,7 @@ async def test_an_upload_that_takes_for_ever_is_given_up(tmp_path: Path) -> None
             yield pb.AnalyzeVideoRequest(chunk=bytes([byte]))
             await asyncio.sleep(0.05)
 
-    async with running(recordings={"spool": tmp_path, "max_upload_s": 0.5}) as service:
+    async with running(video_spool=tmp_path, max_upload_s=0.5) as service:
         found = await analyze(service, drops())
     assert found.failed is not None
     assert (found.failed.code, found.failed.reason) == (
@@ -138,7 +138,7 @@ async def test_an_upload_that_takes_for_ever_is_given_up(tmp_path: Path) -> None
 
 
 async def test_callers_without_a_config_are_bounded(tmp_path: Path) -> None:
-    async with running(recordings={"spool": tmp_path, "max_streams": 1}) as service:
+    async with running(video_spool=tmp_path, max_streams=1) as service:
 
         async def nothing() -> AsyncIterator[pb.AnalyzeVideoRequest]:
             await asyncio.sleep(60)

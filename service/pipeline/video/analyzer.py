@@ -24,6 +24,7 @@ from service.media.video_writer import Mp4Writer
 from service.pipeline.background import EventQueue, background
 from service.pipeline.concurrency import ended
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator, Prepared, prepare
+from service.pipeline.limits import Limits
 from service.pipeline.ordered_window import InFlight, OrderedWindow
 from service.pipeline.patience import retry_unavailable
 from service.pipeline.sequence_analyzer import SequenceAnalyzer, SequenceConfig
@@ -57,22 +58,6 @@ class MakeWriter(Protocol):
 
 
 @dataclass(frozen=True)
-class VideoSettings:
-    """Limits and resources of an analysis; see the settings of the same names."""
-
-    limits: VideoLimits
-    look_ahead: int
-    look_ahead_bytes: int
-    decode_threads: int
-    encode_threads: int
-    encoder: str
-    spool: SpoolSpace
-    idle_s: float
-    max_upload_s: float
-    frame_timeout_s: float
-
-
-@dataclass(frozen=True)
 class VideoRequest:
     """What a caller asks of one video.
 
@@ -103,7 +88,8 @@ class VideoAnalyzer:
         estimator: estimates the poses on one frame.
         threads: for spooling, decoding and encoding; three for each stream, or streams block one another.
         limiter: memory of all videos, and the stop of the service.
-        settings: limits and resources.
+        limits: of a video, its frames decoded ahead and the threads of FFmpeg.
+        space: for the videos on disk.
         make_reader: decoder of a spooled video.
         make_writer: encoder of the annotated video.
     """
@@ -113,7 +99,8 @@ class VideoAnalyzer:
         estimator: Estimator,
         threads: Executor,
         limiter: StreamLimiter,
-        settings: VideoSettings,
+        limits: Limits,
+        space: SpoolSpace,
         *,
         make_reader: MakeReader = VideoReader,
         make_writer: MakeWriter = Mp4Writer,
@@ -121,7 +108,8 @@ class VideoAnalyzer:
         self._estimator = estimator
         self._executor = threads
         self._limiter = limiter
-        self._settings = settings
+        self._limits = limits
+        self._space = space
         self._make_reader = make_reader
         self._make_writer = make_writer
 
@@ -159,16 +147,18 @@ class VideoAnalyzer:
                     raise StreamLimiter.stopping()
 
     def _run(self, request: VideoRequest) -> _Run:
-        settings = self._settings
+        limits = self._limits
         threads = RunThreads(self._executor)
-        spool = Spool(settings.spool, settings.limits.max_bytes)
-        reader = self._make_reader(spool, request.sampling, settings.limits, settings.decode_threads)
-        upload = UploadLimits(settings.idle_s, settings.max_upload_s)
-        make_writer = partial(self._make_writer, encoder=settings.encoder, threads=settings.encode_threads)
+        spool = Spool(self._space, limits.video.max_bytes)
+        reader = self._make_reader(spool, request.sampling, limits.video, limits.video_decode_threads)
+        upload = UploadLimits(limits.stream_idle_s, limits.max_upload_s)
+        make_writer = partial(
+            self._make_writer, encoder=limits.video_encoder, threads=limits.video_encode_threads
+        )
         return _Run(
             estimator=self._estimator,
             limiter=self._limiter,
-            settings=settings,
+            limits=limits,
             request=request,
             threads=threads,
             source=FrameSource(spool, reader, threads, upload),
@@ -205,7 +195,7 @@ class _Run:
         *,
         estimator: Estimator,
         limiter: StreamLimiter,
-        settings: VideoSettings,
+        limits: Limits,
         request: VideoRequest,
         threads: RunThreads,
         source: FrameSource,
@@ -213,7 +203,7 @@ class _Run:
     ) -> None:
         self._estimator = estimator
         self._limiter = limiter
-        self._settings = settings
+        self._limits = limits
         self._request = request
         self._threads = threads
         self._source = source
@@ -262,7 +252,7 @@ class _Run:
     async def _analyze(self, held: ExitStack) -> Summary:
         self._facts = facts = await self._source.open()
         frame_bytes = self._frame_bytes(facts)
-        size = max(1, min(self._settings.look_ahead, self._settings.look_ahead_bytes // frame_bytes))
+        size = max(1, min(self._limits.video_look_ahead, self._limits.video_look_ahead_bytes // frame_bytes))
         held.enter_context(self._limiter.holding(self._source.reader.decoder_bytes() + size * frame_bytes))
         if self._annotator is not None:
             await self._threads.run(self._annotator.open, facts.size_wh, self._annotated_fps(facts))
@@ -321,7 +311,7 @@ class _Run:
 
     async def _estimate(self, prepared: Prepared, timer: StageTimer) -> Estimate:
         """The persons on one frame; waits for a model that is overloaded or unavailable for a moment."""
-        timeout_s = self._settings.frame_timeout_s
+        timeout_s = self._limits.request_timeout_s
         call = partial(
             self._estimator.estimate_prepared,
             prepared,

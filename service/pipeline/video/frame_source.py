@@ -7,17 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import structlog
-
-from service.errors import DeadlineExceeded, PosegateError
+from service.errors import DeadlineExceeded
 from service.media.spool import Spool
 from service.media.video_reader import VideoFacts, VideoFrame
 from service.pipeline.patience import item_within
 from service.pipeline.video.threads import RunThreads
+from service.telemetry.caller_error import caller_error
 
 T = TypeVar("T")
-
-_log = structlog.get_logger()
 
 
 class FrameReader(Protocol):
@@ -110,12 +107,8 @@ class FrameSource:
             while (chunk := await self._next_chunk(chunks, give_up_at)) is not None:
                 await self._threads.run(self._spool.append, chunk)
             self._spool.finish()
-        except PosegateError as error:
-            self._spool.fail(error)
         except Exception as error:
-            # The decoder must not wait for bytes for ever, and internal errors are not sent to callers.
-            _log.error("internal_error", exc_info=error)
-            self._spool.fail(PosegateError("internal error"))
+            self._spool.fail(caller_error(error))  # or the decoder would wait for bytes for ever
 
     async def open(self) -> VideoFacts:
         """Open the container. Raises what the reader and the upload raise."""

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import structlog
-
 from posegate.v1 import pose_service_pb2 as pb
 from service.core.model import Model
-from service.errors import PosegateError
 from service.pipeline.stream import Event, FrameAnswer, KeepAlive, StreamResult, StreamSummary
 from service.servicers.requests.video_config import StreamOptions
 from service.servicers.responses import frames, messages
 from service.servicers.responses.durations import duration, duration_of_ns
-from service.servicers.responses.error_status import internal_error, to_status
+from service.servicers.responses.error_status import to_status
 from service.telemetry.call_context import current
-
-_log = structlog.get_logger()
+from service.telemetry.caller_error import caller_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +67,7 @@ class StreamResponses:
             message.timings.CopyFrom(messages.timings(answer.timings, total_ms=result.total_ms))
         else:
             message.timings.total_ms = result.total_ms
-            request_id = current().request_id
-            if not isinstance(answer, PosegateError):
-                _log.error("internal_error", exc_info=answer)
-                answer = internal_error(request_id)
-            message.error.CopyFrom(to_status(answer, request_id))
+            message.error.CopyFrom(to_status(caller_error(answer), current().request_id))
         return message
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +22,12 @@ from service.media.spool import SpoolSpace
 from service.media.video_reader import Sampling, VideoLimits
 from service.media.video_writer import NoEncoder
 from service.pipeline.estimator import DetectionOptions, Estimator
+from service.pipeline.limits import Limits
 from service.pipeline.sequence_analyzer import SequenceConfig
 from service.pipeline.stream_limiter import StreamLimiter
-from service.pipeline.video.analyzer import VideoAnalyzer, VideoRequest, VideoSettings
+from service.pipeline.video.analyzer import VideoAnalyzer, VideoRequest
 from service.pipeline.video.events import AnnotatedChunk, Event, FrameDone, Progress, Started, Summary
+from service.settings import Settings
 from service.skeletons import shipped
 from tests.fakes import MODEL, FakeTritonClient, candidate, rows, until
 from tests.pipeline.video.fakes import FACTS, SIZE_WH, MakeFakeReader, MakeFakeWriter
@@ -89,25 +91,31 @@ def desk(tmp_path: Path) -> Iterator[MakeDesk]:
         ) -> Desk:
             triton, limiter = FakeTritonClient(), StreamLimiter(4, max_memory_bytes)
             triton.answer = WHO
-            settings = VideoSettings(
+            limits = replace(
+                Limits.of(Settings()),
                 **{
-                    "limits": LIMITS,
-                    "look_ahead": 4,
-                    "look_ahead_bytes": 64 << 20,
-                    "decode_threads": 3,
-                    "encode_threads": 2,
-                    "encoder": "libx264",
-                    "spool": SpoolSpace(tmp_path),
-                    "idle_s": 10.0,
+                    "video": LIMITS,
+                    "video_look_ahead": 4,
+                    "video_look_ahead_bytes": 64 << 20,
+                    "video_decode_threads": 3,
+                    "video_encode_threads": 2,
+                    "video_encoder": "libx264",
+                    "stream_idle_s": 10.0,
                     "max_upload_s": 60.0,
-                    "frame_timeout_s": 10.0,
+                    "request_timeout_s": 10.0,
                     **changes,
-                }
+                },
             )
             made = readers or MakeFakeReader(), writers or MakeFakeWriter()
             estimator = Estimator(triton, executor, 16)
             analyzer = VideoAnalyzer(
-                estimator, executor, limiter, settings, make_reader=made[0], make_writer=made[1]
+                estimator,
+                executor,
+                limiter,
+                limits,
+                SpoolSpace(tmp_path),
+                make_reader=made[0],
+                make_writer=made[1],
             )
             return Desk(analyzer, triton, limiter, *made)
 
@@ -172,7 +180,7 @@ async def test_frames_without_persons_are_counted_and_not_dropped(desk: MakeDesk
 
 
 async def test_a_slow_frame_does_not_change_the_order(desk: MakeDesk) -> None:
-    one = desk(look_ahead=10)
+    one = desk(video_look_ahead=10)
     release = asyncio.Event()
     infer = one.triton.infer
 
@@ -197,7 +205,7 @@ async def test_only_so_many_frames_are_decoded_ahead(
     desk: MakeDesk, look_ahead: int, look_ahead_frames: int, in_flight: int
 ) -> None:
     frame_bytes = 3 * 640 * 640  # the largest input of the model
-    one = desk(look_ahead=look_ahead, look_ahead_bytes=look_ahead_frames * frame_bytes)
+    one = desk(video_look_ahead=look_ahead, video_look_ahead_bytes=look_ahead_frames * frame_bytes)
     one.triton.gate.clear()
     async with aclosing(one.run()) as events:
         assert isinstance(await anext(events), Started)
@@ -315,7 +323,7 @@ async def test_a_model_that_is_busy_or_away_for_a_moment_is_called_again(desk: M
 
 
 async def test_a_model_that_stays_away_ends_the_analysis_with_its_error(desk: MakeDesk) -> None:
-    one = desk(frame_timeout_s=0.05)
+    one = desk(request_timeout_s=0.05)
     one.triton.answer = Unavailable("away", retry_after_s=0.02)
     _, error = await told(one.run())
     assert isinstance(error, Unavailable)
@@ -336,7 +344,7 @@ async def test_memory_is_reserved_for_the_decoder_and_the_frames_ahead(desk: Mak
 
 
 async def test_a_caller_who_takes_nothing_stops_the_decoding(desk: MakeDesk) -> None:
-    one = desk(readers=MakeFakeReader(count=100), look_ahead=2)
+    one = desk(readers=MakeFakeReader(count=100), video_look_ahead=2)
     async with aclosing(one.run(upload(100))) as events:
         await anext(events)
         seen = -1
@@ -357,7 +365,7 @@ async def test_looking_ahead_changes_nothing_in_the_results(desk: MakeDesk) -> N
 
     found = []
     for look_ahead in (1, 8):
-        one = desk(look_ahead=look_ahead)
+        one = desk(video_look_ahead=look_ahead)
         one.triton.answer = by_brightness
         events, _ = await told(one.run())
         found.append([frame.analysis.poses.boxes_xyxy.tolist() for frame in only(events, FrameDone)])
