@@ -387,8 +387,10 @@ def labelled(found: Sequence[tuple[float, Poses]], bands: int) -> list[Frame]:
 
 
 def main() -> int:
-    """Entry point of `python -m scripts.benchmark_tracking`."""
-    parser = argparse.ArgumentParser(prog="benchmark_tracking", description=(__doc__ or "").splitlines()[0])
+    """Entry point of `scripts/bench tracking`."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench tracking", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--scenes", type=int, default=5, help="seeded scenes of each kind, speed and rate")
     parser.add_argument("--no-clips", action="store_true", help="synthetic scenes only; needs no model")
     arguments = parser.parse_args()

@@ -42,7 +42,7 @@ from service.servicers.pose import PoseServicer, TritonVersion
 from service.servicers.render import PoseRenderer
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
-from service.servicers.streaming import Recordings
+from service.servicers.streaming import StreamingMethods
 from service.settings import Settings
 from service.skeletons import known
 from service.store.address import SqliteAddress, parse
@@ -161,7 +161,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         )
         store = SkeletonStore(database, max_skeletons=limits.max_skeletons)
         lookup = SkeletonLookup(templates, SkeletonCache(store))
-        recordings = Recordings(
+        streaming = StreamingMethods(
             VideoAnalyzer(
                 estimator,
                 video_threads,
@@ -193,7 +193,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
                 *_connection_options(settings),
             ],
         )
-        pose = PoseServicer(estimator, catalog, lookup, triton, limits, recordings, commit=settings.commit)
+        pose = PoseServicer(estimator, catalog, lookup, triton, limits, streaming, commit=settings.commit)
         pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
         skeleton = SkeletonServicer(
             store,

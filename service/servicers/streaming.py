@@ -31,7 +31,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stub
 _CONFIG_S = 10.0  # time for the first message, at most
 
 
-class Recordings:
+class StreamingMethods:
     """The streaming RPCs of PoseService.
 
     Args:

@@ -1,7 +1,7 @@
 """Multi-person tracking: stable track ids from frame to frame.
 
 Every detection is matched to where the motion of a track predicts it, in time and not in frames, or to where
-the track ended; the cheapest pairs first. `python -m scripts.benchmark_tracking` measures it beside ByteTrack
+the track ended; the cheapest pairs first. `scripts/bench tracking` measures it beside ByteTrack
 (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864; package edgefirst-tracker) and
 beside a combination in which ByteTrack proposes matches. On 192,000 detections of seeded synthetic scenes
 (crossings, overtaking, occlusion, re-entry, groups; 30, 10 and 5 frames per second, walk to run), id switches
