@@ -29,7 +29,7 @@ from service.triton.catalog import ModelCatalog
 _CONFIG_S = 10.0  # time for the first message, at most
 
 
-class Recordings:
+class StreamingMethods:
     """The streaming RPCs of PoseService.
 
     Args:
