@@ -88,6 +88,16 @@ class Nodes:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
+    def best(self, scores: str, count: int) -> str:
+        """Indices of the `count` largest of (N, M), by falling score: (N, count)."""
+        self._count += 1
+        outputs = [f"topk_{self._count}_values", f"topk_{self._count}_indices"]
+        inputs = [scores, self.constant([count], np.int64)]
+        self._nodes.append(
+            helper.make_node("TopK", inputs, outputs, name=f"TopK_{self._count}", axis=1, largest=1, sorted=1)
+        )
+        return outputs[1]
+
     def unsqueeze(self, name: str) -> str:
         """(N, M) to (N, M, 1)."""
         if self.opset < 13:

@@ -51,6 +51,7 @@ class ServedModel:
         sha256: of the checkpoint, hex.
         precision: what OpenVINO computes in.
         shapes_hw: the inputs it allows, (H, W) in px.
+        max_batch_size: images in one request at most.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ServedModel:
     sha256: str
     precision: CpuPrecision
     shapes_hw: Sequence[tuple[int, int]]
+    max_batch_size: int = MAX_BATCH_SIZE
 
 
 def add_model(
@@ -209,8 +211,11 @@ def config_text(model: ServedModel) -> str:
         "source": model.source,
         "sha256": model.sha256,
         "precision": model.precision,
-        "shapes": ",".join(f"{h}x{w}" for h, w in model.shapes_hw),
     }
+    free = len(model.shapes_hw) > 1
+    if free:
+        parameters["shapes"] = ",".join(f"{h}x{w}" for h, w in model.shapes_hw)
+    sides = "-1, -1" if free else "{}, {}".format(*model.shapes_hw[0])
     warmup = "\n".join(
         f'model_warmup {{ name: "{h}x{w}" batch_size: 1 inputs {{ key: "images" '
         f"value {{ data_type: TYPE_UINT8 dims: [ {h}, {w}, 3 ] zero_data: true }} }} }}"
@@ -219,8 +224,8 @@ def config_text(model: ServedModel) -> str:
     return f"""\
 name: {quoted(model.name)}
 backend: "openvino"
-max_batch_size: {MAX_BATCH_SIZE}
-input {{ name: "images" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }}
+max_batch_size: {model.max_batch_size}
+input {{ name: "images" data_type: TYPE_UINT8 dims: [ {sides}, 3 ] }}
 output {{ name: "candidates" data_type: TYPE_FP32 dims: [ {CANDIDATES}, {5 + 3 * model.keypoints} ] }}
 instance_group {{ count: 1 kind: KIND_CPU }}
 {parameter_lines(parameters)}
