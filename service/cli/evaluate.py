@@ -19,7 +19,7 @@ from rich.table import Table
 
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.cli.connection import GatewayCommand, Target, gateway_of
-from service.cli.evaluation_run import BATCH, BadRun, Conditions, Run, detect_all, model_of
+from service.cli.evaluation_run import BATCH, BadRun, Conditions, Run, batch_size, detect_all, model_of
 from service.cli.failures import FAILED, Interrupted
 from service.cli.files import write_whole
 from service.core.drawing.poses import OverlayStyle, draw_poses
@@ -188,7 +188,7 @@ async def _one(
         config.images,
         conditions,
         kept=None if folder is None else folder / "detections.jsonl",
-        batch=config.batch,
+        batch=await batch_size(stub, config.batch, config.timeout_s),
         timeout_s=config.timeout_s,
     )
     results = run.results(mapped)

@@ -284,6 +284,16 @@ def _continue(run: Run, kept: Path, conditions: Conditions, dataset: Dataset) ->
         raise BadRun(f"{kept} holds no detections of this command; name another folder with --out") from error
 
 
+async def batch_size(stub: PoseServiceAsyncStub, wanted: int, timeout_s: float) -> int:
+    """Images in a call: as wanted, within the limit of the service.
+
+    Raises:
+        grpc.aio.AioRpcError: the call failed.
+    """
+    info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout_s)
+    return min(wanted, info.limits.max_batch_size or wanted)
+
+
 async def model_of(stub: PoseServiceAsyncStub, name: str, timeout_s: float) -> pb.Model:
     """The served model of that name, the newest version that is ready; the default for an empty name.
 
