@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.errors import PosegateError
+from service.media.timestamps import PresentationTimes
 from service.media.video_reader import VideoFrame, VideoReader
 from service.media.video_writer import NoEncoder
 from service.pipeline.stream_limiter import StreamLimiter
@@ -150,15 +152,15 @@ async def test_the_place_is_free_only_when_the_threads_are_through(
 async def test_frames_that_nobody_wanted_are_not_decoded_for_somebody_who_left(service: Service) -> None:
     decoded = 0
 
-    def counting(self: VideoReader, frame: object) -> float:
+    def counting(self: PresentationTimes, stamp: int | None, duration: int | None) -> Fraction:
         nonlocal decoded
         decoded += 1
-        return original(self, frame)  # type: ignore[arg-type]
+        return original(self, stamp, duration)
 
-    original = VideoReader._time
+    original = PresentationTimes.at
     content = clip("matroska", "mpeg4", count=1400, size_wh=(320, 240))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoReader, "_time", counting)
+        patch.setattr(PresentationTimes, "at", counting)
         call = service.poses.AnalyzeVideo(
             messages(content, 1 << 20, {"every_nth_frame": 100_000}), timeout=30
         )
