@@ -28,11 +28,12 @@ _MAX_FILE_NAME = 255
 _MAX_FILE_NAME_BYTES = 255  # what file systems hold
 _FORBIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
-_WRITERS: dict[int, Callable[[Sequence[ExportImage], Skeleton], list[File]]] = {
+_WRITERS: dict[int, Callable[[Sequence[ExportImage], Skeleton, float], list[File]]] = {
     pb.EXPORT_FORMAT_COCO_JSON: coco_files,
     pb.EXPORT_FORMAT_YOLO_TXT: yolo_files,
-    pb.EXPORT_FORMAT_CSV: csv_files,
+    pb.EXPORT_FORMAT_CSV: lambda pictures, skeleton, _visible_score: csv_files(pictures, skeleton),
 }
+_VISIBLE_SCORE = 0.5  # the default of `visible_score`
 
 
 class PoseExporter:
@@ -66,6 +67,11 @@ class PoseExporter:
             found.add("format", "must be COCO_JSON, YOLO_TXT or CSV")
         if not 1 <= len(request.items) <= _MAX_ITEMS:
             found.add("items", f"must be 1 to {_MAX_ITEMS}, not {len(request.items)}")
+        if request.HasField("visible_score"):
+            if request.format == pb.EXPORT_FORMAT_CSV:
+                found.add("visible_score", "must be unset for CSV, which has no visibility")
+            elif not 0 <= request.visible_score < np.inf:
+                found.add("visible_score", "must be 0 or more")
         skeleton = await self._skeletons.named(found, tenant, request.skeleton)
         return await run(self._workers, self._write, found, request, skeleton)
 
@@ -79,7 +85,8 @@ class PoseExporter:
             checkpoint()
             pictures.append(_picture(found, item, skeleton, f"items[{place}]"))
         found.raise_any()
-        files = _WRITERS[request.format](pictures, skeleton)
+        visible_score = request.visible_score if request.HasField("visible_score") else _VISIBLE_SCORE
+        files = _WRITERS[request.format](pictures, skeleton, visible_score)
         size = sum(len(file.content) for file in files)
         if size > self._max_bytes:
             raise InvalidRequest(

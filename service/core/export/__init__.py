@@ -1,4 +1,4 @@
-"""People written as files that training tools read: COCO keypoints, Ultralytics YOLO pose, CSV.
+"""Exports: people as files that training tools read, COCO keypoints, Ultralytics YOLO pose and CSV.
 
-Each format is one module with one function, from pictures and their skeleton to files in memory.
+Each format is one module with one function, from images and their skeleton to files in memory.
 """
