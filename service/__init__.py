@@ -1,22 +1,28 @@
-"""The gateway.
+"""The gateway: a gRPC service for human pose estimation in front of NVIDIA Triton.
 
-    cli, up, commands     the command line: run the gateway, or call it
-    server                the composition root: names every concrete class, drains on SIGTERM
-    interceptors          request id, admission, errors to status codes, one log line per call
-    servicers/            messages to domain and back
-    health                watches Triton; grpc.health.v1
-    estimator             the use case: a picture to the people in it
-    certificates          the gateway's certificate: checked, and reloaded when its files change
-    catalog               the models that Triton serves
-    triton                the only importer of tritonclient
-    embedded              the bundled tritonserver for `posegate up`, demo and tests
-    media/                bytes to pictures and back
-    skeletons/            the templates that ship
-    status, client        errors as google.rpc.Status; the channel that callers should open
-    settings, logging, memory, shared_memory
-    core/                 pure functions of arrays
-    errors                what is refused or fails, in the domain's words
+    __main__, cli/     `posegate`: runs the gateway, calls it, builds models; one command a file
+    server/            the only wiring (app: build_gateway), life cycle and drain, interceptors, admission
+                       of unary calls, health, TLS
+    web/               the HTTP door: a process of its own, a client of the gateway like any other
+    models/            checkpoints to graphs to engines; a tool that is not used while serving
+    servicers/         RPC methods; requests/ (protobuf to domain), responses/ (domain to protobuf,
+                       errors to statuses)
+    pipeline/          use cases: estimator (image to persons), scheduler (slots at the model), angles,
+                       render, export, stream, stream_limiter (streams at once), video/; limits
+    accounts/          tenants, keys, plans and quotas; no gRPC, no SQL
+    triton/            the only importer of tritonclient: client, catalog of models, shared memory;
+                       process, launch, logs and cleanup of the bundled server
+    media/             bytes to images and back: image (header check, decoding), download, videos
+    store/             the only importer of SQLAlchemy: tables, migrations, custom skeletons
+    skeletons/         skeleton templates that ship, as JSON
+    telemetry/         call context, metrics, traces, logs
+    client             the channel that callers should open
+    settings           every environment variable POSEGATE_*
+    core/              pure functions of arrays: poses, geometry, yolo, topdown, model; skeleton/,
+                       angles/ (measurements and their sign conventions), drawing/, sequence/, export/
+    errors             every error that a caller may see, and its reasons
 
-Imports run downwards only, and rows of one rank do not import one another; the contracts in
-pyproject.toml hold that.
+Imports run downwards only, and packages of one rank do not import one another. Of one rank are server, web
+and models; pipeline and accounts; triton, media, store and skeletons; client and settings. The contracts in
+pyproject.toml enforce that.
 """

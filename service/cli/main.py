@@ -112,13 +112,13 @@ class BodySide(StrEnum):
 @app.command()
 def serve() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
-    from service.server.app import CannotListen
-    from service.server.app import serve as run
+    from service.server.app import CannotListen, build_gateway
+    from service.server.lifecycle import serve as run
     from service.store.address import BadDatabaseUrl
 
     settings = _settings()
     try:
-        asyncio.run(run(settings))
+        asyncio.run(run(build_gateway(settings)))
     except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen) as error:
         _fail(str(error))
 
@@ -129,12 +129,12 @@ def up() -> None:
     from service.cli.up import up as run
     from service.server.app import CannotListen
     from service.store.address import BadDatabaseUrl
-    from service.triton.process import EmbeddedTritonError
+    from service.triton.launch import TritonProcessError
 
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, EmbeddedTritonError) as error:
+    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, TritonProcessError) as error:
         _fail(str(error))
 
 

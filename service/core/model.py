@@ -1,12 +1,14 @@
-"""What the gateway knows of a model that Triton serves."""
+"""A model that Triton serves, as described by its configuration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from service.core.skeleton.template import Skeleton
+
 Family = Literal["yolo_pose", "top_down", ""]
-"""Which tensor contract a model keeps; empty where that is not known, because Triton has not loaded it."""
+"""Tensor contract of a model; empty where it is unknown, because Triton has not loaded the model."""
 
 BODY_KEYPOINTS = 17
 """Keypoints of a first stage that gives its own to the second: those of COCO."""
@@ -50,3 +52,23 @@ class Model:
     ready: bool = False
     first_stage: str = ""
     takes_body: bool = False
+
+
+@dataclass(frozen=True)
+class PoseModel:
+    """A served model together with everything that its inference needs.
+
+    Attributes:
+        model: answers the request.
+        detector: finds the persons for a model of family `top_down`; None for a model that finds them itself.
+        skeleton: native skeleton of `model`.
+    """
+
+    model: Model
+    detector: Model | None
+    skeleton: Skeleton
+
+    @property
+    def first(self) -> Model:
+        """The model of the first inference, which takes the whole image."""
+        return self.detector or self.model

@@ -18,7 +18,7 @@ from grpc_health.v1.health import aio as health_aio
 
 from service.core.geometry import LETTERBOX_GREY
 from service.errors import PosegateError
-from service.pipeline.estimator import DetectionOptions, Estimator
+from service.pipeline.estimator import DetectionOptions, Estimator, prepare
 from service.telemetry.call_context import Observer
 from service.triton.catalog import ModelCatalog
 from service.triton.client import TritonError
@@ -68,8 +68,7 @@ class HealthMonitor:
 
     async def run(self) -> None:
         """Look, tell, sleep; until cancelled."""
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        await self._tell(serving=False)
+        await announce_start(self._health)
         while True:
             try:
                 why = await self._look()
@@ -116,19 +115,13 @@ class HealthMonitor:
             sizes = [3 * height * width for model in models for height, width in model.shapes_hw]
             if sizes:
                 await self._triton.attach(max(sizes))
-            default = self._catalog.resolve("")
+            default = self._catalog.pose_model("")
             if not self._serving:
-                first_stage = self._catalog.first_stage(default)
-                height, width = (first_stage or default).shapes_hw[0]
+                height, width = default.first.shapes_hw[0]
                 grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+                prepared = await self._estimator.run(prepare, grey, default)
                 options = DetectionOptions(min_score=0.5, iou_threshold=0.7, max_persons=1)
-                await self._estimator.estimate(
-                    lambda: grey,
-                    default,
-                    options,
-                    deadline=time.monotonic() + _WARM_UP_S,
-                    first_stage=first_stage,
-                )
+                await self._estimator.estimate_prepared(prepared, default, options, timeout_s=_WARM_UP_S)
             if self._workers_are_stuck():
                 return "no worker thread was free for a long time"
         except PosegateError as error:
@@ -153,6 +146,13 @@ class HealthMonitor:
         status = health_pb2.HealthCheckResponse
         for service in SERVICES:
             await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+
+async def announce_start(health: health_aio.HealthServicer) -> None:
+    """Say that the process works but cannot answer yet; the health service itself starts as SERVING."""
+    await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+    for service in SERVICES:
+        await health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
 def _nothing() -> None:

@@ -19,9 +19,11 @@ from service.core.skeleton.template import Skeleton
 from service.core.skeleton.validation import nfc, shown
 from service.errors import InvalidRequest
 from service.pipeline.concurrency import run
+from service.pipeline.limits import Limits
 from service.servicers.requests.persons import read_people
 from service.servicers.requests.validation import Violations
 from service.servicers.skeleton_lookup import SkeletonLookup
+from service.telemetry.call_context import current
 
 _MAX_ITEMS = 10_000
 _MAX_FILE_NAME = 255
@@ -42,20 +44,19 @@ class PoseExporter:
     Args:
         skeletons: finds the skeleton that a request names.
         workers: threads that read, check and write.
-        max_bytes: of all files of one export together; they go into one message.
+        limits: all files of one export together go into one message.
     """
 
-    def __init__(self, skeletons: SkeletonLookup, workers: Executor, max_bytes: int) -> None:
+    def __init__(self, skeletons: SkeletonLookup, workers: Executor, limits: Limits) -> None:
         self._skeletons = skeletons
         self._workers = workers
-        self._max_bytes = max_bytes
+        self._max_bytes = limits.max_message_bytes
 
-    async def export(self, request: pb.ExportPosesRequest, *, tenant: str) -> pb.ExportPosesResponse:
+    async def export(self, request: pb.ExportPosesRequest) -> pb.ExportPosesResponse:
         """The files.
 
         Args:
             request: as the caller sent it.
-            tenant: whose skeletons are looked among.
 
         Raises:
             InvalidRequest: with every violation; or the files are too large, EXPORT_TOO_LARGE.
@@ -72,7 +73,7 @@ class PoseExporter:
                 found.add("visible_score", "must be unset for CSV, which has no visibility")
             elif not 0 <= request.visible_score < np.inf:
                 found.add("visible_score", "must be 0 or more")
-        skeleton = await self._skeletons.named(found, tenant, request.skeleton)
+        skeleton = await self._skeletons.named(found, current().tenant, request.skeleton)
         return await run(self._workers, self._write, found, request, skeleton)
 
     def _write(

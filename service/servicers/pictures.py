@@ -1,40 +1,38 @@
-"""The picture of a request: what decodes it, once its bytes are here."""
+"""Image of a request: its bytes, sent or fetched, and the function that decodes them."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
-from service.media.download import fetch
+from service.media.download import DownloadPolicy, fetch
 from service.media.image import ImageLimits, decode
+from service.telemetry.call_context import current
 
 
 async def loader(
-    image: types_pb2.Image, *, limits: ImageLimits, uri_hosts: Collection[str], deadline: float
+    image: types_pb2.Image, *, limits: ImageLimits, downloads: DownloadPolicy
 ) -> Callable[[], Rgb8]:
-    """What gives the upright RGB picture; to be called in a worker thread.
+    """Function that gives the upright RGB image; to be called in a worker thread.
 
     Args:
         image: one source is set.
         limits: of bytes and pixels.
-        uri_hosts: hosts that pictures may be fetched from.
-        deadline: on time.monotonic()'s clock.
+        downloads: hosts and addresses that images may be fetched from.
 
     Raises:
-        NotAllowed, InvalidRequest, ImageTooLarge: the picture cannot be fetched. What is returned
-            raises ImageUndecodable and ImageTooLarge.
+        NotAllowed, InvalidRequest, ImageTooLarge: the image cannot be fetched. The function raises
+            ImageUndecodable and ImageTooLarge.
     """
     content = image.content
     if image.WhichOneof("source") == "uri":
-        content = await asyncio.to_thread(
-            fetch,
+        content = await fetch(
             image.uri,
-            hosts=uri_hosts,
+            policy=downloads,
             max_bytes=limits.max_bytes,
-            timeout_s=max(0.1, deadline - time.monotonic()),
+            timeout_s=max(0.1, current().deadline - time.monotonic()),
         )
     return partial(decode, content, limits)

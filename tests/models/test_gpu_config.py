@@ -25,7 +25,7 @@ from service.models.rtmw import Family, family_of, rewrite
 from service.models.yolo_graph import build_graph
 from service.skeletons import shipped
 from service.triton.catalog import ModelCatalog
-from service.triton.client import parse_config, read_config
+from service.triton.model_config import parse_config, read_config
 from tests.models.simcc_networks import network
 from tests.models.synthetic_yolo import yolov8_pose
 from tests.models.tiny_graphs import top_down_graph
@@ -121,9 +121,9 @@ async def test_every_whole_body_model_is_paired_with_one_that_finds_people() -> 
     await catalog.refresh()
     assert sorted(model.name for model in catalog.models()) == MODELS
     pairs = {
-        model.name: first.name
+        model.name: detector.name
         for model in catalog.models()
-        if (first := catalog.first_stage(model)) is not None
+        if (detector := catalog.pose_model(model.name).detector) is not None
     }
     assert pairs == {"rtmw3d_x": "yolov8m_pose", "rtmw_l": "yolov8m_pose"}
 

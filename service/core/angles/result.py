@@ -1,4 +1,4 @@
-"""What was measured, as arrays for all people."""
+"""Results of `measure`: arrays for all persons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.angles.compiled import Doubles, Indices, Plan
+from service.core.angles.compiled import CompiledAngles, Doubles, Indices
 from service.core.angles.definitions import Measurement
 from service.core.angles.directions import Directions
 from service.core.angles.flags import Flags
@@ -20,10 +20,10 @@ SideSelection = Literal["left", "right", "both"]
 
 @dataclass(frozen=True, eq=False)
 class Workings:
-    """Intermediate results that answers in words are made from.
+    """Intermediate results that `report` reads.
 
     Attributes:
-        plan, options, found, turned: what was computed from what.
+        plan, options, found, turned: inputs and earlier stages of the computation.
         choice: (N, G) which choice of a slot was taken.
         chosen: (N, G) its row.
         values_deg: (N, G) values before any is withheld.
@@ -33,7 +33,7 @@ class Workings:
         ratios: (N, Q) every ratio, NaN where it cannot be had.
     """
 
-    plan: Plan
+    plan: CompiledAngles
     options: AngleOptions
     found: Directions
     turned: Orientations

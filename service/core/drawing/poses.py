@@ -1,4 +1,4 @@
-"""People drawn on a picture: limbs coloured by side, keypoints by score, box and label."""
+"""Draws persons on an image: limbs coloured by side, keypoints by score, box and label."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SIDE_COLORS: dict[Laterality, Rgb] = {
     "right": (255, 140, 0),
     "middle": (120, 230, 120),
 }
-"""The person's own left is blue, right is orange: told apart by every common colour blindness."""
+"""The person's own left is blue, right is orange: distinguishable with every common colour blindness."""
 
 _OUTLINE: Rgb = (20, 20, 20)
 _BOX: Rgb = (245, 245, 245)
 _SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow and its limbs are thin
 _SLENDER = 7.0  # a limb is at least so many times as long as wide
-_STROKES_AT_ONCE = 64  # between two looks whether anybody still waits
+_STROKES_AT_ONCE = 64  # strokes between two checks for cancellation
 _FEW = 40  # keypoints; of a skeleton with more, points without limbs are drawn as dots
 _SHIFT = 4  # fractional bits of the coordinates given to cv2: a 16th of a pixel
 _REACH = 1 << 20  # px; wider than any picture, and far from overflowing cv2's fixed-point lines
@@ -59,8 +59,8 @@ def draw_poses(
 ) -> Rgb8:
     """A copy of the picture with the people on it.
 
-    Points that are not there (x = y = score = 0) are not drawn. Who has no box, NaN, is drawn without
-    one, and the label then stands at the points.
+    Points that are not there (x = y = score = 0) are not drawn. A person without a box (NaN) is drawn
+    without one, and the label then stands at the keypoints.
 
     Args:
         image: (H, W, 3) uint8 RGB; left as it is.

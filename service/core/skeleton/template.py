@@ -23,7 +23,7 @@ class Keypoint:
             score 0.
         sources: of a derived point, (name, weight) of the model's points it is the weighted mean
             of; empty for a point that a model gives itself. They are points of the model, never
-            derived points of this skeleton, so nothing can go in a circle.
+            derived points of this skeleton, so there are no cycles.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Instance:
-    """Where a person has what a skeleton describes, in a model that has it under other names.
+    """One occurrence of the skeleton in a person, for models that name its points differently.
 
     Attributes:
         side: of a part that a person has twice, such as a hand: the person's own side that this one
@@ -71,8 +71,8 @@ class Skeleton:
     """A template of named keypoints. Equal templates have equal hashes, so that plans can be kept.
 
     Attributes:
-        name: what a request names it by.
-        title: what a person reads.
+        name: its name in a request.
+        title: display text.
         keypoints: in the order in which coordinates are reported.
         edges: limbs to draw, in this order.
         flip_pairs: (left, right) names that change places when a picture is mirrored.
@@ -92,7 +92,7 @@ class Skeleton:
 
     @cached_property
     def _hash(self) -> int:
-        # A template may have 1000 points, and a plan is looked up with every request.
+        # A template may have 1000 points, and a mapping is looked up with every request.
         return hash((self.name, self.title, self.keypoints, self.edges, self.flip_pairs, self.instances))
 
     @cached_property
