@@ -29,8 +29,6 @@ from service.media.orientation import Orientation, from_display_matrix, upright
 from service.media.spool import Spool, SpoolClosed
 from service.media.timestamps import PacketClock, PresentationOrder, PresentationTimes
 
-__all__ = ["Sampling", "VideoFacts", "VideoFrame", "VideoLimits", "VideoReader"]
-
 _GROUP_BYTES = 64 << 20  # packets kept from the last key frame on while passing over the start
 _FRAMES_HELD = 16 + 4  # H.264 and HEVC refer to 16 frames at most
 _VP8_SHOWN = 0x10  # of the first byte of a frame (RFC 6386, 9.1)

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from service.errors import DataLoss, PosegateError, VideoTooLarge, VideoTooLong, VideoUndecodable
+from service.media.frame_sampler import Sampling
 from service.media.spool import Spool, SpoolClosed, SpoolSpace
-from service.media.video_reader import Sampling, VideoFacts, VideoFrame, VideoLimits, VideoReader
+from service.media.video_reader import VideoFacts, VideoFrame, VideoLimits, VideoReader
 from tests.media.clips import clip, fast_start, grey, picture, sound_only
 from tests.media.damage import damaged
 

@@ -357,7 +357,7 @@ async def test_a_uri_of_an_allowed_host_is_fetched_and_others_are_refused(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    async with running(uri_hosts=site.host) as service:
+    async with running(uri_hosts=site.host, uri_private_addresses=True) as service:
         site.content = VGA
         call = service.poses.DetectPoses(uri_request(f"https://{site.host}/picture"), timeout=10)
         assert (await call).image_size.width == 640
@@ -375,7 +375,7 @@ async def test_a_slow_host_ends_with_the_callers_deadline(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    async with running(uri_hosts=site.host) as service:
+    async with running(uri_hosts=site.host, uri_private_addresses=True) as service:
         call = service.poses.DetectPoses(uri_request(f"https://{site.host}/silent"), timeout=0.3)
         assert (await failure(call)).code is grpc.StatusCode.DEADLINE_EXCEEDED
 
