@@ -32,6 +32,7 @@ from service.media.timestamps import PacketClock, PresentationOrder, Presentatio
 _GROUP_BYTES = 64 << 20  # packets kept from the last key frame on while passing over the start
 _FRAMES_HELD = 16 + 4  # H.264 and HEVC refer to 16 frames at most
 _VP8_SHOWN = 0x10  # of the first byte of a frame (RFC 6386, 9.1)
+_REST_S = 0.5  # that the stated end may lie behind the last frame
 _MAX_BEFORE_KEY = 300  # packets; a track without any key frame is then decoded all the same
 
 
@@ -347,27 +348,39 @@ class VideoReader:
                 self._before_key += 1
                 self._begun = self._before_key >= _MAX_BEFORE_KEY
                 continue
+            if self._strict and self.gaps:
+                yield from map(self._placed, self._drained(demuxer))
+                raise self._data_loss()
             try:
                 frames = packet.decode()
             except (av.FFmpegError, ValueError):
                 frames = []
                 if packet.size:
                     self._lose(packet)
-            if self._strict and (self.frames_damaged or self.gaps):
-                yield from map(self._placed, self._drained(demuxer))
-                raise self._data_loss()
+            if self._strict and self.frames_damaged:
+                frames = self._drained(demuxer)
             for frame in frames:
                 yield self._placed(frame)
+            if self._strict and self.frames_damaged:
+                raise self._data_loss()
         if not self._any:
             raise VideoUndecodable(
                 "Not one frame of the video could be decoded: send a whole, valid file."
             ) from demuxer.damage
-        if demuxer.is_cut_short(last_is_partial=self._last_was_partial):
+        if demuxer.is_cut_short(last_is_partial=self._last_was_partial) or self._is_rest_lost():
             raise self._data_loss() from demuxer.damage
         if demuxer.is_ragged():
             self._jumps += 1
             if self._strict:
                 raise self._data_loss()
+
+    def _is_rest_lost(self) -> bool:
+        """Whether the last frame is damaged and lies well before the end that the container states, so that
+        the demuxer found nothing more that it could read."""
+        last, duration_s = self._times.last, self.facts.duration_s
+        if not self._after_damage or last is None or duration_s is None:
+            return False
+        return float(last) + _REST_S < duration_s
 
     def _placed(self, frame: AvFrame) -> _Decoded:
         """The frame with its number and its time."""
@@ -389,6 +402,7 @@ class VideoReader:
         if stamp is None:
             return
         self._order.lost(stamp)
+        self._after_damage = True
         sampler = FrameSampler(self._sampling)
         time = self._times.seconds(stamp)
         if not packet.is_discard and not sampler.is_before(time) and not sampler.is_past(time):

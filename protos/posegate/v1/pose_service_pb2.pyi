@@ -1249,9 +1249,9 @@ class VideoConfig(_message.Message):
     is hidden.
     """
     strict: _builtins.bool
-    """Ends the analysis with DATA_LOSS at the first damaged frame, lost packet or jump of the times
-    between `start` and `end`, after all frames before it. Default false: damage is stepped over and
-    counted.
+    """Ends the analysis with DATA_LOSS at the first damaged frame between `start` and `end`, and at the
+    first lost packet or jump of the clock before `end`, after all frames before it. Default false:
+    damage is stepped over and counted.
     """
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
