@@ -17,7 +17,7 @@ from service.core.angles import (
     measure,
     person_measures,
 )
-from service.core.poses import Floats, Poses, present
+from service.core.poses import Floats, Poses, largest, present
 from service.core.sequence.recording import SIDES, MeasurementMotion, Motions
 from service.core.sequence.smoothing import OneEuro, OneEuroSettings
 from service.core.sequence.tracking import MEMORY_S, Tracker
@@ -171,8 +171,7 @@ class SequenceAnalyzer:
                 return None
         if not len(native):
             return None
-        sides = native.boxes_xyxy[:, 2:] - native.boxes_xyxy[:, :2]
-        place = int(np.argmax(sides.prod(axis=1)))
+        place = largest(native)
         if ids is not None:
             self._held = ids[place], time_s
         return place

@@ -37,13 +37,12 @@ from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
 from service.server.malloc import keep_freed_memory
 from service.server.tls import CertificateFiles, Certificates
-from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseServicer, TritonVersion
-from service.servicers.render import PoseRenderer
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.servicers.skeleton import SkeletonServicer
-from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.streaming import StreamingMethods
 from service.settings import Settings
+from service.skeletons import format as skeleton_format
 from service.skeletons import known
 from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
@@ -159,7 +158,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits.max_stream_inferences,
             limits.stream_inferences_beside,
         )
-        store = SkeletonStore(database, max_skeletons=limits.max_skeletons)
+        store = SkeletonStore(database, skeleton_format, max_skeletons=limits.max_skeletons)
         lookup = SkeletonLookup(templates, SkeletonCache(store))
         streaming = StreamingMethods(
             VideoAnalyzer(
@@ -198,8 +197,9 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         skeleton = SkeletonServicer(
             store,
             templates,
-            PoseRenderer(lookup, workers, limits),
-            PoseExporter(lookup, workers, limits),
+            lookup,
+            workers,
+            limits,
         )
         skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)

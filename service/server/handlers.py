@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from service.servicers.context import Context as Context
+
 # As text: the classes are generic in their stubs only.
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 

@@ -7,9 +7,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from importlib.metadata import version
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
-import grpc
 import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
@@ -18,22 +17,24 @@ from service.core.geometry import Rgb8
 from service.core.model import PoseModel
 from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, Unavailable
+from service.pipeline.angles import measure_angles
 from service.pipeline.estimator import Estimator
 from service.pipeline.limits import Limits
-from service.servicers import angles
-from service.servicers.pictures import loader
-from service.servicers.requests.validation import OverlayConfig, Violations, read_detection, read_page
+from service.pipeline.overlay import OverlayConfig, draw_overlay
+from service.servicers.context import Context
+from service.servicers.requests.angles import read_measuring
+from service.servicers.requests.images import loader
+from service.servicers.requests.skeleton_choice import choose_skeleton
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
+from service.servicers.requests.validation import Violations, read_detection, read_page
 from service.servicers.responses import messages
+from service.servicers.responses.angles import angles_response
 from service.servicers.responses.error_status import to_status
-from service.servicers.responses.overlays import draw_overlay
-from service.servicers.skeleton_choice import choose_skeleton
-from service.servicers.skeleton_lookup import SkeletonLookup
+from service.servicers.responses.overlays import overlay_message
 from service.servicers.streaming import StreamingMethods
 from service.telemetry.call_context import StageTimer, current
 from service.telemetry.caller_error import caller_error
 from service.triton.catalog import ModelCatalog
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
 
 class TritonVersion(Protocol):
@@ -114,28 +115,22 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     ) -> pb.MeasureAnglesResponse:
         """Joint angles of the people chosen; what cannot be measured says why."""
         arrived = time.perf_counter()
-        wish = angles.read_measuring(
-            request, max_persons=self._limits.max_persons, thresholds=self._limits.angles
-        )
-        pose_model = self._catalog.pose_model(request.model, request.model_version)
-        model = pose_model.model
+        wanted = read_measuring(request, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
+        model = self._catalog.pose_model(request.model, request.model_version)
         call = current()
-        call.uses(model.name)
+        call.uses(model.model.name)
         with call.stage_timer() as timer:
             load = await self._loader(request.image, timer)
-            async with self._keeping(pose_model, wish.overlay, timer):
-                estimated = await self._estimator.estimate(
-                    load, pose_model, wish.detection, keep_image=wish.overlay is not None, timer=timer
+            async with self._keeping(model, wanted.overlay, timer):
+                estimate = await self._estimator.estimate(
+                    load, model, wanted.detection, keep_image=wanted.overlay is not None, timer=timer
                 )
-                measured = await self._estimator.run(
-                    angles.answer, estimated, pose_model.skeleton, wish, timer
-                )
-        measured.model, measured.model_version = model.name, model.version
-        measured.timings.total_ms = (time.perf_counter() - arrived) * 1e3
+                report = await self._estimator.run(measure_angles, estimate, model.skeleton, wanted, timer)
         structlog.contextvars.bind_contextvars(
-            measurements=len(wish.names), image_bytes=len(request.image.content)
+            measurements=len(wanted.names), image_bytes=len(request.image.content)
         )
-        return measured
+        total_ms = (time.perf_counter() - arrived) * 1e3
+        return await self._estimator.run(angles_response, report, estimate, model, timer.timings(), total_ms)
 
     async def AnalyzeVideo(
         self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
@@ -215,7 +210,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             found.raise_any()
         call = current()
         call.uses(model.name)
-        plan = await choose_skeleton(self._skeletons, request.skeleton, pose_model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, request.skeleton, pose_model)
         overlay = None
         with call.stage_timer() as timer:
             load = await self._loader(request.image, timer)
@@ -240,7 +235,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             skeleton=plan.target.name,
             model=model.name,
             model_version=model.version,
-            overlay=overlay,
+            overlay=overlay_message(overlay) if overlay is not None else None,
             timings=messages.timings(timer.timings(), total_ms=(time.perf_counter() - arrived) * 1e3),
         )
 
@@ -260,7 +255,6 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             self._kept_images.release()
 
     async def _loader(self, image: types_pb2.Image, timer: StageTimer) -> Callable[[], Rgb8]:
-        limits = self._limits
         fetch = timer.timed("decode") if image.uri else nullcontext()  # it is part of decoding
         with fetch:
-            return await loader(image, limits=limits.image, downloads=limits.downloads)
+            return await loader(image, self._limits)

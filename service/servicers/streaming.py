@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
 import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
@@ -15,18 +14,17 @@ from service.pipeline.limits import Limits
 from service.pipeline.stream import StreamAnalyzer, StreamSummary
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video.analyzer import VideoAnalyzer
+from service.servicers.context import Context
+from service.servicers.requests.skeleton_choice import choose_skeleton
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.servicers.requests.uploads import first_message, stream_frames, video_chunks
 from service.servicers.requests.video_config import read_stream, read_video
 from service.servicers.responses.durations import duration
 from service.servicers.responses.effective_config import effective_stream, effective_video
 from service.servicers.responses.stream_events import StreamResponses
 from service.servicers.responses.video_events import VideoResponses
-from service.servicers.skeleton_choice import choose_skeleton
-from service.servicers.skeleton_lookup import SkeletonLookup
 from service.telemetry.call_context import current
 from service.triton.catalog import ModelCatalog
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
 _CONFIG_S = 10.0  # time for the first message, at most
 
@@ -78,7 +76,7 @@ class StreamingMethods:
             config = (await first_message(requests, "chunks", self._config_s)).config
         options = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         model = self._catalog.pose_model(config.model, config.model_version)
-        plan = await choose_skeleton(self._skeletons, config.skeleton, model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, model)
         effective = effective_video(config, options, model.model, plan.target.name)
         responses = VideoResponses(options, effective, model.model, len(plan.target.keypoints))
         current().uses(model.model.name)
@@ -98,7 +96,7 @@ class StreamingMethods:
             config = (await first_message(requests, "frames", self._config_s)).config
         options = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         model = self._catalog.pose_model(config.model, config.model_version)
-        plan = await choose_skeleton(self._skeletons, config.skeleton, model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, model)
         effective = effective_stream(config, options, model.model, plan.target.name)
         responses = StreamResponses(options, effective, model.model, len(plan.target.keypoints))
         current().uses(model.model.name)

@@ -113,8 +113,10 @@ class Image(_message.Message):
     holds several, of a HEIC the primary picture. EXIF orientation and the transformations of HEIC and
     AVIF are applied. Samples of 16 bits count as 8, 10, 12, 14 or 16 bits, the fewest that hold the
     picture's largest sample, and the upper 8 of those are kept. Pixels count as square, whatever
-    resolution a file states: in none of the formats is it binding for display. At most 25 MB and 50 megapixels unless the operator set
-    other limits (`GetServerInfo`); the header is checked before anything is decoded.
+    resolution a file states: in none of the formats is it binding for display.
+
+    At most 25 MB and 50 megapixels unless the operator set other limits (`GetServerInfo`); the header is
+    checked before anything is decoded.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -131,6 +133,7 @@ class Image(_message.Message):
     Refused with PERMISSION_DENIED unless the operator allows its host, and unless that has public
     addresses only (URI_ADDRESS_NOT_ALLOWED) or the operator allows others; none is allowed by
     default.
+    At most 4096 bytes.
     """
     def __init__(
         self,
@@ -303,6 +306,7 @@ class Person(_message.Message):
     depth_assumption: _builtins.str
     """The assumption in words, for example "standing height 1.70 m". Empty unless `depth_source` is
     LIFTED.
+    At most 1024 bytes.
     """
     side: Global___Side.ValueType
     """Which side a part belongs to: LEFT or RIGHT with a skeleton of a one-sided part such as
@@ -320,18 +324,22 @@ class Person(_message.Message):
 
     @_builtins.property
     def keypoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keypoint]:
-        """In the order of the skeleton, one for each of its keypoints."""
+        """In the order of the skeleton, one for each of its keypoints.
+        At most 1000 elements.
+        """
 
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Position]:
         """In the order of the skeleton, one for each of its keypoints. Empty where they were not asked
         for or the model gives none (`depth_source` is NONE).
+        At most 1000 elements.
         """
 
     @_builtins.property
     def smoothed_keypoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keypoint]:
         """`keypoints` after smoothing over time, in the same order; the score is that of the raw point.
         Empty: smoothing is off. The raw keypoints are always there.
+        At most 1000 elements.
         """
 
     def __init__(

@@ -9,7 +9,7 @@ from service.core.angles import MEASUREMENTS, Measurement, Side, SideSelection, 
 from service.core.sequence.motion import TURN_DEG, Motion, MotionSeen
 
 # Smaller movements than at other joints count as repetitions here.
-_TURN_DEG = {"Neck": 8.0, "Back": 8.0}
+_TURN_DEG = {"neck": 8.0, "back": 8.0}
 SIDES: tuple[Side, Side] = ("left", "right")
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.core.geometry import Rgb8
-from service.errors import DeadlineExceeded, ImageTooLarge, ImageUndecodable, InvalidRequest, Violation
-from service.media.image import ImageLimits, decode
+from service.errors import DeadlineExceeded, ImageUndecodable, InvalidRequest, Violation
+from service.media.image import ImageLimits, check_pixels, decode
 from service.pipeline.stream import StreamFrame
 from service.servicers.requests.validation import Violations
 from service.servicers.requests.video_config import read_duration_ns
@@ -126,12 +126,7 @@ def _load(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
     width, height, rgb = frame.raw.size.width, frame.raw.size.height, frame.raw.rgb
     if width < 1 or height < 1:
         raise ImageUndecodable("The raw picture needs its size: width and height of 1 or more.")
-    if width * height > limits.max_pixels:
-        raise ImageTooLarge(
-            f"The picture has {width}×{height} px; at most {limits.max_pixels} px are accepted: "
-            "scale it down.",
-            metadata={"limit_pixels": str(limits.max_pixels), "actual_pixels": str(width * height)},
-        )
+    check_pixels((width, height), limits)
     if len(rgb) != width * height * 3:
         raise ImageUndecodable(
             f"A raw picture of {width}×{height} px has {width * height * 3} bytes of RGB, not {len(rgb)}."

@@ -18,7 +18,7 @@ from service.pipeline.estimator import DetectionOptions
 from service.pipeline.sequence_analyzer import SequenceConfig
 from service.pipeline.stream import FramePolicy, StreamRequest
 from service.pipeline.video.request import VideoRequest
-from service.servicers.angles import read_angle_options, read_names
+from service.servicers.requests.angles import read_angle_options, read_names
 from service.servicers.requests.validation import Violations, read_options, read_style
 
 _MAX_FPS = 240.0

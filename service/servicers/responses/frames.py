@@ -13,9 +13,9 @@ from service.core.poses import Floats
 from service.core.sequence.motion import symmetry
 from service.core.sequence.recording import MeasurementMotion, SideMotion
 from service.pipeline.sequence_analyzer import FrameAnalysis, PersonAngles
-from service.servicers.angles import value_message
 from service.servicers.requests.video_config import PersonOptions
 from service.servicers.responses import messages
+from service.servicers.responses.angles import value_message
 from service.servicers.responses.durations import duration
 
 
