@@ -1,28 +1,37 @@
-"""The gateway: a gRPC service for human pose estimation in front of NVIDIA Triton.
+"""The gateway: the map of its packages, one rank a block.
 
-    __main__, cli/     `posegate`: runs the gateway, calls it, builds models; one command a file
-    server/            the only wiring (app: build_gateway), life cycle and drain, interceptors, admission
-                       of unary calls, health, TLS
-    web/               the HTTP door: a process of its own, a client of the gateway like any other
-    models/            checkpoints to graphs to engines; a tool that is not used while serving
-    servicers/         RPC methods; requests/ (protobuf to domain), responses/ (domain to protobuf,
-                       errors to statuses)
-    pipeline/          use cases: estimator (image to persons), scheduler (slots at the model), angles,
-                       render, export, stream, stream_limiter (streams at once), video/; limits
-    accounts/          tenants, keys, plans and quotas; no gRPC, no SQL
-    triton/            the only importer of tritonclient: client, catalog of models, shared memory;
-                       process, launch, logs and cleanup of the bundled server
-    media/             bytes to images and back: image (header check, decoding), download, videos
-    store/             the only importer of SQLAlchemy: tables, migrations, custom skeletons
-    skeletons/         skeleton templates that ship, as JSON
-    telemetry/         call context, metrics, traces, logs
-    client             the channel that callers should open
-    settings           every environment variable POSEGATE_*
-    core/              pure functions of arrays: poses, geometry, yolo, topdown, model; skeleton/,
-                       angles/ (measurements and their sign conventions), drawing/, sequence/, export/
-    errors             every error that a caller may see, and its reasons
+    cli/         commands of `posegate`: run the gateway, or call it; one file a command
 
-Imports run downwards only, and packages of one rank do not import one another. Of one rank are server, web
-and models; pipeline and accounts; triton, media, store and skeletons; client and settings. The contracts in
-pyproject.toml enforce that.
+    server/      app (the only wiring of concrete classes), interceptors (request id; admission: calls and
+                 bytes in flight; errors to status codes; one log line a call), health, tls, malloc
+    models/      offline tools: checkpoints to graphs to TensorRT engines; `verify` before Triton starts
+
+    servicers/   the RPC methods; requests/ (messages to domain), responses/ (domain to messages)
+
+    pipeline/    use cases: estimator (image to persons), scheduler (slots at the model), stream_limiter
+                 (videos and streams at once, and their memory), video/, stream, sequence_analyzer, tracking
+
+    triton/      client (also: Triton's errors as ours, such as a full queue with its retry hint),
+                 model_config (the tensor contract), catalog, shared_memory; of the bundled Triton: process,
+                 launch (how it is started), logs, cleanup
+    media/       image (header check before decoding), download (`image.uri`), container_probe, spool,
+                 reading and writing video
+    store/       custom skeletons in SQLite or PostgreSQL: tables, migrations, cache
+    skeletons/   the templates that ship, as JSON
+
+    telemetry/   call context, metrics, traces, logs
+
+    client       the channel that callers should open
+    settings     POSEGATE_* environment variables, with defaults and ranges
+
+    core/        pure functions of arrays: poses, geometry, yolo, topdown, skeleton/, sequence/, drawing/,
+                 export/, angles/ (definitions: the sign convention; specs: each measurement)
+
+    errors       everything that is refused or fails, with its reasons; no gRPC
+
+A rank imports the ranks below it; packages of one rank do not import one another. import-linter keeps it so
+(pyproject.toml), and a new package has to be given its rank there. Third parties are confined too:
+tritonclient to `triton`, SQLAlchemy and database drivers to `store`, FFmpeg and Pillow to `media`,
+OpenTelemetry and Prometheus to `telemetry`; `core`, `media`, `pipeline`, `skeletons` and `store` know no gRPC
+and no protobuf.
 """

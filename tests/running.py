@@ -21,11 +21,11 @@ from grpc_health.v1.health import aio as health_aio
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
-from service.core.skeleton.json_format import skeleton_data
 from service.core.skeleton.template import Skeleton
 from service.pipeline.stream_limiter import StreamLimiter
 from service.server.app import Gateway, build_gateway
 from service.settings import Settings
+from service.skeletons.format import skeleton_data
 from service.triton.catalog import ModelCatalog
 from tests.fakes import FakeTritonClient
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from service.core.geometry import Rgb8
 from service.core.model import PoseModel
+from service.core.sequence.recording import MeasurementMotion
 from service.errors import DeadlineExceeded
 from service.pipeline.background import EventQueue, background
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
@@ -17,7 +18,6 @@ from service.pipeline.ordered_window import InFlight, OrderedWindow
 from service.pipeline.patience import item_within
 from service.pipeline.sequence_analyzer import (
     FrameAnalysis,
-    MeasurementMotion,
     SequenceAnalyzer,
     SequenceConfig,
 )

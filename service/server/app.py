@@ -40,8 +40,9 @@ from service.server.tls import CertificateFiles, Certificates
 from service.servicers.pose import PoseServicer, TritonVersion
 from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.servicers.skeleton import SkeletonServicer
-from service.servicers.streaming import Recordings
+from service.servicers.streaming import StreamingMethods
 from service.settings import Settings
+from service.skeletons import format as skeleton_format
 from service.skeletons import known
 from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
@@ -157,9 +158,9 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits.max_stream_inferences,
             limits.stream_inferences_beside,
         )
-        store = SkeletonStore(database, max_skeletons=limits.max_skeletons)
+        store = SkeletonStore(database, skeleton_format, max_skeletons=limits.max_skeletons)
         lookup = SkeletonLookup(templates, SkeletonCache(store))
-        recordings = Recordings(
+        streaming = StreamingMethods(
             VideoAnalyzer(
                 estimator,
                 video_threads,
@@ -191,7 +192,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
                 *_connection_options(settings),
             ],
         )
-        pose = PoseServicer(estimator, catalog, lookup, triton, limits, recordings, commit=settings.commit)
+        pose = PoseServicer(estimator, catalog, lookup, triton, limits, streaming, commit=settings.commit)
         pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
         skeleton = SkeletonServicer(
             store,

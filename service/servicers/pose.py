@@ -31,7 +31,7 @@ from service.servicers.responses import messages
 from service.servicers.responses.angles import angles_response
 from service.servicers.responses.error_status import to_status
 from service.servicers.responses.overlays import overlay_message
-from service.servicers.streaming import Recordings
+from service.servicers.streaming import StreamingMethods
 from service.telemetry.call_context import StageTimer, current
 from service.telemetry.caller_error import caller_error
 from service.triton.catalog import ModelCatalog
@@ -53,7 +53,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeletons: finds the skeletons that requests name.
         triton: for its version.
         limits: what is allowed.
-        recordings: for videos and streams.
+        streaming: the streaming RPCs.
         commit: of the build, hexadecimal; empty where it is not known.
     """
 
@@ -64,7 +64,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeletons: SkeletonLookup,
         triton: TritonVersion,
         limits: Limits,
-        recordings: Recordings,
+        streaming: StreamingMethods,
         *,
         commit: str = "",
     ) -> None:
@@ -73,7 +73,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self._skeletons = skeletons
         self._triton = triton
         self._limits = limits
-        self._recordings = recordings
+        self._streaming = streaming
         self._commit = commit
         # A decoded picture can have 150 MB: only so many wait to be drawn on.
         self._kept_images = asyncio.Semaphore(limits.max_kept_images)
@@ -136,7 +136,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
     ) -> AsyncGenerator[pb.AnalyzeVideoResponse, None]:
         """What is seen on the frames of a video, while it is uploaded."""
-        async with aclosing(self._recordings.analyze_video(request_iterator, context)) as answers:
+        async with aclosing(self._streaming.analyze_video(request_iterator, context)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -144,7 +144,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamPosesRequest], context: Context
     ) -> AsyncGenerator[pb.StreamPosesResponse, None]:
         """What is seen on pictures as they are taken."""
-        async with aclosing(self._recordings.stream_poses(request_iterator, context)) as answers:
+        async with aclosing(self._streaming.stream_poses(request_iterator, context)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -184,7 +184,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 max_message_bytes=limits.max_message_bytes,
                 max_skeletons=limits.max_skeletons,
                 allowed_uri_hosts=sorted(limits.uri_hosts),
-                **self._recordings.limit_fields(),
+                **self._streaming.limit_fields(),
             ),
             default_model=self._catalog.default_model,
             triton_version=triton_version,
@@ -210,7 +210,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             found.raise_any()
         call = current()
         call.uses(model.name)
-        plan = await choose_skeleton(self._skeletons, request.skeleton, pose_model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, request.skeleton, pose_model)
         overlay = None
         with call.stage_timer() as timer:
             load = await self._loader(request.image, timer)

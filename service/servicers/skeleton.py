@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
-from service.core.skeleton.json_format import skeleton_data
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.core.skeleton.validation import nfc, shown, skeleton_problems
 from service.errors import AlreadyExists, NotAllowed
@@ -32,6 +31,7 @@ from service.servicers.requests.validation import Violations, read_page
 from service.servicers.responses.export import exported_file
 from service.servicers.responses.overlays import overlay_message
 from service.servicers.responses.skeletons import skeleton_message
+from service.skeletons.format import skeleton_data
 from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
 from service.telemetry.call_context import current
 

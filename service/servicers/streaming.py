@@ -29,7 +29,7 @@ from service.triton.catalog import ModelCatalog
 _CONFIG_S = 10.0  # time for the first message, at most
 
 
-class Recordings:
+class StreamingMethods:
     """The streaming RPCs of PoseService.
 
     Args:
@@ -76,7 +76,7 @@ class Recordings:
             config = (await first_message(requests, "chunks", self._config_s)).config
         options = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         model = self._catalog.pose_model(config.model, config.model_version)
-        plan = await choose_skeleton(self._skeletons, config.skeleton, model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, model)
         effective = effective_video(config, options, model.model, plan.target.name)
         responses = VideoResponses(options, effective, model.model, len(plan.target.keypoints))
         current().uses(model.model.name)
@@ -96,7 +96,7 @@ class Recordings:
             config = (await first_message(requests, "frames", self._config_s)).config
         options = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         model = self._catalog.pose_model(config.model, config.model_version)
-        plan = await choose_skeleton(self._skeletons, config.skeleton, model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, model)
         effective = effective_stream(config, options, model.model, plan.target.name)
         responses = StreamResponses(options, effective, model.model, len(plan.target.keypoints))
         current().uses(model.model.name)

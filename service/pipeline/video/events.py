@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from service.core.sequence.recording import MeasurementMotion
 from service.media.video_reader import VideoFacts
-from service.pipeline.sequence_analyzer import FrameAnalysis, MeasurementMotion
+from service.pipeline.sequence_analyzer import FrameAnalysis
 from service.telemetry.call_context import Timings
 
 

@@ -17,7 +17,7 @@ from service.media.video_reader import Sampling
 from service.pipeline.estimator import DetectionOptions
 from service.pipeline.sequence_analyzer import SequenceConfig
 from service.pipeline.stream import FramePolicy, StreamRequest
-from service.pipeline.video.analyzer import VideoRequest
+from service.pipeline.video.request import VideoRequest
 from service.servicers.requests.angles import read_angle_options, read_names
 from service.servicers.requests.validation import Violations, read_options, read_style
 

@@ -11,7 +11,8 @@ from posegate.v1 import types_pb2
 from service.core.angles import Side
 from service.core.poses import Floats
 from service.core.sequence.motion import symmetry
-from service.pipeline.sequence_analyzer import FrameAnalysis, MeasurementMotion, PersonAngles, SideMotion
+from service.core.sequence.recording import MeasurementMotion, SideMotion
+from service.pipeline.sequence_analyzer import FrameAnalysis, PersonAngles
 from service.servicers.requests.video_config import PersonOptions
 from service.servicers.responses import messages
 from service.servicers.responses.angles import value_message
@@ -19,7 +20,7 @@ from service.servicers.responses.durations import duration
 
 
 def tracked_persons(analysis: FrameAnalysis, options: PersonOptions) -> list[types_pb2.Person]:
-    """One message per person or part, with its number and its smoothed points."""
+    """One message per person or part, with its track id and its smoothed keypoints."""
     persons = messages.persons(
         analysis.poses,
         min_keypoint_score=options.min_keypoint_score,
@@ -39,13 +40,13 @@ def flat_values(
 ) -> tuple[list[float], list[float]]:
     """n_kpts × 6 numbers of the most prominent person, raw and smoothed; the second empty without smoothing.
 
-    All are 0 when nobody is seen.
+    All are 0 while that person is out of sight.
     """
-    nobody = np.zeros(keypoint_count * 6, np.float32)
+    zeros = np.zeros(keypoint_count * 6, np.float32)
     place = _prominent_place(analysis)
     smooth = analysis.smoothed is not None or (options.smooth and place is None)
     if place is None:
-        return nobody.tolist(), nobody.tolist() if smooth else []
+        return zeros.tolist(), zeros.tolist() if smooth else []
     positions = np.zeros((keypoint_count, 3), np.float32)
     if analysis.poses.positions is not None:
         positions = np.nan_to_num(analysis.poses.positions[place], nan=0.0, posinf=0.0, neginf=0.0)
@@ -90,7 +91,7 @@ def _hidden(keypoints: Floats, options: PersonOptions) -> Floats:
 
 
 def _prominent_place(analysis: FrameAnalysis) -> int | None:
-    """Where the most prominent person, or their first part, stands among `poses`."""
+    """Place of the most prominent person, or of the first of their parts, among `poses`."""
     if analysis.prominent is None:
         return None
     places = (place for place in range(len(analysis.poses)) if analysis.owner(place) == analysis.prominent)

@@ -25,8 +25,9 @@ from service.pipeline.estimator import DetectionOptions, Estimator
 from service.pipeline.limits import Limits
 from service.pipeline.sequence_analyzer import SequenceConfig
 from service.pipeline.stream_limiter import StreamLimiter
-from service.pipeline.video.analyzer import VideoAnalyzer, VideoRequest
+from service.pipeline.video.analyzer import VideoAnalyzer
 from service.pipeline.video.events import AnnotatedChunk, Event, FrameDone, Progress, Started, Summary
+from service.pipeline.video.request import VideoRequest
 from service.settings import Settings
 from service.skeletons import shipped
 from tests.fakes import MODEL, FakeTritonClient, candidate, rows, until
