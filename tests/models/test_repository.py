@@ -13,7 +13,15 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from service.models import repository
 from service.models.checkpoint import read_checkpoint
 from service.models.errors import CheckpointError, RepositoryError
-from service.models.repository import ServedModel, add_model, config_text, fill, shapes_for, spdx_licence
+from service.models.repository import (
+    ServedModel,
+    add_model,
+    config_text,
+    fill,
+    prepared_for,
+    shapes_for,
+    spdx_licence,
+)
 from service.models.torch_file import TorchFile
 from tests.models.torch_files import rewritten
 

@@ -256,18 +256,21 @@ class TritonPythonModel:
     def _count(self, event: str) -> None:
         """Count in Triton's metrics that a request was padded or a shape compiled."""
         if self._counters is None:
-            families = {
+            texts = {
                 "padded": "Requests that ran in a larger shape while their own was compiled",
                 "compiled": "Shapes that were compiled or read from the cache",
                 "evicted": "Compiled shapes that were dropped",
             }
-            self._counters = {
+            self._families = {  # they have to live as long as their metrics
                 name: pb_utils.MetricFamily(
                     name=f"posegate_openvino_{name}_total",
                     description=text,
                     kind=pb_utils.MetricFamily.COUNTER,
-                ).Metric(labels={"model": self._name})
-                for name, text in families.items()
+                )
+                for name, text in texts.items()
+            }
+            self._counters = {
+                name: family.Metric(labels={"model": self._name}) for name, family in self._families.items()
             }
         self._counters[event].increment(1)
 
