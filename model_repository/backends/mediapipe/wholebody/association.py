@@ -4,8 +4,8 @@ A square that is cut out around one person often shows another one too, and the 
 prominent of them. So everything that is found is held against the first stage's keypoints of the person it
 was looked for, and against those of the neighbours.
 
-Distances are in units of the person: the length of the torso, or a fifth of the longer side of the box where
-that is more or where shoulders and hips are not known.
+Distances are in units of the person: the length of the torso, or what the width of the shoulders or the size of
+the box makes of it where that is more.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ MIN_COMMON = 4
 
 TORSO_PER_BOX = 0.2
 """The unit in sides of the box, where the torso is shorter or unknown."""
+
+TORSO_PER_SHOULDERS = 1.1
+"""The unit in widths of the shoulders, for people who are cut off at the hips or bend forward (Drillis and
+Contini: 0.288 and 0.259 of stature)."""
 
 CLOSE = 0.25
 """Bodies whose common points are nearer, in the median, are one person's without further tries."""
@@ -79,10 +83,12 @@ class Agreement:
 def unit_of(body: Floats, box_side: float) -> float:
     """The person's unit of length in px: see the module's docstring. At least 1."""
     known = confident(body)
-    torso = 0.0
-    if known[[*SHOULDERS, *HIPS]].all():
-        torso = float(np.linalg.norm(body[[*SHOULDERS], :2].mean(0) - body[[*HIPS], :2].mean(0)))
-    return max(torso, TORSO_PER_BOX * box_side, 1.0)
+    torso = across = 0.0
+    if known[[*SHOULDERS]].all():
+        across = TORSO_PER_SHOULDERS * float(np.linalg.norm(body[SHOULDERS[0], :2] - body[SHOULDERS[1], :2]))
+        if known[[*HIPS]].all():
+            torso = float(np.linalg.norm(body[[*SHOULDERS], :2].mean(0) - body[[*HIPS], :2].mean(0)))
+    return max(torso, across, TORSO_PER_BOX * box_side, 1.0)
 
 
 def confident(body: Floats) -> NDArray[np.bool_]:

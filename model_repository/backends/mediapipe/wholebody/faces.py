@@ -123,8 +123,8 @@ def _squares(picture: Bytes, head: Head, networks: Networks) -> Iterator[tuple[R
         square = _detected(picture, rois.face_from_pose(head.pose), networks.face_detector, NEAR_ANCHORS)
         if square is not None:
             yield square, MIN_FLAG
-    around = rois.face_from_head(head.body, head.unit)
-    if around is None:
+    around = rois.face_from_head(head.body, head.unit) if confident(head.body)[:3].any() else None
+    if around is None:  # without nose and eyes the head is turned away
         return
     for detector, anchors, least in (
         (networks.face_detector, NEAR_ANCHORS, ssd.MIN_SCORE),

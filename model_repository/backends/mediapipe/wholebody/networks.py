@@ -49,8 +49,6 @@ CONTRACTS: Mapping[str, Contract] = {
     ),
     # 21 landmarks, hand flag, world landmarks; without the handedness
     "hand": Contract("hand_landmark_full.tflite", HAND_SIZE, ("Identity", "Identity_1", "Identity_3")),
-    # the same outputs from a smaller network, which recognises small and gloved hands that the other does not
-    "small_hand": Contract("hand_landmark_lite.tflite", HAND_SIZE, ("Identity", "Identity_1", "Identity_3")),
     "palm_detector": Contract("palm_detection_full.tflite", 192, ("Identity", "Identity_1")),
     "hand_recrop": Contract("hand_recrop.tflite", 256, ("output_crop",)),
     "face": Contract("face_landmark.tflite", FACE_SIZE, ("conv2d_21", "conv2d_31")),
@@ -109,7 +107,6 @@ class Networks:
 
     pose: Network
     hand: Network
-    small_hand: Network
     palm_detector: Network
     hand_recrop: Network
     face: Network

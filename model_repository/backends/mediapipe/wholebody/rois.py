@@ -18,6 +18,9 @@ Bytes = NDArray[np.uint8]
 
 QUARTER_TURN = math.pi / 2
 
+HAND_OUTLINE = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
+"""Which points of a hand span its square."""
+
 FOREARM_PER_TORSO = 0.5
 """Elbow to wrist over shoulders to hips, less something for arms that point at the camera (Drillis and Contini:
 0.146 and 0.288 of stature)."""
@@ -159,8 +162,8 @@ def hand_from_recrop(centre: Floats, edge: Floats) -> Roi:
     return _enlarged(float(centre[0]), float(centre[1]), side, side, rotation, scale=1.0, shift_y=-0.1)
 
 
-def hand_from_forearm(elbow: Floats, wrist: Floats, unit: float) -> Roi:
-    """Where a hand is by the forearm alone: beyond the wrist, in its direction.
+def palms_around(elbow: Floats, wrist: Floats, unit: float) -> Roi:
+    """Where the palm detector looks for the hand at a wrist: upright, three forearms wide.
 
     Args:
         elbow: (2,) px.
@@ -169,16 +172,26 @@ def hand_from_forearm(elbow: Floats, wrist: Floats, unit: float) -> Roi:
     """
     forearm = wrist - elbow
     length = max(float(np.linalg.norm(forearm)), FOREARM_PER_TORSO * unit)
-    centre = wrist + forearm * np.float32(0.2)
-    return Roi(float(centre[0]), float(centre[1]), 0.8 * length, _rotation(elbow, wrist, QUARTER_TURN))
-
-
-def palms_around(elbow: Floats, wrist: Floats, unit: float) -> Roi:
-    """Where the palm detector looks for the hand at a wrist: upright, three forearms wide."""
-    forearm = wrist - elbow
-    length = max(float(np.linalg.norm(forearm)), FOREARM_PER_TORSO * unit)
     centre = wrist + forearm * np.float32(0.25)
     return Roi(float(centre[0]), float(centre[1]), 3 * length)
+
+
+def hand_from_landmarks(points: Floats) -> Roi:
+    """The square for a further look at a hand (21, 2) that has been seen, px.
+
+    `hand_landmark/hand_landmark_landmarks_to_roi.pbtxt`: around wrist, thumb and knuckles, middle finger up.
+    """
+    middle = ((points[5] + points[13]) / 2 + points[9]) / 2
+    rotation = _rotation(points[0], middle, QUARTER_TURN)
+    cos, sin = math.cos(rotation), math.sin(rotation)
+    turn = np.array([[cos, -sin], [sin, cos]], np.float32)
+    outline = points[list(HAND_OUTLINE)]
+    about = (outline.min(0) + outline.max(0)) / 2
+    turned = (outline - about) @ turn
+    low, high = turned.min(0), turned.max(0)
+    x, y = (low + high) / 2 @ turn.T + about
+    width, height = (float(value) for value in high - low)
+    return _enlarged(float(x), float(y), width, height, rotation, scale=2.0, shift_y=-0.1)
 
 
 def hand_from_palm(box: Floats, keypoints: Floats) -> Roi:
