@@ -47,8 +47,10 @@ class Body:
 
 
 def from_first_stage(body: Floats) -> Body:
-    """The first stage's keypoints (17, 3) as they are, where there is no pose."""
-    return Body(body[:, :2].copy(), body[:, 2].copy(), np.full((17, 3), np.nan, np.float32))
+    """The first stage's keypoints (17, 3) as they are, where there is no pose; NaN and score 0 where it has none."""
+    given = np.isfinite(body).all(1) & (body[:, 2] > 0)
+    points = np.where(given[:, None], body[:, :2], np.float32(np.nan))
+    return Body(points, np.where(given, body[:, 2], np.float32(0)), np.full((17, 3), np.nan, np.float32))
 
 
 def fuse(body: Floats, points: Floats, visibility: Floats, world: Floats, unit: float) -> Body:
