@@ -84,7 +84,8 @@ def _losers(keypoints: Floats, kind: _Kind) -> list[tuple[int, NDArray[np.intp]]
             if np.abs(centers[one] - centers[other]).max() <= max(extents[one], extents[other])
         ]
         same = any(
-            np.median(np.linalg.norm(xy[one] - xy[other], axis=1)) <= SAME * max(extents[one], extents[other], 1)
+            np.median(np.linalg.norm(xy[one] - xy[other], axis=1))
+            <= SAME * max(extents[one], extents[other], 1)
             for other in near
         )
         (lost if same else kept).append(one)

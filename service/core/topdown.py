@@ -16,12 +16,12 @@ BOX_MARGIN = 1.25
 `GetBBoxCenterScale`)."""
 
 FRAME_MARGIN = 1.75
-"""Side of the square around a person that a model which takes the image may look at, in longer sides of the box: a
-pose square is at least 1.375 of it, about the hips."""
+"""Side of the square around a person that a model which takes the image may look at, in longer sides of the
+box: a pose square is at least 1.375 of it, about the hips."""
 
 ENOUGH_PX = 1024
-"""Longer side of a person's box from which on more pixels give no better hands: they are about 100 px then, of which
-the hand network takes 224 for twice the hand."""
+"""Longer side of a person's box from which on more pixels give no better hands: they are about 100 px then, and
+the hand network takes 224 px for twice the hand."""
 
 MAX_PIXELS = 12_000_000
 """Pixels that a model which takes the image gets at most."""
@@ -96,8 +96,8 @@ def crop_people(image: Rgb8, boxes_xyxy: Floats, shape_hw: tuple[int, int]) -> t
 def frame_persons(image: Rgb8, boxes_xyxy: Floats) -> tuple[Rgb8, Affine]:
     """The part of an image that its persons need, for a model that takes the image itself.
 
-    As large as in the image, unless the smallest of the persons is larger than `ENOUGH_PX`: then so much smaller
-    that this one has that size. Never more than `MAX_PIXELS`.
+    As large as in the image, unless the smallest of the persons is larger than `ENOUGH_PX`: then so much
+    smaller that this one has that size. Never more than `MAX_PIXELS`.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -346,7 +346,7 @@ def _crop(image: Rgb8, region_xyxy: tuple[float, float, float, float]) -> tuple[
 def _second_inputs(
     model: Model, image: Rgb8, persons: Poses, chunk: slice
 ) -> tuple[dict[str, NDArray[Any]], list[Affine]]:
-    """Tensors of a top-down model for some of an image's persons, and the maps from px of the image to theirs."""
+    """Tensors of a top-down model for some of an image's persons, and the maps from image px to theirs."""
     some = persons.select(chunk)
     if model.takes_image:
         part, affine = frame_persons(image, some.boxes_xyxy)

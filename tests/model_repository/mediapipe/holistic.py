@@ -22,6 +22,7 @@ DATA = ROOT / "tests" / "data"
 WEIGHTS = ROOT / ".posegate" / "weights" / "mediapipe"
 PICTURES = ("single_person.jpg", "two_people.jpg", "astronaut.png")
 
+
 @dataclass(frozen=True, eq=False)
 class Holistic:
     """One picture's answer: (K, 2) px, (K, 3) metres; None where it saw nothing."""

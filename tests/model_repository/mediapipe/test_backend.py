@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +72,8 @@ async def triton(
 
 async def infer(
     client: triton_grpc.InferenceServerClient,
+    inputs: Mapping[str, NDArray[np.generic]],
     outputs: tuple[str, ...] = OUTPUTS,
-    **inputs: NDArray[np.generic],
 ) -> dict[str, NDArray[np.float32]]:
     tensors = []
     for name, array in inputs.items():
@@ -93,7 +93,7 @@ async def test_it_answers_what_the_networks_answer(
     triton: triton_grpc.InferenceServerClient, estimator: Estimator
 ) -> None:
     scene = scene_of("two_people.jpg")
-    answer = await infer(triton, **tensors(scene))
+    answer = await infer(triton, tensors(scene))
     (people,) = estimator([scene])
     for name in OUTPUTS:
         np.testing.assert_array_equal(answer[name][0], [getattr(person, name) for person in people])
@@ -109,15 +109,15 @@ async def test_requests_of_other_sizes_that_share_a_batch_get_their_own_people(
         scene_of("single_person.jpg"),
         scene_of("astronaut.png"),
     ]
-    alone = [await infer(triton, **tensors(scene)) for scene in scenes]
-    together = await asyncio.gather(*(infer(triton, **tensors(scene)) for scene in scenes for _ in range(2)))
+    alone = [await infer(triton, tensors(scene)) for scene in scenes]
+    together = await asyncio.gather(*(infer(triton, tensors(scene)) for scene in scenes for _ in range(2)))
     for expected, answer in zip([one for one in alone for _ in range(2)], together, strict=True):
         for name in OUTPUTS:
             np.testing.assert_array_equal(answer[name], expected[name])
 
 
 async def test_only_the_outputs_that_are_asked_for_come(triton: triton_grpc.InferenceServerClient) -> None:
-    assert set(await infer(triton, ("scores",), **tensors(scene_of("single_person.jpg", 0)))) == {"scores"}
+    assert set(await infer(triton, tensors(scene_of("single_person.jpg", 0)), ("scores",))) == {"scores"}
 
 
 @pytest.mark.parametrize(
@@ -134,15 +134,15 @@ async def test_tensors_that_do_not_fit_are_refused(
     triton: triton_grpc.InferenceServerClient, changes: dict[str, NDArray[np.generic]], why: str
 ) -> None:
     with pytest.raises(InferenceServerException, match=why):
-        await infer(triton, **{**tensors(scene_of("single_person.jpg")), **changes})
-    assert (await infer(triton, **tensors(scene_of("single_person.jpg", 0))))["scores"].any()
+        await infer(triton, {**tensors(scene_of("single_person.jpg")), **changes})
+    assert (await infer(triton, tensors(scene_of("single_person.jpg", 0))))["scores"].any()
 
 
 async def test_a_request_without_bodies_is_refused(triton: triton_grpc.InferenceServerClient) -> None:
     scene = tensors(scene_of("single_person.jpg"))
     del scene["bodies"]
     with pytest.raises(InferenceServerException, match="bodies"):
-        await infer(triton, **scene)
+        await infer(triton, scene)
 
 
 async def test_altered_and_missing_files_keep_their_model_away_and_no_other(
@@ -166,7 +166,7 @@ async def test_it_fits_into_500_megabytes(
     triton: triton_grpc.InferenceServerClient, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     for _ in range(5):
-        await infer(triton, **tensors(scene_of("two_people.jpg")))
+        await infer(triton, tensors(scene_of("two_people.jpg")))
     commands = {process: " ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)}
     ours = (str(tmp_path_factory.getbasetemp()), f"/{NAME}/", "triton_python_backend_stub")
     stubs = [process for process, command in commands.items() if all(part in command for part in ours)]

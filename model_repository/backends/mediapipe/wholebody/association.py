@@ -125,9 +125,7 @@ def is_anothers(points: Floats, body: Floats, others: Floats, unit: float) -> bo
     return any(compare(points, other, unit).apart < min(own.apart, MAX_APART) for other in others)
 
 
-def nearest_is_own(
-    place: Floats, own: Floats, others: Floats, rows: Sequence[int], *, reach: float
-) -> bool:
+def nearest_is_own(place: Floats, own: Floats, others: Floats, rows: Sequence[int], *, reach: float) -> bool:
     """Whether a part belongs to the person rather than to a neighbour, by whose joint it is nearest to.
 
     Args:

@@ -34,6 +34,9 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Found = TypeVar("Found")
 
+FAR_PX = 1e6
+"""No picture is so large: a coordinate beyond it is a slip of the first stage."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -103,8 +106,11 @@ class Estimator:
 
 
 def subjects(scene: Scene) -> list[Subject]:
-    """The people asked about, each with the bodies of all the others."""
+    """The people asked about, each with the bodies of all the others; points that cannot be are NaN."""
+    with np.errstate(invalid="ignore"):
+        possible = (np.abs(scene.bodies) < FAR_PX).all(2, keepdims=True)
+    bodies = np.where(possible, scene.bodies, np.float32(np.nan))
     return [
-        Subject(scene.picture, box, scene.bodies[i], np.delete(scene.bodies, i, axis=0))
+        Subject(scene.picture, box, bodies[i], np.delete(bodies, i, axis=0))
         for i, box in enumerate(scene.boxes)
     ]

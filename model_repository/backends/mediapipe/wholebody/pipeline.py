@@ -99,7 +99,9 @@ class Parts:
 def detect_pose_square(picture: Bytes, detector: Network, region: Roi | None = None) -> Roi | None:
     """The pose detector's square for the most prominent person in a region, or the whole of a picture."""
     around = region or _whole(picture)
-    return None if not around.usable else _detect(_cut_black(picture, around, detector.size), around, detector)
+    return (
+        None if not around.usable else _detect(_cut_black(picture, around, detector.size), around, detector)
+    )
 
 
 def find_pose(picture: Bytes, square: Roi, network: Network) -> Pose | None:
@@ -149,7 +151,9 @@ def body_of(person: Subject, pose: Pose | None) -> Body:
     )
 
 
-def find_side_hand(person: Subject, pose: Pose | None, body: Body, side: int, networks: Networks) -> Hand | None:
+def find_side_hand(
+    person: Subject, pose: Pose | None, body: Body, side: int, networks: Networks
+) -> Hand | None:
     """The left (0) or right (1) hand."""
     arm = _arm(person, pose, body, side)
     return None if arm is None else find_hand(person.picture, arm, networks)
@@ -316,4 +320,3 @@ def _cut_black(picture: Bytes, around: Roi, size: int) -> Bytes:
 def _whole(picture: Bytes) -> Roi:
     height, width = picture.shape[:2]
     return Roi(width / 2, height / 2, float(max(width, height)))
-
