@@ -1,7 +1,7 @@
 """Hands, faces and feet that two persons of one image would share, or one person would have twice.
 
-A top-down model looks at one person at a time, and where people overlap it may find the same hand for two of them.
-A part belongs to the person whose joint it hangs on most closely; with the other one it is removed.
+A top-down model looks at one person at a time, and where people overlap it may find the same hand for two
+of them. A part belongs to the person whose joint it hangs on most closely; with the other one it is removed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from service.core.poses import Floats, Poses, present
 
 SAME = 0.3
-"""Two parts of one kind are the same when their points are nearer, in the median, than this share of the larger's
-extent. Of two hands that hold each other the medians are about half a hand apart."""
+"""Two parts of one kind are the same when their points are nearer, in the median, than this share of the
+larger's extent. Of two hands that hold each other the medians are about half a hand apart."""
+
+MIN_POINTS = 2
+"""A skeleton whose parts of a kind have fewer points has none of that kind."""
 
 _FINGERS = "hand_root|thumb|forefinger|middle_finger|ring_finger|pinky_finger"
 
@@ -102,7 +105,7 @@ def _kinds(names: tuple[str, ...]) -> tuple[_Kind, ...]:
     def kind(parts: list[tuple[str, str, str]]) -> _Kind | None:
         """From (pattern of the compared points, pattern of those cleared, joint) of each part."""
         compared = [matching(pattern) for pattern, _, _ in parts]
-        if not all(compared) or not all(joint in index for _, _, joint in parts):
+        if min(map(len, compared)) < MIN_POINTS or not all(joint in index for _, _, joint in parts):
             return None
         return _Kind(
             compared=np.array(compared, np.intp),

@@ -20,8 +20,8 @@ FRAME_MARGIN = 1.75
 box: a pose square is at least 1.375 of it, about the hips."""
 
 ENOUGH_PX = 1024
-"""Longer side of a person's box from which on more pixels give no better hands: they are about 100 px then, and
-the hand network takes 224 px for twice the hand."""
+"""Longer side of a person's box from which on more pixels give no better hands: they are about 100 px then,
+and the hand network takes 224 px for twice the hand."""
 
 MAX_PIXELS = 12_000_000
 """Pixels that a model which takes the image gets at most."""

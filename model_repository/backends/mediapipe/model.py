@@ -1,8 +1,8 @@
-"""A Python-based Triton backend: the whole bodies of the persons of one image, by MediaPipe's networks on OpenVINO.
+"""A Python-based Triton backend: whole bodies of one image's persons, by MediaPipe's networks on OpenVINO.
 
-A model that names it (`backend: "mediapipe"`) keeps the `top_down` tensor contract for models that take the image:
+A model that names it (`backend: "mediapipe"`) keeps the `top_down` contract of models that take the image:
 
-    image      UINT8 [1, H, W, 3]    RGB; the part of it that has the persons, at most as large as the original
+    image      UINT8 [1, H, W, 3]    RGB; the part of the original that has the persons, at most as large
     boxes      FP32 [1, Q, 4]        of the persons asked about: x1, y1, x2, y2 in px of `image`
     bodies     FP32 [1, P, 17, 3]    the first stage's COCO keypoints of those Q persons, then of their
                                      neighbours: x, y in px of `image`, score; or NaN. P is at least Q

@@ -62,10 +62,10 @@ def test_the_body_is_the_fused_one_for_coco_and_for_blazepose() -> None:
         np.testing.assert_array_equal(person.positions[rows], person.positions[:17])
 
 
-def parts(*hands: Hand, face: Face | None = None, **named: Hand) -> Parts:
+def parts(left: Hand | None = None, right: Hand | None = None, face: Face | None = None) -> Parts:
     """With a pose and the body at its joints."""
     pose = a_pose()
-    return Parts(a_body(pose), pose, *hands, face=face, **named)
+    return Parts(a_body(pose), pose, left, right, face)
 
 
 def test_nothing_seen_is_score_0_and_not_a_number() -> None:
@@ -99,7 +99,7 @@ def test_feet_and_3d_are_the_poses() -> None:
 
 def test_without_hands_their_scores_are_0_and_their_positions_nan() -> None:
     hand = a_hand(0.9)
-    person = assemble(parts(right_hand=hand))
+    person = assemble(parts(right=hand))
     assert not person.scores[LEFT].any()
     assert np.isnan(person.positions[LEFT]).all()
     assert np.isnan(person.keypoints[LEFT]).all()
@@ -149,7 +149,9 @@ def test_a_foot_that_is_not_at_its_ankle_is_not_given() -> None:
     pose = a_pose()
     body = a_body(pose)
     moved = body.points.copy()
-    moved[15] += 5000  # the left ankle is elsewhere by the first stage; so the shank is long, the knee goes along
+    moved[15] += (
+        5000  # the left ankle is elsewhere by the first stage; so the shank is long, the knee goes along
+    )
     moved[13] = moved[15] + row(0, 100)
     person = assemble(Parts(replace(body, points=moved), pose))
     for rows, there in (([17, 19], False), ([20, 22], True)):
@@ -166,7 +168,9 @@ def test_in_3d_a_foot_stays_at_an_ankle_that_was_moved() -> None:
     plain, moved = (assemble(Parts(one, pose)) for one in (body, replace(body, world=world)))
     for foot in (17, 19):
         np.testing.assert_allclose(
-            moved.positions[foot] - moved.positions[15], plain.positions[foot] - plain.positions[15], atol=1e-6
+            moved.positions[foot] - moved.positions[15],
+            plain.positions[foot] - plain.positions[15],
+            atol=1e-6,
         )
 
 

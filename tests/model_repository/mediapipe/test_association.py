@@ -19,7 +19,9 @@ def standing(x: float = 200, y: float = 100, height: float = 340, score: float =
     across = [0, 3, -3, 6, -6, 22, -22, 30, -30, 34, -34, 14, -14, 15, -15, 16, -16]
     down = [30, 26, 26, 28, 28, 60, 60, 110, 110, 155, 155, 160, 160, 240, 240, 320, 320]
     scale = height / 340
-    return np.array([[x + a * scale, y + d * scale, score] for a, d in zip(across, down, strict=True)], np.float32)
+    return np.array(
+        [[x + a * scale, y + d * scale, score] for a, d in zip(across, down, strict=True)], np.float32
+    )
 
 
 def test_the_unit_is_the_torso_or_what_shoulders_or_box_make_of_it() -> None:

@@ -156,7 +156,8 @@ def test_the_face_is_upright_and_in_front_of_the_ears(estimator: Estimator) -> N
 
 
 def test_three_dimensions_agree_with_holistic_where_the_squares_differ(estimator: Estimator) -> None:
-    """Holistic finds its own square; here it comes from the first stage's body, and joints move to the 2D body."""
+    """Holistic finds its own square; here it comes from the first stage's body, and joints move to the 2D
+    body."""
     person = only(estimator, scene_of("single_person.jpg", 0))
     expected = reference("single_person.jpg", call="first").pose_world
     expected = expected - expected[[23, 24]].mean(0)

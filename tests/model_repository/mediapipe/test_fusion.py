@@ -39,7 +39,9 @@ def test_of_points_that_differ_one_is_taken(first: float, visibility: float, tak
 
 def test_the_score_falls_as_the_points_differ() -> None:
     body = standing(score=0.9)
-    scores = [float(fused(body, body[:, :2] + np.array([off, 0], np.float32)).scores[0]) for off in (10, 40, 80)]
+    scores = [
+        float(fused(body, body[:, :2] + np.array([off, 0], np.float32)).scores[0]) for off in (10, 40, 80)
+    ]
     assert scores == pytest.approx([0.9, 0.45, 0.225])
 
 
@@ -67,7 +69,8 @@ def test_a_hand_decides_between_two_arms() -> None:
     elbow, wrist = np.array([250, 100], np.float32), np.array([260, 60], np.float32)
     moved = with_wrist(body, 0, elbow, wrist, 0.9)
     np.testing.assert_array_equal(moved.points[[7, 9]], [elbow, wrist])
-    assert (moved.scores[[7, 9]] == pytest.approx(0.81)) and (moved.scores[[8, 10]] == pytest.approx(0.4))
+    assert moved.scores[[7, 9]] == pytest.approx(0.81)
+    assert moved.scores[[8, 10]] == pytest.approx(0.4)
 
 
 def test_a_joint_whose_2d_is_elsewhere_takes_its_3d_there_and_keeps_its_depth() -> None:

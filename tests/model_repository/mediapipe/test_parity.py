@@ -12,7 +12,6 @@ import pytest
 
 from tests.model_repository.mediapipe.holistic import (
     PICTURES,
-    Floats,
     distances,
     face_square,
     picture,

@@ -47,7 +47,7 @@ FACE_ANCHORS_BODY = [0, 4, 3]
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One person: (634, 2) px of the picture, (634,) scores, (634, 3) metres; NaN and score 0 where unseen."""
+    """One person: (634, 2) px of the picture, (634,) scores, (634, 3) metres; NaN and 0 where unseen."""
 
     keypoints: Floats
     scores: Floats
@@ -58,9 +58,9 @@ def assemble(parts: Parts) -> Person:
     """Put a person together.
 
     Returns:
-        Scores are the fused body's for COCO's 17, and for the same points of `blazepose_*`; the pose network's
-        visibility for feet and the rest of `blazepose_*`; for each hand and for the face one number for all of
-        its points, since the networks give no more.
+        Scores are the fused body's for COCO's 17, and for the same points of `blazepose_*`; the pose
+        network's visibility for feet and the rest of `blazepose_*`; for each hand and for the face one
+        number for all of its points, since the networks give no more.
     """
     points = np.full((kp.KEYPOINT_COUNT, 2), np.nan, np.float32)
     scores = np.zeros(kp.KEYPOINT_COUNT, np.float32)

@@ -1,11 +1,11 @@
-"""Whose body, hand, face or foot is this? Comparisons of what the networks found with the people of a picture.
+"""Association: whose body, hand, face or foot a network has found.
 
 A square that is cut out around one person often shows another one too, and the networks answer for the most
 prominent of them. So everything that is found is held against the first stage's keypoints of the person it
 was looked for, and against those of the neighbours.
 
-Distances are in units of the person: the length of the torso, or what the width of the shoulders or the size of
-the box makes of it where that is more.
+Distances are in units of the person: the length of the torso, or what the width of the shoulders or the
+size of the box makes of it where that is more.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ MIN_SWAPPED = 0.15
 SHOULDERS, HIPS = (5, 6), (11, 12)
 PAIRS = ((5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
 BONES = (
-    (5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (11, 12), (5, 11), (6, 12), (11, 13), (13, 15), (12, 14), (14, 16),
-    (0, 5), (0, 6),
+    (5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (11, 12), (5, 11), (6, 12), (11, 13), (13, 15),
+    (12, 14), (14, 16), (0, 5), (0, 6),
 )  # fmt: skip
 
 
@@ -190,8 +190,8 @@ def _distance_to_limbs(bodies: Floats, square: Roi, size: int) -> Floats:
         known &= (np.abs(places) < 1e4).all(1)
         for start, end in BONES:
             if known[start] and known[end]:
-                ends = (tuple(int(v) for v in places[i]) for i in (start, end))
-                cv2.line(free, *ends, 0, 3)
+                (x1, y1), (x2, y2) = places[[start, end]].astype(int).tolist()
+                cv2.line(free, (x1, y1), (x2, y2), 0, 3)
         if known[:5].any():
             x, y = places[:5][known[:5]].mean(0)
             cv2.circle(free, (int(x), int(y)), max(2, size // 20), 0, -1)

@@ -1,8 +1,8 @@
 """Faces: where to look for one, what the networks say of it, and whether it is this person's.
 
-The first look is MediaPipe Holistic's: the near-face detector around the pose's head. Where that finds nothing,
-the detectors look around the first stage's head, the near one and then the far one, and last the mesh network
-looks there without a detector. The mesh network's flag decides each time.
+The first look is MediaPipe Holistic's: the near-face detector around the pose's head. Where that finds
+nothing, the detectors look around the first stage's head, the near one and then the far one, and last the
+mesh network looks there without a detector. The mesh network's flag decides each time.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def is_plausible(face: Face, head: Head) -> bool:
 
 
 def _own_heads(head: Head) -> Floats:
-    """Middles (H, 2) of the head's points by either body; the pose's counts where the first stage has none."""
+    """Middles (H, 2) of the head's points: the first stage's, or the pose's where that has none."""
     sure = confident(head.body)
     if sure.any():
         return np.asarray(head.body[sure, :2].mean(0)[None], np.float32)

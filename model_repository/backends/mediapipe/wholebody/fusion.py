@@ -1,9 +1,9 @@
 """One body out of two: the first stage's keypoints and the pose network's, in 2D and in 3D.
 
-Where the two agree, their mean is nearer to the truth than either. Where they do not, one of them is wrong: the
-first stage's is taken unless the pose network is clearly surer of its own or a hand was found at it, and the
-score falls in proportion. The 3D positions are the pose network's; a joint whose 2D point is elsewhere than the
-3D one would appear takes x and y from the 2D point, so that both are one skeleton.
+Where the two agree, their mean is nearer to the truth than either. Where they do not, one of them is wrong:
+the first stage's is taken unless the pose network is clearly surer of its own or a hand was found at it,
+and the score falls in proportion. The 3D positions are the pose network's; a joint whose 2D point is
+elsewhere than the 3D one would appear takes x and y from the 2D point, so that both are one skeleton.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Body:
 
 
 def from_first_stage(body: Floats) -> Body:
-    """The first stage's keypoints (17, 3) as they are, where there is no pose; NaN and score 0 where it has none."""
+    """The first stage's keypoints (17, 3) as they are, where there is no pose; NaN where it has none."""
     given = np.isfinite(body).all(1) & (body[:, 2] > 0)
     points = np.where(given[:, None], body[:, :2], np.float32(np.nan))
     return Body(points, np.where(given, body[:, 2], np.float32(0)), np.full((17, 3), np.nan, np.float32))
@@ -99,8 +99,8 @@ def reconcile(body: Body, pose_points: Floats) -> Body:
     """The body with 3D positions that appear where its 2D points are.
 
     The camera is the weak-perspective one that fits the joints best on which 2D and 3D agree: one scale, one
-    shift. Joints that appear more than `MAX_OFF` of the body's height from their 2D point keep their depth and
-    take x and y from it.
+    shift. Joints that appear more than `MAX_OFF` of the body's height from their 2D point keep their depth
+    and take x and y from it.
 
     Args:
         body: with `world` that belongs to `pose_points`.
@@ -120,7 +120,7 @@ def reconcile(body: Body, pose_points: Floats) -> Body:
 
 
 def camera(world: Floats, points: Floats) -> tuple[np.float32 | None, Floats]:
-    """The weak-perspective camera that shows `world` (J, 3) at `points` (J, 2): px per metre, and shift in px.
+    """The weak-perspective camera that shows `world` (J, 3) at `points` (J, 2): px per metre, shift in px.
 
     None for the scale where the joints do not fix one.
     """

@@ -1,9 +1,9 @@
 """Hands: where to look for one, what the networks say of it, and whether it is this person's.
 
-The first look is MediaPipe Holistic's: from the pose's wrist and fingers, through the re-crop network; with a low
-flag it is repeated once, as in tracking, at the square that its own points give. Where that finds nothing the palm
-detector looks around each wrist that either body has, three forearms wide. The hand network's flag decides each
-time, and the hand has to be at this arm and at no neighbour's.
+The first look is MediaPipe Holistic's: from the pose's wrist and fingers, through the re-crop network; with
+a low flag it is repeated once, as in tracking, at the square that its own points give. Where that finds
+nothing the palm detector looks around each wrist that either body has, three forearms wide. The hand
+network's flag decides each time, and the hand has to be at this arm and at no neighbour's.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MIN_FLAG = 0.5
 """From which probability on a hand counts as there (`hand_landmark_cpu.pbtxt`)."""
 
 WORTH_ANOTHER = 0.05
-"""A first look with at least this flag is followed by one at the square that its own points give: 10 of 38 such looks
-found a hand."""
+"""A first look with at least this flag is followed by one at the square that its own points give: 10 of 38
+such looks found a hand."""
 
 MIN_SECOND_FLAG = 0.6
 """The flag that is asked of a palm's hand: feet and folds of clothes have palms too."""
@@ -42,7 +42,7 @@ MIN_WRIST = 0.75
 """From which score of a wrist on palms are looked for: 5 hands in 50 looks; none in 67 below."""
 
 MIN_SIZE, MAX_SIZE = 0.08, 0.8
-"""Extent of a hand in lengths of the torso: clenched and seen from the side; near the camera and stretched."""
+"""Extent of a hand in lengths of the torso: clenched; stretched near the camera."""
 
 MAX_FROM_WRIST = 0.45
 """How far a hand's root may be from the wrist of either body, in lengths of the torso."""

@@ -1,9 +1,9 @@
 """The chain for one person of a picture: pose, then hands and face from where the bodies have them.
 
 The networks and their squares are those of MediaPipe Holistic for still pictures
-(`mediapipe/modules/holistic_landmark`, Apache-2.0). What differs: the pose's square comes from a first stage's
-body keypoints where those are good enough; the pose that is found has to agree with that body; and hands and
-faces get further looks (`hands`, `faces`).
+(`mediapipe/modules/holistic_landmark`, Apache-2.0). What differs: the pose's square comes from a first
+stage's body keypoints where those are good enough; the pose that is found has to agree with that body; and
+hands and faces get further looks (`hands`, `faces`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Pose:
     @property
     def body(self) -> Floats:
         """(17, 2) COCO keypoints, px."""
-        return self.points[BODY_FROM_BLAZEPOSE]
+        return np.asarray(self.points[BODY_FROM_BLAZEPOSE])
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,8 @@ def find_pose(picture: Bytes, square: Roi, network: Network) -> Pose | None:
 def find_own_pose(person: Subject, network: Network, networks: Networks) -> Pose | None:
     """The person's own pose: one that agrees with the first stage's body, or None.
 
-    Where the first answer is another person's, or not close, the neighbours are hidden, and then the square is
-    drawn tighter; the answer that agrees best counts.
+    Where the first answer is another person's, or not close, the neighbours are hidden, and then the square
+    is drawn tighter; the answer that agrees best counts.
 
     Args:
         person: whose.

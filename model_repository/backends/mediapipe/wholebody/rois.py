@@ -22,8 +22,8 @@ HAND_OUTLINE = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 """Which points of a hand span its square."""
 
 FOREARM_PER_TORSO = 0.5
-"""Elbow to wrist over shoulders to hips, less something for arms that point at the camera (Drillis and Contini:
-0.146 and 0.288 of stature)."""
+"""Elbow to wrist over shoulders to hips, less something for arms that point at the camera (Drillis and
+Contini: 0.146 and 0.288 of stature)."""
 
 HEAD_PER_TORSO = 0.3
 """Ear to ear over shoulders to hips, seen from the front."""
@@ -205,7 +205,7 @@ def hand_from_palm(box: Floats, keypoints: Floats) -> Roi:
 
 
 def face_from_head(head: Floats, unit: float) -> Roi | None:
-    """Where to run a face detector, from a first stage's nose, eyes and ears; None when fewer than two are sure.
+    """Where to run a face detector, from a first stage's head; None when fewer than two points are sure.
 
     Args:
         head: (5, 3) px and score.
@@ -220,7 +220,7 @@ def face_from_head(head: Floats, unit: float) -> Roi | None:
 
 
 def face_mesh_from_head(around: Roi) -> Roi:
-    """The mesh's square without a detector, from what `face_from_head` gave: around eyes and chin, upright."""
+    """The mesh's square without a detector, upright around eyes and chin, from `face_from_head`'s."""
     head = around.side / 3
     return Roi(around.x, around.y + 0.2 * head, 2 * head)
 
