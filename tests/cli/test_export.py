@@ -15,13 +15,14 @@ from typer.testing import CliRunner, Result
 from posegate.v1 import pose_service_pb2 as pb
 from service.cli.main import app
 from service.client import connect
-from tests.servicers.gateway import CustomSkeletons, gateway, grey, pose_stub
+from tests.running import running
+from tests.servicers.two_persons import TwoPersons, grey, pose_stub
 
 
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
-    async with gateway(CustomSkeletons()) as listening:
-        yield listening
+    async with running(TwoPersons(), default_model="body") as service:
+        yield service.address
 
 
 async def result(address: str, picture: str, **fields: Any) -> dict[str, Any]:
@@ -50,7 +51,7 @@ async def test_coco_files_are_written(address: str, tmp_path: Path) -> None:
     said = await posegate("export", file, str(folder), "--address", address)
 
     assert said.exit_code == 0, said.output
-    assert "2 pictures, 4 people, coco_17" in said.output
+    assert "2 images, 4 people, coco_17" in said.output
     assert sorted(path.name for path in folder.iterdir()) == ["annotations.json", "results.json"]
     known = COCO(str(folder / "annotations.json"))
     assert sorted(known.getImgIds()) == [139, 285]
@@ -94,7 +95,7 @@ async def test_pictures_that_failed_are_left_out_and_counted(address: str, tmp_p
     said = await posegate("export", file, str(tmp_path), "--address", address)
 
     assert said.exit_code == 0, said.output
-    assert "1 pictures have no result" in said.output
+    assert "left out: 1 image" in said.output
 
 
 @pytest.mark.parametrize(
