@@ -32,6 +32,11 @@ MIN_FLAG = 0.5
 MIN_WRIST_VISIBILITY = 0.1
 """Below it Holistic looks for no hand (`hand_landmarks_left_and_right_cpu`)."""
 
+WRIST_APART, MIN_LONE_VISIBILITY = 0.5, 0.8
+"""A wrist that the first stage has so far away from the pose, in lengths of the torso, or not at all, has
+to be so visible before Holistic's look is taken: at wrongly placed wrists, bare skin and folds pass for
+hands."""
+
 BOX_MARGIN = 1.25
 """How much of the surroundings of a person's box the pose detector sees."""
 
@@ -250,7 +255,8 @@ def _arm(person: Subject, pose: Pose | None, body: Body, side: int) -> Arm | Non
         apart = np.linalg.norm(first[:2] - joint) > AGREE * person.unit
         if apart and first[2] > 0 and np.isfinite(person.body[[elbow, wrist]]).all():
             estimates.append((person.body[elbow, :2], first[:2], float(first[2])))
-        if seen > MIN_WRIST_VISIBILITY:
+        agreed = np.linalg.norm(first[:2] - joint) <= WRIST_APART * person.unit
+        if seen > (MIN_WRIST_VISIBILITY if agreed else MIN_LONE_VISIBILITY):
             fingers = pose.points[list(HAND_FROM_POSE[side])]
     estimates = _distinct(estimates, person.unit)
     if not estimates:
