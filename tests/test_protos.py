@@ -17,11 +17,12 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.rpc import status_pb2
 
-from posegate.v1 import pose_service_pb2, skeleton_service_pb2, types_pb2
+from posegate.v1 import bounds_pb2, pose_service_pb2, skeleton_service_pb2, types_pb2
 
 ROOT = Path(__file__).parents[1]
 COMMON = Path(status_pb2.__file__).parents[2]  # where googleapis-common-protos is installed
 FILES: list[FileDescriptor] = [
+    bounds_pb2.DESCRIPTOR,
     types_pb2.DESCRIPTOR,
     pose_service_pb2.DESCRIPTOR,
     skeleton_service_pb2.DESCRIPTOR,
