@@ -10,10 +10,14 @@ PosegateError
 │   └── VideoTooLong          more seconds or frames than allowed
 ├── DataLoss                  a video is damaged; what came before the damage was answered
 ├── NotFound                  no such model, version or skeleton
+├── Unauthenticated           no API key, or not a valid one
 ├── NotAllowed                the operator does not allow it
+│   └── PlanDoesNotAllow      the tenant's plan does not allow it
 ├── AlreadyExists             the name is taken
 ├── Conflict                  it was changed meanwhile; read it again first
 ├── QuotaExceeded             as many as the caller may have; no retry helps
+│   └── MonthlyQuotaExceeded  the calls of the month are used up
+├── RateLimited               more at the moment than the plan allows; worth another try after `retry_after_s`
 ├── AnswerTooLarge            does not fit into one message
 ├── SkeletonNotSupplied       the model does not give the points that the skeleton needs
 ├── Overloaded                too much at once; worth another try after `retry_after_s`
@@ -26,11 +30,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 REASONS = frozenset(
     {
         "ALREADY_EXISTS",
         "ANSWER_TOO_LARGE",
+        "API_KEY_INVALID",
+        "API_KEY_MISSING",
         "CONFIG_LATE",
         "CONFLICT",
         "DATABASE_BUSY",
@@ -53,8 +60,11 @@ REASONS = frozenset(
         "NOT_FOUND",
         "NO_ENCODER",
         "OVERLOADED",
+        "PLAN_DOES_NOT_ALLOW",
+        "PLAN_UNKNOWN",
         "QUEUE_FULL",
         "QUOTA_EXCEEDED",
+        "RATE_LIMITED",
         "SKELETON_CHANGED",
         "SKELETON_EXISTS",
         "SKELETON_INVALID",
@@ -182,6 +192,12 @@ class DataLoss(PosegateError):
     reason = "VIDEO_DAMAGED"
 
 
+class Unauthenticated(PosegateError):
+    """No API key, or not a valid one."""
+
+    reason = "API_KEY_INVALID"
+
+
 class NotFound(PosegateError):
     """No such model, version or skeleton."""
 
@@ -192,6 +208,26 @@ class NotAllowed(PosegateError):
     """The operator does not allow it."""
 
     reason = "NOT_ALLOWED"
+
+
+class PlanDoesNotAllow(NotAllowed):
+    """The tenant's plan does not allow it; plan, limit and actual value are in the metadata."""
+
+    reason = "PLAN_DOES_NOT_ALLOW"
+
+    @classmethod
+    def of(cls, plan: str, limit_name: str, *, limit: float, actual: float) -> PlanDoesNotAllow:
+        """One limit of a plan, by its name in the file of plans, and what was asked for."""
+        return cls(
+            f"The plan '{plan}' allows {limit_name} of {limit:g}, not {actual:g}: "
+            "ask for less, or for another plan.",
+            metadata={
+                "plan": plan,
+                "limit": f"{limit:g}",
+                "actual": f"{actual:g}",
+                "limit_name": limit_name,
+            },
+        )
 
 
 class AlreadyExists(PosegateError):
@@ -210,6 +246,28 @@ class QuotaExceeded(PosegateError):
     """The caller has as many as allowed; another try does not help."""
 
     reason = "QUOTA_EXCEEDED"
+
+
+class MonthlyQuotaExceeded(QuotaExceeded):
+    """The calls of the month are used up.
+
+    Attributes:
+        subject: whose quota, as tenant:NAME.
+        reset_time: when the next month begins, UTC.
+    """
+
+    def __init__(
+        self, message: str, *, subject: str, reset_time: datetime, metadata: Mapping[str, str]
+    ) -> None:
+        super().__init__(message, metadata=metadata)
+        self.subject = subject
+        self.reset_time = reset_time
+
+
+class RateLimited(PosegateError):
+    """More at the moment than the tenant's plan allows; it helps to wait."""
+
+    reason = "RATE_LIMITED"
 
 
 class AnswerTooLarge(PosegateError):

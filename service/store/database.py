@@ -89,6 +89,10 @@ class Database:
                         await self._engine.lock(connection, lock)
                     yield connection
 
+    async def lock(self, connection: AsyncConnection, what: str) -> None:
+        """Wait until no other transaction holds `what`; held until that of `connection` ends."""
+        await self._engine.lock(connection, what)
+
     async def _ready(self) -> None:
         if self._is_ready:
             return
