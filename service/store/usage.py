@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -104,14 +104,6 @@ class UsageStore:
         async with self._database.read() as connection:
             rows = await connection.execute(statement.order_by(usage.c.tenant, usage.c.day, usage.c.rpc))
             return [UsageRow(**row) for row in rows.mappings()]
-
-    async def total_calls(self, first: date, end: date, tenant: str) -> int:
-        """A tenant's calls that succeeded on days from `first` to before `end`."""
-        statement = select(func.coalesce(func.sum(usage.c.calls), 0)).where(
-            usage.c.tenant == tenant, usage.c.day >= first, usage.c.day < end
-        )
-        async with self._database.read() as connection:
-            return int((await connection.execute(statement)).scalar_one())
 
 
 def _values(row: UsageRow) -> Mapping[str, Any]:
