@@ -129,12 +129,12 @@ def up() -> None:
     from service.cli.up import up as run
     from service.server.app import CannotListen
     from service.store.address import BadDatabaseUrl
-    from service.triton.process import EmbeddedTritonError
+    from service.triton.launch import TritonProcessError
 
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, EmbeddedTritonError) as error:
+    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, TritonProcessError) as error:
         _fail(str(error))
 
 

@@ -9,7 +9,8 @@ import structlog
 
 from service.server.app import gateway, stop_on_signals
 from service.settings import Settings
-from service.triton.process import EmbeddedTriton, EmbeddedTritonError, Launch, Ports
+from service.triton.launch import Launch, Ports, TritonProcessError
+from service.triton.process import TritonProcess
 
 _log = structlog.get_logger()
 
@@ -18,11 +19,11 @@ async def up(settings: Settings) -> None:
     """Run both until SIGTERM or SIGINT: Triton starts first and stops last.
 
     Raises:
-        EmbeddedTritonError: Triton does not start.
+        TritonProcessError: Triton does not start.
         CannotListen: the gateway's address cannot be bound.
     """
     stop = stop_on_signals()
-    triton = EmbeddedTriton(_launch(settings))
+    triton = TritonProcess(_launch(settings))
     if not await _start(triton, stop):
         return
     watcher = asyncio.create_task(triton.watch())
@@ -34,7 +35,7 @@ async def up(settings: Settings) -> None:
         await triton.stop()
 
 
-async def _start(triton: EmbeddedTriton, stop: asyncio.Event) -> bool:
+async def _start(triton: TritonProcess, stop: asyncio.Event) -> bool:
     """Whether it started; a signal in the meantime ends the start."""
     starting = asyncio.create_task(triton.start())
     stopped = asyncio.create_task(stop.wait())
@@ -54,7 +55,7 @@ def _launch(settings: Settings) -> Launch:
     if "triton_url" in settings.model_fields_set:
         host, _, digits = settings.triton_url.rpartition(":")
         if host not in ("127.0.0.1", "localhost") or not digits.isdecimal():
-            raise EmbeddedTritonError(
+            raise TritonProcessError(
                 f"POSEGATE_TRITON_URL is {settings.triton_url}, but the bundled Triton runs on this host: "
                 "give 127.0.0.1:PORT, or use `posegate serve` for a Triton elsewhere"
             )
