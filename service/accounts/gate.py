@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import NoReturn
 
 import structlog
 
+from service.accounts.account import Account
 from service.accounts.keyring import Keyring
 from service.accounts.keys import parse_key
 from service.accounts.peers import WrongKeys
@@ -27,27 +27,6 @@ _DELAY_S = 0.05  # of an answer to a wrong key, after many of them
 _DELAYED = 500  # such answers at once; more come without delay, as memory has an end
 _SWEEP_S = 10.0
 _LOGGED_WRONG = 20  # wrong keys that are logged between two sweeps; the rest is counted
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Who calls.
-
-    Attributes:
-        tenant: its name.
-        plan_name: of its plan.
-        plan: what it may use; None where accounts are off: no limits but the service's own.
-        key_id: public part of the key; empty where accounts are off.
-    """
-
-    tenant: str
-    plan_name: str = ""
-    plan: Plan | None = None
-    key_id: str = ""
-
-
-ANYONE = Account("default")
-"""The one account that there is where accounts are off."""
 
 
 class AccountGate:

@@ -68,16 +68,17 @@ class UsageRecorder:
         self._used: set[str] = set()  # in this hour, and noted
         self._to_note: set[str] = set()
 
-    def called(self, tenant: str, rpc: str, *, pictures: int = 0, video_ms: int = 0, failed: bool) -> None:
-        """Count a call that is over."""
+    def called(
+        self, tenant: str, rpc: str, *, calls: int, failures: int, pictures: int = 0, video_ms: int = 0
+    ) -> None:
+        """Count a call that is over: as one that succeeded, that failed, both (a video that broke off), or
+        neither (its caller left)."""
         key = (tenant, day_of(self._now()), rpc)
         counts = self._counts.get(key)
         if counts is None:
             counts = self._counts[key] = _Counts()
-        if failed:
-            counts.failures += 1
-        else:
-            counts.calls += 1
+        counts.calls += calls
+        counts.failures += failures
         counts.pictures += pictures
         counts.video_ms += video_ms
 

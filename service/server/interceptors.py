@@ -1,7 +1,7 @@
 """What every call goes through: a request id, admission, errors to status codes, one log line.
 
-Order on the server: `RequestInterceptor` outside, `AdmissionInterceptor` inside, so that a refusal
-is mapped and logged like any other error. Health and reflection pass both untouched: a busy
+Order on the server: `RequestInterceptor` outside, `AccountInterceptor` in between where there are
+accounts, `AdmissionInterceptor` inside, so that a refusal is mapped and logged like any other error. Health and reflection pass both untouched: a busy
 service must not look dead to its probes.
 """
 
@@ -20,7 +20,14 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from service.errors import AnswerTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, PosegateError
+from service.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    InvalidRequest,
+    MonthlyQuotaExceeded,
+    Overloaded,
+    PosegateError,
+)
 from service.servicers.responses.error_status import code_of, internal_error, to_status
 from service.telemetry.call_context import Call, Observer, begin, current
 from service.telemetry.tracing import Tracing
@@ -28,7 +35,7 @@ from service.telemetry.tracing import Tracing
 _log = structlog.get_logger()
 
 REQUEST_ID = "x-request-id"
-_OURS = "/posegate.v1."
+OURS = "/posegate.v1."
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 # As text: the classes are generic in their stubs only.
@@ -121,9 +128,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler:
         """Wrap the handlers of our own services."""
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(_OURS):
+        if handler is None or not details.method.startswith(OURS):
             return cast("Handler", handler)  # None, an unknown method, is for grpc to answer
-        return _wrap(
+        return wrap(
             handler,
             lambda inner: self._unary(details, inner),
             lambda inner: self._stream(details, inner),
@@ -140,7 +147,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     limit_s = self._timeout_s if remaining_s is None else remaining_s
                     async with asyncio.timeout(limit_s):
                         answer = await inner(request, context)
-                    self._check_size(answer)
+                    self.check_size(answer)
                 except Exception as error:
                     await _fail(context, error, request_id, outcome, begun=False)
                 # Sent only now: metadata sent earlier would commit the call and rule out its retry.
@@ -149,7 +156,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _check_size(self, answer: object) -> None:
+    def check_size(self, answer: object) -> None:
+        """Hold an answer against what fits into a message.
+
+        Raises:
+            AnswerTooLarge: it does not.
+        """
         limit = self._max_answer_bytes
         if limit is None or not isinstance(answer, Message):
             return
@@ -230,9 +242,9 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler:
         """Wrap the handlers of our own services; streams bound themselves."""
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(_OURS):
+        if handler is None or not details.method.startswith(OURS):
             return cast("Handler", handler)  # None, an unknown method, is for grpc to answer
-        return _wrap(handler, self._unary, lambda inner: inner)
+        return wrap(handler, self._unary, lambda inner: inner)
 
     def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
@@ -269,12 +281,14 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             self._bytes -= size
 
 
-def _wrap(
+def wrap(
     handler: Handler,
     unary: Callable[[Callable[..., Awaitable[Any]]], Any],
     stream: Callable[[Callable[..., AsyncIterator[Any]]], Any],
     reader: Callable[[bytes], Any] | None = None,
 ) -> Handler:
+    """A handler of the same kind, whose calls go through `unary` or `stream`, and whose messages through
+    `reader`."""
     codec = {
         "request_deserializer": reader or handler.request_deserializer,
         "response_serializer": handler.response_serializer,
@@ -354,6 +368,8 @@ async def _fail(
     if error.retry_after_s is not None:
         # What gRPC's own retries obey; they do not read RetryInfo.
         trailing.append(("grpc-retry-pushback-ms", str(round(error.retry_after_s * 1000))))
+    elif isinstance(error, MonthlyQuotaExceeded):
+        trailing.append(("grpc-retry-pushback-ms", "-1"))  # gRPC's own retries then end
     elif not begun:
         # Never for what may be retried: initial metadata commit the call, and gRPC retries no more.
         await context.send_initial_metadata(((REQUEST_ID, request_id),))

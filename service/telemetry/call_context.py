@@ -43,6 +43,9 @@ class Observer:
             seconds: from its first byte to its last.
         """
 
+    def plan_call(self, plan: str, outcome: str) -> None:
+        """A call of a tenant with that plan is over: OK, CANCELLED, or the reason of its error."""
+
     def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
         """A picture is done with, well or badly.
 
