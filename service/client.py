@@ -11,7 +11,11 @@ _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
-            "name": [{"service": "posegate.v1.PoseService"}, {"service": "posegate.v1.SkeletonService"}],
+            "name": [
+                {"service": "posegate.v1.PoseService"},
+                {"service": "posegate.v1.SkeletonService"},
+                {"service": "posegate.v1.AccountService"},
+            ],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.1s",

@@ -253,11 +253,16 @@ class MonthlyQuotaExceeded(QuotaExceeded):
 
     Attributes:
         subject: whose quota, as tenant:NAME.
-        reset_time: when the next month begins, UTC.
+        reset_time: when the next month begins, UTC; None where that is not known.
     """
 
     def __init__(
-        self, message: str, *, subject: str, reset_time: datetime, metadata: Mapping[str, str]
+        self,
+        message: str,
+        *,
+        subject: str = "",
+        reset_time: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, metadata=metadata)
         self.subject = subject

@@ -10,7 +10,6 @@
     rates           token buckets
     places          calls and streams at once by tenant
     usage           calls, pictures, seconds of video and failures, counted in memory and written in batches
-    account         who calls, and what it may use
     gate            use case: a call with a key to an account with a place, a rate and a unit of its quota
     administration  use case: tenants and keys are made, changed and removed
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NoReturn
 
 import structlog
 
-from service.accounts.account import Account
 from service.accounts.keyring import Keyring
 from service.accounts.keys import parse_key
 from service.accounts.peers import WrongKeys
 from service.accounts.places import Places
-from service.accounts.plans import Plan
-from service.accounts.quotas import Charge, Quotas, Standing
+from service.accounts.quotas import Charge, Quotas
 from service.accounts.rates import TokenBuckets
 from service.accounts.usage import UsageRecorder
+from service.core.plan import Plan
 from service.errors import RateLimited, Unauthenticated, Unavailable
 from service.store.tenants import KeyState
 
@@ -27,6 +27,21 @@ _DELAY_S = 0.05  # of an answer to a wrong key, after many of them
 _DELAYED = 500  # such answers at once; more come without delay, as memory has an end
 _SWEEP_S = 10.0
 _LOGGED_WRONG = 20  # wrong keys that are logged between two sweeps; the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who calls.
+
+    Attributes:
+        tenant: its name.
+        plan: what it may use.
+        key_id: public part of its key.
+    """
+
+    tenant: str
+    plan: Plan
+    key_id: str
 
 
 class AccountGate:
@@ -110,28 +125,20 @@ class AccountGate:
             PlanDoesNotAllow: the plan allows none.
         """
         plan = account.plan
-        if plan is None:
-            yield
-            return
         if plan.calls_per_second is not None:
             wait_s = self._rates.take(account.tenant, per_second=plan.calls_per_second, burst=plan.burst)
             if wait_s:
                 raise RateLimited(
-                    f"The plan '{account.plan_name}' allows {plan.calls_per_second:g} calls a second, "
+                    f"The plan '{plan.name}' allows {plan.calls_per_second:g} calls a second, "
                     f"{plan.burst} at once: try again in {wait_s:.3f} s.",
                     metadata={
-                        "plan": account.plan_name,
+                        "plan": plan.name,
                         "limit": f"{plan.calls_per_second:g}",
                         "burst": str(plan.burst),
                     },
                     retry_after_s=wait_s,
                 )
-        place: AbstractContextManager[None]
-        if streaming:
-            place = self._places.stream(account.tenant, account.plan_name, plan.streams_at_once)
-        else:
-            place = self._places.call(account.tenant, account.plan_name, plan.calls_at_once)
-        with place:
+        with self._places.taken(account.tenant, plan, streaming=streaming):
             yield
 
     async def reserve(self, account: Account, *, pictures: int | None = None) -> Charge:
@@ -146,17 +153,9 @@ class AccountGate:
             Unavailable: none are held here, and the database is away.
         """
         plan = account.plan
-        by_picture = pictures is not None and plan is not None and plan.batch_counts == "picture"
+        by_picture = pictures is not None and plan.batch_counts == "picture"
         units = max(1, pictures or 1) if by_picture else 1
-        return await self._quotas.reserve(account.tenant, _quota(account), units)
-
-    async def standing(self, account: Account) -> Standing:
-        """How far the account's quota is used.
-
-        Raises:
-            Unavailable: the database is away.
-        """
-        return await self._quotas.standing(account.tenant, _quota(account))
+        return await self._quotas.reserve(account.tenant, account.plan.calls_per_month, units)
 
     def _account(self, state: KeyState) -> Account:
         plan = self._plans.get(state.plan)
@@ -168,7 +167,7 @@ class AccountGate:
                 metadata={"plan": state.plan},
                 retry_after_s=2.0,
             )
-        return Account(state.tenant, state.plan, plan, state.key_id)
+        return Account(state.tenant, plan, state.key_id)
 
     async def _refuse(self, peer: str, key_id: str, why: str, *, slowly: bool = False) -> NoReturn:
         self._wrong += 1
@@ -201,7 +200,3 @@ class AccountGate:
         while True:
             await asyncio.sleep(self._write_s)
             await self.usage.write()
-
-
-def _quota(account: Account) -> int | None:
-    return None if account.plan is None else account.plan.calls_per_month

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from service.core.plan import Plan
 from service.errors import PlanDoesNotAllow, RateLimited
 
 _CALL_S, _STREAM_S = 0.25, 2.0  # until a place may be free
@@ -19,52 +20,39 @@ class Places:
         self._streams: Counter[str] = Counter()
 
     @contextmanager
-    def call(self, tenant: str, plan: str, limit: int | None) -> Iterator[None]:
-        """Count a unary call in for the time of the block.
+    def taken(self, tenant: str, plan: Plan, *, streaming: bool) -> Iterator[None]:
+        """Count a call in for the time of the block.
+
+        Args:
+            tenant: whose call.
+            plan: says how many at once.
+            streaming: a video or a live stream; they are counted apart from unary calls.
 
         Raises:
             RateLimited: as many are at work as the plan allows.
             PlanDoesNotAllow: the plan allows none.
         """
-        with _counted(self._calls, tenant, plan, limit, "calls_at_once", "TOO_MANY_IN_FLIGHT", _CALL_S):
+        counts = self._streams if streaming else self._calls
+        at_work = counts.get(tenant, 0)
+        limit = plan.streams_at_once if streaming else plan.calls_at_once
+        if limit is not None and at_work >= limit:
+            raise _refusal(plan, limit, at_work, streaming=streaming)
+        counts[tenant] = at_work + 1
+        try:
             yield
-
-    @contextmanager
-    def stream(self, tenant: str, plan: str, limit: int | None) -> Iterator[None]:
-        """Count a video or a live stream in for the time of the block.
-
-        Raises:
-            RateLimited: as many are at work as the plan allows.
-            PlanDoesNotAllow: the plan allows none.
-        """
-        with _counted(self._streams, tenant, plan, limit, "streams_at_once", "TOO_MANY_STREAMS", _STREAM_S):
-            yield
+        finally:
+            counts[tenant] -= 1
+            if not counts[tenant]:
+                del counts[tenant]
 
 
-@contextmanager
-def _counted(
-    counts: Counter[str],
-    tenant: str,
-    plan: str,
-    limit: int | None,
-    name: str,
-    reason: str,
-    retry_after_s: float,
-) -> Iterator[None]:
-    at_work = counts.get(tenant, 0)
-    if limit is not None and at_work >= limit:
-        if limit == 0:
-            raise PlanDoesNotAllow.of(plan, name, limit=0, actual=1)
-        raise RateLimited(
-            f"{at_work} of your calls are at work, as many as the plan '{plan}' allows at once: try again.",
-            reason=reason,
-            metadata={"plan": plan, "limit": str(limit), "actual": str(at_work + 1), "limit_name": name},
-            retry_after_s=retry_after_s,
-        )
-    counts[tenant] = at_work + 1
-    try:
-        yield
-    finally:
-        counts[tenant] -= 1
-        if not counts[tenant]:
-            del counts[tenant]
+def _refusal(plan: Plan, limit: int, at_work: int, *, streaming: bool) -> RateLimited | PlanDoesNotAllow:
+    name, calls = ("streams_at_once", "streams") if streaming else ("calls_at_once", "calls")
+    if limit == 0:
+        return PlanDoesNotAllow.of(plan.name, name, limit=0, actual=1)
+    return RateLimited(
+        f"{at_work} of your {calls} are at work, as many as the plan '{plan.name}' allows: try again.",
+        reason="TOO_MANY_STREAMS" if streaming else "TOO_MANY_IN_FLIGHT",
+        metadata={"plan": plan.name, "limit": str(limit), "actual": str(at_work + 1), "limit_name": name},
+        retry_after_s=_STREAM_S if streaming else _CALL_S,
+    )

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from service.core.plan import Plan
 
 SHIPPED = Path(__file__).with_name("plans.toml")
 
@@ -37,22 +38,10 @@ _Amount = Annotated[
 ]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Plan:
-    """What a tenant may use; None is no limit but the service's own.
+class _Table(BaseModel):
+    """One table of the file: a plan without its name."""
 
-    Attributes:
-        calls_per_month: calls that may succeed in a UTC calendar month.
-        max_batch_size: images in one batch.
-        max_skeletons: custom skeletons.
-        max_video_seconds: seconds of one video, and of one live stream.
-        own_models: whether models of the tenant's own answer.
-        calls_at_once: unary calls at work, on each gateway.
-        streams_at_once: videos and live streams at work, on each gateway.
-        calls_per_second: calls of any kind, on each gateway.
-        burst: calls that may come together before the rate counts.
-        batch_counts: what a batch counts as: one call, or each of its images.
-    """
+    model_config = ConfigDict(extra="forbid")
 
     calls_per_month: Annotated[Annotated[int, Field(ge=0, le=2**53)] | None, BeforeValidator(_limit)]
     max_batch_size: Annotated[Annotated[int, Field(ge=1, le=_MOST)] | None, BeforeValidator(_limit)]
@@ -66,7 +55,7 @@ class Plan:
     batch_counts: Literal["call", "picture"] = "call"
 
 
-_PLANS = TypeAdapter(dict[str, Plan])
+_TABLES = TypeAdapter(dict[str, _Table])
 
 
 def load_plans(file: Path | None = None) -> Mapping[str, Plan]:
@@ -106,19 +95,19 @@ def parse_plans(content: str) -> Mapping[str, Plan]:
         if not _NAME.fullmatch(name)
     ]
     try:
-        plans = _PLANS.validate_python(tables)
+        checked = _TABLES.validate_python(tables)
     except ValidationError as error:
         raise BadPlans("\n".join(mistakes + [_mistake(found) for found in error.errors()])) from error
     if mistakes:
         raise BadPlans("\n".join(mistakes))
-    return plans
+    return {name: Plan(name=name, **table.model_dump()) for name, table in checked.items()}
 
 
 def _mistake(found: Mapping[str, object]) -> str:
     location = found["loc"]
     plan, *rest = location if isinstance(location, tuple) else ("",)
     message = str(found["msg"]).removeprefix("Value error, ")
-    if found["type"] == "unexpected_keyword_argument":
+    if found["type"] == "extra_forbidden":
         message = "there is no such entry in a plan"
     entry = ".".join(str(part) for part in rest)
     return f"[{plan}] {entry}: {message}" if entry else f"[{plan}]: {message}"

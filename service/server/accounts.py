@@ -1,8 +1,8 @@
 """Holds calls to their account: key, rate, places, quota, usage.
 
 It stands between `RequestInterceptor`, which turns its refusals into statuses and log lines, and
-`AdmissionInterceptor`: a tenant that is at its own limits takes no place from the others. Health and reflection
-need no key.
+`AdmissionInterceptor`: a tenant that is at its own limits takes no place from the others. Health and
+reflection need no key.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ import structlog
 from google.protobuf import duration_pb2
 
 from posegate.v1 import pose_service_pb2 as pb
-from service.accounts.account import Account, enter
-from service.accounts.gate import AccountGate
+from service.accounts.gate import Account, AccountGate
 from service.accounts.quotas import Charge, Standing
 from service.errors import PosegateError
 from service.server.interceptors import OURS, Context, Continuation, Handler, wrap
-from service.telemetry.call_context import Observer
+from service.telemetry.call_context import Observer, current
 
 _COUNTED = frozenset(
     {
@@ -113,7 +112,8 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
             presented_key(details.invocation_metadata or ()), context.peer()
         )
         structlog.contextvars.bind_contextvars(tenant=account.tenant, key_id=account.key_id)
-        enter(account)
+        call = current()
+        call.tenant, call.plan = account.tenant, account.plan
         return account
 
     async def _reserve(self, account: Account, rpc: str, request: Any) -> Charge:
@@ -143,7 +143,7 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
                 pictures=usage.pictures,
                 video_ms=usage.video_ms(),
             )
-            self._observer.plan_call(account.plan_name, outcome)
+            self._observer.plan_call(account.plan.name, outcome)
 
 
 @dataclass

@@ -19,11 +19,18 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from posegate.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
     pose_service_pb2,
     pose_service_pb2_grpc,
     skeleton_service_pb2,
     skeleton_service_pb2_grpc,
 )
+from service.accounts.gate import AccountGate
+from service.accounts.keyring import Keyring
+from service.accounts.plans import load_plans
+from service.accounts.quotas import Quotas
+from service.accounts.usage import UsageRecorder
 from service.media.image import ImageLimits
 from service.media.spool import SpoolSpace
 from service.media.video_reader import VideoLimits
@@ -31,22 +38,27 @@ from service.pipeline.estimator import Estimator
 from service.pipeline.stream import StreamAnalyzer
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video.analyzer import VideoAnalyzer, VideoSettings
+from service.server.accounts import AccountInterceptor
 from service.server.health import HealthMonitor
 from service.server.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.server.malloc import keep_freed_memory
 from service.server.tls import CertificateFiles, Certificates
+from service.servicers.account import AccountServicer
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.streaming import RecordingLimits, Recordings
-from service.settings import Settings
+from service.settings import Settings, is_on_this_host
 from service.skeletons import known
 from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
 from service.store.database import Database
+from service.store.quotas import QuotaStore
 from service.store.skeletons import SkeletonStore
+from service.store.tenants import TenantStore
+from service.store.usage import UsageStore
 from service.telemetry.metrics import Metrics, MetricsPort
 from service.telemetry.tracing import from_environment
 from service.triton.catalog import ModelCatalog
@@ -59,7 +71,6 @@ _SENT_S = 0.5  # an answer that is ready has been sent by then
 
 _GOODBYE_S = 3.0  # streams that are still running end so long before the grace does, with a last word
 _WORKERS_S = 5.0  # longer than cv2 takes for one step on the largest picture
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -93,11 +104,12 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
     Raises:
         BadDatabaseUrl: the database's URL is not one that can be used.
+        BadPlans: the file of plans cannot be used.
         BadCertificate: the certificate cannot be used.
         BadTracing: the environment asks for traces that cannot be exported.
         CannotListen: an address cannot be bound.
     """
-    database = _database(settings)
+    database = database_of(settings)
     certificates = _certificates(settings)
     tracing = from_environment()
     streams = StreamLimiter(settings.max_streams, settings.max_video_memory_bytes)
@@ -116,7 +128,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     workers = ThreadPoolExecutor(settings.workers, thread_name_prefix="pixels")
     triton = TritonClient(
         settings.triton_url,
-        shared_memory=settings.triton_shared_memory == "auto" and _on_this_host(settings.triton_url),
+        shared_memory=settings.triton_shared_memory == "auto" and is_on_this_host(settings.triton_url),
         slots=settings.max_inferences,
     )
     templates = known(settings.skeletons)
@@ -131,9 +143,12 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     # Three for each stream: one waits for bytes, one writes them, one encodes.
     behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video")
     health = health_aio.HealthServicer()
+    accounts = _accounts(settings, database) if settings.auth == "keys" else None
+    by_key = [] if accounts is None else [AccountInterceptor(accounts.gate, metrics, requests.check_size)]
     server = grpc.aio.server(
         interceptors=[
             requests,
+            *by_key,
             AdmissionInterceptor(settings.max_in_flight, settings.max_in_flight_bytes),
         ],
         options=[
@@ -143,7 +158,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ],
     )
     health_server = grpc.aio.server(options=_connection_options(settings))
-    store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
+    store = SkeletonStore(database, max_skeletons=settings.max_skeletons, of_tenants=settings.auth == "keys")
     lookup = SkeletonLookup(templates, SkeletonCache(store))
     recordings = Recordings(
         VideoAnalyzer(estimator, behind, streams, _video_settings(settings)),
@@ -167,7 +182,6 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         image=limits.image,
         max_persons=limits.max_persons,
         uri_hosts=limits.uri_hosts,
-        request_timeout_s=limits.request_timeout_s,
     )
     skeleton = SkeletonServicer(
         store,
@@ -176,6 +190,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         PoseExporter(lookup, workers, max_bytes=settings.max_message_bytes),
     )
     skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
+    account = AccountServicer(pose.limits, accounts.quotas.standing if accounts is not None else None)
+    account_service_pb2_grpc.add_AccountServiceServicer_to_server(account, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, health_server)
     if settings.reflection:
@@ -203,6 +219,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     if certificates is not None:
         metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
         watching.append(asyncio.create_task(certificates.run()))
+    if accounts is not None:
+        watching.append(asyncio.create_task(accounts.gate.run()))
     database.start()
     await health_server.start()
     await server.start()
@@ -234,6 +252,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         )
         await _stop(server, requests, settings.drain_grace_s)
         ending.cancel()
+        if accounts is not None:
+            await accounts.gate.close()
         await triton.close()
         await database.close()
         await _end(workers)
@@ -302,11 +322,8 @@ def stop_on_signals() -> asyncio.Event:
 _SERVICES = (
     (pose_service_pb2.DESCRIPTOR, "PoseService"),
     (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"),
+    (account_service_pb2.DESCRIPTOR, "AccountService"),
 )
-
-
-def _on_this_host(url: str) -> bool:
-    return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
 
 
 def _connection_options(settings: Settings) -> list[tuple[str, int]]:
@@ -368,7 +385,30 @@ def _recording_limits(settings: Settings) -> RecordingLimits:
     )
 
 
-def _database(settings: Settings) -> Database:
+@dataclass(frozen=True)
+class _Accounts:
+    gate: AccountGate
+    quotas: Quotas
+
+
+def _accounts(settings: Settings, database: Database) -> _Accounts:
+    tenants, quotas = TenantStore(database), Quotas(QuotaStore(database))
+    gate = AccountGate(
+        Keyring(tenants, refresh_s=settings.auth_refresh_s),
+        load_plans(settings.plans),
+        quotas,
+        UsageRecorder(UsageStore(database), tenants),
+        write_s=settings.usage_write_s,
+    )
+    return _Accounts(gate, quotas)
+
+
+def database_of(settings: Settings) -> Database:
+    """The database that the settings name; nothing is connected yet.
+
+    Raises:
+        BadDatabaseUrl: its URL is not one that can be used.
+    """
     url = settings.database_url.get_secret_value()
     return Database(
         parse(url) if url else SqliteAddress(settings.home.absolute() / "posegate.db"),

@@ -1,13 +1,14 @@
 """What every call goes through: a request id, admission, errors to status codes, one log line.
 
 Order on the server: `RequestInterceptor` outside, `AccountInterceptor` in between where there are
-accounts, `AdmissionInterceptor` inside, so that a refusal is mapped and logged like any other error. Health and reflection pass both untouched: a busy
-service must not look dead to its probes.
+accounts, `AdmissionInterceptor` inside, so that a refusal is mapped and logged like any other error. Health
+and reflection pass all of them untouched: a busy service must not look dead to its probes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 import uuid
@@ -29,7 +30,7 @@ from service.errors import (
     PosegateError,
 )
 from service.servicers.responses.error_status import code_of, internal_error, to_status
-from service.telemetry.call_context import Call, Observer, begin, current
+from service.telemetry.call_context import CallContext, Observer, begin, current
 from service.telemetry.tracing import Tracing
 
 _log = structlog.get_logger()
@@ -103,7 +104,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         )
         if span.trace_id:
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-        call = Call(self._observer, span, streaming)
+        call = CallContext(
+            request_id=request_id,
+            deadline=self._deadline(context, streaming=streaming),
+            observer=self._observer,
+            span=span,
+            streaming=streaming,
+        )
         begin(call)
         outcome = _Outcome()
         started = time.perf_counter()
@@ -122,6 +129,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             if isinstance(outcome.error, Overloaded):
                 self._observer.shed(outcome.reason)
             span.end(outcome.code, outcome.reason, outcome.error, facts)
+
+    def _deadline(self, context: Context, *, streaming: bool) -> float:
+        """The caller's deadline, or the service's for a unary call, on time.monotonic()'s clock."""
+        remaining_s = context.time_remaining()
+        if remaining_s is None:
+            remaining_s = math.inf if streaming else self._timeout_s
+        return time.monotonic() + remaining_s
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails

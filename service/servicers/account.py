@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import grpc
 
 from posegate.v1 import account_service_pb2 as pb
 from posegate.v1 import account_service_pb2_grpc
 from posegate.v1.pose_service_pb2 import Limits
-from service.accounts.account import Account
 from service.accounts.months import month_of, reset_time
 from service.accounts.quotas import Standing
-from service.servicers.responses.limits import for_account
-from service.servicers.tenant import Context, account_of
+from service.servicers.responses.limits import for_plan
+from service.telemetry.call_context import current
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
 
 class AccountServicer(account_service_pb2_grpc.AccountServiceServicer):
@@ -20,30 +24,30 @@ class AccountServicer(account_service_pb2_grpc.AccountServiceServicer):
 
     Args:
         limits: gives the service's own limits.
-        standing: of an account's quota; None where accounts are off.
+        standing: of a tenant's quota; None where accounts are off.
     """
 
     def __init__(
-        self, limits: Callable[[], Limits], standing: Callable[[Account], Awaitable[Standing]] | None
+        self, limits: Callable[[], Limits], standing: Callable[[str, int | None], Awaitable[Standing]] | None
     ) -> None:
         self._limits = limits
         self._standing = standing
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
         """Tenant, plan, limits and quota."""
-        account = account_of(context)
-        if self._standing is None:
+        call = current()
+        if self._standing is None or call.plan is None:
             standing = Standing(None, None, reset_time(month_of(datetime.now(UTC))))
         else:
-            standing = await self._standing(account)
+            standing = await self._standing(call.tenant, call.plan.calls_per_month)
         quota = pb.Quota()
         quota.reset_time.FromDatetime(standing.reset_time)
         if standing.limit is not None and standing.remaining is not None:
             quota.limit, quota.remaining = standing.limit, standing.remaining
             quota.used = standing.limit - standing.remaining
         return pb.GetAccountResponse(
-            tenant=account.tenant,
-            plan=account.plan_name,
-            limits=for_account(self._limits(), account),
+            tenant=call.tenant,
+            plan=call.plan.name if call.plan is not None else "",
+            limits=for_plan(self._limits(), call.plan),
             quota=quota,
         )

@@ -33,7 +33,8 @@ from service.pipeline.stream import LiveFrame, StreamAnalyzer, StreamRequest
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video import analyzer as video
 from service.pipeline.video.analyzer import VideoAnalyzer, VideoRequest
-from service.servicers.call import request_id
+from service.servicers.model_choice import choose_model
+from service.servicers.plan_length import frames_within_plan, refused_by_plan
 from service.servicers.requests.validation import Violations
 from service.servicers.requests.video_config import (
     StreamConfig,
@@ -49,7 +50,6 @@ from service.servicers.responses import frames, messages
 from service.servicers.responses.error_status import internal_error, to_status
 from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
-from service.servicers.tenant import tenant_of
 from service.telemetry.call_context import current
 from service.triton.catalog import ModelCatalog
 
@@ -133,26 +133,26 @@ class Recordings:
         with self._streams.arriving():
             config = (await self._first(requests, "chunks")).config
         wish = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = self._catalog.resolve(config.model, config.model_version)
-        plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
+        pose_model = choose_model(self._catalog, config.model, config.model_version)
+        model = pose_model.model
+        plan = await choose_skeleton(self._skeletons, config.skeleton, pose_model)
         effective = effective_video(config, wish, model, plan.target.name)
-        current().uses(model.name)
+        call = current()
+        call.uses(model.name)
         with self._streams.admitted():
             events = self._videos.analyze(
                 _chunks(requests),
                 VideoRequest(
-                    model=model,
-                    first_stage=self._catalog.first_stage(model),
+                    model=pose_model,
                     options=wish.people.options,
                     sampling=wish.sampling,
                     following=wish.people.following(plan, prominent_only=wish.flat),
                     annotated=wish.annotated,
+                    max_seconds=call.plan.max_video_seconds if call.plan is not None else None,
                 ),
-                self._skeletons.shipped(model.skeleton),
-                request_id=request_id(),
             )
             n_kpts = len(plan.target.keypoints)
-            answers = _video_answers(events, wish, effective, model, n_kpts)
+            answers = refused_by_plan(_video_answers(events, wish, effective, model, n_kpts), call.plan)
             async with aclosing(_taken(answers, self._limits.stall_s)) as taken:
                 async for answer in taken:
                     yield answer
@@ -165,10 +165,12 @@ class Recordings:
         with self._streams.arriving():
             config = (await self._first(requests, "frames")).config
         wish = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = self._catalog.resolve(config.model, config.model_version)
-        plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
+        pose_model = choose_model(self._catalog, config.model, config.model_version)
+        model = pose_model.model
+        plan = await choose_skeleton(self._skeletons, config.skeleton, pose_model)
         effective = effective_stream(config, wish, model, plan.target.name)
-        current().uses(model.name)
+        call = current()
+        call.uses(model.name)
         with self._streams.admitted():
             started = pb.StreamStarted(
                 effective_config=effective,
@@ -178,16 +180,13 @@ class Recordings:
                 n_kpts=len(plan.target.keypoints),
             )
             events = self._live.analyze(
-                _pictures(requests, self._limits.image),
+                frames_within_plan(_pictures(requests, self._limits.image), call.plan),
                 StreamRequest(
-                    model=model,
-                    first_stage=self._catalog.first_stage(model),
+                    model=pose_model,
                     options=wish.people.options,
                     following=wish.people.following(plan, prominent_only=False),
                     policy=wish.policy,
                 ),
-                self._skeletons.shipped(model.skeleton),
-                request_id=request_id(),
             )
             answers = _live_answers(events, wish, started)
             async with aclosing(_taken(answers, self._limits.stall_s)) as taken:
@@ -430,8 +429,8 @@ def _result(told: live.StreamResult, wish: StreamConfig) -> pb.StreamResult:
         error = told.error
         if not isinstance(error, PosegateError):
             _log.error("internal_error", exc_info=error)
-            error = internal_error(request_id())
-        result.error.CopyFrom(to_status(error, request_id()))
+            error = internal_error(current().request_id)
+        result.error.CopyFrom(to_status(error, current().request_id))
     return result
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.accounts.plans import BadPlans, Plan, load_plans, parse_plans
+from service.accounts.plans import BadPlans, load_plans, parse_plans
+from service.core.plan import Plan
 
 GOOD = """
 [team]
@@ -27,6 +28,7 @@ batch_counts = "picture"
 def test_three_plans_ship() -> None:
     assert load_plans() == {
         "free": Plan(
+            name="free",
             calls_per_month=300,
             max_batch_size=1,
             max_skeletons=0,
@@ -38,9 +40,10 @@ def test_three_plans_ship() -> None:
             burst=5,
         ),
         "standard": Plan(
+            name="standard",
             calls_per_month=5400,
             max_batch_size=10,
-            max_skeletons="unlimited",  # type: ignore[arg-type]
+            max_skeletons=None,
             max_video_seconds=15,
             own_models=False,
             calls_at_once=8,
@@ -49,10 +52,11 @@ def test_three_plans_ship() -> None:
             burst=50,
         ),
         "pro": Plan(
-            calls_per_month="unlimited",  # type: ignore[arg-type]
-            max_batch_size="unlimited",  # type: ignore[arg-type]
-            max_skeletons="unlimited",  # type: ignore[arg-type]
-            max_video_seconds="unlimited",  # type: ignore[arg-type]
+            name="pro",
+            calls_per_month=None,
+            max_batch_size=None,
+            max_skeletons=None,
+            max_video_seconds=None,
             own_models=True,
             calls_at_once=64,
             streams_at_once=16,

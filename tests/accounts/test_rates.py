@@ -1,13 +1,20 @@
 """Token buckets, places, wrong keys by peer."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.accounts.peers import WrongKeys, address_of
 from service.accounts.places import Places
+from service.accounts.plans import load_plans
 from service.accounts.rates import TokenBuckets
 from service.errors import PlanDoesNotAllow, RateLimited
+
+PLANS = load_plans()
+ONE = replace(PLANS["free"], calls_at_once=1, streams_at_once=1)
+NONE = replace(ONE, streams_at_once=0)
 
 
 class Clock:
@@ -65,8 +72,12 @@ def test_memory_has_an_end() -> None:
 
 def test_calls_and_streams_of_a_tenant_are_counted_apart_from_each_other_and_from_others() -> None:
     places = Places()
-    with places.call("a", "free", 1), places.stream("a", "free", 1), places.call("b", "free", 1):
-        with pytest.raises(RateLimited) as caught, places.call("a", "free", 1):
+    with (
+        places.taken("a", ONE, streaming=False),
+        places.taken("a", ONE, streaming=True),
+        places.taken("b", ONE, streaming=False),
+    ):
+        with pytest.raises(RateLimited) as caught, places.taken("a", ONE, streaming=False):
             pass
         assert caught.value.reason == "TOO_MANY_IN_FLIGHT"
         assert caught.value.metadata == {
@@ -76,13 +87,13 @@ def test_calls_and_streams_of_a_tenant_are_counted_apart_from_each_other_and_fro
             "limit_name": "calls_at_once",
         }
         assert caught.value.retry_after_s
-        with pytest.raises(RateLimited, match="at work") as caught, places.stream("a", "free", 1):
+        with pytest.raises(RateLimited, match="at work") as caught, places.taken("a", ONE, streaming=True):
             pass
         assert caught.value.reason == "TOO_MANY_STREAMS"
-    with places.call("a", "free", 1), places.call("a", "pro", None):
+    with places.taken("a", ONE, streaming=False), places.taken("a", PLANS["pro"], streaming=False):
         pass
     assert not places._calls
-    with pytest.raises(PlanDoesNotAllow), places.stream("a", "none", 0):
+    with pytest.raises(PlanDoesNotAllow), places.taken("a", NONE, streaming=True):
         pass
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from google.protobuf import duration_pb2
 
 from posegate.v1 import pose_service_pb2 as pb
-from service.accounts.account import Account
+from service.core.plan import Plan
 
 
-def for_account(limits: pb.Limits, account: Account) -> pb.Limits:
-    """The service's own limits, lowered to those of the account's plan."""
+def for_plan(limits: pb.Limits, plan: Plan | None) -> pb.Limits:
+    """The service's own limits, lowered to those of a plan; None for no plan."""
     effective = pb.Limits()
     effective.CopyFrom(limits)
-    plan = account.plan
     if plan is None:
         effective.own_models = True
         return effective
