@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -27,6 +27,7 @@ class Target:
         ca: PEM file of the authorities that sign the gateway's certificate; TLS is meant.
         cert: PEM file of the caller's own certificate, for gateways that ask for one; TLS is meant.
         key: PEM file of its private key.
+        api_key: sent with every call; empty for none.
     """
 
     address: str
@@ -34,6 +35,7 @@ class Target:
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    api_key: str = field(default="", repr=False)
 
     def connect(self) -> grpc.aio.Channel:
         """A channel to it.
@@ -41,7 +43,8 @@ class Target:
         Raises:
             BadCertificate: one of the files cannot be used.
         """
-        return connect(self.address, credentials=self._credentials() if self._speaks_tls else None)
+        credentials = self._credentials() if self._speaks_tls else None
+        return connect(self.address, credentials=credentials, api_key=self.api_key)
 
     def explain(self, error: grpc.aio.AioRpcError) -> str:
         """Why a call failed, in one line; if it is for TLS, what to change."""
@@ -58,7 +61,7 @@ class Target:
 
     def _credentials(self) -> grpc.ChannelCredentials:
         if (self.cert is None) != (self.key is None):
-            given, missing = ("--cert", "--key") if self.key is None else ("--key", "--cert")
+            given, missing = ("--cert", "--cert-key") if self.key is None else ("--cert-key", "--cert")
             raise BadCertificate(f"{given} needs {missing} as well")
         authorities = _of_this_machine() if self.ca is None else load_authorities(self.ca)
         if self.cert is None or self.key is None:
@@ -68,7 +71,7 @@ class Target:
 
     def _handshake(self, details: str) -> str:
         if "WRONG_VERSION_NUMBER" in details:
-            return f"{self.address} speaks no TLS: call it without --tls, --ca, --cert and --key"
+            return f"{self.address} speaks no TLS: call it without --tls, --ca, --cert and --cert-key"
         if "Hostname Verification Check failed" in details:
             return (
                 f"the gateway's certificate does not hold the name in {self.address}:"
@@ -89,7 +92,8 @@ class Target:
         if not self._speaks_tls:
             return f"{self.address} hung up: if it speaks TLS, give --ca FILE, or --tls ({details})"
         if self.cert is None:
-            return f"{self.address} hung up: if it asks for a certificate, give --cert and --key ({details})"
+            wanted = "if it asks for a certificate, give --cert and --cert-key"
+            return f"{self.address} hung up: {wanted} ({details})"
         return (
             f"{self.address} hung up: it may not trust the authority that signed {self.cert},"
             f" see its POSEGATE_TLS_CLIENT_CA ({details})"

@@ -16,6 +16,9 @@ import typer
 from pydantic import ValidationError
 
 from service.cli.connection import Target
+from service.cli.keys import app as keys
+from service.cli.tenants import app as tenants
+from service.cli.usage import usage
 from service.models.cli import app as models
 from service.server.tls import BadCertificate
 from service.settings import Settings
@@ -32,6 +35,9 @@ app = typer.Typer(
 app.add_typer(models, name="models")
 skeletons = typer.Typer(help="Skeleton templates: shipped and your own.", no_args_is_help=True)
 app.add_typer(skeletons, name="skeletons")
+app.add_typer(tenants, name="tenants")
+app.add_typer(keys, name="keys")
+app.command()(usage)
 
 
 def _target(
@@ -52,11 +58,21 @@ def _target(
             envvar="POSEGATE_CERT", help="PEM file of your certificate, if the gateway asks for one."
         ),
     ] = None,
-    key: Annotated[
-        Path | None, typer.Option(envvar="POSEGATE_KEY", help="PEM file of your certificate's private key.")
+    cert_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=["POSEGATE_CERT_KEY", "POSEGATE_KEY"], help="PEM file of your certificate's private key."
+        ),
     ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            envvar="POSEGATE_API_KEY",
+            help="API key, if the gateway asks for one. A command line is seen by others: use the variable.",
+        ),
+    ] = "",
 ) -> Target:
-    return Target(address, tls, ca, cert, key)
+    return Target(address, tls, ca, cert, cert_key, api_key=key)
 
 
 def _calls(command: Callable[..., None]) -> Callable[..., None]:

@@ -52,9 +52,8 @@ from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.streaming import RecordingLimits, Recordings
 from service.settings import Settings, is_on_this_host
 from service.skeletons import known
-from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
-from service.store.database import Database
+from service.store.database import Database, database_of
 from service.store.quotas import QuotaStore
 from service.store.skeletons import SkeletonStore
 from service.store.tenants import TenantStore
@@ -401,20 +400,6 @@ def _accounts(settings: Settings, database: Database) -> _Accounts:
         write_s=settings.usage_write_s,
     )
     return _Accounts(gate, quotas)
-
-
-def database_of(settings: Settings) -> Database:
-    """The database that the settings name; nothing is connected yet.
-
-    Raises:
-        BadDatabaseUrl: its URL is not one that can be used.
-    """
-    url = settings.database_url.get_secret_value()
-    return Database(
-        parse(url) if url else SqliteAddress(settings.home.absolute() / "posegate.db"),
-        connections=settings.database_connections,
-        timeout_s=settings.database_timeout_s,
-    )
 
 
 def _limits(settings: Settings) -> PoseLimits:

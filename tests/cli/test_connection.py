@@ -121,14 +121,14 @@ async def test_plaintext_to_a_gateway_that_speaks_tls_is_told() -> None:
 async def test_tls_to_a_gateway_that_does_not_speak_it_is_told(own: Secret) -> None:
     async with gateway(None) as address:
         told = await health(Target(address, ca=own.files.client_ca))
-    assert told == f"UNAVAILABLE: {address} speaks no TLS: call it without --tls, --ca, --cert and --key"
+    assert told == f"UNAVAILABLE: {address} speaks no TLS: call it without --tls, --ca, --cert and --cert-key"
 
 
 async def test_a_gateway_that_asks_for_a_certificate_is_told(own: Secret) -> None:
     async with gateway(mutual=True) as address:
         told = await health(Target(address, ca=own.files.client_ca))
         assert told.startswith(
-            f"UNAVAILABLE: {address} hung up: if it asks for a certificate, give --cert and --key ("
+            f"UNAVAILABLE: {address} hung up: if it asks for a certificate, give --cert and --cert-key ("
         )
         own.put(ANOTHER.issue_cert("caller"), AUTHORITY)
         told = await health(mutual(address, own))
@@ -148,8 +148,8 @@ async def test_a_gateway_that_is_not_there_is_no_matter_of_tls(own: Secret) -> N
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"key": None}, "--cert needs --key as well"),
-        ({"cert": None}, "--key needs --cert as well"),
+        ({"key": None}, "--cert needs --cert-key as well"),
+        ({"cert": None}, "--cert-key needs --cert as well"),
         ({"ca": Path("/nowhere/ca.crt")}, r"cannot read the certificates /nowhere/ca.crt: No such file"),
         ({"cert": Path("/nowhere/tls.crt")}, r"cannot read the certificate /nowhere/tls.crt: No such file"),
     ],
