@@ -96,14 +96,16 @@ class UsageRecorder:
             _log.warning("usage_not_written", why=error.reason, rows=len(self._unwritten) + len(self._counts))
 
     async def _write_counts(self) -> None:
-        if not self._unwritten and self._counts:
-            self._unwritten = [
-                UsageRow(tenant, day, rpc, counts.calls, counts.pictures, counts.video_ms, counts.failures)
-                for (tenant, day, rpc), counts in self._counts.items()
-            ]
-            self._counts = {}
-            self._number += 1
-        if self._unwritten:
+        while self._unwritten or self._counts:
+            if not self._unwritten:
+                self._unwritten = [
+                    UsageRow(
+                        tenant, day, rpc, counts.calls, counts.pictures, counts.video_ms, counts.failures
+                    )
+                    for (tenant, day, rpc), counts in self._counts.items()
+                ]
+                self._counts = {}
+                self._number += 1
             await self._store.add(self._gateway, self._number, self._unwritten, self._now())
             self._unwritten = ()
 

@@ -128,6 +128,7 @@ class BodySide(StrEnum):
 @app.command()
 def serve() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
+    from service.accounts.plans import BadPlans
     from service.server.app import CannotListen
     from service.server.app import serve as run
     from service.store.address import BadDatabaseUrl
@@ -135,13 +136,14 @@ def serve() -> None:
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen) as error:
+    except (BadCertificate, BadDatabaseUrl, BadPlans, BadTracing, CannotListen) as error:
         _fail(str(error))
 
 
 @app.command()
 def up() -> None:
     """Run the bundled Triton and the gateway, and watch both."""
+    from service.accounts.plans import BadPlans
     from service.cli.up import up as run
     from service.server.app import CannotListen
     from service.store.address import BadDatabaseUrl
@@ -150,7 +152,7 @@ def up() -> None:
     settings = _settings()
     try:
         asyncio.run(run(settings))
-    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, TritonProcessError) as error:
+    except (BadCertificate, BadDatabaseUrl, BadPlans, BadTracing, CannotListen, TritonProcessError) as error:
         _fail(str(error))
 
 
