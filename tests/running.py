@@ -4,7 +4,7 @@ a scripted model server behind them; and errors as a caller sees them."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,8 +18,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
+from posegate.v1 import account_service_pb2_grpc, pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
 from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
+from service.accounts.quotas import Standing
 from service.core.angles import Thresholds
 from service.core.skeleton.template import Skeleton
 from service.media.image import ImageLimits
@@ -30,6 +31,7 @@ from service.pipeline.stream import StreamAnalyzer
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video.analyzer import VideoAnalyzer, VideoSettings
 from service.server.interceptors import AdmissionInterceptor, RequestInterceptor
+from service.servicers.account import AccountServicer
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.render import PoseRenderer, RenderLimits
@@ -98,6 +100,9 @@ async def running(
     database_timeout_s: float = 5.0,
     max_video_memory_bytes: int = 1 << 30,
     recordings: Mapping[str, Any] | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    of_tenants: bool = False,
+    standing: Callable[[str, int | None], Awaitable[Standing]] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Service]:
     """A service for the time of the block.
@@ -115,6 +120,9 @@ async def running(
         database_timeout_s: of one transaction.
         max_video_memory_bytes: of all decoders together.
         recordings: what differs from the usual for videos and streams, see `recorder`.
+        interceptors: of accounts, between the two that are always there.
+        of_tenants: skeletons belong to tenants that are in the database.
+        standing: of quotas; None without accounts.
         limits: what differs from the usual in PoseLimits.
     """
     triton = FakeTritonClient()
@@ -127,14 +135,14 @@ async def running(
     health = health_aio.HealthServicer()
     allowed = pose_limits(timeout_s, max_skeletons=max_skeletons, **limits)
     server = grpc.aio.server(
-        interceptors=[RequestInterceptor(timeout_s, allowed.max_message_bytes), admission],
+        interceptors=[RequestInterceptor(timeout_s, allowed.max_message_bytes), *interceptors, admission],
         handlers=list(handlers),
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 28)],
     )
     folder = TemporaryDirectory()
     address = parse(database_url) if database_url else SqliteAddress(Path(folder.name) / "posegate.db")
     database = Database(address, connections=5, timeout_s=database_timeout_s)
-    store = SkeletonStore(database, max_skeletons=max_skeletons)
+    store = SkeletonStore(database, max_skeletons=max_skeletons, of_tenants=of_tenants)
     lookup = SkeletonLookup(known, SkeletonCache(store))
     streams = StreamLimiter((recordings or {}).get("max_streams", 4), max_video_memory_bytes)
     behind = ThreadPoolExecutor(12)
@@ -157,6 +165,9 @@ async def running(
             PoseExporter(lookup, pool, max_bytes=allowed.max_message_bytes),
         ),
         server,
+    )
+    account_service_pb2_grpc.add_AccountServiceServicer_to_server(
+        AccountServicer(pose.limits, standing), server
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     listening = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -275,6 +286,7 @@ class Failure:
         violations: of BadRequest, description by field.
         request_id: of RequestInfo.
         retry_s: of RetryInfo; None without one.
+        quota: of QuotaFailure, description by subject.
         initial: initial metadata.
         trailing: trailing metadata but for the details.
     """
@@ -287,6 +299,7 @@ class Failure:
     violations: dict[str, str] = field(default_factory=dict)
     request_id: str = ""
     retry_s: float | None = None
+    quota: dict[str, str] = field(default_factory=dict)
     initial: dict[str, Any] = field(default_factory=dict)
     trailing: dict[str, Any] = field(default_factory=dict)
 
@@ -330,6 +343,7 @@ def _details(status: status_pb2.Status) -> dict[str, Any]:
         bad = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
         request = error_details_pb2.RequestInfo()
+        quota = error_details_pb2.QuotaFailure()
         if packed.Unpack(info):
             found |= {"reason": info.reason, "domain": info.domain, "metadata": dict(info.metadata)}
         elif packed.Unpack(bad):
@@ -338,6 +352,8 @@ def _details(status: status_pb2.Status) -> dict[str, Any]:
             found["retry_s"] = retry.retry_delay.ToTimedelta().total_seconds()
         elif packed.Unpack(request):
             found["request_id"] = request.request_id
+        elif packed.Unpack(quota):
+            found["quota"] = {item.subject: item.description for item in quota.violations}
         else:
             raise AssertionError(f"unknown detail {MessageToDict(packed)}")
     return found

@@ -11,7 +11,7 @@ from typing import NoReturn
 import structlog
 
 from service.accounts.keyring import Keyring
-from service.accounts.keys import parse_key
+from service.accounts.keys import ApiKey, parse_key
 from service.accounts.peers import WrongKeys
 from service.accounts.places import Places
 from service.accounts.quotas import Charge, Quotas
@@ -104,15 +104,13 @@ class AccountGate:
                 reason="API_KEY_MISSING",
             )
         key = parse_key(presented)
-        if key is None:
-            await self._refuse(peer, "", "malformed")
-        state = self._keyring.find(key)
+        state = None if key is None else self._keyring.find(key)
         if state is None:
-            if self._wrong_keys.add(peer):
-                await self._refuse(peer, key.key_id, self._keyring.why_not(key), slowly=True)
-            state = await self._keyring.find_new(key)
-        if state is None:
-            await self._refuse(peer, key.key_id, self._keyring.why_not(key))
+            slowly = self._wrong_keys.too_many(peer)
+            if key is not None and not slowly:  # it may be a new one
+                state = await self._keyring.find_new(key)
+            if state is None:
+                await self._refuse(key, peer, slowly=slowly)
         self.usage.used(state.key_id)
         return self._account(state)
 
@@ -169,23 +167,23 @@ class AccountGate:
             )
         return Account(state.tenant, plan, state.key_id)
 
-    async def _refuse(self, peer: str, key_id: str, why: str, *, slowly: bool = False) -> NoReturn:
+    async def _refuse(self, key: ApiKey | None, peer: str, *, slowly: bool) -> NoReturn:
         self._wrong += 1
+        self._wrong_keys.add(peer)
         if self._wrong <= _LOGGED_WRONG:
-            _log.info("key_refused", key_id=key_id, why=why)
-        if not key_id:
-            slowly = self._wrong_keys.add(peer)
+            why = "malformed" if key is None else self._keyring.why_not(key)
+            _log.info("key_refused", key_id="" if key is None else key.key_id, why=why)
         if slowly and self._delayed < _DELAYED:
             self._delayed += 1
             try:
                 await asyncio.sleep(_DELAY_S)
             finally:
                 self._delayed -= 1
-        raise Unauthenticated(
-            "The API key is not valid: check it, or ask for a new one."
-            if key_id
-            else "The API key is mistyped or cut off: it begins with pg_ and has 45 characters."
-        )
+        if key is None:
+            raise Unauthenticated(
+                "The API key is mistyped or cut off: it begins with pg_ and has 45 characters."
+            )
+        raise Unauthenticated("The API key is not valid: check it, or ask for a new one.")
 
     async def _sweep(self) -> None:
         while True:

@@ -17,13 +17,17 @@ class WrongKeys:
     def __init__(self) -> None:
         self._buckets = TokenBuckets(max_names=_ADDRESSES)
 
-    def add(self, peer: str) -> bool:
-        """Count one; whether the address sent too many of late.
+    def add(self, peer: str) -> None:
+        """Count one.
 
         Args:
             peer: as gRPC has it, ipv4:192.0.2.1:5000.
         """
-        return self._buckets.take(address_of(peer), per_second=_A_SECOND, burst=_BURST) > 0
+        self._buckets.take(address_of(peer), per_second=_A_SECOND, burst=_BURST)
+
+    def too_many(self, peer: str) -> bool:
+        """Whether the address sent too many of late."""
+        return self._buckets.wait_s(address_of(peer), per_second=_A_SECOND, burst=_BURST) > 0
 
 
 def address_of(peer: str) -> str:

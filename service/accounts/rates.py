@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 _LEAST_WAIT_S = 0.001
+_ROUNDING_S = 1e-9
 
 
 class TokenBuckets:
@@ -23,19 +24,23 @@ class TokenBuckets:
         self._clock = clock
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
+    def wait_s(self, name: str, *, per_second: float, burst: int) -> float:
+        """Seconds until there is a token; 0 where there is one."""
+        now = self._clock()
+        wait_s = self._full_at.get(name, now) - now - (burst - 1) / per_second
+        return max(wait_s, _LEAST_WAIT_S) if wait_s > _ROUNDING_S else 0.0
+
     def take(self, name: str, *, per_second: float, burst: int) -> float:
         """Take a token.
 
         Returns:
             0 where there was one; else the seconds until there is one, and none was taken.
         """
+        wait_s = self.wait_s(name, per_second=per_second, burst=burst)
+        if wait_s:
+            return wait_s
         now = self._clock()
-        full_at = max(self._full_at.get(name, now), now)
-        room_s = (burst - 1) / per_second
-        wait_s = full_at - now - room_s
-        if wait_s > 1e-9:  # a rounding error is no reason to refuse
-            return max(wait_s, _LEAST_WAIT_S)
-        self._full_at[name] = full_at + 1 / per_second
+        self._full_at[name] = max(self._full_at.get(name, now), now) + 1 / per_second
         self._full_at.move_to_end(name)
         if self._max_names is not None and len(self._full_at) > self._max_names:
             self._full_at.popitem(last=False)

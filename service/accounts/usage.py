@@ -65,8 +65,8 @@ class UsageRecorder:
         self._counts: dict[tuple[str, date, str], _Counts] = {}
         self._unwritten: Sequence[UsageRow] = ()
         self._hour = 0
-        self._used: set[str] = set()  # in this hour, and noted
-        self._to_note: set[str] = set()
+        self._used: set[str] = set()  # since the last write
+        self._noted: set[str] = set()  # in this hour
 
     def called(
         self, tenant: str, rpc: str, *, calls: int, failures: int, pictures: int = 0, video_ms: int = 0
@@ -84,8 +84,7 @@ class UsageRecorder:
 
     def used(self, key_id: str) -> None:
         """Note that a key was accepted."""
-        if key_id not in self._used:
-            self._to_note.add(key_id)
+        self._used.add(key_id)
 
     async def write(self) -> None:
         """Write what was counted since the last time; where the database is away it is kept for the next."""
@@ -114,11 +113,16 @@ class UsageRecorder:
         hour = int(moment.timestamp() // 3600)
         if hour != self._hour:
             self._hour = hour
-            self._used.clear()
-        noting = frozenset(self._to_note)
+            self._noted.clear()
+        noting = self._used - self._noted
+        self._used = set()
         if noting:
             beginning = datetime.fromtimestamp(hour * 3600, UTC)
-            for key_id in await self._keys.used(noting, beginning):
+            try:
+                first = await self._keys.used(noting, beginning)
+            except Unavailable:
+                self._used |= noting
+                raise
+            for key_id in first:
                 _log.info("key_first_used", key_id=key_id)
-            self._to_note -= noting
-            self._used |= noting
+            self._noted |= noting
