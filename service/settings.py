@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         description="How many while single pictures come too: every frame at the model holds them up. "
         "A GPU takes several at once without harm.",
     )
+    tenant_inferences_beside: int = Field(
+        default=2,
+        ge=1,
+        description="Single pictures of one tenant while those of others come too; a GPU takes more.",
+    )
     max_streams: int = Field(
         default=16, ge=1, description="Videos and streams (AnalyzeVideo, StreamPoses) at once."
     )

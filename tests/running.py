@@ -102,6 +102,7 @@ async def running(
     recordings: Mapping[str, Any] | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     of_tenants: bool = False,
+    beside_tenants: int | None = None,
     standing: Callable[[str, int | None], Awaitable[Standing]] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Service]:
@@ -122,6 +123,7 @@ async def running(
         recordings: what differs from the usual for videos and streams, see `recorder`.
         interceptors: of accounts, between the two that are always there.
         of_tenants: skeletons belong to tenants that are in the database.
+        beside_tenants: pictures of one tenant at the model while those of others come.
         standing: of quotas; None without accounts.
         limits: what differs from the usual in PoseLimits.
     """
@@ -130,7 +132,7 @@ async def running(
     catalog = ModelCatalog(triton, known, MODEL.name)
     await catalog.refresh()
     pool = ThreadPoolExecutor(workers)
-    estimator = Estimator(triton, pool, at_once)
+    estimator = Estimator(triton, pool, at_once, beside_tenants=beside_tenants)
     admission = AdmissionInterceptor(max_calls, max_bytes)
     health = health_aio.HealthServicer()
     allowed = pose_limits(timeout_s, max_skeletons=max_skeletons, **limits)

@@ -138,6 +138,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         settings.max_inferences,
         settings.max_stream_inferences,
         settings.stream_inferences_beside,
+        settings.tenant_inferences_beside,
     )
     # Three for each stream: one waits for bytes, one writes them, one encodes.
     behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video")

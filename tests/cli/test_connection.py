@@ -145,6 +145,9 @@ async def test_a_gateway_that_is_not_there_is_no_matter_of_tls(own: Secret) -> N
         assert "--" not in told
 
 
+OPTIONS = {"ca": "--ca", "cert": "--cert", "key": "--cert-key"}
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -162,7 +165,7 @@ def test_files_that_cannot_be_used_are_told_before_anything_is_sent(
     given = {**files, **changes}
     with pytest.raises(BadCertificate, match=why):
         Target("127.0.0.1:1", **given).connect()
-    options = [text for name, file in given.items() if file for text in (f"--{name}", str(file))]
+    options = [text for name, file in given.items() if file for text in (OPTIONS[name], str(file))]
     ended = CliRunner().invoke(app, ["health", *options])
     assert ended.exit_code == 1
     assert ended.stderr.startswith("posegate: ")

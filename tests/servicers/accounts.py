@@ -110,9 +110,8 @@ async def accounts(
         write_s=10,
     )
     interceptors = [AccountInterceptor(gate, check_answer=check_answer)]
-    async with running(
-        database_url=url, interceptors=interceptors, standing=quotas.standing, **settings
-    ) as service:
+    settings |= {"database_url": url, "interceptors": interceptors, "standing": quotas.standing}
+    async with running(**settings) as service:
         try:
             yield Accounts(service, gate, quotas, Administration(tenants, plans, operator="tests"), database)
         finally:

@@ -416,6 +416,42 @@ async def test_calls_at_once_are_the_tenants_own(tmp_path: Path) -> None:
             assert seen[0].retry_s
 
 
+async def test_a_tenant_at_its_limits_leaves_the_others_latency_alone(tmp_path: Path) -> None:
+    async with accounts(tmp_path, beside_tenants=2) as opened:
+        triton = opened.service.triton
+        one_at_a_time, infer = asyncio.Lock(), triton.infer
+        done = 0
+
+        async def serially(*args: Any, **kwargs: Any) -> Any:
+            nonlocal done
+            async with one_at_a_time:
+                await asyncio.sleep(0.01)
+                done += 1
+                return await infer(*args, **kwargs)
+
+        triton.infer = serially  # type: ignore[method-assign]
+        async with opened.caller("acme", "standard") as busy, opened.caller("other", "free") as other:
+            await other.poses.DetectPoses(DETECT)
+            over = False
+
+            async def hammer() -> None:
+                while not over:
+                    await failure_or_none(busy.poses.DetectPoses(DETECT))
+
+            hammers = [asyncio.create_task(hammer()) for _ in range(8)]
+            await asyncio.sleep(0.2)
+            before = []
+            for _ in range(20):
+                seen = done
+                await other.poses.DetectPoses(DETECT)
+                before.append(done - seen - 1)
+            over = True
+            await asyncio.gather(*hammers)
+        # Of eight calls of the busy tenant at work, two at most are ahead at the model, and one that ends.
+        assert sorted(before)[len(before) // 2] <= 3
+        assert done > 60
+
+
 async def test_usage_is_kept_by_tenant_day_and_rpc(opened: Accounts) -> None:
     async with opened.caller("acme", "standard") as caller:
         await caller.poses.DetectPoses(DETECT)
