@@ -6,7 +6,6 @@ key does.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from service.accounts.keys import new_key
+from service.core.plan import is_tenant_name
 from service.errors import InvalidRequest, Violation
 from service.store.tenants import KeyRecord, Tenant, TenantStore
 
 _log = structlog.get_logger()
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _MAX_LABEL = 100
 
 
@@ -67,7 +66,7 @@ class Administration:
             AlreadyExists: there is one of that name.
             Unavailable: the database is away.
         """
-        if not _NAME.fullmatch(name):
+        if not is_tenant_name(name):
             raise _wrong(
                 "name", "must be 1 to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first and last"
             )

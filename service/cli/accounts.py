@@ -55,7 +55,7 @@ def at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
             print(f"{name}: {problem['msg']}", file=sys.stderr)
         raise typer.Exit(2) from None
     configure(settings)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the answer
+    structlog.configure(cache_logger_on_first_use=False)  # commands may run one after the other in a process
     try:
         return asyncio.run(_run(settings, work))
     except PosegateError as error:

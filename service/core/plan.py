@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from service.errors import PlanDoesNotAllow
+
+_TENANT = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Plan:
     calls_per_second: float | None
     burst: int
     batch_counts: Literal["call", "picture"] = "call"
+
+
+def is_tenant_name(name: str) -> bool:
+    """Whether a tenant can have that name: 1 to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first
+    and last."""
+    return _TENANT.fullmatch(name) is not None
 
 
 def allow(plan: Plan | None, limit_name: str, actual: float) -> None:

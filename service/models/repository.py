@@ -18,6 +18,7 @@ from typing import Literal
 import onnx
 from google.protobuf.message import DecodeError
 
+from service.core.plan import is_tenant_name
 from service.models.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from service.models.errors import RepositoryError
 from service.models.yolo_graph import Precision, build_graph, pose_head
@@ -62,6 +63,7 @@ class ServedModel:
     sha256: str
     precision: CpuPrecision
     shapes_hw: Sequence[tuple[int, int]]
+    tenant: str = ""
 
 
 def add_model(
@@ -75,6 +77,7 @@ def add_model(
     cpu_precision: CpuPrecision = "bf16",
     licence: str = "",
     source: str = "",
+    tenant: str = "",
     replace: bool = False,
 ) -> Path:
     """Write a new served model, complete or not at all.
@@ -84,6 +87,7 @@ def add_model(
         skeleton_keypoints: how many keypoints the template `skeleton` has.
         precision: of the ONNX file's weights and arithmetic.
         licence, source: what the checkpoint itself does not say, or says wrongly.
+        tenant: the only one who may use it; empty for everyone.
         replace: a model of this name may be overwritten.
 
     Returns:
@@ -94,6 +98,7 @@ def add_model(
         CheckpointError: the checkpoint cannot be served.
     """
     check_name(repository, name, replace=replace)
+    check_tenant(tenant)
     shape = pose_head(checkpoint)
     if skeleton_keypoints != shape.keypoints:
         raise RepositoryError(
@@ -110,6 +115,7 @@ def add_model(
         sha256=checkpoint.sha256,
         precision=cpu_precision,
         shapes_hw=shapes_for(max(shape.strides)),
+        tenant=tenant,
     )
     return place_model(repository, name, build_graph(checkpoint, precision), config_text(model))
 
@@ -210,6 +216,7 @@ def config_text(model: ServedModel) -> str:
         "sha256": model.sha256,
         "precision": model.precision,
         "shapes": ",".join(f"{h}x{w}" for h, w in model.shapes_hw),
+        **({"tenant": model.tenant} if model.tenant else {}),
     }
     warmup = "\n".join(
         f'model_warmup {{ name: "{h}x{w}" batch_size: 1 inputs {{ key: "images" '
@@ -227,6 +234,16 @@ instance_group {{ count: 1 kind: KIND_CPU }}
 {QUEUE}
 {warmup}
 """
+
+
+def check_tenant(name: str) -> None:
+    """Accept the name of a tenant, or none.
+
+    Raises:
+        RepositoryError: no tenant can have that name.
+    """
+    if name and not is_tenant_name(name):
+        raise RepositoryError(f"{name!a} is no name of a tenant: use a-z, 0-9, '.', '_' and '-'")
 
 
 def parameter_lines(parameters: Mapping[str, str]) -> str:

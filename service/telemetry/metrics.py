@@ -89,6 +89,13 @@ class Metrics(Observer):
             registry=registry,
         )
         self._bytes = Counter("posegate_request_bytes", "Bytes of the callers' messages.", registry=registry)
+        self._plan_calls = Counter(
+            "posegate_plan_calls",
+            "Calls with an accepted API key that are over, by the tenant's plan; outcome is OK, CANCELLED or "
+            "the reason of the error.",
+            ("plan", "outcome"),
+            registry=registry,
+        )
         self._persons = Histogram(
             "posegate_persons", "People on a picture.", buckets=_PERSONS, registry=registry
         )
@@ -132,6 +139,11 @@ class Metrics(Observer):
     @override
     def admitted(self) -> None:
         self._admitted.inc()
+
+    @override
+    def plan_call(self, plan: str, outcome: str) -> None:
+        known = outcome if outcome in ("OK", "CANCELLED") else _known(outcome)
+        self._plan_calls.labels(plan, known).inc()
 
     @override
     def shed(self, reason: str) -> None:

@@ -16,8 +16,8 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from posegate.v1 import account_service_pb2, skeleton_service_pb2, types_pb2
 from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import skeleton_service_pb2, types_pb2
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from service.errors import REASONS
 from service.server.app import CannotListen, gateway
@@ -34,7 +34,11 @@ LOOPBACK = "127.0.0.1:0"
 
 METHODS = {
     method.name
-    for file, name in ((pb.DESCRIPTOR, "PoseService"), (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"))
+    for file, name in (
+        (pb.DESCRIPTOR, "PoseService"),
+        (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"),
+        (account_service_pb2.DESCRIPTOR, "AccountService"),
+    )
     for method in file.services_by_name[name].methods
 }
 
@@ -46,6 +50,7 @@ NAMES: dict[str, tuple[str, set[str]]] = {
     "posegate_in_flight": ("gauge", set()),
     "posegate_admitted": ("counter", set()),
     "posegate_shed": ("counter", {"reason"}),
+    "posegate_plan_calls": ("counter", {"plan", "outcome"}),
     "posegate_request_bytes": ("counter", set()),
     "posegate_persons": ("histogram", set()),
     "posegate_streams": ("gauge", set()),
