@@ -113,7 +113,7 @@ async def _compare(console: Console, calls: int, off: str, on: str, key: str) ->
             (
                 "GetServerInfo",
                 calls,
-                lambda stub: stub.GetServerInfo(pb.GetServerInfoRequest(), metadata=_sent(key)),
+                lambda stub: stub.GetServerInfo(info, metadata=_sent(key)),
             ),
             ("DetectPoses", calls // 10, lambda stub: stub.DetectPoses(picture, metadata=_sent(key))),
         ]

@@ -1,7 +1,13 @@
-"""A channel to Posegate as every caller should open one. Small on purpose: other services copy it."""
+"""A channel to Posegate as every caller should open one. Small on purpose: other services copy it.
+
+Proxies: gRPC takes the HTTP proxy that `grpc_proxy`, `https_proxy` or `http_proxy` names for every address
+that `no_grpc_proxy` or `no_proxy` does not list. A loopback address is never called through one; a gateway
+within the cluster belongs into `no_proxy`.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +53,7 @@ def connect(
             network is encrypted otherwise.
         max_message_bytes: of one message, either way.
     """
-    options = [
+    options: list[tuple[str, str | int]] = [
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
@@ -59,21 +65,22 @@ def connect(
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
-    interceptors = _sending(api_key) if api_key else ()
+    if is_loopback(address):
+        options.append(("grpc.enable_http_proxy", 0))
+    interceptors = sending(api_key) if api_key else None
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
     return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
 
 
 class _Key:
-    """Adds the key to the metadata of a call."""
+    """Adds an API key to the metadata of calls."""
 
     def __init__(self, api_key: str) -> None:
         self._header = ("authorization", f"Bearer {api_key}")
 
     def _with_key(self, details: Any) -> Any:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), self._header)
-        return details._replace(metadata=metadata)
+        return details._replace(metadata=grpc.aio.Metadata(*(details.metadata or ()), self._header))
 
 
 # One class for each kind of call: grpc.aio takes an object for the first kind only that it is of.
@@ -97,5 +104,20 @@ class _StreamStream(_Key, grpc.aio.StreamStreamClientInterceptor):
         return await continuation(self._with_key(details), requests)
 
 
-def _sending(api_key: str) -> Sequence[grpc.aio.ClientInterceptor]:
+def sending(api_key: str) -> Sequence[grpc.aio.ClientInterceptor]:
+    """Interceptors of a channel that send an API key with every call."""
     return [kind(api_key) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a gRPC address is on this host: localhost, 127.0.0.0/8, ::1 or a Unix socket."""
+    scheme, colon, rest = address.partition(":")
+    if colon and scheme in ("unix", "unix-abstract"):
+        return True
+    if colon and scheme in ("dns", "ipv4", "ipv6"):
+        address = rest.rpartition("/")[2]
+    host = address.partition("]")[0][1:] if address.startswith("[") else address.rpartition(":")[0] or address
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.angles import Thresholds
@@ -205,6 +205,7 @@ class Settings(BaseSettings):
     )
     auth_plaintext: Literal["refuse", "allow"] = Field(
         default="refuse",
+        validate_default=True,
         description="allow: take keys over an address beyond this host without TLS, where a mesh encrypts.",
     )
     auth_refresh_s: float = Field(
@@ -276,13 +277,14 @@ class Settings(BaseSettings):
             raise ValueError("needs POSEGATE_TLS_CERT, which is missing")
         return file
 
-    @model_validator(mode="after")
-    def _no_keys_in_clear_text(self) -> Settings:
+    @field_validator("auth_plaintext")
+    @classmethod
+    def _no_keys_in_clear_text(cls, allowed: str, info: ValidationInfo) -> str:
         """Whoever listens on the way would have them."""
-        clear = self.tls_cert is None and not is_on_this_host(self.listen)
-        if self.auth == "keys" and clear and self.auth_plaintext != "allow":
+        clear = info.data.get("tls_cert") is None and not is_on_this_host(info.data.get("listen", ""))
+        if info.data.get("auth") == "keys" and clear and allowed != "allow":
             raise ValueError(
                 "POSEGATE_AUTH=keys needs TLS on an address beyond this host: set POSEGATE_TLS_CERT and"
                 " POSEGATE_TLS_KEY, or POSEGATE_AUTH_PLAINTEXT=allow where a mesh encrypts"
             )
-        return self
+        return allowed

@@ -9,23 +9,23 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from service.accounts.administration import Administration
 from service.accounts.plans import BadPlans, load_plans
+from service.cli.environment import settings_from_environment
+from service.cli.failures import FAILED
 from service.errors import PosegateError
 from service.settings import Settings
 from service.store.address import BadDatabaseUrl
 from service.store.database import database_of
 from service.store.tenants import TenantStore
 from service.store.usage import UsageStore
-from service.telemetry.logging import configure
 
 T = TypeVar("T")
 
@@ -47,21 +47,14 @@ def at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
     Raises:
         typer.Exit: it failed, and why was printed: 2 for wrong settings, else 1.
     """
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(["POSEGATE", *(str(part) for part in problem["loc"])]).upper()
-            print(f"{name}: {problem['msg']}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    configure(settings)
+    settings = settings_from_environment()
     structlog.configure(cache_logger_on_first_use=False)  # commands may run one after the other in a process
     try:
         return asyncio.run(_run(settings, work))
     except PosegateError as error:
-        fail(error.message)
+        raise refused(error.message) from error
     except (BadDatabaseUrl, BadPlans) as error:
-        fail(str(error))
+        raise refused(str(error)) from error
 
 
 async def _run(settings: Settings, work: Callable[[Desk], Awaitable[T]]) -> T:
@@ -75,14 +68,10 @@ async def _run(settings: Settings, work: Callable[[Desk], Awaitable[T]]) -> T:
         await database.close()
 
 
-def fail(message: str) -> NoReturn:
-    """End the command with a line on stderr.
-
-    Raises:
-        typer.Exit: always.
-    """
+def refused(message: str) -> typer.Exit:
+    """What ends a command, after a line on stderr."""
     print(f"posegate: {message}", file=sys.stderr)
-    raise typer.Exit(1)
+    return typer.Exit(FAILED)
 
 
 def show(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from service.accounts.administration import NewKey
 from service.cli.accounts import AsJson, at_desk, moment, show, show_one
 from service.store.tenants import KeyRecord
 
-app = typer.Typer(help="API keys of tenants. On the database.", no_args_is_help=True)
+app = typer.Typer(help="API keys of tenants. On the database.", no_args_is_help=True, add_completion=False)
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

@@ -10,10 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from service.accounts.months import first_day, month_of, next_month
-from service.cli.accounts import AsJson, Desk, at_desk, fail, moment, show, show_one
+from service.cli.accounts import AsJson, Desk, at_desk, moment, refused, show, show_one
 from service.store.tenants import Tenant
 
-app = typer.Typer(help="Tenants: who may call, and by which plan. On the database.", no_args_is_help=True)
+app = typer.Typer(
+    help="Tenants: who may call, and by which plan. On the database.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 Name = Annotated[str, typer.Argument(help="Name of the tenant.")]
 
@@ -84,10 +88,10 @@ def delete(
     tenant = at_desk(lambda desk: desk.tenants.get(name))
     if not yes:
         if not sys.stdin.isatty():
-            fail("nothing was deleted: there is no terminal to ask at; give --yes")
+            raise refused("nothing was deleted: there is no terminal to ask at; give --yes")
         what = f"its {tenant.keys} keys, {tenant.skeletons} skeletons and all of its usage"
         if typer.prompt(f"This deletes {what}. Type the tenant's name to go on") != name:
-            fail("nothing was deleted")
+            raise refused("nothing was deleted")
     at_desk(lambda desk: desk.administration.delete_tenant(name))
     show_one({"deleted": name}, as_json=as_json)
 

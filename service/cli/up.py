@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
-import structlog
+import typer
 
-from service.server.app import gateway, stop_on_signals
+import service
+from service.accounts.plans import BadPlans
+from service.cli.environment import settings_from_environment
+from service.cli.failures import on_one_line
+from service.server.app import CannotListen, gateway, stop_on_signals
+from service.server.tls import BadCertificate
 from service.settings import Settings
+from service.store.address import BadDatabaseUrl
+from service.telemetry.tracing import BadTracing
 from service.triton.launch import Launch, Ports, TritonProcessError
 from service.triton.process import TritonProcess
 
-_log = structlog.get_logger()
+app = typer.Typer(add_completion=False)
+
+_SHIPPED = Path(service.__file__).resolve().parents[1] / "model_repository" / "backends"
+
+
+@app.command()
+def command() -> None:
+    """Run the bundled Triton and the gateway, and watch both."""
+    settings = settings_from_environment()
+    with on_one_line(BadCertificate, BadDatabaseUrl, BadPlans, BadTracing, CannotListen, TritonProcessError):
+        asyncio.run(up(settings))
+    if sys.stderr.isatty():
+        print("posegate: stopped; `posegate up` starts it again", file=sys.stderr)
 
 
 async def up(settings: Settings) -> None:
     """Run both until SIGTERM or SIGINT: Triton starts first and stops last.
 
     Raises:
+        CannotListen: one of the gateway's addresses cannot be bound; found out before Triton starts.
         TritonProcessError: Triton does not start.
-        CannotListen: the gateway's address cannot be bound.
     """
+    launch = _launch(settings)
+    for address in (settings.listen, settings.health_listen, settings.metrics_listen):
+        check_address(address)
     stop = stop_on_signals()
-    triton = TritonProcess(_launch(settings))
+    triton = TritonProcess(launch)
     if not await _start(triton, stop):
         return
     watcher = asyncio.create_task(triton.watch())
@@ -33,6 +59,30 @@ async def up(settings: Settings) -> None:
     finally:
         watcher.cancel()
         await triton.stop()
+
+
+def check_address(address: str) -> None:
+    """Bind a host:port for a moment; Unix sockets, port 0 and empty addresses are not checked.
+
+    Raises:
+        CannotListen: it is in use, or no address of this host.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or port == "0" or address.startswith("unix:"):
+        return
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        infos = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)
+        found = next((info for info in infos if info[0] == family), infos[0])
+        with socket.socket(found[0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+            probe.listen()
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {address}: {error.strerror or error}. Stop what listens there,"
+            " or choose another address"
+        ) from error
 
 
 async def _start(triton: TritonProcess, stop: asyncio.Event) -> bool:
@@ -60,11 +110,30 @@ def _launch(settings: Settings) -> Launch:
                 "give 127.0.0.1:PORT, or use `posegate serve` for a Triton elsewhere"
             )
         port = int(digits)
+    beside = settings.model_repository.resolve().parent / "backends"
     return Launch(
         runtime=settings.home / "triton",
         model_repository=settings.model_repository,
-        backends=settings.model_repository.resolve().parent / "backends",
+        backends=find_backends((beside, Path("model_repository/backends").resolve(), _SHIPPED)),
         cache=settings.home / "cache",
         ports=Ports(grpc=port),
         log_file=settings.home / "triton.log",
+    )
+
+
+def find_backends(folders: Iterable[Path]) -> Path:
+    """The first folder that holds Triton's Python-based backends: beside the model repository, then the
+    shipped ones.
+
+    Raises:
+        TritonProcessError: none does; the text names them.
+    """
+    folders = tuple(dict.fromkeys(folders))
+    for folder in folders:
+        if any(folder.glob("*/model.py")):
+            return folder
+    searched = ", ".join(map(str, folders))
+    raise TritonProcessError(
+        f"there are no backends (BACKEND/model.py) in {searched}: run posegate in its folder,"
+        " or copy model_repository/backends beside the folder that POSEGATE_MODEL_REPOSITORY names"
     )

@@ -10,12 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from service.accounts.months import first_day, month_of, next_month
-from service.cli.accounts import AsJson, at_desk, fail, show
+from service.cli.accounts import AsJson, at_desk, refused, show
 from service.store.usage import UsageRow
 
 _COLUMNS = ("tenant", "day", "rpc", "calls", "pictures", "video_seconds", "failures")
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def usage(
     month: Annotated[str, typer.Option(help="Month such as 2026-11, UTC; without it, this one.")] = "",
     tenant: Annotated[str, typer.Option(help="Only this tenant.")] = "",
@@ -27,7 +31,7 @@ def usage(
         first = first_day(month or month_of(datetime.now(UTC)))
         end = next_month(first)
     except ValueError as error:
-        fail(str(error))
+        raise refused(str(error)) from None
     rows = [_fields(row) for row in at_desk(lambda desk: desk.usage.between(first, end, tenant=tenant))]
     if as_csv:
         writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")

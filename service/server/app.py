@@ -51,6 +51,7 @@ from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.streaming import RecordingLimits, Recordings
 from service.settings import Settings, is_on_this_host
+from service.skeletons import format as skeleton_format
 from service.skeletons import known
 from service.store.cache import SkeletonCache
 from service.store.database import Database, database_of
@@ -158,7 +159,12 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ],
     )
     health_server = grpc.aio.server(options=_connection_options(settings))
-    store = SkeletonStore(database, max_skeletons=settings.max_skeletons, of_tenants=settings.auth == "keys")
+    store = SkeletonStore(
+        database,
+        skeleton_format,
+        max_skeletons=settings.max_skeletons,
+        of_tenants=settings.auth == "keys",
+    )
     lookup = SkeletonLookup(templates, SkeletonCache(store))
     recordings = Recordings(
         VideoAnalyzer(estimator, behind, streams, _video_settings(settings)),

@@ -4,11 +4,13 @@ import asyncio
 import csv
 import io
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from service.accounts.keys import parse_key
@@ -17,6 +19,14 @@ from service.store.address import parse
 from service.store.database import Database
 from service.store.tenants import TenantStore
 from service.store.usage import UsageRow, UsageStore
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Commands configure the logs of their process, which here is that of all tests."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)

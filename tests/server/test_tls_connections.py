@@ -373,7 +373,7 @@ async def test_commands_speak_mutual_tls_when_the_environment_says_so(
             "detect", str(picture), "--address", address,
             POSEGATE_CA=str(own.files.client_ca),
             POSEGATE_CERT=str(own.files.cert),
-            POSEGATE_CERT_KEY=str(own.files.key),
+            POSEGATE_KEY=str(own.files.key),
         )  # fmt: skip
         assert (code, err) == (0, "")
         assert out.startswith(f"{picture}: 1 person")

@@ -17,6 +17,7 @@ from service.accounts.keyring import Keyring
 from service.accounts.plans import load_plans
 from service.accounts.quotas import Quotas
 from service.accounts.usage import UsageRecorder
+from service.client import sending
 from service.core.plan import Plan
 from service.server.accounts import AccountInterceptor
 from service.store.address import parse
@@ -75,10 +76,8 @@ class Accounts:
     @asynccontextmanager
     async def channel(self, key: str) -> AsyncIterator[Caller]:
         """Stubs that send a key and never retry."""
-        from service.client import _sending
-
         options = [("grpc.enable_retries", 0)]
-        interceptors = _sending(key) if key else None
+        interceptors = sending(key) if key else None
         async with grpc.aio.insecure_channel(
             self.service.address, options=options, interceptors=interceptors
         ) as channel:

@@ -1,7 +1,6 @@
 """The schema is what the migrations make, once."""
 
 import asyncio
-import json
 from datetime import UTC, datetime
 
 from alembic import command
@@ -9,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from service.core.skeleton.json_format import skeleton_data
+from service.skeletons import format as skeleton_format
 from service.store.address import parse
 from service.store.database import Database
 from service.store.migrate import VERSION_TABLE, _config, is_current, upgrade
@@ -52,7 +51,7 @@ async def test_a_database_with_skeletons_of_the_first_version_is_brought_forward
         await connection.run_sync(only, "0001")
         now = datetime(2026, 11, 1, tzinfo=UTC)
         values = {"tenant": "default", "etag": "0" * 32, "create_time": now, "update_time": now}
-        definition = json.dumps(skeleton_data(STICK))
+        definition = skeleton_format.dump(STICK)
         await connection.execute(skeletons.insert().values(name="stick", definition=definition, **values))
     await old.close()
     async with opened(database_url) as store:

@@ -9,6 +9,7 @@ import pytest
 
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.errors import AlreadyExists, NotFound
+from service.skeletons import format as skeleton_format
 from service.store.address import parse
 from service.store.database import Database
 from service.store.quotas import QuotaStore, Return
@@ -61,7 +62,7 @@ async def test_tenants_are_made_listed_changed_and_deleted(database_url: str) ->
 
 async def test_deleting_a_tenant_deletes_what_is_its_own_and_nothing_else(database_url: str) -> None:
     async with database(database_url) as where:
-        store, skeletons = TenantStore(where), SkeletonStore(where, max_skeletons=10)
+        store, skeletons = TenantStore(where), SkeletonStore(where, skeleton_format, max_skeletons=10)
         quotas, usage = QuotaStore(where), UsageStore(where)
         for name in ("acme", "other"):
             await store.create(name, "free", NOW)
