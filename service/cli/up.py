@@ -15,7 +15,8 @@ import service
 from service.accounts.plans import BadPlans
 from service.cli.environment import settings_from_environment
 from service.cli.failures import on_one_line
-from service.server.app import CannotListen, gateway, stop_on_signals
+from service.server.app import CannotListen, build_gateway
+from service.server.lifecycle import stop_on_signals
 from service.server.tls import BadCertificate
 from service.settings import Settings
 from service.store.address import BadDatabaseUrl
@@ -54,7 +55,7 @@ async def up(settings: Settings) -> None:
         return
     watcher = asyncio.create_task(triton.watch())
     try:
-        async with gateway(settings.model_copy(update={"triton_url": triton.grpc_url})):
+        async with build_gateway(settings.model_copy(update={"triton_url": triton.grpc_url})):
             await stop.wait()
     finally:
         watcher.cancel()

@@ -7,7 +7,7 @@ reflection need no key.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from service.accounts.gate import Account, AccountGate
 from service.accounts.quotas import Charge, Standing
 from service.errors import PosegateError
-from service.server.interceptors import OURS, Context, Continuation, Handler, wrap
+from service.server.handlers import Context, Continuation, Handler, Stream, Unary, is_ours, wrap
 from service.telemetry.call_context import Observer, current
 
 _COUNTED = frozenset(
@@ -60,14 +60,14 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
-    ) -> Handler:
-        """Wrap the handlers of our own services."""
+    ) -> Handler | None:
+        """Wrap the handlers of the gateway's own services."""
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(OURS):
-            return cast("Handler", handler)  # None, an unknown method, is for grpc to answer
+        if handler is None or not is_ours(details):
+            return handler
         return wrap(handler, partial(self._unary, details), partial(self._stream, details))
 
-    def _unary(self, details: grpc.HandlerCallDetails, inner: Callable[..., Awaitable[Any]]) -> Any:
+    def _unary(self, details: grpc.HandlerCallDetails, inner: Unary) -> Unary:
         rpc = _rpc(details)
 
         async def call(request: Any, context: Context) -> Any:
@@ -87,7 +87,7 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, details: grpc.HandlerCallDetails, inner: Callable[..., AsyncIterator[Any]]) -> Any:
+    def _stream(self, details: grpc.HandlerCallDetails, inner: Stream) -> Stream:
         rpc = _rpc(details)
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:

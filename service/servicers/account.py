@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
-
-import grpc
 
 from posegate.v1 import account_service_pb2 as pb
 from posegate.v1 import account_service_pb2_grpc
-from posegate.v1.pose_service_pb2 import Limits
 from service.accounts.months import month_of, reset_time
 from service.accounts.quotas import Standing
-from service.servicers.responses.limits import for_plan
+from service.pipeline.limits import Limits
+from service.servicers.context import Context
+from service.servicers.responses.limits import effective_limits
 from service.telemetry.call_context import current
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
 
 class AccountServicer(account_service_pb2_grpc.AccountServiceServicer):
     """Tells callers of their account.
 
     Args:
-        limits: gives the service's own limits.
+        limits: of the service.
         standing: of a tenant's quota; None where accounts are off.
     """
 
     def __init__(
-        self, limits: Callable[[], Limits], standing: Callable[[str, int | None], Awaitable[Standing]] | None
+        self, limits: Limits, standing: Callable[[str, int | None], Awaitable[Standing]] | None
     ) -> None:
         self._limits = limits
         self._standing = standing
@@ -48,6 +44,6 @@ class AccountServicer(account_service_pb2_grpc.AccountServiceServicer):
         return pb.GetAccountResponse(
             tenant=call.tenant,
             plan=call.plan.name if call.plan is not None else "",
-            limits=for_plan(self._limits(), call.plan),
+            limits=effective_limits(self._limits, call.plan),
             quota=quota,
         )

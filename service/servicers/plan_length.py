@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from service.core.plan import Plan
 from service.errors import PlanDoesNotAllow, VideoTooLong
-from service.pipeline.stream import LiveFrame
+from service.pipeline.stream import StreamFrame
 
 T = TypeVar("T")
 
@@ -37,8 +37,8 @@ async def refused_by_plan(answers: AsyncGenerator[T, None], plan: Plan | None) -
 
 
 async def frames_within_plan(
-    frames: AsyncGenerator[LiveFrame, None], plan: Plan | None
-) -> AsyncGenerator[LiveFrame, None]:
+    frames: AsyncGenerator[StreamFrame, None], plan: Plan | None
+) -> AsyncGenerator[StreamFrame, None]:
     """The frames of a live stream, up to the seconds that the plan allows, by the clock and by the times that
     the frames say they were taken at.
 
@@ -51,7 +51,7 @@ async def frames_within_plan(
             async for frame in running:
                 yield frame
         return
-    began, first_s = time.monotonic(), None
+    began, first_ns = time.monotonic(), None
     async with aclosing(frames) as running:
         while True:
             left_s = began + limit_s - time.monotonic()
@@ -65,9 +65,9 @@ async def frames_within_plan(
                 raise PlanDoesNotAllow.of(
                     plan.name, _LIMIT, limit=limit_s, actual=round(time.monotonic() - began, 3)
                 ) from None
-            if frame.capture_s is not None:
-                first_s = frame.capture_s if first_s is None else first_s
-                length_s = frame.capture_s - first_s
+            if frame.capture_ns is not None:
+                first_ns = frame.capture_ns if first_ns is None else first_ns
+                length_s = (frame.capture_ns - first_ns) / 1e9
                 if length_s > limit_s:
                     raise PlanDoesNotAllow.of(plan.name, _LIMIT, limit=limit_s, actual=round(length_s, 3))
             yield frame

@@ -145,9 +145,9 @@ class ModelCatalog:
         model = self.resolve(name, version, tenant=tenant)
         return PoseModel(model, self._detector(model), self._skeletons[model.skeleton])
 
-    def ready_skeletons(self) -> dict[str, Skeleton]:
-        """The native skeleton of every model that is ready, by the model's name."""
-        return {model.name: self._skeletons[model.skeleton] for model in self._models if model.ready}
+    def ready_skeletons(self, tenant: str | None = None) -> dict[str, Skeleton]:
+        """The native skeleton of every model that is ready, by the model's name; as for `models`."""
+        return {model.name: self._skeletons[model.skeleton] for model in self.models(tenant) if model.ready}
 
     def _detector(self, model: Model) -> Model | None:
         if model.family != "top_down":

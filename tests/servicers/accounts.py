@@ -1,10 +1,11 @@
-"""A service with accounts: the real gate, quotas and tables, with a scripted model behind it."""
+"""A gateway with accounts, wired as in production, with a scripted model behind it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,12 @@ import grpc
 
 from posegate.v1 import account_service_pb2_grpc, pose_service_pb2_grpc, skeleton_service_pb2_grpc
 from service.accounts.administration import Administration
-from service.accounts.gate import AccountGate
-from service.accounts.keyring import Keyring
 from service.accounts.plans import load_plans
-from service.accounts.quotas import Quotas
-from service.accounts.usage import UsageRecorder
 from service.client import sending
 from service.core.plan import Plan
-from service.server.accounts import AccountInterceptor
 from service.store.address import parse
 from service.store.database import Database
-from service.store.quotas import QuotaStore
 from service.store.tenants import TenantStore
-from service.store.usage import UsageStore
 from tests.running import Service, running
 
 if TYPE_CHECKING:
@@ -53,15 +47,11 @@ class Accounts:
 
     Attributes:
         service: it.
-        gate: the use case.
-        quotas: of it.
         desk: what operators work with.
         database: where all is kept.
     """
 
     service: Service
-    gate: AccountGate
-    quotas: Quotas
     desk: Administration
     database: Database
 
@@ -91,28 +81,26 @@ class Accounts:
 
 @asynccontextmanager
 async def accounts(
-    folder: Path,
-    *,
-    plans: Mapping[str, Plan] = EASY,
-    check_answer: Callable[[object], None] = lambda answer: None,
-    **settings: Any,
+    folder: Path, *, plans: Mapping[str, Plan] = EASY, **settings: Any
 ) -> AsyncIterator[Accounts]:
-    """A service with accounts for the time of the block; `settings` as of `running`."""
+    """A gateway with accounts for the time of the block; `settings` as of `running`."""
     url = f"sqlite:///{folder}/posegate.db"
-    database = Database(parse(url), connections=5, timeout_s=10)
-    tenants, quotas = TenantStore(database), Quotas(QuotaStore(database))
-    gate = AccountGate(
-        Keyring(tenants, refresh_s=5),
-        plans,
-        quotas,
-        UsageRecorder(UsageStore(database), tenants),
-        write_s=10,
+    file = folder / "plans.toml"
+    file.write_text("".join(_table(name, plan) for name, plan in plans.items()), encoding="utf-8")
+    database = Database(parse(url), connections=2, timeout_s=10)
+    own = {"auth": "keys", "plans": file, "database_url": url, "usage_write_s": 0.1, **settings}
+    try:
+        async with running(**own) as service:
+            yield Accounts(service, Administration(TenantStore(database), plans, operator="tests"), database)
+    finally:
+        await database.close()
+
+
+def _table(name: str, plan: Plan) -> str:
+    """A plan as a table of the file."""
+    entries = {**asdict(plan)}
+    del entries["name"]
+    lines = (
+        f"{key} = {json.dumps('unlimited' if value is None else value)}" for key, value in entries.items()
     )
-    interceptors = [AccountInterceptor(gate, check_answer=check_answer)]
-    settings |= {"database_url": url, "interceptors": interceptors, "standing": quotas.standing}
-    async with running(**settings) as service:
-        try:
-            yield Accounts(service, gate, quotas, Administration(tenants, plans, operator="tests"), database)
-        finally:
-            await gate.close()
-            await database.close()
+    return f"[{name}]\n" + "\n".join(lines) + "\n"

@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import cv2
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -19,7 +21,6 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as sb
 from posegate.v1 import types_pb2
 from service.accounts.months import first_day, month_of, next_month
-from service.errors import AnswerTooLarge
 from service.server.accounts import presented_key
 from service.store.usage import UsageStore
 from tests.fakes import MODEL, candidate, rows
@@ -36,7 +37,7 @@ MINE = sb.Skeleton(name="mine", keypoints=[sb.SkeletonKeypoint(name="nose")])
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Accounts]:
-    async with accounts(tmp_path, recordings={"spool": tmp_path}) as one:
+    async with accounts(tmp_path, video_spool=tmp_path) as one:
         one.service.triton.answer = rows(candidate((200, 100, 440, 500), 0.9))
         yield one
 
@@ -227,7 +228,7 @@ async def test_a_free_tenant_is_told_what_its_plan_does_not_allow(opened: Accoun
 async def test_a_video_that_says_its_length_is_refused_at_once(tmp_path: Path) -> None:
     plans = {"free": replace(EASY["free"], max_video_seconds=1.0)}
     async with (
-        accounts(tmp_path, plans=plans, recordings={"spool": tmp_path}) as opened,
+        accounts(tmp_path, plans=plans, video_spool=tmp_path) as opened,
         opened.caller("acme", "free") as caller,
     ):
         answers, seen = await taken(caller.poses.AnalyzeVideo(video(clip(count=50))))
@@ -252,7 +253,7 @@ async def test_a_video_that_does_not_say_its_length_ends_at_that_of_the_plan(tmp
     plans = {"free": replace(EASY["free"], max_video_seconds=1.0)}
     content = clip("mpegts", count=50)
     async with (
-        accounts(tmp_path, plans=plans, recordings={"spool": tmp_path}) as opened,
+        accounts(tmp_path, plans=plans, video_spool=tmp_path) as opened,
         opened.caller("acme", "free") as caller,
     ):
         answers, seen = await taken(caller.poses.AnalyzeVideo(video(content)))
@@ -270,7 +271,7 @@ async def test_a_video_that_does_not_say_its_length_ends_at_that_of_the_plan(tmp
 async def test_a_live_stream_ends_at_the_length_of_the_plan_with_what_was_found(tmp_path: Path) -> None:
     plans = {"free": replace(EASY["free"], max_video_seconds=1.0)}
     async with (
-        accounts(tmp_path, plans=plans, recordings={"spool": tmp_path}) as opened,
+        accounts(tmp_path, plans=plans, video_spool=tmp_path) as opened,
         opened.caller("acme", "free") as caller,
     ):
         answers, seen = await taken(caller.poses.StreamPoses(frames(10, step_s=0.3)))
@@ -367,15 +368,15 @@ async def test_a_batch_counts_once_or_by_picture_as_the_plan_says(tmp_path: Path
 
 
 async def test_an_answer_that_cannot_be_sent_counts_nothing(tmp_path: Path) -> None:
-    def too_large(answer: object) -> None:
-        if isinstance(answer, pb.DetectPosesResponse):
-            raise AnswerTooLarge("The answer is too large.")
-
+    noise = np.random.default_rng(0).integers(0, 255, (900, 900, 3), dtype=np.uint8)
+    image = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 40])[1].tobytes()
+    request = sb.RenderPosesRequest(image=types_pb2.Image(content=image), skeleton="coco_17")
+    request.overlay.format = types_pb2.OVERLAY_FORMAT_PNG
     async with (
-        accounts(tmp_path, check_answer=too_large) as opened,
+        accounts(tmp_path, max_message_bytes=1 << 20) as opened,
         opened.caller("acme", "free") as caller,
     ):
-        seen = await failure(caller.poses.DetectPoses(DETECT))
+        seen = await failure(caller.skeletons.RenderPoses(request))
         assert seen.reason == "ANSWER_TOO_LARGE"
         account = await caller.account.GetAccount(ab.GetAccountRequest())
         assert account.quota.used == 0
@@ -401,7 +402,7 @@ async def failure_or_none(call: Awaitable[Any]) -> Failure | None:
 
 
 async def test_calls_at_once_are_the_tenants_own(tmp_path: Path) -> None:
-    async with accounts(tmp_path, at_once=1) as opened:
+    async with accounts(tmp_path, max_inferences=1) as opened:
         opened.service.triton.seconds = 0.3
         async with opened.caller("acme", "free") as acme, opened.caller("other", "free") as other:
             calls = [asyncio.create_task(failure_or_none(acme.poses.DetectPoses(DETECT))) for _ in range(6)]
@@ -417,7 +418,7 @@ async def test_calls_at_once_are_the_tenants_own(tmp_path: Path) -> None:
 
 
 async def test_a_tenant_at_its_limits_leaves_the_others_latency_alone(tmp_path: Path) -> None:
-    async with accounts(tmp_path, beside_tenants=2) as opened:
+    async with accounts(tmp_path, tenant_inferences_beside=2) as opened:
         triton = opened.service.triton
         one_at_a_time, infer = asyncio.Lock(), triton.infer
         done = 0
@@ -460,7 +461,7 @@ async def test_usage_is_kept_by_tenant_day_and_rpc(opened: Accounts) -> None:
         await caller.poses.BatchDetectPoses(batch)
         await taken(caller.poses.AnalyzeVideo(video(clip(count=25))))
         await taken(caller.poses.StreamPoses(frames(4, step_s=0.5)))
-        await opened.gate.usage.write()
+        await asyncio.sleep(0.5)  # it is written every tenth of a second
         today = datetime.now(UTC).date()
         rows_ = await UsageStore(opened.database).between(
             today - timedelta(days=1), today + timedelta(days=1)
@@ -475,7 +476,7 @@ async def test_usage_is_kept_by_tenant_day_and_rpc(opened: Accounts) -> None:
 
 
 async def test_the_key_of_a_deleted_tenant_makes_nothing_any_more(tmp_path: Path) -> None:
-    async with accounts(tmp_path, of_tenants=True) as opened, opened.caller("acme") as caller:
+    async with accounts(tmp_path) as opened, opened.caller("acme") as caller:
         await caller.skeletons.ListSkeletons(sb.ListSkeletonsRequest())  # the key is known now
         await opened.desk.delete_tenant("acme")
         seen = await failure(caller.skeletons.CreateSkeleton(sb.CreateSkeletonRequest(skeleton=MINE)))

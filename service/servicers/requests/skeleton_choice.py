@@ -6,7 +6,7 @@ from service.core.model import PoseModel
 from service.core.skeleton.mapping import MappingPlan, plan_mapping
 from service.core.skeleton.template import Skeleton
 from service.errors import SkeletonNotSupplied
-from service.servicers.skeleton_lookup import SkeletonLookup
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.telemetry.call_context import current
 from service.triton.catalog import ModelCatalog
 
@@ -30,7 +30,11 @@ async def choose_skeleton(
 
 
 def _with_models(error: SkeletonNotSupplied, catalog: ModelCatalog, target: Skeleton) -> SkeletonNotSupplied:
-    models = [name for name, native in catalog.ready_skeletons().items() if _supplies(native, target)]
+    models = [
+        name
+        for name, native in catalog.ready_skeletons(current().tenant).items()
+        if _supplies(native, target)
+    ]
     named = ", ".join(models[:_MAX_NAMED])
     more = f" and {len(models) - _MAX_NAMED} more" if len(models) > _MAX_NAMED else ""
     text = f"Models that do: {named}{more}." if models else "No model that is served does."
