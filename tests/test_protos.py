@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.rpc import status_pb2
 
-from posegate.v1 import account_service_pb2, pose_service_pb2, skeleton_service_pb2, types_pb2
+from posegate.v1 import account_service_pb2, bounds_pb2, pose_service_pb2, skeleton_service_pb2, types_pb2
 
 ROOT = Path(__file__).parents[1]
 COMMON = Path(status_pb2.__file__).parents[2]  # where googleapis-common-protos is installed
@@ -26,6 +26,7 @@ FILES: list[FileDescriptor] = [
     pose_service_pb2.DESCRIPTOR,
     skeleton_service_pb2.DESCRIPTOR,
     account_service_pb2.DESCRIPTOR,
+    bounds_pb2.DESCRIPTOR,
 ]
 
 # service: method: (requests are a stream, responses are a stream)

@@ -26,6 +26,7 @@ class Model:
         skeleton: name of its native skeleton.
         keypoint_count: K of its output.
         shapes_hw: the inputs it allows, (height, width) in px.
+        prepared_hw: those of them that are ready when the model is loaded; empty for all of them.
         max_batch_size: pictures or crops in one request at most; at least 1.
         precision: arithmetic it runs in, as its configuration says.
         licence: SPDX name of the licence of its weights.
@@ -54,6 +55,17 @@ class Model:
     first_stage: str = ""
     takes_body: bool = False
     tenant: str = ""
+    prepared_hw: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def typical_hw(self) -> tuple[tuple[int, int], ...]:
+        """The inputs of most pictures: for warm-up, comparison and optimisation profiles."""
+        return self.prepared_hw or self.shapes_hw
+
+    @property
+    def other_hw(self) -> tuple[tuple[int, int], ...]:
+        """The allowed inputs that are not typical."""
+        return tuple(shape for shape in self.shapes_hw if shape not in self.typical_hw)
 
 
 @dataclass(frozen=True)

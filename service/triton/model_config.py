@@ -52,13 +52,20 @@ def read_config(config: Any, version: str) -> Model | None:
         raise ValueError("parameter 'skeleton' is missing: it names the model's native skeleton")
     if config.max_batch_size < 1:
         raise ValueError("'max_batch_size' is 0: the tensors' first dimension must be Triton's batch")
+    dims = list(picture.dims)
+    shapes = _shapes("shapes", parameters.get("shapes", ""), dims, multiple)
+    prepared = parameters.get("prepared_shapes", "")
+    prepared_hw = _shapes("prepared_shapes", prepared, dims, multiple) if prepared else ()
+    if strange := [f"{height}x{width}" for height, width in prepared_hw if (height, width) not in shapes]:
+        raise ValueError(f"parameter 'prepared_shapes' has {', '.join(strange)}, which 'shapes' has not")
     return Model(
         name=config.name,
         version=version,
         family=contract,
         skeleton=parameters["skeleton"],
         keypoint_count=keypoint_count,
-        shapes_hw=_shapes(parameters.get("shapes", ""), list(picture.dims), multiple),
+        shapes_hw=shapes,
+        prepared_hw=prepared_hw,
         max_batch_size=config.max_batch_size,
         precision=parameters.get("precision", ""),
         licence=parameters.get("licence", ""),
@@ -121,18 +128,18 @@ def _tensor(tensors: Mapping[str, Any], name: str, data_type: str, rank: int) ->
     return tensor
 
 
-def _shapes(parameter: str, dims: list[int], multiple: int) -> tuple[tuple[int, int], ...]:
+def _shapes(name: str, parameter: str, dims: list[int], multiple: int) -> tuple[tuple[int, int], ...]:
     """Allowed inputs from 'HxW,HxW', or from fixed dimensions [H, W, 3]."""
     if not parameter and min(dims) < 1:
-        raise ValueError("parameter 'shapes' is missing, and the input's dimensions are not fixed")
+        raise ValueError(f"parameter '{name}' is missing, and the input's dimensions are not fixed")
     shapes = []
     for text in (parameter or f"{dims[0]}x{dims[1]}").split(","):
         height, _, width = text.strip().partition("x")
         if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-            raise ValueError(f"parameter 'shapes' holds '{text}', which is not HxW")
+            raise ValueError(f"parameter '{name}' holds '{text}', which is not HxW")
         shape = (int(height), int(width))
         if any(fixed not in (-1, side) for fixed, side in zip(dims, shape, strict=False)):
-            raise ValueError(f"parameter 'shapes' allows {text}, the input is {dims[0]}x{dims[1]}")
+            raise ValueError(f"parameter '{name}' allows {text}, the input is {dims[0]}x{dims[1]}")
         if any(side % multiple for side in shape):
             raise ValueError(f"the input may be {text}, which is not a multiple of {multiple}")
         shapes.append(shape)

@@ -301,7 +301,7 @@ async def test_a_skeleton_that_the_model_does_not_give_is_refused() -> None:
 async def test_the_served_models_that_supply_a_refused_skeleton_are_named() -> None:
     tail = Skeleton(name="tail", title="A tail", keypoints=(Keypoint("root"), Keypoint("tip")))
     with_tail = replace(MODEL, name="cat_pose", skeleton="tail", keypoint_count=2)
-    async with running(skeletons=[tail]) as service:
+    async with running(templates=[tail]) as service:
         service.triton.served = [MODEL, with_tail, replace(with_tail, name="asleep", ready=False)]
         await service.catalog.refresh()
         failed = await failure(service.detect(VGA, skeleton="tail"))
