@@ -34,7 +34,8 @@ from service.accounts.keys import ApiKey, new_key
 from service.client import connect
 from service.store.address import parse
 from service.store.database import Database
-from service.store.tenants import KeyRecord, TenantStore
+from service.store.schema import api_keys, tenants
+from service.store.tenants import TenantStore
 
 _LIMIT_MS, _LIMIT_MB = 0.15, 30
 _PLANS = """
@@ -75,11 +76,18 @@ def main() -> int:
 async def _fill(folder: Path, count: int) -> list[ApiKey]:
     """Tenants with a key each."""
     database = Database(parse(f"sqlite:///{folder}/posegate.db"), connections=2, timeout_s=120)
-    store, now = TenantStore(database), datetime.now(UTC)
-    keys = [new_key() for _ in range(count)]
-    for number, key in enumerate(keys):
-        await store.create(f"tenant{number}", "bench", now)
-        await store.add_key(KeyRecord(key.key_id, f"tenant{number}", "", now), key.digest)
+    await TenantStore(database).page(length=1)  # the tables are there
+    keys, now = [new_key() for _ in range(count)], datetime.now(UTC)
+    names = [f"tenant{number}" for number in range(count)]
+    rows = [{"name": name, "plan": "bench", "create_time": now, "revision": 1} for name in names]
+    own = {"label": "", "create_time": now, "revision": 1}
+    key_rows = [
+        {"key_id": key.key_id, "tenant": name, "digest": key.digest, **own}
+        for name, key in zip(names, keys, strict=True)
+    ]
+    async with database.write() as connection:
+        await connection.execute(tenants.insert(), rows)
+        await connection.execute(api_keys.insert(), key_rows)
     await database.close()
     return keys
 

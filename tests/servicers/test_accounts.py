@@ -200,25 +200,22 @@ async def test_a_free_tenant_is_told_what_its_plan_does_not_allow(opened: Accoun
     await opened.service.catalog.refresh()
     async with opened.caller("acme", "free") as caller:
         batch = pb.BatchDetectPosesRequest(requests=[DETECT, DETECT])
-        refused: dict[str, tuple[Awaitable[Any], str, str]] = {
-            "max_batch_size": (caller.poses.BatchDetectPoses(batch), "1", "2"),
+        refused: dict[str, tuple[Callable[[], Awaitable[Any]], str, str]] = {
+            "max_batch_size": (lambda: caller.poses.BatchDetectPoses(batch), "1", "2"),
             "max_skeletons": (
-                caller.skeletons.CreateSkeleton(sb.CreateSkeletonRequest(skeleton=MINE)),
+                lambda: caller.skeletons.CreateSkeleton(sb.CreateSkeletonRequest(skeleton=MINE)),
                 "0",
                 "1",
             ),
             "own_models": (
-                caller.poses.DetectPoses(detect_request(PICTURE, model="acme_pose")),
+                lambda: caller.poses.DetectPoses(detect_request(PICTURE, model="acme_pose")),
                 "0",
                 "1",
             ),
         }
         for name, (call, limit, actual) in refused.items():
-            seen = await failure(call)
-            assert (seen.code, seen.reason) == (
-                grpc.StatusCode.PERMISSION_DENIED,
-                "PLAN_DOES_NOT_ALLOW",
-            )
+            seen = await failure(call())
+            assert (seen.code, seen.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PLAN_DOES_NOT_ALLOW")
             assert seen.metadata == {"plan": "free", "limit": limit, "actual": actual, "limit_name": name}
         assert await caller.poses.DetectPoses(detect_request(PICTURE, skeleton="coco_17"))
         account = await caller.account.GetAccount(ab.GetAccountRequest())
