@@ -55,3 +55,40 @@ async def test_an_image_is_answered_and_a_wrong_key_is_explained(language: str, 
         assert out.startswith("UNAUTHENTICATED")
         assert "mistyped" in out
         assert code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("detect", "tests/data/two_people.jpg"),
+        ("video", "tests/data/two_people.mp4"),
+        ("models", "list"),
+        ("skeletons", "list"),
+        ("info",),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+async def test_commands_send_the_key_of_the_option_or_the_variable(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    async with accounts(tmp_path) as opened, opened.caller("acme", "standard") as caller:
+
+        async def posegate(*more: str, **variables: str) -> tuple[int | None, str]:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "service", *arguments, "--address", opened.service.address, *more),
+                cwd=ROOT,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, **variables},
+            )
+            out, _ = await asyncio.wait_for(process.communicate(), 90)
+            return process.returncode, out.decode()
+
+        code, out = await posegate("--key", caller.key)
+        assert code == 0, out
+        code, out = await posegate(POSEGATE_API_KEY=caller.key)
+        assert code == 0, out
+        assert caller.key not in out
+        code, out = await posegate()
+        assert code == 1
+        assert "An API key is needed" in out
