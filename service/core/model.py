@@ -25,9 +25,10 @@ class Model:
             nothing but the name is known.
         skeleton: name of its native skeleton.
         keypoint_count: K of its output.
-        shapes_hw: the inputs it allows, (height, width) in px.
+        shapes_hw: the inputs it allows, (height, width) in px; of a model that takes the image, the size up
+            to which it goes through shared memory.
         prepared_hw: those of them that are ready when the model is loaded; empty for all of them.
-        max_batch_size: pictures or crops in one request at most; at least 1.
+        max_batch_size: images, crops or persons in one request at most; at least 1.
         precision: arithmetic it runs in, as its configuration says.
         licence: SPDX name of the licence of its weights.
         weights: what the weights are.
@@ -37,6 +38,8 @@ class Model:
         first_stage: of a top-down model, the name of the model that finds the people; else empty.
         takes_body: whether a top-down model also takes the first stage's keypoints.
         tenant: the only one who may use it; empty for everyone.
+        takes_image: whether a top-down model takes the image with the boxes of its persons, rather than a
+            crop of each.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Model:
     takes_body: bool = False
     tenant: str = ""
     prepared_hw: tuple[tuple[int, int], ...] = ()
+    takes_image: bool = False
 
     @property
     def typical_hw(self) -> tuple[tuple[int, int], ...]:

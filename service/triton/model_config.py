@@ -50,6 +50,7 @@ def read_config(config: Any, version: str) -> Model | None:
         raise ValueError(f"family '{family}' is unknown; known are yolo_pose and top_down")
     if not parameters.get("skeleton"):
         raise ValueError("parameter 'skeleton' is missing: it names the model's native skeleton")
+    takes_image = contract == "top_down" and "image" in inputs
     if config.max_batch_size < 1:
         raise ValueError("'max_batch_size' is 0: the tensors' first dimension must be Triton's batch")
     dims = list(picture.dims)
@@ -66,7 +67,7 @@ def read_config(config: Any, version: str) -> Model | None:
         keypoint_count=keypoint_count,
         shapes_hw=shapes,
         prepared_hw=prepared_hw,
-        max_batch_size=config.max_batch_size,
+        max_batch_size=_max_persons(parameters) if takes_image else config.max_batch_size,
         precision=parameters.get("precision", ""),
         licence=parameters.get("licence", ""),
         weights=parameters.get("weights", ""),
@@ -74,7 +75,8 @@ def read_config(config: Any, version: str) -> Model | None:
         sha256=parameters.get("sha256", ""),
         first_stage=parameters.get("first_stage", ""),
         tenant=parameters.get("tenant", ""),
-        takes_body="body" in inputs,
+        takes_body=takes_image or "body" in inputs,
+        takes_image=takes_image,
     )
 
 
@@ -88,19 +90,48 @@ def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[A
 
 
 def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
+    if "image" in inputs:
+        return _top_down_on_image(inputs, outputs)
     picture = _picture(inputs, "crops")
     if "body" in inputs:
-        body = _tensor(inputs, "body", "TYPE_FP32", 2)
-        if list(body.dims) != [BODY_KEYPOINTS, 3]:
-            raise ValueError(f"tensor 'body' is {list(body.dims)}, not [{BODY_KEYPOINTS}, 3]")
-    unknown = set(inputs) - {"crops", "body"}
-    if unknown:
-        raise ValueError(f"inputs {sorted(unknown)} are not of family top_down, which has crops and body")
+        _fixed(inputs, "body", [BODY_KEYPOINTS, 3])
+    _known(inputs, {"crops", "body"})
     keypoint_count = int(_tensor(outputs, "keypoints", "TYPE_FP32", 2).dims[0])
     _fixed(outputs, "keypoints", [max(1, keypoint_count), 2])
     _fixed(outputs, "scores", [keypoint_count])
     _fixed(outputs, "positions", [keypoint_count, 3])
     return picture, keypoint_count
+
+
+def _top_down_on_image(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
+    """The contract of a model that takes one image with its persons: any number of them, in a dimension of
+    their own after Triton's batch."""
+    picture = _picture(inputs, "image")
+    _fixed(inputs, "boxes", [-1, 4])
+    _fixed(inputs, "bodies", [-1, BODY_KEYPOINTS, 3])
+    _known(inputs, {"image", "boxes", "bodies"})
+    keypoint_count = int(_tensor(outputs, "keypoints", "TYPE_FP32", 3).dims[1])
+    _fixed(outputs, "keypoints", [-1, max(1, keypoint_count), 2])
+    _fixed(outputs, "scores", [-1, keypoint_count])
+    _fixed(outputs, "positions", [-1, keypoint_count, 3])
+    return picture, keypoint_count
+
+
+def _known(inputs: Mapping[str, Any], known: set[str]) -> None:
+    if unknown := set(inputs) - known:
+        raise ValueError(
+            f"inputs {sorted(unknown)} are not of family top_down, which has crops and body, or image, boxes "
+            "and bodies"
+        )
+
+
+def _max_persons(parameters: Mapping[str, str]) -> int:
+    text = parameters.get("max_persons", "")
+    if not (text.isdecimal() and int(text)):
+        raise ValueError(
+            f"parameter 'max_persons' is '{text}': it must say how many persons one request may have"
+        )
+    return int(text)
 
 
 def _picture(inputs: Mapping[str, Any], name: str) -> Any:
@@ -110,8 +141,8 @@ def _picture(inputs: Mapping[str, Any], name: str) -> Any:
     return tensor
 
 
-def _fixed(outputs: Mapping[str, Any], name: str, dims: list[int]) -> None:
-    tensor = _tensor(outputs, name, "TYPE_FP32", len(dims))
+def _fixed(tensors: Mapping[str, Any], name: str, dims: list[int]) -> None:
+    tensor = _tensor(tensors, name, "TYPE_FP32", len(dims))
     if list(tensor.dims) != dims:
         raise ValueError(f"tensor '{name}' is {list(tensor.dims)}, not {dims}")
 
