@@ -65,7 +65,7 @@ class AccountGate:
         write_s: float,
     ) -> None:
         self._keyring = keyring
-        self._plans = plans
+        self.plans = plans
         self._quotas = quotas
         self._write_s = write_s
         self._rates = TokenBuckets()
@@ -156,7 +156,7 @@ class AccountGate:
         return await self._quotas.reserve(account.tenant, account.plan.calls_per_month, units)
 
     def _account(self, state: KeyState) -> Account:
-        plan = self._plans.get(state.plan)
+        plan = self.plans.get(state.plan)
         if plan is None:
             _log.error("plan_unknown", tenant=state.tenant, plan=state.plan)
             raise Unavailable(

@@ -24,7 +24,11 @@ COMMANDS = (
     ("models", "service.cli.models", "List models; bring models into the repository."),
     ("tenants", "service.cli.tenants", "Tenants and their plans, on the database."),
     ("keys", "service.cli.keys", "API keys of tenants, on the database."),
-    ("usage", "service.cli.usage", "Show what tenants used in a month, from the database."),
+    (
+        "usage",
+        "service.cli.usage",
+        "Show calls, pictures, seconds of video and failures by tenant, day and RPC.",
+    ),
     ("health", "service.cli.health", "Ask whether the gateway can answer."),
     ("info", "service.cli.info", "Print build, limits and models of the gateway."),
 )

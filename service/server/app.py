@@ -160,6 +160,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         quotas = Quotas(QuotaStore(database)) if settings.auth == "keys" else None
         gate = None if quotas is None else _gate(settings, database, quotas)
         if gate is not None:
+            metrics.count_by_plan(gate.plans)
             stack.push_async_callback(gate.close)
         if triton is None:
             triton = _triton_client(settings)

@@ -50,7 +50,6 @@ NAMES: dict[str, tuple[str, set[str]]] = {
     "posegate_in_flight": ("gauge", set()),
     "posegate_admitted": ("counter", set()),
     "posegate_shed": ("counter", {"reason"}),
-    "posegate_plan_calls": ("counter", {"plan", "outcome"}),
     "posegate_request_bytes": ("counter", set()),
     "posegate_persons": ("histogram", set()),
     "posegate_streams": ("gauge", set()),
@@ -307,6 +306,26 @@ async def test_names_types_and_labels_are_those_of_the_contract() -> None:
 def page(port: int | None) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         return str(answer.read().decode())
+
+
+async def test_calls_by_plan_are_there_from_the_start_where_there_are_accounts() -> None:
+    metrics = Metrics("1", [], in_flight=lambda: 0, streams=lambda: 0)
+    metrics.plan_call("free", "OK")  # without accounts nobody has a plan
+    metrics.count_by_plan(["free", "pro"])
+    for outcome in ("OK", "QUOTA_EXCEEDED", "what a caller wrote"):
+        metrics.plan_call("free", outcome)
+    port = await asyncio.to_thread(metrics.serve, LOOPBACK)
+    try:
+        text = await asyncio.to_thread(page, port.port)
+    finally:
+        await asyncio.to_thread(port.close)
+    (family,) = [one for one in text_string_to_metric_families(text) if one.name == "posegate_plan_calls"]
+    assert {(one.labels["plan"], one.labels["outcome"]): one.value for one in family.samples} == {
+        ("free", "OK"): 1,
+        ("free", "QUOTA_EXCEEDED"): 1,
+        ("free", "OTHER"): 1,
+        ("pro", "OK"): 0,
+    }
 
 
 async def test_the_warm_up_is_no_traffic() -> None:
