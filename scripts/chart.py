@@ -25,6 +25,7 @@ SCHEMA = CHART / "values.schema.json"
 # What the chart sets itself, from values of its own or because the image says where.
 OF_THE_CHART = frozenset(
     {
+        "AUTH", "AUTH_PLAINTEXT", "PLANS",
         "LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN", "TRITON_URL", "TRITON_SHARED_MEMORY", "DEFAULT_MODEL",
         "DRAIN_GRACE_S", "TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "DATABASE_URL", "MODEL_REPOSITORY", "HOME",
         "SKELETONS", "VIDEO_SPOOL", "MAX_SPOOL_BYTES",

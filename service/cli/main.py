@@ -22,6 +22,13 @@ COMMANDS = (
     ("export", "service.cli.export", "Write detected people as files for training tools."),
     ("skeletons", "service.cli.skeletons", "Skeleton templates: shipped and your own."),
     ("models", "service.cli.models", "List models; bring models into the repository."),
+    ("tenants", "service.cli.tenants", "Tenants and their plans, on the database."),
+    ("keys", "service.cli.keys", "API keys of tenants, on the database."),
+    (
+        "usage",
+        "service.cli.usage",
+        "Show calls, pictures, seconds of video and failures by tenant, day and RPC.",
+    ),
     ("health", "service.cli.health", "Ask whether the gateway can answer."),
     ("info", "service.cli.info", "Print build, limits and models of the gateway."),
 )

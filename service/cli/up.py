@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 import service
+from service.accounts.plans import BadPlans
 from service.cli.environment import settings_from_environment
 from service.cli.failures import on_one_line
 from service.server.app import CannotListen, build_gateway
@@ -32,7 +33,7 @@ _SHIPPED = Path(service.__file__).resolve().parents[1] / "model_repository" / "b
 def command() -> None:
     """Run the bundled Triton and the gateway, and watch both."""
     settings = settings_from_environment()
-    with on_one_line(BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, TritonProcessError):
+    with on_one_line(BadCertificate, BadDatabaseUrl, BadPlans, BadTracing, CannotListen, TritonProcessError):
         asyncio.run(up(settings))
     if sys.stderr.isatty():
         print("posegate: stopped; `posegate up` starts it again", file=sys.stderr)

@@ -37,6 +37,7 @@ class Model:
         ready: whether Triton would answer a request for it now.
         first_stage: of a top-down model, the name of the model that finds the people; else empty.
         takes_body: whether a top-down model also takes the first stage's keypoints.
+        tenant: the only one who may use it; empty for everyone.
         takes_image: whether a top-down model takes the image with the boxes of its persons, rather than a
             crop of each.
     """
@@ -56,6 +57,7 @@ class Model:
     ready: bool = False
     first_stage: str = ""
     takes_body: bool = False
+    tenant: str = ""
     prepared_hw: tuple[tuple[int, int], ...] = ()
     takes_image: bool = False
 

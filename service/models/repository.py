@@ -19,6 +19,7 @@ from typing import Literal
 import onnx
 from google.protobuf.message import DecodeError
 
+from service.core.plan import is_tenant_name
 from service.models.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from service.models.errors import RepositoryError
 from service.models.yolo_graph import Precision, build_graph, pose_head
@@ -71,6 +72,7 @@ class ServedModel:
     precision: CpuPrecision
     shapes_hw: Sequence[tuple[int, int]]
     prepared_hw: Sequence[tuple[int, int]]
+    tenant: str = ""
 
 
 def add_model(
@@ -84,6 +86,7 @@ def add_model(
     cpu_precision: CpuPrecision = "bf16",
     licence: str = "",
     source: str = "",
+    tenant: str = "",
     replace: bool = False,
 ) -> Path:
     """Write a new served model, complete or not at all.
@@ -93,6 +96,7 @@ def add_model(
         skeleton_keypoints: how many keypoints the template `skeleton` has.
         precision: of the ONNX file's weights and arithmetic.
         licence, source: what the checkpoint itself does not say, or says wrongly.
+        tenant: the only one who may use it; empty for everyone.
         replace: a model of this name may be overwritten.
 
     Returns:
@@ -103,6 +107,7 @@ def add_model(
         CheckpointError: the checkpoint cannot be served.
     """
     check_name(repository, name, replace=replace)
+    check_tenant(tenant)
     shape = pose_head(checkpoint)
     if skeleton_keypoints != shape.keypoints:
         raise RepositoryError(
@@ -120,6 +125,7 @@ def add_model(
         precision=cpu_precision,
         shapes_hw=shapes_for(max(shape.strides)),
         prepared_hw=prepared_for(max(shape.strides)),
+        tenant=tenant,
     )
     return place_model(repository, name, build_graph(checkpoint, precision), config_text(model))
 
@@ -222,6 +228,7 @@ def config_text(model: ServedModel) -> str:
         "shapes": ",".join(f"{h}x{w}" for h, w in model.shapes_hw),
         "prepared_shapes": ",".join(f"{h}x{w}" for h, w in model.prepared_hw),
         "pad_value": str(PAD_VALUE),
+        **({"tenant": model.tenant} if model.tenant else {}),
     }
     # The backend runs every shape once when it has compiled it; this proves the first through Triton.
     height, width = model.prepared_hw[0]
@@ -240,6 +247,16 @@ instance_group {{ count: 1 kind: KIND_CPU }}
 {QUEUE}
 {warmup}
 """
+
+
+def check_tenant(name: str) -> None:
+    """Accept the name of a tenant, or none.
+
+    Raises:
+        RepositoryError: no tenant can have that name.
+    """
+    if name and not is_tenant_name(name):
+        raise RepositoryError(f"{name!a} is no name of a tenant: use a-z, 0-9, '.', '_' and '-'")
 
 
 def parameter_lines(parameters: Mapping[str, str]) -> str:

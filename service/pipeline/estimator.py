@@ -117,6 +117,7 @@ class Estimator:
             the queue at Triton.
         streams_at_once: how many of those may be frames of streams; None for all.
         beside_single: how many of those while single pictures come; None for as many.
+        beside_tenants: pictures of one tenant while those of others come; None for no difference.
     """
 
     def __init__(
@@ -126,11 +127,12 @@ class Estimator:
         at_once: int,
         streams_at_once: int | None = None,
         beside_single: int | None = None,
+        beside_tenants: int | None = None,
     ) -> None:
         self._client = client
         self._workers = threads
         self._scheduler = InferenceScheduler(
-            at_once, at_once if streams_at_once is None else streams_at_once, beside_single
+            at_once, at_once if streams_at_once is None else streams_at_once, beside_single, beside_tenants
         )
 
     async def estimate(
@@ -184,7 +186,7 @@ class Estimator:
         """A slot of the scheduler for the time of the block; the wait counts as queue."""
         async with AsyncExitStack() as held:
             with timer.timed("queue"):
-                await held.enter_async_context(self._scheduler.slot(stream))
+                await held.enter_async_context(self._scheduler.slot(stream, tenant=current().tenant))
             yield
 
     def _infer(self, timeout_s: float | None) -> _Infer:

@@ -37,6 +37,7 @@ class Limits:
     max_inferences: int
     max_stream_inferences: int
     stream_inferences_beside: int
+    tenant_inferences_beside: int
     max_kept_images: int
     max_streams: int
     max_video_memory_bytes: int
@@ -80,6 +81,7 @@ class Limits:
             max_inferences=settings.max_inferences,
             max_stream_inferences=settings.max_stream_inferences,
             stream_inferences_beside=settings.stream_inferences_beside,
+            tenant_inferences_beside=settings.tenant_inferences_beside,
             # Each worker thread draws one while the next waits for it; two more arrive meanwhile.
             max_kept_images=2 * settings.workers + 2,
             max_streams=settings.max_streams,

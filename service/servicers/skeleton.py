@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
+from service.core.plan import allow
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.core.skeleton.validation import nfc, shown, skeleton_problems
-from service.errors import AlreadyExists, NotAllowed
+from service.errors import AlreadyExists, NotAllowed, QuotaExceeded
 from service.pipeline.concurrency import run
 from service.pipeline.export import ExportFormat, export_files
 from service.pipeline.limits import Limits
@@ -110,7 +111,15 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
                 reason="SKELETON_EXISTS",
                 metadata={"skeleton": skeleton.name},
             )
-        kept = await self._store.create(current().tenant, skeleton)
+        plan = current().plan
+        allow(plan, "max_skeletons", 1)
+        try:
+            kept = await self._store.create(
+                current().tenant, skeleton, at_most=plan.max_skeletons if plan is not None else None
+            )
+        except QuotaExceeded as error:
+            allow(plan, "max_skeletons", int(error.metadata["actual"]))
+            raise
         return pb.CreateSkeletonResponse(skeleton=await asyncio.to_thread(_kept_message, kept))
 
     async def UpdateSkeleton(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, get_args
 
+from service.core.plan import Plan
 from service.telemetry.spans import CallSpan, Stage
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -44,6 +45,9 @@ class Observer:
             reason: of the error; empty without one.
             seconds: from its first byte to its last.
         """
+
+    def plan_call(self, plan: str, outcome: str) -> None:
+        """A call of a tenant with that plan is over: OK, CANCELLED, or the reason of its error."""
 
     def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
         """A picture is done with, well or badly.
@@ -133,7 +137,8 @@ class CallContext:
 
     Attributes:
         request_id: sent by the caller, or generated; empty outside of calls.
-        tenant: owner of the custom skeletons that the call may name.
+        tenant: who calls, and owns the custom skeletons and models that the call may name.
+        plan: what the tenant may use; None where there are no accounts.
         deadline: end of the caller's time on time.monotonic()'s clock; infinite without one.
         observer: counts what is done in it.
         span: its trace.
@@ -142,6 +147,7 @@ class CallContext:
 
     request_id: str = ""
     tenant: str = "default"
+    plan: Plan | None = None
     deadline: float = math.inf
     observer: Observer = field(default_factory=Observer)
     span: CallSpan = field(default_factory=CallSpan)

@@ -74,6 +74,7 @@ def read_config(config: Any, version: str) -> Model | None:
         source=parameters.get("source", ""),
         sha256=parameters.get("sha256", ""),
         first_stage=parameters.get("first_stage", ""),
+        tenant=parameters.get("tenant", ""),
         takes_body=takes_image or "body" in inputs,
         takes_image=takes_image,
     )

@@ -23,6 +23,7 @@ from service.models.repository import (
     spdx_licence,
 )
 from service.models.torch_file import TorchFile
+from service.triton.model_config import read_config
 from tests.models.torch_files import rewritten
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,3 +205,13 @@ def test_the_licence_of_a_checkpoint_is_an_spdx_name() -> None:
     assert spdx_licence("AGPL-3.0 License (https://ultralytics.com/license)") == "AGPL-3.0"
     assert spdx_licence("") == ""
     assert TorchFile(TINY).root["license"].startswith("AGPL-3.0")
+
+
+def test_a_model_of_a_tenant_says_whose_it_is(tmp_path: Path) -> None:
+    text = (add(tmp_path, tenant="acme") / "config.pbtxt").read_text()
+    assert parameters(text)["tenant"] == "acme"
+    found = read_config(config(text), "1")
+    assert found is not None
+    assert found.tenant == "acme"
+    with pytest.raises(RepositoryError, match="no name of a tenant"):
+        add(tmp_path, name="other", tenant="Acme Inc.")

@@ -84,6 +84,18 @@
 {{- $wrong = append $wrong "envoy.enabled with gateway.tls.enabled needs envoy.upstreamTlsSecretName: ca.crt to trust the gateway, tls.crt and tls.key where TLS is mutual" -}}
 {{- end -}}
 
+{{- /* API keys */ -}}
+{{- $keys := eq $g.auth.mode "keys" -}}
+{{- if and $keys (not $g.database.secretName) -}}
+{{- $wrong = append $wrong "gateway.auth.mode is keys, but there is no gateway.database.secretName: each pod would have tenants and keys of its own, and lose them when it ends" -}}
+{{- end -}}
+{{- if and $keys (eq $g.auth.encryption "tls") (not $g.tls.enabled) -}}
+{{- $wrong = append $wrong "gateway.auth.mode is keys, and keys would travel in clear text: set gateway.tls.enabled, or gateway.auth.encryption to mesh where a service mesh encrypts" -}}
+{{- end -}}
+{{- if and (not $keys) (or $g.auth.plans $g.auth.testSecretName) -}}
+{{- $wrong = append $wrong "gateway.auth.plans and gateway.auth.testSecretName are of no effect while gateway.auth.mode is off" -}}
+{{- end -}}
+
 {{- /* models and engines */ -}}
 {{- if $t.enabled -}}
 {{- if and (eq $m.source "image") (not $m.image.reference) -}}

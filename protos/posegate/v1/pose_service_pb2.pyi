@@ -479,8 +479,8 @@ class BatchDetectPosesRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectPosesRequest]:
-        """1 to 32 requests (`Limits.max_batch_size`; a plan may allow fewer). None or too many is
-        INVALID_ARGUMENT for the whole call.
+        """1 to 32 requests (`Limits.max_batch_size`). None or too many is INVALID_ARGUMENT for the whole
+        call; more than the caller's plan allows is PERMISSION_DENIED, PLAN_DOES_NOT_ALLOW.
         At most 1000 elements.
         """
 
@@ -2587,7 +2587,7 @@ Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """What the service allows. A caller's plan may allow less. 0: no limit of its own."""
+    """What the service allows the caller: the lower of its own limits and those of the caller's plan."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2604,6 +2604,10 @@ class Limits(_message.Message):
     MAX_SKELETONS_FIELD_NUMBER: _builtins.int
     ALLOWED_URI_HOSTS_FIELD_NUMBER: _builtins.int
     MAX_STREAMS_FIELD_NUMBER: _builtins.int
+    MAX_STREAM_DURATION_FIELD_NUMBER: _builtins.int
+    CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    OWN_MODELS_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
     """Bytes of one encoded picture."""
     max_image_pixels: _builtins.int
@@ -2613,7 +2617,9 @@ class Limits(_message.Message):
     max_persons: _builtins.int
     """People in one answer; the upper end of every `max_persons`."""
     max_in_flight: _builtins.int
-    """Calls at work at the same time; more are RESOURCE_EXHAUSTED."""
+    """Unary calls at work at the same time; more are RESOURCE_EXHAUSTED. Where a plan allows fewer, it
+    is the caller's own calls that count.
+    """
     max_in_flight_bytes: _builtins.int
     """Bytes of all requests at work at the same time; more are RESOURCE_EXHAUSTED."""
     max_message_bytes: _builtins.int
@@ -2623,9 +2629,17 @@ class Limits(_message.Message):
     max_video_frames: _builtins.int
     """Frames analysed of one video."""
     max_skeletons: _builtins.int
-    """Custom skeletons of one tenant."""
+    """Custom skeletons of one tenant. 0: none, the shipped ones can be used."""
     max_streams: _builtins.int
-    """Videos and streams (`AnalyzeVideo`, `StreamPoses`) at once; more are RESOURCE_EXHAUSTED."""
+    """Videos and streams (`AnalyzeVideo`, `StreamPoses`) at once; more are RESOURCE_EXHAUSTED. Where a
+    plan allows fewer, it is the caller's own that count.
+    """
+    calls_per_second: _builtins.float
+    """Calls a second, of any kind; more are RESOURCE_EXHAUSTED, RATE_LIMITED. Unset: no limit."""
+    burst: _builtins.int
+    """Calls that may come together before `calls_per_second` applies. Unset: no limit."""
+    own_models: _builtins.bool
+    """Whether models of the tenant's own answer."""
     @_builtins.property
     def max_video_duration(self) -> _duration_pb2.Duration:
         """Length of one video. Unset: no limit."""
@@ -2633,6 +2647,12 @@ class Limits(_message.Message):
     @_builtins.property
     def allowed_uri_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts from which `Image.uri` may be fetched. Empty: none, `uri` is off."""
+
+    @_builtins.property
+    def max_stream_duration(self) -> _duration_pb2.Duration:
+        """Length of one `StreamPoses`; beyond it the stream ends with PLAN_DOES_NOT_ALLOW after the
+        results until then. Unset: no limit.
+        """
 
     def __init__(
         self,
@@ -2650,11 +2670,22 @@ class Limits(_message.Message):
         max_skeletons: _builtins.int = ...,
         allowed_uri_hosts: _abc.Iterable[_builtins.str] | None = ...,
         max_streams: _builtins.int = ...,
+        max_stream_duration: _duration_pb2.Duration | None = ...,
+        calls_per_second: _builtins.float | None = ...,
+        burst: _builtins.int | None = ...,
+        own_models: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_video_duration", b"max_video_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_burst", b"_burst", "_calls_per_second", b"_calls_per_second", "burst", b"burst", "calls_per_second", b"calls_per_second", "max_stream_duration", b"max_stream_duration", "max_video_duration", b"max_video_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_uri_hosts", b"allowed_uri_hosts", "max_batch_size", b"max_batch_size", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_in_flight", b"max_in_flight", "max_in_flight_bytes", b"max_in_flight_bytes", "max_message_bytes", b"max_message_bytes", "max_persons", b"max_persons", "max_skeletons", b"max_skeletons", "max_streams", b"max_streams", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_burst", b"_burst", "_calls_per_second", b"_calls_per_second", "allowed_uri_hosts", b"allowed_uri_hosts", "burst", b"burst", "calls_per_second", b"calls_per_second", "max_batch_size", b"max_batch_size", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_in_flight", b"max_in_flight", "max_in_flight_bytes", b"max_in_flight_bytes", "max_message_bytes", b"max_message_bytes", "max_persons", b"max_persons", "max_skeletons", b"max_skeletons", "max_stream_duration", b"max_stream_duration", "max_streams", b"max_streams", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames", "own_models", b"own_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__burst: _TypeAlias = _typing.Literal["burst"]  # noqa: Y015
+    _WhichOneofArgType__burst: _TypeAlias = _typing.Literal["_burst", b"_burst"]  # noqa: Y015
+    _WhichOneofReturnType__calls_per_second: _TypeAlias = _typing.Literal["calls_per_second"]  # noqa: Y015
+    _WhichOneofArgType__calls_per_second: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__burst) -> _WhichOneofReturnType__burst | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_second) -> _WhichOneofReturnType__calls_per_second | None: ...
 
 Global___Limits: _TypeAlias = Limits  # noqa: Y015

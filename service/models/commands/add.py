@@ -36,6 +36,7 @@ def add(
     ] = None,
     licence: Annotated[str, typer.Option(help="SPDX name; without it, what the checkpoint says.")] = "",
     source: Annotated[str, typer.Option(help="Where the checkpoint comes from.")] = "",
+    tenant: Annotated[str, typer.Option(help="The only tenant that may use it; without it, everyone.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of this name.")] = False,
 ) -> None:
     """Turn a checkpoint into a served model."""
@@ -55,6 +56,7 @@ def add(
                 cpu_precision=cpu_precision or "f32",
                 licence=licence,
                 source=source,
+                tenant=tenant,
                 replace=replace,
             )
             typer.echo(f"{folder}: finds keypoints of people that {first_stage} finds")
@@ -74,6 +76,7 @@ def add(
             cpu_precision=cpu_precision or "bf16",
             licence=licence,
             source=source,
+            tenant=tenant,
             replace=replace,
         )
         if skeleton.endswith(".json"):
@@ -104,6 +107,7 @@ def _add_whole_body(
     cpu_precision: Literal["bf16", "f32"],
     licence: str,
     source: str,
+    tenant: str,
     replace: bool,
 ) -> Path:
     from service.models.rtmw import add_rtmw
@@ -121,6 +125,7 @@ def _add_whole_body(
         cpu_precision=cpu_precision,
         licence=licence or "Apache-2.0",
         source=source,
+        tenant=tenant,
         replace=replace,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -114,8 +115,9 @@ class VideoAnalyzer:
         limits = self._limits
         threads = RunThreads(self._executor)
         spool = Spool(self._space, limits.video.max_bytes)
+        length = _limits(limits.video, request.max_seconds)
         reader = self._make_reader(
-            spool, request.sampling, limits.video, limits.video_decode_threads, strict=request.strict
+            spool, request.sampling, length, limits.video_decode_threads, strict=request.strict
         )
         upload = UploadLimits(limits.stream_idle_s, limits.max_upload_s)
         make_writer = partial(
@@ -132,3 +134,9 @@ class VideoAnalyzer:
             if request.overlay is None
             else Annotator(make_writer, request.sequence.plan.target, request.overlay),
         )
+
+
+def _limits(limits: VideoLimits, max_seconds: float | None) -> VideoLimits:
+    if max_seconds is None or max_seconds >= limits.max_seconds:
+        return limits
+    return replace(limits, max_seconds=max_seconds)

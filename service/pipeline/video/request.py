@@ -22,6 +22,7 @@ class VideoRequest:
         sequence: tracking, smoothing and measurements.
         overlay: style of the annotated video; None for no such video.
         strict: end with an error at the first damage of the file.
+        max_seconds: of the part that is analysed, where that is less than of any video; None: no difference.
     """
 
     model: PoseModel
@@ -30,6 +31,7 @@ class VideoRequest:
     sequence: SequenceConfig
     overlay: OverlayStyle | None
     strict: bool
+    max_seconds: float | None = None
 
     @property
     def keeps_images(self) -> bool:
