@@ -13,5 +13,6 @@
     assembly    the parts of one person, in 2D and in one 3D frame
     estimator   persons of a batch of images, side by side
 
-Imports run from `estimator` up this list. Nothing here knows Triton: `model.py`, one folder up, is the shell that does.
+Imports run from `estimator` up this list. Nothing here knows Triton: `model.py`, one folder up, is the shell
+that does.
 """
