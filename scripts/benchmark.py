@@ -38,14 +38,14 @@ from rich.table import Table
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service.cli.connection import Target
+from service.cli.info import health
 from service.client import connect
-from service.commands.status import health
-from service.commands.target import Target
 from service.core.geometry import Rgb8, choose_shape, letterbox
 from service.core.model import Model
 from service.media.image import ImageLimits, decode, encode
 from service.settings import cpu_count
-from service.triton import TritonClient
+from service.triton.client import TritonClient
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "tests" / "data" / "two_people.jpg"

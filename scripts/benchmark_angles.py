@@ -19,12 +19,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from service.core.draw_angles import draw_angles
+from service.core.angles import MEASUREMENTS, Goniometer, Options, goniometers, measure, person_measures
+from service.core.drawing.angles import draw_angles
 from service.core.geometry import Rgb8
-from service.core.mapping import MappingPlan, apply, plan_mapping
-from service.core.measurements import MEASUREMENTS, Goniometer, Options, goniometers, measure, person_measures
 from service.core.poses import Poses
-from service.core.skeleton import Keypoint, Skeleton
+from service.core.skeleton.mapping import MappingPlan, apply, plan_mapping
+from service.core.skeleton.template import Keypoint, Skeleton
 from service.media.image import ImageLimits, decode, encode
 from service.skeletons import shipped
 

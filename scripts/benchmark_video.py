@@ -42,7 +42,7 @@ from service.core.geometry import Rgb8, choose_shape, letterbox
 from service.core.model import Model
 from service.media.image import encode
 from service.settings import cpu_count
-from service.triton import TritonClient
+from service.triton.client import TritonClient
 
 if TYPE_CHECKING:
     from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub

@@ -2,7 +2,7 @@
 
     packages        .venv from requirements.lock, with the checkout itself installed in place
     Triton          .posegate/triton and .posegate/weights, see scripts/runtime.py
-    model           model_repository/cpu/*/1, see scripts/models
+    model           model_repository/cpu/*/1, see service/models
 
 Whether a step is done is said by a file that is written after everything else of the step. Only the standard
 library is used.
@@ -27,8 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts import runtime
-from scripts.models import mediapipe
 from scripts.registry import SetupError, run_pip
+from service.models import mediapipe
 
 ROOT = runtime.REPOSITORY
 STATE = runtime.STATE
@@ -91,7 +91,7 @@ def set_up(lock_descriptor: int) -> None:
         "model": digest(
             graph.parent.parent / "config.pbtxt",
             *(STATE / "weights" / name for name in sorted(runtime.WEIGHTS)),
-            *sorted((ROOT / "scripts" / "models").glob("*.py")),
+            *sorted((ROOT / "service" / "models").glob("*.py")),
         )
     }
     if not graph.is_file() or read_stamp(MODEL_STAMP) != made_from:

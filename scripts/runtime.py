@@ -30,8 +30,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.models import mediapipe
 from scripts.registry import SetupError, run_pip
+from service.models import mediapipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ASSETS = Path(__file__).resolve().with_name("assets.txt")

@@ -13,7 +13,7 @@ from pathlib import Path
 from service.settings import MIB, Settings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-_NAMED = {"workers": "the CPUs", "angles": "see service/core/measurements/thresholds.py"}
+_NAMED = {"workers": "the CPUs", "angles": "see service/core/angles/thresholds.py"}
 _HEAD = "| variable | default | what it sets |\n|---|---|---|\n"
 
 

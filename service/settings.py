@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.core.measurements import Thresholds
+from service.core.angles import Thresholds
 
 MIB = 1 << 20
 

@@ -20,28 +20,28 @@ from grpc_health.v1.health import aio as health_aio
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
-from service.catalog import ModelCatalog
-from service.core.measurements import Thresholds
-from service.core.skeleton import Skeleton
-from service.estimator import Estimator
-from service.interceptors import AdmissionInterceptor, RequestInterceptor
-from service.live import LiveAnalyst
+from service.core.angles import Thresholds
+from service.core.skeleton.template import Skeleton
 from service.media.image import ImageLimits
 from service.media.spool import SpoolSpace
-from service.media.video import VideoLimits
+from service.media.video_reader import VideoLimits
+from service.pipeline.estimator import Estimator
+from service.pipeline.stream import LiveAnalyst
+from service.pipeline.stream_limiter import Streams
+from service.pipeline.video.analyzer import VideoAnalyst, VideoSettings
+from service.server.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
-from service.servicers.recordings import RecordingLimits, Recordings
 from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
+from service.servicers.streaming import RecordingLimits, Recordings
 from service.skeletons import shipped
 from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
 from service.store.database import Database
 from service.store.skeletons import SkeletonStore
-from service.streams import Streams
-from service.video import VideoAnalyst, VideoSettings
+from service.triton.catalog import ModelCatalog
 from tests.fakes import MODEL, FakeTritonClient
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trustme
 
-from service.certificates import CertificateFiles
+from service.server.tls import CertificateFiles
 
 
 def chain_pem(cert: trustme.LeafCert) -> bytes:

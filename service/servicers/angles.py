@@ -9,10 +9,7 @@ import numpy as np
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
-from service.core.draw import draw_poses
-from service.core.draw_angles import draw_angles
-from service.core.geometry import Rgb8
-from service.core.measurements import (
+from service.core.angles import (
     MEASUREMENTS,
     AngleValue,
     Measured,
@@ -28,17 +25,20 @@ from service.core.measurements import (
     parse_names,
     person_measures,
 )
-from service.core.measurements import Facing as FacingWish
-from service.core.measurements import Options as AngleOptions
+from service.core.angles import Facing as FacingWish
+from service.core.angles import Options as AngleOptions
+from service.core.cancellation import checkpoint
+from service.core.drawing.angles import draw_angles
+from service.core.drawing.poses import draw_poses
+from service.core.geometry import Rgb8
 from service.core.poses import Poses
-from service.core.skeleton import Skeleton
-from service.core.stopping import checkpoint
+from service.core.skeleton.template import Skeleton
 from service.errors import InvalidRequest
-from service.estimator import Estimate, Options
 from service.media.image import MEDIA_TYPES, encode
-from service.observer import Picture
-from service.servicers import messages
-from service.servicers.validation import OverlayWish, Violations, check_image, read_overlay
+from service.pipeline.estimator import Estimate, Options
+from service.servicers.requests.validation import OverlayWish, Violations, check_image, read_overlay
+from service.servicers.responses import messages
+from service.telemetry.call_context import Picture
 
 MAX_OVERLAYS = 64
 """In one call, with an overlay for each measurement."""

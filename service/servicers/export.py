@@ -9,19 +9,19 @@ from concurrent.futures import Executor
 import numpy as np
 
 from posegate.v1 import skeleton_service_pb2 as pb
+from service.core.cancellation import checkpoint
 from service.core.export.coco import coco_files
 from service.core.export.csv_table import csv_files
 from service.core.export.files import File, Picture
 from service.core.export.yolo_txt import label_name, yolo_files
 from service.core.poses import Poses, present
-from service.core.skeleton import Skeleton
-from service.core.skeleton_problems import nfc, shown
-from service.core.stopping import checkpoint
+from service.core.skeleton.template import Skeleton
+from service.core.skeleton.validation import nfc, shown
 from service.errors import InvalidRequest
-from service.servicers.people import read_people
+from service.pipeline.concurrency import run
+from service.servicers.requests.persons import read_people
+from service.servicers.requests.validation import Violations
 from service.servicers.skeleton_lookup import SkeletonLookup
-from service.servicers.validation import Violations
-from service.workers import run
 
 _MAX_ITEMS = 10_000
 _MAX_FILE_NAME = 255

@@ -9,7 +9,7 @@ from functools import partial
 
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
-from service.media.fetch import fetch
+from service.media.download import fetch
 from service.media.image import ImageLimits, decode
 
 

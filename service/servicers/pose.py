@@ -16,25 +16,26 @@ import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
-from service.catalog import ModelCatalog
+from service.core.angles import Thresholds
 from service.core.geometry import Rgb8
-from service.core.mapping import apply
-from service.core.measurements import Thresholds
 from service.core.model import Model
+from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, PosegateError, Unavailable, Unimplemented
-from service.estimator import Estimate, Estimator, Options
 from service.media.image import ImageLimits
-from service.observer import Picture, current
-from service.servicers import angles, messages
+from service.pipeline.estimator import Estimate, Estimator, Options
+from service.servicers import angles
 from service.servicers.call import request_id
-from service.servicers.overlays import draw_overlay
 from service.servicers.pictures import loader
-from service.servicers.recordings import Recordings
+from service.servicers.requests.validation import OverlayWish, Violations, read_detection, read_page
+from service.servicers.responses import messages
+from service.servicers.responses.error_status import internal_error, to_status
+from service.servicers.responses.overlays import draw_overlay
 from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
+from service.servicers.streaming import Recordings
 from service.servicers.tenant import tenant_of
-from service.servicers.validation import OverlayWish, Violations, read_detection, read_page
-from service.status import internal_error, to_status
+from service.telemetry.call_context import Picture, current
+from service.triton.catalog import ModelCatalog
 
 _log = structlog.get_logger()
 

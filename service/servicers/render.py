@@ -14,17 +14,17 @@ from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
 from service.core.poses import Poses
-from service.core.skeleton import Rgb, Skeleton
-from service.core.skeleton_data import parse_color
-from service.core.skeleton_problems import shown
+from service.core.skeleton.json_format import parse_color
+from service.core.skeleton.template import Rgb, Skeleton
+from service.core.skeleton.validation import shown
 from service.media.image import MAX_SIDE, ImageLimits
-from service.observer import Picture, current
-from service.servicers.overlays import draw_overlay
-from service.servicers.people import People, read_people
+from service.pipeline.concurrency import run
 from service.servicers.pictures import loader
+from service.servicers.requests.persons import People, read_people
+from service.servicers.requests.validation import OverlayWish, Violations, check_image, read_overlay
+from service.servicers.responses.overlays import draw_overlay
 from service.servicers.skeleton_lookup import SkeletonLookup
-from service.servicers.validation import OverlayWish, Violations, check_image, read_overlay
-from service.workers import run
+from service.telemetry.call_context import Picture, current
 
 T = TypeVar("T")
 

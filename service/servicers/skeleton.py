@@ -16,15 +16,16 @@ import grpc
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
-from service.core.skeleton import Keypoint, Skeleton
-from service.core.skeleton_data import skeleton_data
-from service.core.skeleton_problems import nfc, shown, skeleton_problems
+from service.core.skeleton.json_format import skeleton_data
+from service.core.skeleton.template import Keypoint, Skeleton
+from service.core.skeleton.validation import nfc, shown, skeleton_problems
 from service.errors import AlreadyExists, NotAllowed
 from service.servicers.export import PoseExporter
 from service.servicers.render import PoseRenderer
-from service.servicers.skeleton_messages import read_skeleton, skeleton_message
+from service.servicers.requests.skeletons import read_skeleton
+from service.servicers.requests.validation import Violations, read_page
+from service.servicers.responses.skeletons import skeleton_message
 from service.servicers.tenant import tenant_of
-from service.servicers.validation import Violations, read_page
 from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.core.mapping import MappingPlan, plan_mapping
 from service.core.model import Model
+from service.core.skeleton.mapping import MappingPlan, plan_mapping
 from service.servicers.skeleton_lookup import SkeletonLookup
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from service.core.skeleton import Skeleton
-from service.core.skeleton_problems import MAX_NAME, nfc, shown
+from service.core.skeleton.template import Skeleton
+from service.core.skeleton.validation import MAX_NAME, nfc, shown
 from service.errors import NotFound
-from service.servicers.validation import Violations
+from service.servicers.requests.validation import Violations
 
 
 class SkeletonSource(Protocol):

@@ -14,8 +14,8 @@ from types import MappingProxyType
 
 import structlog
 
-from service.core.skeleton import Skeleton
-from service.core.skeleton_data import parse_skeleton
+from service.core.skeleton.json_format import parse_skeleton
+from service.core.skeleton.template import Skeleton
 from service.errors import InvalidRequest
 
 _log = structlog.get_logger()

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import structlog
 
-from service.core.skeleton import Skeleton
+from service.core.skeleton.template import Skeleton
 from service.errors import Unavailable
 from service.store.skeletons import KeptSkeleton, SkeletonStore
 

@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, Text, and_, case, cast, delete, func, inse
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.core.skeleton import Skeleton
-from service.core.skeleton_data import parse_skeleton, skeleton_data
+from service.core.skeleton.json_format import parse_skeleton, skeleton_data
+from service.core.skeleton.template import Skeleton
 from service.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, QuotaExceeded
 from service.store.database import Database
 from service.store.failures import StoreError

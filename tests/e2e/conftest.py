@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service.cli.connection import Target
+from service.cli.info import health
 from service.client import connect
-from service.commands.status import health
-from service.commands.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"

@@ -78,7 +78,7 @@ def test_every_image_runs_as_nobody_in_particular_with_a_pinned_base() -> None:
         "${PYTHON_IMAGE}", "${TRITON_IMAGE}", "wheel", "packages", "base",
     }  # fmt: skip
     assert not re.search(r"apt-get|gcc|build-essential", text), "nothing is compiled"
-    assert "MALLOC" not in re.sub(r"#.*", "", text), "service/memory.py sets it in the process"
+    assert "MALLOC" not in re.sub(r"#.*", "", text), "service/server/malloc.py sets it in the process"
 
 
 def test_the_image_and_the_chart_agree() -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from scripts.runtime import STATE
-from service.health import LIVENESS, SERVICES
+from service.server.health import LIVENESS, SERVICES
 from tests.helm.chart import ROOT, VALUES, Object, find, names, pods, render, selects
 
 SETS = list(VALUES)
@@ -253,7 +253,7 @@ def test_the_wait_for_engines_ends_when_they_are_there_and_fails_when_they_are_n
 
 
 def test_the_builder_and_the_check_know_the_arguments_that_the_chart_gives() -> None:
-    pytest.importorskip("scripts.models.verify", reason="the builder of engines is not here yet")
+    pytest.importorskip("service.models.verify", reason="the builder of engines is not here yet")
     objects = render("everything")
     [job] = [item for item in objects if item["kind"] == "Job"]
     arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]

@@ -13,7 +13,7 @@ import tritonclient.grpc.aio as triton_grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from service.embedded import EmbeddedTriton, Launch
+from service.triton.process import EmbeddedTriton, Launch
 from tests.model_repository.tiny_models import (
     BACKENDS,
     RUNTIME,

@@ -9,11 +9,11 @@ import onnx
 import pytest
 import tritonclient.grpc.aio as triton_grpc
 
-from scripts.models.rtmw import add_rtmw
-from service.embedded import EmbeddedTriton, Launch
+from service.models.rtmw import add_rtmw
+from service.triton.process import EmbeddedTriton, Launch
 from tests.model_repository.tiny_models import BACKENDS, RUNTIME
-from tests.scripts.models.simcc_networks import HEIGHT, KEYPOINTS, WIDTH, network
-from tests.scripts.models.test_rtmw import run
+from tests.models.simcc_networks import HEIGHT, KEYPOINTS, WIDTH, network
+from tests.models.test_rtmw import run
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from service.client import connect
-from service.core.skeleton import Edge, Keypoint, Skeleton
-from tests.core.people import ODD, big_skeleton
+from service.core.skeleton.template import Edge, Keypoint, Skeleton
+from tests.core.persons import ODD, big_skeleton
 from tests.servicers.gateway import CustomSkeletons, gateway
 
 NECK = Skeleton(

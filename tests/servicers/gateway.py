@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
 from posegate.v1 import skeleton_service_pb2 as pb
-from service.catalog import ModelCatalog
-from service.core.measurements import Thresholds
+from service.core.angles import Thresholds
 from service.core.model import Model
 from service.core.poses import Poses
-from service.core.skeleton import Skeleton
+from service.core.skeleton.template import Skeleton
 from service.errors import Unavailable
-from service.estimator import Estimator
-from service.interceptors import RequestInterceptor
 from service.media.image import ImageLimits, encode
+from service.pipeline.estimator import Estimator
+from service.server.interceptors import RequestInterceptor
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
 from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.skeletons import shipped
-from tests.core.people import random_people
+from service.triton.catalog import ModelCatalog
+from tests.core.persons import random_people
 
 if TYPE_CHECKING:
     from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub

@@ -23,7 +23,7 @@ from service.core.poses import Floats
 from service.errors import Overloaded, Unavailable
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip, fast_start, sound_only
-from tests.media.test_video import patched
+from tests.media.test_video_reader import patched
 from tests.running import Failure, Service, running, told
 
 CROWD = rows(*(candidate((20 * n, 100, 20 * n + 18, 500), 0.9) for n in range(30)))

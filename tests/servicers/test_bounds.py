@@ -4,7 +4,7 @@ import grpc
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
-from service.core.measurements import MEASUREMENTS
+from service.core.angles import MEASUREMENTS
 from tests.fakes import candidate, rows
 from tests.pictures import encoded, jpeg, noise
 from tests.running import Service, detect_request, failure, running

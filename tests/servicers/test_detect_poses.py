@@ -15,11 +15,11 @@ from PIL import Image
 
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
-from service.core.skeleton import Keypoint, Skeleton
+from service.core.skeleton.template import Keypoint, Skeleton
 from service.media.image import ImageLimits
 from tests.fakes import MODEL, BusyThread, candidate, rows, until
-from tests.media.test_fetch import CERTIFICATE, Site
-from tests.media.test_fetch import site as site  # a fixture
+from tests.media.test_download import CERTIFICATE, Site
+from tests.media.test_download import site as site  # a fixture
 from tests.pictures import encoded, jpeg, noise, plain, quartered
 from tests.running import Service, cancelled, detect_request, failure, running
 
@@ -246,7 +246,11 @@ async def test_everything_wrong_with_a_request_is_said_at_once(service: Service)
 
 
 async def test_another_model_and_version_answer_when_they_are_asked_for(service: Service) -> None:
-    service.triton.served = [MODEL, replace(MODEL, version="2"), replace(MODEL, name="other", version="5")]
+    service.triton.served = [
+        MODEL,
+        replace(MODEL, version="2"),
+        replace(MODEL, name="other", version="5"),
+    ]
     await service.catalog.refresh()
     for wanted, expected in (
         ({}, ("yolo11n_pose", "2")),

@@ -11,9 +11,9 @@ import pytest
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import types_pb2
-from service.core.skeleton import Skeleton
+from service.core.skeleton.template import Skeleton
 from service.skeletons import shipped
-from tests.core.people import ODD, random_people
+from tests.core.persons import ODD, random_people
 from tests.servicers.gateway import reason_of, skeleton_stub, violations_of
 
 COCO = shipped()["coco_17"]

@@ -8,8 +8,8 @@ import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
-from service.core.measurements import MEASUREMENTS
-from tests.core.measurements.vectors import FRONTAL
+from service.core.angles import MEASUREMENTS
+from tests.core.angles.vectors import FRONTAL
 from tests.fakes import candidate, rows
 from tests.pictures import jpeg
 from tests.running import Service, failure

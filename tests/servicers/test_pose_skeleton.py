@@ -8,7 +8,7 @@ import pytest
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.errors import SkeletonNotSupplied
-from service.status import DOMAIN
+from service.servicers.responses.error_status import DOMAIN
 from tests.servicers.gateway import CustomSkeletons, found, grey, pose_stub, reason_of
 
 

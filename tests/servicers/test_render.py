@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.skeletons import shipped
-from tests.core.people import random_people
+from tests.core.persons import random_people
 from tests.servicers.gateway import CustomSkeletons, grey, reason_of, skeleton_stub, violations_of
 
 COCO = shipped()["coco_17"]

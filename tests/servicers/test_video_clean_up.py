@@ -13,9 +13,9 @@ import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.errors import PosegateError
-from service.media.mp4 import NoEncoder
-from service.media.video import VideoFrame, VideoReader
-from service.streams import Streams
+from service.media.video_reader import VideoFrame, VideoReader
+from service.media.video_writer import NoEncoder
+from service.pipeline.stream_limiter import Streams
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip
 from tests.running import Service, running, told
@@ -176,7 +176,7 @@ async def test_without_an_encoder_nothing_goes_on(
     def none(*_arguments: object, **_more: object) -> None:
         raise NoEncoder("h264_nvenc")
 
-    monkeypatch.setattr("service.video.Mp4Writer", none)
+    monkeypatch.setattr("service.pipeline.video.analyzer.Mp4Writer", none)
     found = await analyze(service, clip(), annotated_video=MP4)
     assert found.failed is not None
     assert found.failed.reason == "NO_ENCODER"

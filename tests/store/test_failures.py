@@ -22,7 +22,7 @@ from tests.store.test_skeletons import STICK, names, opened, stick
 WRITER = """
 import asyncio, sys
 import structlog
-from service.core.skeleton import Keypoint, Skeleton
+from service.core.skeleton.template import Keypoint, Skeleton
 from service.store.address import parse
 from service.store.database import Database
 from service.store.skeletons import SkeletonStore

@@ -12,7 +12,7 @@ NAMES = 10
 GATEWAY = """
 import asyncio, sys
 import structlog
-from service.core.skeleton import Keypoint, Skeleton
+from service.core.skeleton.template import Keypoint, Skeleton
 from service.errors import AlreadyExists
 from service.store.address import parse
 from service.store.database import Database

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.core.skeleton import Edge, Keypoint, Skeleton
+from service.core.skeleton.template import Edge, Keypoint, Skeleton
 from service.errors import AlreadyExists, Conflict, NotFound, QuotaExceeded, Unavailable
 from service.store.address import parse
 from service.store.cache import SkeletonCache

@@ -228,7 +228,7 @@ persistentVolumeClaim:
 {{- $repository := include "posegate.repository" . -}}
 {{- if and (eq $e.build "job") (eq $e.verify "enforce") -}}
 end=$(( $(date +%s) + {{ $e.waitSeconds }} ))
-until python3 -m scripts.models.verify {{ $repository }}
+until python3 -m service.models.verify {{ $repository }}
 {{- range $e.models }} &&
   grep -q {{ .sha256 }} {{ $repository }}/{{ .name }}/1/manifest.json
 {{- end }}
@@ -238,7 +238,7 @@ do
   sleep 15
 done
 {{- else -}}
-exec python3 -m scripts.models.verify {{ $repository }}{{ if eq $e.verify "report" }} --report-only{{ end }}
+exec python3 -m service.models.verify {{ $repository }}{{ if eq $e.verify "report" }} --report-only{{ end }}
 {{- end -}}
 {{- end -}}
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from service.core.export.files import File, Picture, points, rounded, rounded_scores, with_boxes
 from service.core.poses import Poses
-from service.core.skeleton import Skeleton
+from service.core.skeleton.template import Skeleton
 
 _CATEGORY = 1
 _VISIBLE, _NOT_LABELLED = 2, 0

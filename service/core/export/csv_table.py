@@ -15,7 +15,7 @@ import numpy as np
 
 from service.core.export.files import File, Picture, points, rounded, rounded_scores, with_boxes
 from service.core.poses import Poses
-from service.core.skeleton import Skeleton
+from service.core.skeleton.template import Skeleton
 
 _COLUMNS = (
     *("file_name", "image_width", "image_height", "person", "track_id", "side", "person_index", "score"),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.core.export.files import File, Picture, with_boxes
 from service.core.poses import present
-from service.core.skeleton import Skeleton
+from service.core.skeleton.template import Skeleton
 
 _CLASS = 0
 _VISIBLE, _NOT_LABELLED = "2", "0"

@@ -12,9 +12,9 @@ from pycocotools.cocoeval import COCOeval
 from service.core.export.coco import coco_files, picture_numbers
 from service.core.export.files import Picture
 from service.core.poses import Poses
-from service.core.skeleton import Skeleton
+from service.core.skeleton.template import Skeleton
 from service.skeletons import shipped
-from tests.core.people import ODD, ODD_NAMES, big_skeleton, random_people
+from tests.core.persons import ODD, ODD_NAMES, big_skeleton, random_people
 
 COCO_17 = shipped()["coco_17"]
 

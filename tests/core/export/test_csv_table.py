@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from service.core.export.csv_table import csv_files, plain
 from service.core.export.files import Picture
 from service.core.poses import Poses
-from service.core.skeleton import Skeleton
+from service.core.skeleton.template import Skeleton
 from service.skeletons import shipped
-from tests.core.people import ODD, ODD_NAMES, big_skeleton, random_people
+from tests.core.persons import ODD, ODD_NAMES, big_skeleton, random_people
 
 COCO_17 = shipped()["coco_17"]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from service.core.export.files import File, Picture
 from service.core.export.yolo_txt import label_name, yolo_files
 from service.core.poses import Floats, Poses, extents
-from service.core.skeleton import Keypoint, Skeleton
+from service.core.skeleton.template import Keypoint, Skeleton
 from service.skeletons import shipped
-from tests.core.people import ODD, ODD_NAMES, big_skeleton, random_people
+from tests.core.persons import ODD, ODD_NAMES, big_skeleton, random_people
 
 COCO_17 = shipped()["coco_17"]
 

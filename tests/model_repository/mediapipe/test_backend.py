@@ -16,8 +16,8 @@ import tritonclient.grpc.aio as triton_grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from scripts.models import mediapipe
-from service.embedded import EmbeddedTriton, Launch
+from service.models import mediapipe
+from service.triton.process import EmbeddedTriton, Launch
 from tests.model_repository.mediapipe.holistic import WEIGHTS, crops_of
 from tests.model_repository.tiny_models import (
     BACKENDS,

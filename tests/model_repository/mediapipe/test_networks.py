@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.models.mediapipe import FILES
+from service.models.mediapipe import FILES
 from tests.model_repository.mediapipe.holistic import WEIGHTS
 from wholebody.networks import CONTRACTS, Networks, WeightsError, verify
 

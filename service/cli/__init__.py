@@ -1,0 +1,1 @@
+"""The commands of `posegate`: one file a command, each with its own options."""

@@ -1,0 +1,263 @@
+"""Values, standard errors and reasons of measurements, for all people at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.angles.anatomy import STATURE_FRACTIONS
+from service.core.angles.compile import plan_for
+from service.core.angles.compiled import UPWARD, Doubles, Indices, Plan
+from service.core.angles.directions import Directions, gather
+from service.core.angles.flags import FATAL, NO_GEOMETRY, Flag, Flags, status_of
+from service.core.angles.orientation import FRONTAL, SAGITTAL, Orientations, orient
+from service.core.angles.result import Measured, Sides, Workings
+from service.core.angles.thresholds import Options
+from service.core.angles.uncertainty import keypoint_spread_px
+from service.core.poses import Floats, Poses
+from service.core.skeleton.template import Skeleton
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+_SHANK_OVER_TRUNK = STATURE_FRACTIONS["shank"] / STATURE_FRACTIONS["trunk"]
+# Without geometry only what is wrong with the keypoints and the view is worth saying.
+_WITHOUT_GEOMETRY = np.uint32(
+    NO_GEOMETRY | Flag.WEAK_SCORE | Flag.OUT_OF_FRAME | Flag.VIEW_WITHHELD | Flag.VIEW_MISMATCH
+)
+# Without a value there is nothing to say about its direction or its zero.
+_OF_VALUES = np.uint32(Flag.OPPOSITE_DIRECTION | Flag.ASSUMED_NEUTRAL | Flag.FAR_SIDE)
+
+
+def measure(
+    poses: Poses,
+    skeleton: Skeleton,
+    names: tuple[str, ...],
+    options: Options,
+    *,
+    side: Sides = "both",
+    sigmas_px: Floats | None = None,
+) -> Measured:
+    """Measure people. What cannot be measured says why and fails nothing else.
+
+    Args:
+        poses: N people with the keypoints of `skeleton`; any value is allowed in them.
+        skeleton: names of the keypoints, and their published sigmas if there are any.
+        names: of measurements, as `parse_names` gives them.
+        options: thresholds, facing, mirror, roll, baseline and the size of the picture.
+        side: which sides are answered.
+        sigmas_px: (N, K) standard deviation of every keypoint per axis, where the model gives it.
+
+    Raises:
+        KeyError: a measurement that does not exist; `parse_names` refuses those.
+        ValueError: the poses, or `sigmas_px`, do not have the skeleton's number of keypoints.
+    """
+    expected = (len(poses), len(skeleton.keypoints))
+    if poses.keypoints.shape[:2] != expected or (sigmas_px is not None and sigmas_px.shape != expected):
+        raise ValueError(f"keypoints and sigmas of {skeleton.name} must be {expected}")
+    plan = plan_for(skeleton, names)
+    with np.errstate(all="ignore"):  # whatever is not finite has a flag
+        found = gather(poses, plan, options)
+        turned = orient(found, plan, options)
+        rows = _measure_rows(found, turned, plan, options)
+        choice, chosen = _choose(found, plan)
+        spread = keypoint_spread_px(poses, found, turned, plan, options, sigmas_px)
+        error = _std_errors(found, chosen, spread, plan)
+        return _settle(found, turned, rows, choice, chosen, error, plan, options, side)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Angles of N people, R each: `inner` is σ · difference + offset, wrapped, before `outer`."""
+
+    sigma: Doubles
+    inner: Doubles
+    flags: Flags
+    direction_flags: Flags
+
+
+def _measure_rows(found: Directions, turned: Orientations, plan: Plan, options: Options) -> _Rows:
+    rows, line = plan.rows, options.thresholds
+    moving, reference = found.degrees[:, rows.moving], found.degrees[:, rows.reference]
+    through = found.degrees[:, rows.through]
+    turn = np.where(
+        rows.is_through,
+        _wrap(moving - through, -180.0) - _wrap(reference - through, -180.0),
+        _wrap(moving - reference, -180.0),
+    )
+    sign = turned.signs[:, rows.orientation] * rows.factor
+    magnitude = (rows.orientation == 0) | (rows.unsigned & (sign == 0))
+    sigma = np.where(magnitude | (sign == 0), np.where(turn < 0, -1.0, 1.0), sign)
+    offset = rows.offset_deg - line.neck_neutral_deg * rows.neutral
+    inner = _wrap_rows(sigma * turn + offset, rows.lowest_deg, rows.turns)
+
+    expected = plan.stature / STATURE_FRACTIONS["trunk"] * turned.scale[:, None]
+    short = (found.lengths < line.foreshortened * expected) & found.usable
+    of_directions = found.flags | np.where(short, np.uint32(Flag.FORESHORTENED), np.uint32(0))
+    flags = of_directions[:, rows.moving] | of_directions[:, rows.reference] | of_directions[:, rows.through]
+    unknown = (sign == 0) & (rows.orientation != 0)
+    flags |= np.where(unknown & rows.unsigned, np.uint32(Flag.FACING_UNKNOWN), np.uint32(0))
+    flags |= np.where(unknown & ~rows.unsigned, np.uint32(Flag.FACING_WITHHELD), np.uint32(0))
+    flags |= np.where(plan.fallback, np.uint32(Flag.REFERENCE_FALLBACK), np.uint32(0))
+    return _Rows(sigma, inner, flags, of_directions)
+
+
+def _wrap(degrees: Doubles, lowest: float | Doubles) -> Doubles:
+    """Degrees in (lowest, lowest + 360]."""
+    return degrees - 360.0 * np.ceil((degrees - lowest) / 360.0 - 1.0)
+
+
+def _wrap_rows(degrees: Doubles, lowest: Doubles, turns: Doubles) -> Doubles:
+    """The same for every row at its own place, and not at all where `turns` is 0."""
+    return degrees - 360.0 * turns * np.ceil((degrees - lowest) / 360.0 - 1.0)
+
+
+def _choose(found: Directions, plan: Plan) -> tuple[Indices, Indices]:
+    """For every slot the first choice whose keypoints can all be used, else the one that lacks least."""
+    rows = plan.rows
+    bad = found.bad_points[:, rows.moving] + found.bad_points[:, rows.reference]
+    bad = bad + found.bad_points[:, rows.through]
+    choice = np.where(plan.choices >= 0, bad[:, plan.choices], np.inf).argmin(axis=2)
+    return choice, plan.choices[np.arange(len(plan.slots)), choice]
+
+
+def _std_errors(found: Directions, chosen: Indices, spread_px: Doubles, plan: Plan) -> Doubles:
+    """First-order standard error in degrees of the chosen rows, (N, G).
+
+    A direction v = Σ w p turns by R(v)/|v|² per unit of its tip, R the quarter turn. So with
+    independent keypoints of variance s² per axis, and v moving against u,
+
+        Var = Σ s² w_v² / |v|² + Σ s² w_u² / |u|² − 2 Σ s² w_v w_u · (v·u) / (|v|² |u|²)   (rad²).
+    """
+    variance = spread_px**2
+    v, u = plan.rows.moving[chosen], plan.rows.reference[chosen]
+    of_directions = variance @ plan.squares
+    shared = _pick(variance @ plan.rows.cross, chosen)
+    vectors = found.vectors
+    a, b = _pick(vectors, v), _pick(vectors, u)
+    square = found.lengths**2
+    aa, bb = _pick(square, v), _pick(square, u)
+    radians = (
+        _pick(of_directions, v) / aa
+        + _pick(of_directions, u) / bb
+        - 2.0 * shared * (a * b.conj()).real / (aa * bb)
+    )
+    return np.degrees(np.sqrt(np.maximum(radians, 0.0)))
+
+
+def _pick(values: NDArray[_Scalar], columns: Indices) -> NDArray[_Scalar]:
+    """values[n, columns[n, g]]."""
+    return np.take_along_axis(values, columns, axis=1)
+
+
+def _settle(
+    found: Directions,
+    turned: Orientations,
+    rows: _Rows,
+    choice: Indices,
+    chosen: Indices,
+    noise_deg: Doubles,
+    plan: Plan,
+    options: Options,
+    side: Sides,
+) -> Measured:
+    """Subtract the baseline, add what the whole view says, and withhold what must not be told."""
+    line, described = options.thresholds, plan.rows
+    neutral, neutral_error, has_neutral = _baseline(plan, options)
+    outer = described.outer[chosen]
+    inner = _pick(rows.inner, chosen) - outer * neutral
+    inner = _wrap_rows(inner, described.lowest_deg[chosen], described.turns[chosen])
+    values = outer * inner + 0.0  # no negative zero
+
+    assumed = described.neutral[chosen] & ~has_neutral
+    error = np.sqrt(noise_deg**2 + neutral_error**2 + np.where(assumed, line.neck_neutral_sd_deg**2, 0.0))
+    flags = (
+        _pick(rows.flags, chosen)
+        | _view_flags(turned, plan, options)
+        | _gate_flags(found, turned, plan, options)
+    )
+    for which, flag in (
+        (error > line.max_std_error_deg, Flag.LOW_RESOLUTION),
+        (plan.opposite & (values < -line.opposite_deg), Flag.OPPOSITE_DIRECTION),
+        (assumed, Flag.ASSUMED_NEUTRAL),
+        (turned.swap_suspected[:, None], Flag.SWAP_SUSPECTED),
+    ):
+        flags |= np.where(which, np.uint32(flag), np.uint32(0))
+    nothing = (flags & np.uint32(NO_GEOMETRY)) != 0
+    flags = np.where(nothing, flags & _WITHOUT_GEOMETRY, flags)
+    withheld = (flags & np.uint32(FATAL)) != 0
+    flags = np.where(withheld, flags & ~_OF_VALUES, flags)
+
+    scores = np.minimum(
+        _pick(found.scores, described.moving[chosen]), _pick(found.scores, described.reference[chosen])
+    )
+    scores = np.minimum(scores, _pick(found.scores, described.through[chosen]))
+    rows_lost = (rows.flags & np.uint32(NO_GEOMETRY | Flag.FACING_WITHHELD)) != 0
+    ratio_usable = found.usable[:, plan.ratios].all(axis=2)
+    ratios = found.lengths[:, plan.ratios[:, 0]] / found.lengths[:, plan.ratios[:, 1]]
+    shape = (len(turned.view), len(plan.measurements), 2)
+    return Measured(
+        measurements=plan.measurements,
+        side=side,
+        degrees=np.where(withheld, np.nan, values).reshape(shape),
+        statuses=status_of(flags).reshape(shape),
+        std_errors_deg=np.where(nothing, np.nan, error).reshape(shape),
+        keypoint_scores=scores.reshape(shape),
+        flags=flags.reshape(shape),
+        view_ratios=turned.ratio,
+        workings=Workings(
+            plan=plan,
+            options=options,
+            found=found,
+            turned=turned,
+            choice=choice,
+            chosen=chosen,
+            values_deg=values,
+            sweep_deg=_pick(rows.sigma, chosen) * inner,
+            direction_flags=rows.direction_flags,
+            rows_deg=np.where(rows_lost, np.nan, described.outer * rows.inner + 0.0),
+            ratios=np.where(ratio_usable, ratios, np.nan),
+        ),
+    )
+
+
+def _baseline(plan: Plan, options: Options) -> tuple[Doubles, Doubles, NDArray[np.bool_]]:
+    """Neutral value and its standard error for every slot, and whether there is one."""
+    given = [options.baseline.get((slot.measurement.name, slot.side)) for slot in plan.slots]
+    return (
+        np.array([0.0 if neutral is None else neutral.degrees for neutral in given], np.float64),
+        np.array([0.0 if neutral is None else neutral.std_error_deg for neutral in given], np.float64),
+        np.array([neutral is not None for neutral in given], np.bool_),
+    )
+
+
+def _view_flags(turned: Orientations, plan: Plan, options: Options) -> Flags:
+    """What the view of the body says against each slot."""
+    profile, frontal = (turned.view == SAGITTAL)[:, None], (turned.view == FRONTAL)[:, None]
+    withheld = plan.wants_frontal & plan.strict & profile
+    mismatch = (plan.wants_frontal & ~plan.strict & profile) | (plan.wants_sagittal & frontal)
+    # Facing right, the right side is near. In a mirror image the near side is the other hand's.
+    front = turned.signs[:, 2, None] * (-1.0 if options.mirrored else 1.0)
+    far = profile & (plan.own_side * front > 0)
+    flags = np.where(withheld, np.uint32(Flag.VIEW_WITHHELD), np.uint32(0))
+    flags |= np.where(mismatch, np.uint32(Flag.VIEW_MISMATCH), np.uint32(0))
+    flags |= np.where(far, np.uint32(Flag.FAR_SIDE), np.uint32(0))
+    return flags
+
+
+def _gate_flags(found: Directions, turned: Orientations, plan: Plan, options: Options) -> Flags:
+    """Planar cross-talk: a thigh that points at the camera makes a frontal angle of nothing."""
+    line = options.thresholds
+    thigh, shank = plan.gates[:, 0], plan.gates[:, 1]
+    # without an ankle the shank is taken from the scale of the body
+    shank_px = np.where(
+        found.usable[:, shank], found.lengths[:, shank], _SHANK_OVER_TRUNK * turned.scale[:, None]
+    )
+    ratio = np.where(thigh == UPWARD, np.inf, found.lengths[:, thigh] / shank_px)
+    doubtful = (ratio < line.crosstalk_doubtful) & (ratio >= line.crosstalk_withheld)
+    flags = np.where(doubtful, np.uint32(Flag.PLANAR_CROSSTALK), np.uint32(0))
+    withheld = ratio < line.crosstalk_withheld
+    flags |= np.where(withheld, np.uint32(Flag.CROSSTALK_WITHHELD), np.uint32(0))
+    return flags

@@ -1,0 +1,76 @@
+"""What was measured, as arrays for all people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.angles.compiled import Doubles, Indices, Plan
+from service.core.angles.definitions import Measurement
+from service.core.angles.directions import Directions
+from service.core.angles.flags import Flags
+from service.core.angles.orientation import Orientations
+from service.core.angles.thresholds import Options
+
+Sides = Literal["left", "right", "both"]
+
+
+@dataclass(frozen=True, eq=False)
+class Workings:
+    """Intermediate results that answers in words are made from.
+
+    Attributes:
+        plan, options, found, turned: what was computed from what.
+        choice: (N, G) which choice of a slot was taken.
+        chosen: (N, G) its row.
+        values_deg: (N, G) values before any is withheld.
+        sweep_deg: (N, G) from the reference ray to the moving one, clockwise positive.
+        direction_flags: (N, J) what is wrong with every direction, foreshortening included.
+        rows_deg: (N, R) every angle, NaN where it cannot be had.
+        ratios: (N, Q) every ratio, NaN where it cannot be had.
+    """
+
+    plan: Plan
+    options: Options
+    found: Directions
+    turned: Orientations
+    choice: Indices
+    chosen: Indices
+    values_deg: Doubles
+    sweep_deg: Doubles
+    direction_flags: Flags
+    rows_deg: Doubles
+    ratios: Doubles
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """M measurements of N people, left then right in the last axis.
+
+    Attributes:
+        measurements: M of them.
+        side: which sides were asked for; the arrays hold both.
+        degrees: (N, M, 2), NaN where UNAVAILABLE.
+        statuses: (N, M, 2) uint8 of `Status`.
+        std_errors_deg: (N, M, 2), NaN without geometry.
+        keypoint_scores: (N, M, 2)
+        flags: (N, M, 2) uint32 of `Flag`.
+        view_ratios: (N,) shoulder width over body scale, NaN where unknown.
+        workings: what the accessors draw on.
+    """
+
+    measurements: tuple[Measurement, ...]
+    side: Sides
+    degrees: Doubles
+    statuses: NDArray[np.uint8]
+    std_errors_deg: Doubles
+    keypoint_scores: Doubles
+    flags: Flags
+    view_ratios: Doubles
+    workings: Workings
+
+    def __len__(self) -> int:
+        return len(self.view_ratios)

@@ -1,0 +1,70 @@
+"""How far a keypoint may be from where the model puts it: a standard deviation in px per axis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.core.angles.anatomy import STATURE_FRACTIONS
+from service.core.angles.compiled import Doubles, Plan
+from service.core.angles.directions import Directions
+from service.core.angles.orientation import Orientations
+from service.core.angles.thresholds import Options
+from service.core.poses import Floats, Poses
+
+# Area of a person over the area of the box, as xtcocotools/cocoeval.py takes it where no mask is known.
+_AREA_OVER_BOX = 0.53
+# Area of a person over the square of the trunk: a stature H fills a box of about 0.41 H by H standing.
+_AREA_OVER_TRUNK = _AREA_OVER_BOX * 0.41 / STATURE_FRACTIONS["trunk"] ** 2
+
+
+def keypoint_spread_px(
+    poses: Poses,
+    found: Directions,
+    turned: Orientations,
+    plan: Plan,
+    options: Options,
+    sigmas_px: Floats | None,
+) -> Doubles:
+    """Standard deviation per axis of the P keypoints of a plan, (N, P), in px.
+
+    Without `sigmas_px` it is the spread among annotators (OKS sigma · √area, which is for the distance
+    and so divided by √2 per axis) times the model's λ, and never below a floor. It is a prior for
+    the kind of point and the size of the person; the score does not enter, for no score is a distance.
+
+    Args:
+        poses: N people.
+        found: their keypoints.
+        turned: their scale in the picture.
+        plan: which keypoints.
+        options: λ and the floor are among its thresholds.
+        sigmas_px: (N, K) by the skeleton's order, where the model's own spread is known; taken as is,
+            except where it is not a length.
+    """
+    line = options.thresholds
+    wide, high = _extent(poses, found)
+    # arms and legs held out widen the box, not the person
+    body = np.where(turned.scale > 0, _AREA_OVER_TRUNK * turned.scale**2, np.inf)
+    area = np.minimum(_AREA_OVER_BOX * wide * high, body)
+    floor = np.maximum(line.spread_floor_px, line.spread_floor_fraction * np.maximum(wide, high))
+    prior = plan.oks_sigmas * np.sqrt(area / 2.0)[:, None]
+    spread = np.hypot(line.spread_scale * prior, floor[:, None])
+    if sigmas_px is None:
+        return spread
+    columns = plan.swapped if options.mirrored else plan.columns
+    given = np.asarray(sigmas_px, np.float64)[:, columns]  # a missing point takes some other's: unused
+    return np.where(np.isfinite(given) & (given >= 0), given, spread)
+
+
+def _extent(poses: Poses, found: Directions) -> tuple[Doubles, Doubles]:
+    """Width and height of every person: of the box, or of the keypoints where there is no box."""
+    boxes = poses.boxes_xyxy.astype(np.float64)
+    size = boxes[:, 2:] - boxes[:, :2]
+    known = (np.isfinite(size) & (size > 0)).all(axis=1)
+    if not known.all() and found.xy.shape[1]:
+        seen = (found.point_flags & 3) == 0
+        xy = np.stack([found.xy.real, found.xy.imag], axis=2)
+        low = np.where(seen[..., None], xy, np.inf).min(axis=1)
+        high = np.where(seen[..., None], xy, -np.inf).max(axis=1)
+        size = np.where(known.reshape(-1, 1), size, np.where(high > low, high - low, 0.0))
+    size = np.where(np.isfinite(size), size, 0.0)
+    return size[:, 0], size[:, 1]

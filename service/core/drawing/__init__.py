@@ -1,0 +1,1 @@
+"""Drawing on RGB images: persons, angles, text."""

@@ -1,0 +1,1 @@
+"""Values over time: smoothing, range of motion, repetitions."""

@@ -1,0 +1,1 @@
+"""Skeleton templates: definition, checks, and mapping between them by keypoint name."""

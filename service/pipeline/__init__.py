@@ -1,0 +1,1 @@
+"""Use cases: from images and videos to persons, keypoints and angles. No protobuf, no gRPC."""

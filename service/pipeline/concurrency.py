@@ -1,0 +1,58 @@
+"""CPU work in worker threads, and background tasks of streaming RPCs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
+
+from service.core.cancellation import stopping_when
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run work in a worker thread.
+
+    When the caller is cancelled, by his deadline or because he hung up, what has not begun never
+    begins, and what has begun stops at its next `checkpoint`.
+    """
+    left = threading.Event()
+
+    def stoppable() -> T:
+        with stopping_when(left.is_set):
+            return work(*args, **kwargs)
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(workers, stoppable)
+    except asyncio.CancelledError:
+        left.set()
+        raise
+
+
+async def next_within(events: asyncio.Queue[T], patience_s: float) -> T | None:
+    """The next thing in a queue; None if there is none in time."""
+    if not events.empty():
+        return events.get_nowait()
+    try:
+        async with asyncio.timeout(patience_s):
+            return await events.get()
+    except TimeoutError:
+        return None
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Wait for the end of a task, even while whoever waits is cancelled; that comes after it."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    if not task.cancelled():
+        task.result()

@@ -1,0 +1,115 @@
+"""How many videos and live streams are at work, what they may hold, and their end when the service stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import Overloaded, Unavailable
+from service.telemetry.call_context import current
+
+_ARRIVING = 4  # calls without a config, for each place
+
+
+class Streams:
+    """Counts streams in and out.
+
+    Args:
+        at_once: more are refused.
+        max_bytes: that all of them together may hold; one alone may hold any amount.
+
+    Attributes:
+        ending: whoever still runs has to stop now.
+        running: how many there are.
+    """
+
+    def __init__(self, at_once: int, max_bytes: int) -> None:
+        self._at_once = at_once
+        self._max_bytes = max_bytes
+        self._held = 0
+        self._arriving = 0
+        self._draining = False
+        self.ending = False
+        self.running = 0
+
+    def drain(self) -> None:
+        """Let nobody in any more."""
+        self._draining = True
+
+    def end(self) -> None:
+        """Make those who still run stop."""
+        self.drain()
+        self.ending = True
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Count a call in that has yet to say what it wants; it holds nothing, but there is an end to how
+        many may stand there.
+
+        Raises:
+            Overloaded: there are too many.
+        """
+        if self._arriving >= _ARRIVING * self._at_once:
+            raise self._too_many(self._arriving)
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a stream in for the time of the block.
+
+        Raises:
+            Overloaded: there are as many as are allowed.
+            Unavailable: the service is stopping.
+        """
+        if self._draining:
+            raise self.stopping()
+        if self.running >= self._at_once:
+            raise self._too_many(self.running)
+        self.running += 1
+        current().observer.admitted()
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count memory in for the time of the block.
+
+        Raises:
+            Overloaded: with it there would be more than is allowed.
+        """
+        if self._held and self._held + size > self._max_bytes:
+            raise Overloaded(
+                f"The videos at work hold as much memory as is allowed, and this one needs {size} bytes: try "
+                "again, or send it smaller.",
+                reason="TOO_MUCH_VIDEO_MEMORY",
+                metadata={"limit_bytes": str(self._max_bytes), "actual_bytes": str(self._held + size)},
+                retry_after_s=5.0,
+            )
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
+    def _too_many(self, count: int) -> Overloaded:
+        return Overloaded(
+            f"{count} videos and streams are at work, as many as are allowed: try again.",
+            reason="TOO_MANY_STREAMS",
+            metadata={"limit": str(self._at_once)},
+            retry_after_s=2.0,
+        )
+
+    @staticmethod
+    def stopping() -> Unavailable:
+        """What a stream ends with that has to stop."""
+        return Unavailable(
+            "The service is stopping: send it again, to another instance.",
+            reason="DRAINING",
+            retry_after_s=1.0,
+        )

@@ -1,0 +1,1 @@
+"""The gRPC server: wiring, life cycle, interceptors, health and TLS."""

@@ -1,0 +1,159 @@
+"""Watches Triton, and says through grpc.health.v1 whether this gateway can answer.
+
+SERVING means: Triton is live, the default model is ready, and one inference of it has passed since
+Triton last came up. The service name `liveness` is SERVING for as long as the process works at all:
+a liveness probe that hung on Triton would restart every gateway when Triton restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+import numpy as np
+import structlog
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+
+from service.core.geometry import LETTERBOX_GREY
+from service.errors import PosegateError
+from service.pipeline.estimator import Estimator, Options
+from service.telemetry.call_context import Observer
+from service.triton.catalog import ModelCatalog
+from service.triton.client import TritonError
+
+_log = structlog.get_logger()
+
+LIVENESS = "liveness"
+SERVICES = ("", "posegate.v1.PoseService", "posegate.v1.SkeletonService")
+
+_STUCK_S = 15.0  # far beyond any queue for the threads that a service within its bounds can have
+_SAY_AGAIN_S = 10.0  # between two reasons that change all the time
+_WARM_UP_S = 60.0  # an OpenVINO shape that is not in the compile cache takes seconds
+
+
+class Triton(Protocol):
+    """What is watched."""
+
+    async def is_live(self) -> bool:
+        """Whether it answers at all."""
+
+    async def attach(self, largest_input_bytes: int) -> None:
+        """Set up what a restart of Triton forgets; does nothing while it is set up."""
+
+
+class HealthMonitor:
+    """Keeps the health service, the catalog and the connection's shared memory up to date."""
+
+    def __init__(
+        self,
+        triton: Triton,
+        catalog: ModelCatalog,
+        estimator: Estimator,
+        health: health_aio.HealthServicer,
+        interval_s: float,
+        observer: Observer | None = None,
+    ) -> None:
+        self._observer = observer or Observer()
+        self._why = ""  # it is not serving, as last logged
+        self._why_at = -_SAY_AGAIN_S
+        self._triton = triton
+        self._catalog = catalog
+        self._estimator = estimator
+        self._health = health
+        self._interval_s = interval_s
+        self._serving = False
+        self._probe: tuple[asyncio.Task[None], float] | None = None
+
+    async def run(self) -> None:
+        """Look, tell, sleep; until cancelled."""
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self._tell(serving=False)
+        while True:
+            try:
+                why = await self._look()
+                self._explain(why)
+            except Exception as error:
+                # Whatever this is, the monitor must live on: without it the service stays dead.
+                why = str(error) or type(error).__name__
+                self._explain(why, error)
+            serving = not why
+            if serving != self._serving:
+                _log.info("serving" if serving else "not_serving")
+                await self._tell(serving=serving)
+            await asyncio.sleep(self._interval_s)
+
+    def _explain(self, why: str, error: Exception | None = None) -> None:
+        """Log why it is not serving when that is news: once, and not every second for as long as it lasts."""
+        now = time.monotonic()
+        if not why:
+            self._why = ""
+        elif why != self._why and (self._why == "" or now >= self._why_at + _SAY_AGAIN_S):
+            self._why, self._why_at = why, now
+            if error is None or isinstance(error, TritonError):
+                _log.warning("not_ready", why=why)
+            else:
+                _log.error("health_check_failed", exc_info=error)
+
+    async def _look(self) -> str:
+        """Why it cannot serve; empty when it can."""
+        live = False
+        try:
+            live = await self._triton.is_live()
+        finally:
+            if not live:
+                self._catalog.mark_away()
+                self._tell_models(up=False)
+        if not live:
+            return "Triton does not answer"
+        try:
+            try:
+                await self._catalog.refresh()
+            finally:
+                self._tell_models(up=True)
+            models = [model for model in self._catalog.models() if model.ready]
+            sizes = [3 * height * width for model in models for height, width in model.shapes_hw]
+            if sizes:
+                await self._triton.attach(max(sizes))
+            default = self._catalog.resolve("")
+            if not self._serving:
+                first_stage = self._catalog.first_stage(default)
+                height, width = (first_stage or default).shapes_hw[0]
+                grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+                options = Options(min_score=0.5, iou_threshold=0.7, max_persons=1)
+                await self._estimator.estimate(
+                    lambda: grey,
+                    default,
+                    options,
+                    deadline=time.monotonic() + _WARM_UP_S,
+                    first_stage=first_stage,
+                )
+            if self._workers_are_stuck():
+                return "no worker thread was free for a long time"
+        except PosegateError as error:
+            return error.message
+        return ""
+
+    def _tell_models(self, *, up: bool) -> None:
+        ready: dict[str, bool] = {}
+        for model in self._catalog.models():
+            ready[model.name] = ready.get(model.name, False) or model.ready
+        self._observer.triton(up=up, models=ready)
+
+    def _workers_are_stuck(self) -> bool:
+        """Whether nothing gets done: a piece of work that takes no time has not been done for long."""
+        if self._probe is not None and not self._probe[0].done():
+            return time.monotonic() - self._probe[1] > _STUCK_S
+        self._probe = asyncio.create_task(self._estimator.run(_nothing)), time.monotonic()
+        return False
+
+    async def _tell(self, *, serving: bool) -> None:
+        self._serving = serving
+        status = health_pb2.HealthCheckResponse
+        for service in SERVICES:
+            await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _nothing() -> None:
+    """Work that takes no time."""

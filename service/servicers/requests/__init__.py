@@ -1,0 +1,1 @@
+"""Protobuf requests to domain objects."""

@@ -1,0 +1,1 @@
+"""Domain objects to protobuf responses."""

@@ -1,0 +1,97 @@
+"""Domain objects as messages."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
+from service.core.model import Model
+from service.core.poses import DepthSource, Poses
+from service.core.topdown import STATURE_M
+from service.telemetry.call_context import Timings
+
+LIFTED_BY = f"x and y by limb lengths of an adult of {STATURE_M:.2f} m; z is the model's own"
+
+_DEPTH: dict[DepthSource, types_pb2.DepthSource.ValueType] = {
+    "none": types_pb2.DEPTH_SOURCE_NONE,
+    "measured": types_pb2.DEPTH_SOURCE_MEASURED,
+    "lifted": types_pb2.DEPTH_SOURCE_LIFTED,
+}
+_SIDES: dict[str, types_pb2.Side.ValueType] = {
+    "": types_pb2.SIDE_UNSPECIFIED,
+    "left": types_pb2.SIDE_LEFT,
+    "right": types_pb2.SIDE_RIGHT,
+}
+
+
+def persons(poses: Poses, *, min_keypoint_score: float, include_positions: bool) -> list[types_pb2.Person]:
+    """One message per person or part, keypoints below `min_keypoint_score` hidden as zeros."""
+    with_positions = include_positions and poses.positions is not None
+    depth = _DEPTH[poses.depth_source] if with_positions else types_pb2.DEPTH_SOURCE_NONE
+    # One pass from array to list: element access would cost more than everything else here.
+    keypoints = np.where(
+        poses.keypoints[..., 2:] >= min_keypoint_score, poses.keypoints, np.float32(0)
+    ).tolist()
+    positions = poses.positions.tolist() if with_positions and poses.positions is not None else None
+    sides = [""] * len(poses) if poses.sides is None else poses.sides.tolist()
+    owners = [-1] * len(poses) if poses.person_index is None else poses.person_index.tolist()
+    return [
+        types_pb2.Person(
+            box=_box(box),
+            score=score,
+            keypoints=[types_pb2.Keypoint(x=x, y=y, score=s) for x, y, s in points],
+            positions=(
+                [types_pb2.Position(x=x, y=y, z=z) for x, y, z in positions[number]] if positions else ()
+            ),
+            depth_source=depth,
+            depth_assumption=LIFTED_BY if depth == types_pb2.DEPTH_SOURCE_LIFTED else "",
+            side=_SIDES[sides[number]],
+            person_index=owners[number] if owners[number] >= 0 else None,
+        )
+        for number, (box, score, points) in enumerate(
+            zip(poses.boxes_xyxy.tolist(), poses.scores.tolist(), keypoints, strict=True)
+        )
+    ]
+
+
+def _box(box_xyxy: list[float]) -> types_pb2.Box:
+    x1, y1, x2, y2 = box_xyxy
+    return types_pb2.Box(x1=x1, y1=y1, x2=x2, y2=y2)
+
+
+def size(size_wh: tuple[int, int]) -> types_pb2.ImageSize:
+    """A size (width, height)."""
+    return types_pb2.ImageSize(width=size_wh[0], height=size_wh[1])
+
+
+def timings(stages: Timings, *, total_ms: float) -> pb.Timings:
+    """Milliseconds of every stage."""
+    return pb.Timings(
+        decode_ms=stages.decode_ms,
+        preprocess_ms=stages.preprocess_ms,
+        inference_ms=stages.inference_ms,
+        postprocess_ms=stages.postprocess_ms,
+        overlay_ms=stages.draw_ms,
+        total_ms=total_ms,
+    )
+
+
+def model(known: Model, *, default: bool) -> pb.Model:
+    """A model as ListModels shows it."""
+    return pb.Model(
+        name=known.name,
+        version=known.version,
+        family=known.family,
+        skeleton=known.skeleton,
+        keypoint_count=known.keypoint_count,
+        input_sizes=[size((width, height)) for height, width in known.shapes_hw],
+        precision=known.precision,
+        licence=known.licence,
+        weights=known.weights,
+        source=known.source,
+        sha256=known.sha256,
+        ready=known.ready,
+        default=default,
+        positions=known.family == "top_down",
+    )

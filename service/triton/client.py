@@ -1,0 +1,441 @@
+"""Triton over gRPC: which models it serves, and inference. The only importer of tritonclient; its
+errors are translated here, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NoReturn, cast
+
+import numpy as np
+import structlog
+import tritonclient.grpc as triton_grpc
+import tritonclient.grpc.aio as triton_aio
+from google.protobuf import text_format
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from service.core.model import BODY_KEYPOINTS, Family, Model
+from service.errors import DeadlineExceeded, Overloaded, Unavailable
+from service.telemetry.call_context import current
+from service.triton.shared_memory import SharedSlots
+
+_log = structlog.get_logger()
+
+Tensors = Mapping[str, NDArray[Any]]
+
+_CONTROL_TIMEOUT_S = 5.0
+_RETRY_SOON_S = 0.25  # the queue is full: it empties within a few inferences
+_RETRY_LATER_S = 1.0  # Triton or a model is away
+# A cancelled request may still be read by Triton; its slot rests for longer than any queue lets it wait.
+_QUARANTINE_S = 60.0
+
+_CHANNEL = [
+    # A custom list replaces tritonclient's own: without the first two the limit is 4 MB again.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    # Without these the wait between two attempts grows to two minutes while Triton is away.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+]
+
+
+class TritonError(Exception):
+    """Triton failed in a way that no caller of ours can mend. Its text is for the log only."""
+
+
+class _RegionUnknown(Exception):
+    """Triton restarted and has forgotten our shared memory."""
+
+
+class TritonClient:
+    """One long-lived connection to Triton.
+
+    Args:
+        url: host:port of Triton's gRPC endpoint, or a dns:/// target.
+        shared_memory: hand tensors over in system shared memory; falls back to gRPC, with a log
+            line, where Triton cannot open the region.
+        slots: tensors in shared memory at once; requests beyond go over gRPC.
+    """
+
+    def __init__(self, url: str, *, shared_memory: bool, slots: int = 32) -> None:
+        self.url = url
+        self._client = triton_aio.InferenceServerClient(url, channel_args=_CHANNEL)
+        self._wants_shared_memory = shared_memory
+        self._slot_count = slots
+        self._slots: SharedSlots | None = None
+        self._configs: dict[tuple[str, str], Model | None] = {}
+        self._not_loaded: dict[tuple[str, str], str] = {}  # why, as it was last logged
+
+    async def close(self) -> None:
+        """Close the connection and remove the shared memory."""
+        if self._slots is not None:
+            with suppress(InferenceServerException):  # Triton may have gone first, its registration with it
+                await self._client.unregister_system_shared_memory(
+                    self._slots.name, client_timeout=_CONTROL_TIMEOUT_S
+                )
+            self._drop(self._slots)
+        await self._client.close()
+
+    def _drop(self, slots: SharedSlots) -> None:
+        """Let go of a region; `attach` may have made another one in the meantime, which stays."""
+        slots.close()
+        if self._slots is slots:
+            self._slots = None
+
+    async def is_live(self) -> bool:
+        """Whether Triton answers. Not its readiness: that goes when any one model fails to load."""
+        try:
+            live = bool(await self._client.is_server_live(client_timeout=_CONTROL_TIMEOUT_S))
+        except InferenceServerException:
+            live = False
+        if not live:
+            self._configs.clear()
+            self._not_loaded.clear()
+        return live
+
+    async def server_version(self) -> str:
+        """Triton's own version; Unavailable when it does not answer."""
+        try:
+            metadata = await self._client.get_server_metadata(client_timeout=_CONTROL_TIMEOUT_S)
+        except InferenceServerException as error:
+            raise _away() from error
+        return str(metadata.version)
+
+    async def models(self) -> Sequence[Model]:
+        """Every model that keeps one of our tensor contracts; one that does not is logged and left out.
+
+        One that did not load, or is still loading, is there by its name: it has no family and is not ready.
+        """
+        found: list[Model] = []
+        try:
+            index = await self._client.get_model_repository_index(client_timeout=_CONTROL_TIMEOUT_S)
+            for entry in index.models:
+                if not entry.version:  # a model that did not load has no version
+                    why = entry.reason or "Triton's log says why"  # a configuration that it cannot read
+                    found.append(self._not_loaded_model(entry.name, "", why))
+                    continue
+                model = await self._model(entry.name, entry.version)
+                if model is not None:
+                    found.append(replace(model, ready=bool(model.family) and entry.state == "READY"))
+        except InferenceServerException as error:
+            _raise(error)
+        return found
+
+    async def _model(self, name: str, version: str) -> Model | None:
+        """A model by its configuration, which is asked for once while Triton lives."""
+        if (name, version) in self._configs:
+            return self._configs[name, version]
+        model = None
+        try:
+            answer = await self._client.get_model_config(name, version, client_timeout=_CONTROL_TIMEOUT_S)
+            model = read_config(answer.config, version)
+        except InferenceServerException as error:
+            if not await self.is_live():
+                raise
+            # It failed to load, or is on its way: ask again next time.
+            return self._not_loaded_model(name, version, error.message())
+        except ValueError as error:
+            _log.warning("model_refused", model=name, why=str(error))
+        self._configs[name, version] = model
+        return model
+
+    def _not_loaded_model(self, name: str, version: str, why: str) -> Model:
+        """What is known of it. The reason is logged once, and not every second for as long as it lasts."""
+        if self._not_loaded.get((name, version)) != why:
+            self._not_loaded[name, version] = why
+            _log.warning("model_not_loaded", model=name, why=why)
+        return Model(name, version, family="", skeleton="", keypoint_count=0, shapes_hw=())
+
+    async def attach(self, largest_input_bytes: int) -> None:
+        """Set up the shared memory if it is wanted and not set up; a restart of Triton forgets it."""
+        if not self._wants_shared_memory or self._slots is not None:
+            return
+        try:
+            slots = SharedSlots(self._slot_count, largest_input_bytes)
+        except OSError as error:
+            self._wants_shared_memory = False
+            _log.warning("shared_memory_off", why=str(error))
+            return
+        try:
+            await self._client.register_system_shared_memory(
+                slots.name, slots.key, slots.size, client_timeout=_CONTROL_TIMEOUT_S
+            )
+        except InferenceServerException as error:
+            slots.close()
+            # Tried once only: a Triton that cannot open it now, in another container, never will.
+            self._wants_shared_memory = _status(error) in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+            _log.warning("shared_memory_off", why=error.message())
+            return
+        except BaseException:
+            slots.close()
+            raise
+        self._slots = slots
+        _log.info("shared_memory_on", slots=self._slot_count, slot_bytes=slots.slot_bytes)
+
+    async def infer(
+        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+    ) -> Tensors:
+        """Run a model.
+
+        Args:
+            model: which, and which version.
+            inputs: arrays by tensor name, batch first.
+            outputs: names of the tensors to return.
+            deadline: on the clock of time.monotonic(); also the longest stay in Triton's queue.
+            request_id: shown in Triton's log.
+
+        Returns:
+            Read-only arrays by tensor name.
+
+        Raises:
+            Overloaded: Triton's queue is full.
+            Unavailable: Triton or the model is away.
+            DeadlineExceeded: the deadline passed.
+            TritonError: anything else.
+        """
+        if deadline <= time.monotonic():
+            raise _too_late()
+        slots = self._slots
+        lent = slots.lend(list(inputs.values())) if slots is not None else None
+        if slots is None or lent is None:
+            return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
+        slot, offsets = lent
+        rest_s = 0.0
+        try:
+            shared = _shared(inputs, slots.name, offsets)
+            return await self._infer(model, shared, outputs, deadline, request_id)
+        except (asyncio.CancelledError, DeadlineExceeded):
+            rest_s = _QUARANTINE_S
+            raise
+        except _RegionUnknown:
+            self._drop(slots)  # `attach` makes a new one
+        finally:
+            if rest_s:
+                asyncio.get_running_loop().call_later(rest_s, slots.give_back, slot)
+            else:
+                slots.give_back(slot)
+        return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
+
+    async def _infer(
+        self,
+        model: Model,
+        inputs: list[triton_grpc.InferInput],
+        outputs: Sequence[str],
+        deadline: float,
+        request_id: str,
+    ) -> Tensors:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise _too_late()
+        with current().span.inference(model.name, model.version) as headers:
+            try:
+                result = await self._client.infer(
+                    model_name=model.name,
+                    model_version=model.version,
+                    inputs=inputs,
+                    outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
+                    request_id=request_id,
+                    timeout=int(remaining_s * 1e6),
+                    client_timeout=remaining_s,
+                    headers=headers,
+                )
+            except InferenceServerException as error:
+                if "shared memory region" in error.message():
+                    raise _RegionUnknown from error
+                _raise(error, deadline)
+        return {name: _output(result, name) for name in outputs}
+
+
+def parse_config(text: str) -> Any:
+    """The text of a config.pbtxt as Triton's ModelConfig.
+
+    Raises:
+        ValueError: it is not one; the text says where.
+    """
+    try:
+        return text_format.Parse(text, triton_grpc.model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_config(config: Any, version: str) -> Model | None:
+    """A model's configuration (Triton's ModelConfig) as ours; None for a model without `family`.
+
+    Raises:
+        ValueError: it names a family whose tensor contract it does not keep; the text says how.
+    """
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    family = parameters.get("family", "")
+    if not family:
+        return None
+    inputs = {tensor.name: tensor for tensor in config.input}
+    outputs = {tensor.name: tensor for tensor in config.output}
+    contract: Family
+    if family == "yolo_pose":
+        contract = "yolo_pose"
+        picture, keypoint_count = _yolo_pose(inputs, outputs)
+        multiple = 32  # the coarsest stride of the network
+    elif family == "top_down":
+        contract = "top_down"
+        picture, keypoint_count = _top_down(inputs, outputs)
+        if not parameters.get("first_stage"):
+            raise ValueError("parameter 'first_stage' is missing: it names the model that finds the people")
+        multiple = 1
+    else:
+        raise ValueError(f"family '{family}' is unknown; known are yolo_pose and top_down")
+    if not parameters.get("skeleton"):
+        raise ValueError("parameter 'skeleton' is missing: it names the model's native skeleton")
+    if config.max_batch_size < 1:
+        raise ValueError("'max_batch_size' is 0: the tensors' first dimension must be Triton's batch")
+    return Model(
+        name=config.name,
+        version=version,
+        family=contract,
+        skeleton=parameters["skeleton"],
+        keypoint_count=keypoint_count,
+        shapes_hw=_shapes(parameters.get("shapes", ""), list(picture.dims), multiple),
+        max_batch_size=config.max_batch_size,
+        precision=parameters.get("precision", ""),
+        licence=parameters.get("licence", ""),
+        weights=parameters.get("weights", ""),
+        source=parameters.get("source", ""),
+        sha256=parameters.get("sha256", ""),
+        first_stage=parameters.get("first_stage", ""),
+        takes_body="body" in inputs,
+    )
+
+
+def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
+    picture = _picture(inputs, "images")
+    candidates = _tensor(outputs, "candidates", "TYPE_FP32", 2)
+    keypoint_count, rest = divmod(candidates.dims[1] - 5, 3)
+    if rest or keypoint_count < 1:
+        raise ValueError(f"'candidates' has rows of {candidates.dims[1]}, which is not 5 + 3 · keypoints")
+    return picture, keypoint_count
+
+
+def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
+    picture = _picture(inputs, "crops")
+    if "body" in inputs:
+        body = _tensor(inputs, "body", "TYPE_FP32", 2)
+        if list(body.dims) != [BODY_KEYPOINTS, 3]:
+            raise ValueError(f"tensor 'body' is {list(body.dims)}, not [{BODY_KEYPOINTS}, 3]")
+    unknown = set(inputs) - {"crops", "body"}
+    if unknown:
+        raise ValueError(f"inputs {sorted(unknown)} are not of family top_down, which has crops and body")
+    keypoint_count = int(_tensor(outputs, "keypoints", "TYPE_FP32", 2).dims[0])
+    _fixed(outputs, "keypoints", [max(1, keypoint_count), 2])
+    _fixed(outputs, "scores", [keypoint_count])
+    _fixed(outputs, "positions", [keypoint_count, 3])
+    return picture, keypoint_count
+
+
+def _picture(inputs: Mapping[str, Any], name: str) -> Any:
+    tensor = _tensor(inputs, name, "TYPE_UINT8", 3)
+    if tensor.dims[2] != 3:
+        raise ValueError(f"tensor '{name}' has {tensor.dims[2]} channels, not 3 (height, width, RGB)")
+    return tensor
+
+
+def _fixed(outputs: Mapping[str, Any], name: str, dims: list[int]) -> None:
+    tensor = _tensor(outputs, name, "TYPE_FP32", len(dims))
+    if list(tensor.dims) != dims:
+        raise ValueError(f"tensor '{name}' is {list(tensor.dims)}, not {dims}")
+
+
+def _tensor(tensors: Mapping[str, Any], name: str, data_type: str, rank: int) -> Any:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise ValueError(f"tensor '{name}' is missing; there are {sorted(tensors)}")
+    types = triton_grpc.model_config_pb2.DataType
+    if types.Name(tensor.data_type) != data_type:
+        raise ValueError(f"tensor '{name}' is {types.Name(tensor.data_type)}, not {data_type}")
+    if len(tensor.dims) != rank:
+        raise ValueError(f"tensor '{name}' has {len(tensor.dims)} dimensions beside the batch, not {rank}")
+    return tensor
+
+
+def _shapes(parameter: str, dims: list[int], multiple: int) -> tuple[tuple[int, int], ...]:
+    """Allowed inputs from 'HxW,HxW', or from fixed dimensions [H, W, 3]."""
+    if not parameter and min(dims) < 1:
+        raise ValueError("parameter 'shapes' is missing, and the input's dimensions are not fixed")
+    shapes = []
+    for text in (parameter or f"{dims[0]}x{dims[1]}").split(","):
+        height, _, width = text.strip().partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            raise ValueError(f"parameter 'shapes' holds '{text}', which is not HxW")
+        shape = (int(height), int(width))
+        if any(fixed not in (-1, side) for fixed, side in zip(dims, shape, strict=False)):
+            raise ValueError(f"parameter 'shapes' allows {text}, the input is {dims[0]}x{dims[1]}")
+        if any(side % multiple for side in shape):
+            raise ValueError(f"the input may be {text}, which is not a multiple of {multiple}")
+        shapes.append(shape)
+    return tuple(shapes)
+
+
+def _input(name: str, tensor: NDArray[Any]) -> triton_grpc.InferInput:
+    return triton_grpc.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+
+
+def _inline(inputs: Tensors) -> list[triton_grpc.InferInput]:
+    tensors = []
+    for name, tensor in inputs.items():
+        described = _input(name, tensor)
+        described.set_data_from_numpy(np.ascontiguousarray(tensor))
+        tensors.append(described)
+    return tensors
+
+
+def _shared(inputs: Tensors, region: str, offsets: Sequence[int]) -> list[triton_grpc.InferInput]:
+    tensors = []
+    for (name, tensor), offset in zip(inputs.items(), offsets, strict=True):
+        described = _input(name, tensor)
+        described.set_shared_memory(region, tensor.nbytes, offset)
+        tensors.append(described)
+    return tensors
+
+
+def _output(result: triton_grpc.InferResult, name: str) -> NDArray[Any]:
+    try:
+        tensor = result.as_numpy(name)
+    except ValueError as error:
+        raise TritonError(f"the bytes of '{name}' do not fill its shape") from error
+    if tensor is None:
+        raise TritonError(f"the answer lacks '{name}'")
+    return cast("NDArray[Any]", tensor)
+
+
+def _status(error: InferenceServerException) -> str:
+    return str(error.status() or "").removeprefix("StatusCode.")
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "The model server is away: try again.", reason="TRITON_UNAVAILABLE", retry_after_s=_RETRY_LATER_S
+    )
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("The deadline passed before the model answered.")
+
+
+def _raise(error: InferenceServerException, deadline: float | None = None) -> NoReturn:
+    """Triton's error as ours. Queue full and queue timeout are UNAVAILABLE there, told apart by text."""
+    status, text = _status(error), error.message()
+    if deadline is not None and (status == "DEADLINE_EXCEEDED" or "Request timeout expired" in text):
+        raise _too_late() from error
+    if status == "UNAVAILABLE" and "queue size" in text:
+        raise Overloaded(
+            "The model's queue is full: try again.", reason="QUEUE_FULL", retry_after_s=_RETRY_SOON_S
+        ) from error
+    # CANCELLED is what a Triton that shuts down answers; NOT_FOUND, a model that went with it.
+    if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND"):
+        raise _away() from error
+    raise TritonError(f"{status}: {text}") from error

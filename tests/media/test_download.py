@@ -1,0 +1,259 @@
+"""Pictures by https: only from where the operator allows, and never for long."""
+
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import ImageTooLarge, InvalidRequest, NotAllowed, PosegateError
+from service.media.download import fetch
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+CONTENT = bytes(range(256)) * 8
+
+
+class Site(ThreadingHTTPServer):
+    """An https site on this machine.
+
+    Attributes:
+        content: what is at /picture.
+        asked: the paths that were asked for.
+        gone: set when the test is over, so that slow answers end.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.content = CONTENT
+        self.asked: list[str] = []
+        self.gone = threading.Event()
+        super().__init__(("127.0.0.1", 0), Page)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.server_address[1]}"
+
+    def handle_error(self, *_args: Any) -> None:
+        """A client that hangs up, as some of these tests do, is no news."""
+
+
+class Page(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        if self.path == "/redirect":
+            self.send_response(302)
+            self.send_header("Location", f"https://{self.server.host}/picture")
+            self.end_headers()
+        elif self.path == "/silent":
+            self.server.gone.wait(20)
+        elif self.path == "/drip":
+            self._begin(200, 1_000_000)
+            while not self.server.gone.wait(0.05):
+                self.wfile.write(b".")
+                self.wfile.flush()
+        elif self.path == "/short":
+            self._begin(200, len(CONTENT) + 100)
+            self.wfile.write(CONTENT)
+        elif self.path == "/endless":
+            self._begin(200, None)
+            while not self.server.gone.is_set():
+                self.wfile.write(bytes(65536))
+        elif self.path == "/empty":
+            self._begin(200, 0)
+        elif self.path.startswith("/picture"):
+            self._begin(200, len(self.server.content))
+            self.wfile.write(self.server.content)
+        else:
+            self._begin(404, 0)
+
+    def _begin(self, status: int, length: int | None) -> None:
+        self.send_response(status)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *_args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", "*")
+    with Site() as site:
+        thread = threading.Thread(target=site.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield site
+        site.gone.set()
+        site.shutdown()
+        thread.join()
+
+
+TRUST = ssl.create_default_context(cafile=str(CERTIFICATE))
+TRUST.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+
+
+def get(site: Site, path: str, **changes: Any) -> bytes:
+    wanted: dict[str, Any] = {
+        "hosts": {site.host},
+        "max_bytes": 10_000,
+        "timeout_s": 5.0,
+        "tls": TRUST,
+        **changes,
+    }
+    return fetch(f"https://{site.host}{path}", **wanted)
+
+
+def test_nothing_is_fetched_unless_the_operator_allows_a_host() -> None:
+    with pytest.raises(NotAllowed, match=r"send the bytes in image\.content") as refused:
+        fetch("https://localhost/picture", hosts=(), max_bytes=1, timeout_s=1)
+    assert refused.value.reason == "URI_OFF"
+
+
+def test_an_allowed_host_gives_its_bytes(site: Site) -> None:
+    assert get(site, "/picture?size=1#top") == CONTENT
+    assert site.asked == ["/picture?size=1"]
+
+
+def test_an_empty_answer_is_for_the_decoder_to_refuse(site: Site) -> None:
+    assert get(site, "/empty") == b""
+
+
+def test_the_case_of_scheme_and_host_does_not_matter(site: Site) -> None:
+    uri = f"HTTPS://LocalHost:{site.server_address[1]}/picture"
+    assert fetch(uri, hosts={site.host}, max_bytes=10_000, timeout_s=5, tls=TRUST) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "picture.jpg",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "http://HOST/picture",
+        "ftp://HOST/picture",
+        "data:image/png;base64,AAAA",
+        "https://",
+        "https:///picture",
+        "https://HOST:99999/picture",
+        "https://HOST:port/picture",
+        "https://[::1/picture",
+        "https://user@HOST/picture",
+        "https://user:password@HOST/picture",
+        "https://:password@HOST/picture",
+        "//HOST/picture",
+        " <https://HOST/picture>",
+    ],
+)
+def test_what_is_no_plain_https_uri_is_refused(site: Site, uri: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        fetch(uri.replace("HOST", site.host), hosts={site.host, "localhost"}, max_bytes=1, timeout_s=1)
+    assert refused.value.reason == "URI_INVALID"
+    assert "password@" not in refused.value.message
+    assert site.asked == []
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://elsewhere.example/picture",
+        "https://localhost/picture",
+        "https://localhost:1/picture",
+        "https://127.0.0.1:PORT/picture",
+        "https://localhost.elsewhere.example:PORT/picture",
+        "https://elsewhere.example#@HOST/picture",
+        "https://elsewhere.example?@HOST/picture",
+        "https://elsewhere.example\\.HOST/picture",
+        "https://[::1]:PORT/picture",
+    ],
+)
+def test_another_host_or_port_is_refused_and_the_allowed_ones_are_named(site: Site, uri: str) -> None:
+    port = site.server_address[1]
+    uri = uri.replace("HOST", site.host).replace("PORT", str(port))
+    with pytest.raises(NotAllowed) as refused:
+        fetch(uri, hosts={site.host}, max_bytes=1, timeout_s=1, tls=TRUST)
+    assert refused.value.reason == "URI_HOST_NOT_ALLOWED"
+    assert site.host in refused.value.message
+    assert site.asked == []
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://HOST\\@elsewhere.example/picture",
+        "https://HOST@elsewhere.example/picture",
+        "https://HOST%2F@elsewhere.example/picture",
+        "https://HOST%00.elsewhere.example/picture",
+        "https://HO\tST/picture",
+        "https://HOST\r\nHost: elsewhere.example/picture",
+        "https://HOST/pic ture",
+        "https://HOST/pictüre",
+        "https://HOST /picture",
+    ],
+)
+def test_tricks_with_hosts_and_blanks_lead_to_a_refusal(site: Site, uri: str) -> None:
+    with pytest.raises(PosegateError):
+        fetch(uri.replace("HOST", site.host), hosts={site.host}, max_bytes=9999, timeout_s=1, tls=TRUST)
+    assert site.asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/redirect", "status 302"),
+        ("/nothing", "status 404"),
+        ("/short", "IncompleteRead"),
+    ],
+    ids=["redirect", "not there", "cut short"],
+)
+def test_a_host_that_gives_no_picture_is_the_callers_to_mend(site: Site, path: str, why: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        get(site, path)
+    assert refused.value.reason == "URI_NOT_FETCHED"
+    assert why in refused.value.message
+    assert refused.value.metadata == {"host": site.host}
+    assert site.asked == [path]  # a redirect is not followed
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(site: Site) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        get(site, "/picture", tls=None)
+    assert refused.value.reason == "URI_NOT_FETCHED"
+    assert site.asked == []
+
+
+def test_a_host_that_nobody_listens_on_is_refused(site: Site) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        fetch("https://localhost:1/", hosts={"localhost:1"}, max_bytes=1, timeout_s=1, tls=TRUST)
+    assert refused.value.reason == "URI_NOT_FETCHED"
+
+
+def test_exactly_the_limit_is_accepted_and_a_byte_more_is_not(site: Site) -> None:
+    assert get(site, "/picture", max_bytes=len(CONTENT)) == CONTENT
+    with pytest.raises(ImageTooLarge) as refused:
+        get(site, "/picture", max_bytes=len(CONTENT) - 1)
+    assert refused.value.metadata["limit_bytes"] == str(len(CONTENT) - 1)
+
+
+def test_no_more_than_the_limit_is_read(site: Site) -> None:
+    with pytest.raises(ImageTooLarge):
+        get(site, "/endless", max_bytes=100_000)
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip"], ids=["silent", "byte by byte"])
+def test_a_slow_host_is_given_up_when_the_time_is_over(site: Site, path: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(InvalidRequest) as refused:
+        get(site, path, timeout_s=0.4)
+    assert refused.value.reason == "URI_NOT_FETCHED"
+    assert time.monotonic() - started < 1.5

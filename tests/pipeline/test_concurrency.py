@@ -1,0 +1,78 @@
+"""Work in threads ends when nobody waits for it any more."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from service.core.cancellation import Stopped, checkpoint, stopping_when
+from service.core.drawing.poses import OverlayStyle, draw_poses
+from service.core.poses import Poses
+from service.core.skeleton.template import Edge, Keypoint, Skeleton
+from service.pipeline import concurrency
+
+
+def test_a_checkpoint_lets_work_go_on_that_nobody_wants_to_stop() -> None:
+    checkpoint()
+    with stopping_when(lambda: False):
+        checkpoint()
+
+
+def test_a_checkpoint_stops_work_that_is_to_stop_and_only_in_its_own_block_and_thread() -> None:
+    with stopping_when(lambda: True):
+        with pytest.raises(Stopped):
+            checkpoint()
+        other = threading.Thread(target=checkpoint)
+        other.start()
+        other.join()
+    checkpoint()
+
+
+async def test_work_stops_soon_after_its_caller_has_left() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def endless() -> None:
+        begun.set()
+        try:
+            while True:
+                time.sleep(0.001)
+                checkpoint()
+        finally:
+            ended.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        task = asyncio.create_task(concurrency.run(pool, endless))
+        assert await asyncio.to_thread(begun.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(ended.wait, 5)
+        assert await concurrency.run(pool, lambda: 7) == 7
+
+
+async def test_drawing_stops_in_the_middle_of_one_person() -> None:
+    names = [f"p{number}" for number in range(1000)]
+    skeleton = Skeleton(
+        "web",
+        "A web",
+        tuple(Keypoint(name) for name in names),
+        tuple(
+            Edge(names[k % 1000], names[(k * 7 + 1) % 1000])
+            for k in range(4000)
+            if k % 1000 != (k * 7 + 1) % 1000
+        ),
+    )
+    rng = np.random.default_rng(0)
+    keypoints = np.concatenate([rng.uniform(0, 3000, (50, 1000, 2)), np.ones((50, 1000, 1))], axis=2)
+    poses = Poses(np.zeros((50, 4), np.float32), np.ones(50, np.float32), keypoints.astype(np.float32))
+    canvas = np.zeros((3000, 3000, 3), np.uint8)
+    with ThreadPoolExecutor(1) as pool:
+        drawing = concurrency.run(pool, draw_poses, canvas, poses, skeleton, OverlayStyle(line_width=32))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(drawing, 0.3)
+        free = time.monotonic()
+        await concurrency.run(pool, lambda: None)
+        assert time.monotonic() - free < 3

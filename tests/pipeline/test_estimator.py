@@ -1,0 +1,183 @@
+"""The use case: one picture through its stages."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.core.geometry import Rgb8
+from service.errors import ImageUndecodable, Overloaded
+from service.pipeline.estimator import Estimate, Estimator, Options
+from tests.fakes import MODEL, BusyThread, FakeTritonClient, candidate, rows, until
+from tests.pictures import noise, plain, quartered
+
+OPTIONS = Options(min_score=0.25, iou_threshold=0.7, max_persons=300)
+
+
+@pytest.fixture
+def workers() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as workers:
+        yield workers
+
+
+def estimating(estimator: Estimator, image: Rgb8, **changes: Any) -> asyncio.Task[Estimate]:
+    wanted: dict[str, Any] = {"options": OPTIONS, "model": MODEL, **changes}
+    return asyncio.create_task(
+        estimator.estimate(
+            lambda: image,
+            wanted.pop("model"),
+            wanted.pop("options"),
+            deadline=time.monotonic() + 5,
+            **wanted,
+        )
+    )
+
+
+@pytest.mark.parametrize("size_wh", [(1, 1), (640, 480), (4000, 3)], ids=str)
+async def test_nobody_is_found_in_an_empty_picture(
+    workers: ThreadPoolExecutor, size_wh: tuple[int, int]
+) -> None:
+    estimate = await estimating(Estimator(FakeTritonClient(), workers, 1), plain(size_wh))
+    assert len(estimate.poses) == 0
+    assert estimate.poses.keypoint_count == 17
+    assert estimate.size_wh == size_wh
+    assert estimate.image is None
+
+
+async def test_the_picture_is_kept_only_when_it_is_asked_for(workers: ThreadPoolExecutor) -> None:
+    image = quartered((64, 48))
+    estimate = await estimating(Estimator(FakeTritonClient(), workers, 1), image, keep_image=True)
+    assert estimate.image is image
+
+
+async def test_the_whole_picture_is_kept_where_only_a_region_is_looked_at(
+    workers: ThreadPoolExecutor,
+) -> None:
+    image = quartered((64, 48))
+    options = replace(OPTIONS, region_xyxy=(0, 0, 10, 10))
+    estimate = await estimating(
+        Estimator(FakeTritonClient(), workers, 1), image, keep_image=True, options=options
+    )
+    assert estimate.image is image
+    assert estimate.size_wh == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "shape_hw"),
+    [((640, 480), (480, 640)), ((1920, 1080), (384, 640)), ((480, 640), (640, 480)), ((9, 9), (640, 640))],
+    ids=str,
+)
+async def test_the_model_gets_the_smallest_input_that_holds_the_picture(
+    workers: ThreadPoolExecutor, size_wh: tuple[int, int], shape_hw: tuple[int, int]
+) -> None:
+    client = FakeTritonClient()
+    await estimating(Estimator(client, workers, 1), plain(size_wh), request_id="id-1")
+    (call,) = client.calls
+    assert call.inputs["images"].shape == (1, *shape_hw, 3)
+    assert call.inputs["images"].dtype == np.uint8
+    assert call.request_id == "id-1"
+
+
+async def test_people_in_a_region_are_where_they_are_in_the_whole_picture(
+    workers: ThreadPoolExecutor,
+) -> None:
+    client = FakeTritonClient()
+    client.answer = rows(candidate((10, 20, 110, 220), 0.9))
+    options = replace(OPTIONS, region_xyxy=(300, 200, 940, 680))
+    image = noise((1000, 700))
+    estimate = await estimating(Estimator(client, workers, 1), image, options=options)
+    np.testing.assert_array_equal(client.calls[0].inputs["images"][0], image[200:680, 300:940])
+    np.testing.assert_allclose(estimate.poses.boxes_xyxy, [[310, 220, 410, 420]])
+
+
+async def test_errors_of_decoding_and_of_the_model_pass_through(workers: ThreadPoolExecutor) -> None:
+    client = FakeTritonClient()
+    estimator = Estimator(client, workers, 1)
+
+    def broken() -> Rgb8:
+        raise ImageUndecodable("no")
+
+    with pytest.raises(ImageUndecodable):
+        await estimator.estimate(broken, MODEL, OPTIONS, deadline=time.monotonic() + 5)
+    client.script = [Overloaded("full")]
+    with pytest.raises(Overloaded):
+        await estimating(estimator, plain((9, 9)))
+    await estimating(estimator, plain((9, 9)))  # neither kept its place
+
+
+async def test_no_more_pictures_than_allowed_are_between_decoding_and_answer(
+    workers: ThreadPoolExecutor,
+) -> None:
+    client = FakeTritonClient()
+    client.gate.clear()
+    estimator = Estimator(client, workers, 3)
+    tasks = [estimating(estimator, plain((9, 9))) for _ in range(8)]
+    await until(lambda: client.under_way == 3)
+    await asyncio.sleep(0.05)
+    assert client.under_way == 3
+    client.gate.set()
+    await asyncio.gather(*tasks)
+    assert client.most_at_once == 3
+
+
+async def test_a_picture_that_waits_for_a_thread_is_never_decoded_once_its_caller_left(
+    workers: ThreadPoolExecutor,
+) -> None:
+    busy = BusyThread()
+    workers.submit(busy)
+    decoded: list[str] = []
+    client = FakeTritonClient()
+    estimator = Estimator(client, workers, 2)
+
+    def load(name: str) -> Rgb8:
+        decoded.append(name)
+        return plain((9, 9))
+
+    gone, stays = (
+        asyncio.create_task(
+            estimator.estimate(lambda name=name: load(name), MODEL, OPTIONS, deadline=time.monotonic() + 5)  # type: ignore[misc]
+        )
+        for name in ("gone", "stays")
+    )
+    await asyncio.sleep(0.02)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    busy.release()
+    await stays
+    assert decoded == ["stays"]
+    assert len(client.calls) == 1
+
+
+async def test_a_caller_who_leaves_during_inference_cancels_it_and_frees_the_place(
+    workers: ThreadPoolExecutor,
+) -> None:
+    client = FakeTritonClient()
+    client.gate.clear()
+    estimator = Estimator(client, workers, 1)
+    task = estimating(estimator, plain((9, 9)))
+    await client.entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert client.cancelled == 1
+    client.gate.set()
+    await estimating(estimator, plain((9, 9)))
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 400])
+async def test_few_and_many_candidates_are_decoded_alike(workers: ThreadPoolExecutor, count: int) -> None:
+    client = FakeTritonClient()
+    client.answer = rows(
+        *(
+            candidate((k % 25 * 20, k // 25 * 20, k % 25 * 20 + 15, k // 25 * 20 + 15), 0.9)
+            for k in range(count)
+        )
+    )
+    estimate = await estimating(Estimator(client, workers, 1), plain((640, 480)))
+    assert len(estimate.poses) == min(count, 300)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.pipeline.scheduler import Turns
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Callers:
+    """Callers who note when they are let in, and stay until they are told to go."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.inside: list[str] = []
+        self._go: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def come(self, name: str, stream: str | None = None) -> None:
+        self._go[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._stay(name, stream))
+        await settle()
+
+    async def go(self, name: str) -> None:
+        self._go[name].set()
+        await settle()
+
+    async def _stay(self, name: str, stream: str | None) -> None:
+        async with self._turns.turn(stream):
+            self.inside.append(name)
+            await self._go[name].wait()
+
+
+async def test_so_many_are_let_in_and_the_next_when_one_goes() -> None:
+    callers = Callers(Turns(2, 2))
+    for name in "abc":
+        await callers.come(name)
+    assert callers.inside == ["a", "b"]
+    await callers.go("a")
+    assert callers.inside == ["a", "b", "c"]
+
+
+async def test_a_single_picture_goes_before_frames_that_wait_longer() -> None:
+    callers = Callers(Turns(1, 1))
+    await callers.come("first", "s")
+    await callers.come("frame", "s")
+    await callers.come("picture")
+    await callers.go("first")
+    assert callers.inside == ["first", "picture"]
+
+
+async def test_frames_leave_room_for_single_pictures() -> None:
+    callers = Callers(Turns(3, 1))
+    for number in range(3):
+        await callers.come(f"f{number}", "s")
+    await callers.come("picture")
+    assert callers.inside == ["f0", "picture"]
+
+
+async def test_streams_take_turns_however_many_frames_one_has_waiting() -> None:
+    callers = Callers(Turns(1, 1))
+    for number in range(4):
+        await callers.come(f"a{number}", "a")
+    for number in range(2):
+        await callers.come(f"b{number}", "b")
+    for _ in range(5):
+        await callers.go(callers.inside[-1])
+    assert callers.inside == ["a0", "a1", "b0", "a2", "b1", "a3"]
+
+
+@pytest.mark.parametrize("stream", [None, "s"])
+async def test_who_leaves_while_waiting_leaves_no_trace(stream: str | None) -> None:
+    callers = Callers(Turns(1, 1))
+    await callers.come("a", stream)
+    await callers.come("b", stream)
+    await callers.come("c", stream)
+    callers.tasks["b"].cancel()
+    await settle()
+    await callers.go("a")
+    assert callers.inside == ["a", "c"]
+    await callers.go("c")
+    await callers.come("d", stream)
+    assert callers.inside[-1] == "d"
+
+
+async def test_who_leaves_just_as_his_turn_comes_passes_it_on() -> None:
+    turns = Turns(1, 1)
+    callers = Callers(turns)
+    await callers.come("a")
+    await callers.come("b")
+    await callers.come("c")
+    callers._go["a"].set()
+    await asyncio.sleep(0)  # a has left, and b was let in but has not run yet
+    callers.tasks["b"].cancel()
+    await settle()
+    assert "c" in callers.inside
+
+
+async def test_frames_step_back_while_single_pictures_come() -> None:
+    callers = Callers(Turns(4, 3, 1))
+    for number in range(3):
+        await callers.come(f"f{number}", "s")
+    assert callers.inside == ["f0", "f1", "f2"]
+    await callers.come("picture")
+    for name in ("f0", "f1", "f2"):
+        await callers.come(f"next {name}", "s")
+        await callers.go(name)
+    assert callers.inside == ["f0", "f1", "f2", "picture", "next f0"]

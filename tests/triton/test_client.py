@@ -1,0 +1,648 @@
+"""The connection to Triton, against a server that says what Triton says."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from service.core.model import Model
+from service.errors import DeadlineExceeded, Overloaded, PosegateError, Unavailable
+from service.triton.client import TritonClient, TritonError, read_config
+from tests.fakes import (
+    MODEL,
+    Context,
+    FakeTriton,
+    candidate,
+    infer_response,
+    listening,
+    model_config,
+    rows,
+    until,
+)
+from tests.pictures import noise
+
+ONE = rows(candidate((10, 20, 110, 220), 0.9))
+PICTURE = noise((640, 384))[None]
+DEV_SHM = Path("/dev/shm")  # noqa: S108
+
+
+@asynccontextmanager
+async def connected(
+    triton: FakeTriton, *, shared_memory: bool = False, slots: int = 2
+) -> AsyncIterator[TritonClient]:
+    async with listening(triton) as port:
+        client = TritonClient(f"127.0.0.1:{port}", shared_memory=shared_memory, slots=slots)
+        try:
+            if shared_memory:
+                await client.attach(PICTURE.nbytes)
+            yield client
+        finally:
+            await client.close()
+
+
+async def infer(client: TritonClient, *, within_s: float = 5.0, request_id: str = "") -> np.ndarray:
+    outputs = await client.infer(
+        MODEL,
+        {"images": PICTURE},
+        ["candidates"],
+        deadline=time.monotonic() + within_s,
+        request_id=request_id,
+    )
+    assert list(outputs) == ["candidates"]
+    return outputs["candidates"]
+
+
+def went_by(triton: FakeTriton) -> list[str]:
+    """How each request's tensor came."""
+    return [
+        "memory" if "shared_memory_region" in request.inputs[0].parameters else "message"
+        for request in triton.requests
+    ]
+
+
+def regions() -> list[str]:
+    return [path.name for path in DEV_SHM.glob(f"posegate-{os.getpid()}-*")]
+
+
+@pytest.fixture(autouse=True)
+def _no_region_is_left() -> Any:
+    assert regions() == []
+    yield
+    assert regions() == []
+
+
+# --- inference ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared_memory", [False, True], ids=["message", "shared memory"])
+async def test_tensors_arrive_whole_and_answers_come_back(shared_memory: bool) -> None:
+    triton = FakeTriton(answer=ONE)
+    async with connected(triton, shared_memory=shared_memory) as client:
+        candidates = await infer(client, within_s=5, request_id="id-1")
+    np.testing.assert_array_equal(candidates, ONE[None])
+    assert candidates.dtype == np.float32
+    np.testing.assert_array_equal(triton.inputs[0], PICTURE)
+    (request,) = triton.requests
+    assert (request.model_name, request.model_version, request.id) == (MODEL.name, MODEL.version, "id-1")
+    assert request.inputs[0].datatype == "UINT8"
+    assert [output.name for output in request.outputs] == ["candidates"]
+    assert went_by(triton) == ["memory" if shared_memory else "message"]
+    # Triton gets to know the deadline for its queue, and gRPC for the call.
+    assert 4e6 < request.parameters["timeout"].int64_param <= 5e6
+    assert triton.remaining_s[0] == pytest.approx(5, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected", "reason", "retried"),
+    [
+        pytest.param(
+            "UNAVAILABLE",
+            "[request id: 7] Exceeds maximum queue size",
+            Overloaded,
+            "QUEUE_FULL",
+            True,
+            id="queue full",
+        ),
+        pytest.param(
+            "UNAVAILABLE", "Request timeout expired", DeadlineExceeded, "DEADLINE_EXCEEDED", False,
+            id="too long in the queue",
+        ),
+        pytest.param(
+            "UNAVAILABLE", "Socket closed", Unavailable, "TRITON_UNAVAILABLE", True, id="Triton went"
+        ),
+        pytest.param(
+            "UNAVAILABLE", "Request for unknown model: 'yolo11n_pose' is not ready", Unavailable,
+            "TRITON_UNAVAILABLE", True, id="model not ready",
+        ),
+        pytest.param(
+            "NOT_FOUND", "Request for unknown model: 'yolo11n_pose' is not found", Unavailable,
+            "TRITON_UNAVAILABLE", True, id="model gone",
+        ),
+        pytest.param("CANCELLED", "", Unavailable, "TRITON_UNAVAILABLE", True, id="Triton shuts down"),
+        pytest.param(
+            "DEADLINE_EXCEEDED", "", DeadlineExceeded, "DEADLINE_EXCEEDED", False, id="deadline"
+        ),
+        pytest.param("INVALID_ARGUMENT", "unexpected shape", TritonError, None, False, id="bad tensor"),
+        pytest.param("INTERNAL", "/opt/model.py: boom", TritonError, None, False, id="backend failed"),
+        pytest.param("RESOURCE_EXHAUSTED", "message too large", TritonError, None, False, id="too large"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shared_memory", [False, True], ids=["message", "shared memory"])
+async def test_errors_of_triton_become_errors_of_the_domain(
+    code: str,
+    text: str,
+    expected: type[Exception],
+    reason: str | None,
+    retried: bool,
+    shared_memory: bool,
+) -> None:
+    triton = FakeTriton(answer=ONE, script=[(grpc.StatusCode[code], text)])
+    async with connected(triton, shared_memory=shared_memory) as client:
+        with pytest.raises(expected) as failed:
+            await infer(client)
+        np.testing.assert_array_equal(await infer(client), ONE[None])  # the next one works
+    if isinstance(failed.value, PosegateError):
+        assert failed.value.reason == reason
+        assert bool(failed.value.retry_after_s) == retried
+        assert text not in failed.value.message or not text  # Triton's words are for the log
+    assert failed.value.__cause__ is not None
+
+
+async def test_nobody_listening_is_unavailable() -> None:
+    client = TritonClient("127.0.0.1:1", shared_memory=False)
+    try:
+        with pytest.raises(Unavailable) as failed:
+            await infer(client)
+        assert failed.value.retry_after_s
+        assert not await client.is_live()
+        with pytest.raises(Unavailable):
+            await client.models()
+        with pytest.raises(Unavailable):
+            await client.server_version()
+    finally:
+        await client.close()
+
+
+async def test_a_triton_that_does_not_answer_in_time_is_left_at_the_deadline() -> None:
+    triton = FakeTriton()
+    triton.gate.clear()
+    async with connected(triton) as client:
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await infer(client, within_s=0.2)
+        assert time.monotonic() - started < 1
+        await until(lambda: triton.cancelled == 1)  # and Triton hears of it
+
+
+@pytest.mark.parametrize("within_s", [0.0, -1.0])
+async def test_a_deadline_that_has_passed_asks_nothing(within_s: float) -> None:
+    triton = FakeTriton()
+    async with connected(triton, shared_memory=True) as client:
+        with pytest.raises(DeadlineExceeded):
+            await infer(client, within_s=within_s)
+    assert triton.requests == []
+
+
+async def test_an_answer_larger_than_four_megabytes_comes_through() -> None:
+    large = rows(candidate((0, 0, 10, 10), 0.9), count=25_000)
+    assert large.nbytes > 5_000_000
+    async with connected(FakeTriton(answer=large)) as client:
+        assert (await infer(client)).shape == (1, 25_000, 56)
+
+
+# --- shared memory ------------------------------------------------------------------------------------
+
+
+async def cut_short(_request: service_pb2.ModelInferRequest, _context: Context) -> Any:
+    return infer_response(ONE[None], cut=8)
+
+
+async def lost(_request: service_pb2.ModelInferRequest, _context: Context) -> Any:
+    return service_pb2.ModelInferResponse(model_name=MODEL.name)
+
+
+async def test_more_requests_than_slots_go_by_message() -> None:
+    triton = FakeTriton(answer=ONE)
+    triton.gate.clear()
+    async with connected(triton, shared_memory=True, slots=2) as client:
+        tasks = [asyncio.create_task(infer(client)) for _ in range(4)]
+        await until(lambda: len(triton.requests) == 4)
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        await infer(client)
+    assert sorted(went_by(triton)[:4]) == ["memory", "memory", "message", "message"]
+    assert went_by(triton)[4] == "memory"
+    for tensor in triton.inputs:
+        np.testing.assert_array_equal(tensor, PICTURE)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param((grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size"), id="queue full"),
+        pytest.param((grpc.StatusCode.INTERNAL, "boom"), id="failed"),
+        pytest.param(cut_short, id="answer cut short"),
+    ],
+)
+async def test_a_slot_comes_back_whatever_goes_wrong(step: Any) -> None:
+    triton = FakeTriton(answer=ONE, script=[step] * 5)
+    async with connected(triton, shared_memory=True, slots=1) as client:
+        for _ in range(5):
+            with pytest.raises((PosegateError, TritonError)):
+                await infer(client)
+        await infer(client)
+    assert went_by(triton) == ["memory"] * 6
+
+
+async def test_an_answer_without_the_tensor_asked_for_is_tritons_error() -> None:
+    triton = FakeTriton(script=[lost])
+    async with connected(triton) as client:
+        with pytest.raises(TritonError, match="candidates"):
+            await infer(client)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deadline"])
+async def test_the_slot_of_an_abandoned_request_rests_before_it_is_written_again(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Triton may still read it: a cancelled request that has begun runs to its end.
+    monkeypatch.setattr("service.triton.client._QUARANTINE_S", 0.6)
+    triton = FakeTriton(answer=ONE)
+    triton.gate.clear()
+    async with connected(triton, shared_memory=True, slots=1) as client:
+        if how == "cancelled":
+            task = asyncio.create_task(infer(client))
+            await triton.entered.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            with pytest.raises(DeadlineExceeded):
+                await infer(client, within_s=0.1)
+        await until(lambda: triton.cancelled == 1)
+        triton.gate.set()
+        await infer(client)
+        await asyncio.sleep(0.65)
+        await infer(client)
+    assert went_by(triton) == ["memory", "message", "memory"]
+
+
+async def test_a_slot_that_triton_never_heard_of_is_free_at_once() -> None:
+    triton = FakeTriton(answer=ONE)
+    async with connected(triton, shared_memory=True, slots=1) as client:
+        with pytest.raises(DeadlineExceeded):
+            await infer(client, within_s=-1)
+        await infer(client)
+    assert went_by(triton) == ["memory"]
+
+
+async def test_after_a_restart_of_triton_requests_go_on_by_message_and_then_in_memory_again() -> None:
+    triton = FakeTriton(answer=ONE)
+    async with connected(triton, shared_memory=True) as client:
+        await infer(client)
+        triton.regions.clear()  # what a restart does
+        np.testing.assert_array_equal(await infer(client), ONE[None])  # nobody notices
+        await infer(client)
+        await client.attach(PICTURE.nbytes)
+        await infer(client)
+        assert len(regions()) == 1
+    assert went_by(triton) == ["memory", "memory", "message", "message", "memory"]
+
+
+async def test_a_late_answer_about_the_old_region_leaves_the_new_one_alone() -> None:
+    triton = FakeTriton(answer=ONE)
+    release = asyncio.Event()
+
+    async def forgotten_late(_request: Any, context: Context) -> Any:
+        await release.wait()
+        await context.abort(grpc.StatusCode.NOT_FOUND, "Unable to find shared memory region: 'old'")
+
+    async with connected(triton, shared_memory=True) as client:
+        triton.script.append(forgotten_late)
+        late = asyncio.create_task(infer(client))
+        await until(lambda: len(triton.requests) == 1)
+        triton.regions.clear()
+        await infer(client)
+        await client.attach(PICTURE.nbytes)
+        release.set()
+        await late
+        triton.requests.clear()
+        await infer(client)
+    assert went_by(triton) == ["memory"]
+
+
+async def test_attaching_twice_registers_once() -> None:
+    triton = FakeTriton()
+    async with connected(triton, shared_memory=True) as client:
+        await client.attach(PICTURE.nbytes)
+        assert len(triton.regions) == len(regions()) == 1
+    assert triton.regions == {}  # unregistered on closing
+
+
+async def test_without_the_wish_for_it_there_is_no_shared_memory() -> None:
+    triton = FakeTriton()
+    async with connected(triton, shared_memory=False) as client:
+        await client.attach(PICTURE.nbytes)
+        assert triton.regions == {}
+        assert regions() == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "attempts"),
+    [
+        ((grpc.StatusCode.INTERNAL, "Unable to open shared memory region: '/posegate-1'"), 1),
+        ((grpc.StatusCode.UNIMPLEMENTED, "no shared memory here"), 1),
+        ((grpc.StatusCode.UNAVAILABLE, "Socket closed"), 2),
+    ],
+    ids=["another container", "not supported", "Triton just went"],
+)
+async def test_a_refused_region_means_messages_with_one_log_line(
+    refusal: tuple[grpc.StatusCode, str], attempts: int
+) -> None:
+    triton = FakeTriton(answer=ONE, register_refusal=refusal)
+    async with connected(triton) as plain:
+        url = plain.url
+        client = TritonClient(url, shared_memory=True)
+        with capture_logs() as lines:
+            await client.attach(PICTURE.nbytes)
+            await client.attach(PICTURE.nbytes)
+        assert [line["event"] for line in lines] == ["shared_memory_off"] * attempts
+        assert refusal[1] in lines[0]["why"]
+        await infer(client)
+        assert regions() == []
+        await client.close()
+    assert went_by(triton) == ["message"]
+
+
+async def test_a_host_without_enough_shared_memory_means_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = FakeTriton(answer=ONE)
+    async with connected(triton) as plain:
+        client = TritonClient(plain.url, shared_memory=True)
+        with capture_logs() as lines:
+            await client.attach(os.statvfs(DEV_SHM).f_blocks * os.statvfs(DEV_SHM).f_frsize)
+            await client.attach(1)
+        assert [line["event"] for line in lines] == ["shared_memory_off"]
+        await infer(client)
+        await client.close()
+    assert went_by(triton) == ["message"]
+
+
+async def test_cancelling_while_the_region_is_registered_leaves_none_behind() -> None:
+    triton = FakeTriton()
+    begun = asyncio.Event()
+
+    async def hang(request: Any, context: Context) -> Any:
+        begun.set()
+        await asyncio.sleep(10)
+
+    triton.SystemSharedMemoryRegister = hang  # type: ignore[method-assign]
+    async with connected(triton) as plain:
+        client = TritonClient(plain.url, shared_memory=True)
+        task = asyncio.create_task(client.attach(PICTURE.nbytes))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert regions() == []
+        await client.close()
+
+
+# --- models -------------------------------------------------------------------------------------------
+
+
+async def test_no_models_are_a_normal_answer() -> None:
+    async with connected(FakeTriton(configs={})) as client:
+        assert await client.models() == []
+
+
+async def test_a_model_is_what_its_configuration_says() -> None:
+    async with connected(FakeTriton()) as client:
+        assert await client.models() == [MODEL]
+        assert await client.server_version() == "2.51.0"
+        assert await client.is_live()
+
+
+async def test_a_model_that_is_not_ready_is_listed_as_such() -> None:
+    triton = FakeTriton()
+    async with connected(triton) as client:
+        assert [model.ready for model in await client.models()] == [True]
+        triton.configs["yolo11n_pose"] = (model_config(), "UNAVAILABLE", "unloaded")
+        assert [model.ready for model in await client.models()] == [False]
+
+
+async def test_configurations_are_asked_for_once_and_again_after_triton_was_away() -> None:
+    triton = FakeTriton()
+    async with connected(triton) as client:
+        await client.models()
+        await client.models()
+        assert triton.config_requests == 1
+        triton.control_refusal = (grpc.StatusCode.UNAVAILABLE, "")
+        assert not await client.is_live()
+        triton.control_refusal = None
+        await client.models()
+        assert triton.config_requests == 2
+
+
+async def test_a_triton_that_says_it_is_not_live_is_not() -> None:
+    async with connected(FakeTriton(live=False)) as client:
+        assert not await client.is_live()
+
+
+def misfit(**changes: Any) -> dict[str, tuple[model_config_pb2.ModelConfig, str, str]]:
+    return {
+        "bad": (model_config(name="bad", **changes), "READY", ""),
+        "good": (model_config(name="good"), "READY", ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("triton", "event"),
+    [
+        pytest.param(FakeTriton(configs=misfit(parameters={"skeleton": None})), "model_refused", id="misfit"),
+        pytest.param(FakeTriton(configs=misfit(parameters={"family": None})), None, id="not for us"),
+        pytest.param(
+            FakeTriton(configs={**misfit(), "bad": (model_config(), "FAILED", "no such file")}),
+            "model_not_loaded",
+            id="failed to load",
+        ),
+        pytest.param(
+            FakeTriton(configs=misfit(), unconfigured={"bad"}), "model_not_loaded", id="still loading"
+        ),
+    ],
+)
+async def test_one_bad_model_leaves_the_others_and_is_told_of_once(
+    triton: FakeTriton, event: str | None
+) -> None:
+    async with connected(triton) as client:
+        with capture_logs() as lines:
+            for _ in range(3):
+                found = {model.name: model for model in await client.models()}
+                assert found.pop("good").ready
+                # One that did not load is told of by its name, and is not ready.
+                assert [*found] == (["bad"] if event == "model_not_loaded" else [])
+                assert not any(model.ready or model.family for model in found.values())
+    assert [line["event"] for line in lines] == ([event] if event else [])
+
+
+async def test_a_model_that_was_still_loading_is_there_once_it_has() -> None:
+    triton = FakeTriton(unconfigured={"yolo11n_pose"})
+    async with connected(triton) as client:
+        assert [(model.name, model.ready) for model in await client.models()] == [(MODEL.name, False)]
+        triton.unconfigured.clear()
+        assert await client.models() == [MODEL]
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "expected"),
+    [
+        ("models", grpc.StatusCode.UNAVAILABLE, Unavailable),
+        ("models", grpc.StatusCode.DEADLINE_EXCEEDED, Unavailable),
+        ("models", grpc.StatusCode.INTERNAL, TritonError),
+        # Who asks for the version can do without it.
+        ("server_version", grpc.StatusCode.UNAVAILABLE, Unavailable),
+        ("server_version", grpc.StatusCode.INTERNAL, Unavailable),
+    ],
+)
+async def test_a_triton_that_fails_at_control_is_unavailable_or_an_error(
+    call: str, code: grpc.StatusCode, expected: type[Exception]
+) -> None:
+    triton = FakeTriton(control_refusal=(code, "no"))
+    async with connected(triton) as client:
+        ask: Callable[[], Any] = getattr(client, call)
+        with pytest.raises(expected):
+            await ask()
+
+
+async def test_triton_coming_back_after_a_while_is_noticed_soon() -> None:
+    # gRPC waits longer and longer before it connects again, up to two minutes, unless it is told to.
+    triton = FakeTriton()
+    async with listening(triton) as port:
+        client = TritonClient(f"127.0.0.1:{port}", shared_memory=False)
+        assert await client.is_live()
+    for _ in range(28):
+        assert not await client.is_live()
+        await asyncio.sleep(0.1)
+    async with listening(triton, port):
+        back = time.monotonic()
+        while not await client.is_live():  # noqa: ASYNC110 - it is another side's state
+            await asyncio.sleep(0.05)
+        assert time.monotonic() - back < 1.2
+    await client.close()
+
+
+# --- configurations -----------------------------------------------------------------------------------
+
+
+def tensors(name: str, data_type: str, dims: list[int]) -> dict[str, Any]:
+    return {"name": name, "data_type": model_config_pb2.DataType.Value(data_type), "dims": dims}
+
+
+def inputs(name: str = "images", data_type: str = "TYPE_UINT8", dims: list[int] | None = None) -> Any:
+    return [model_config_pb2.ModelInput(**tensors(name, data_type, dims or [-1, -1, 3]))]
+
+
+def outputs(name: str = "candidates", data_type: str = "TYPE_FP32", dims: list[int] | None = None) -> Any:
+    return [model_config_pb2.ModelOutput(**tensors(name, data_type, dims or [1000, 56]))]
+
+
+def top_down(**changes: list[int]) -> dict[str, Any]:
+    """Changes to model_config that make it one of family `top_down`; dims by tensor name."""
+    dims = {
+        "crops": [256, 192, 3], "keypoints": [133, 2], "scores": [133], "positions": [133, 3], **changes
+    }  # fmt: skip
+    return {
+        "input": inputs("crops", dims=dims["crops"]),
+        "output": [
+            model_config_pb2.ModelOutput(**tensors(name, "TYPE_FP32", dims[name]))
+            for name in ("keypoints", "scores", "positions")
+            if dims[name]
+        ],
+        "parameters": {
+            "family": "top_down",
+            "first_stage": "yolo11n_pose",
+            "skeleton": "coco_wholebody_133",
+            "shapes": None,
+        },
+    }
+
+
+@pytest.mark.parametrize("family", [None, ""], ids=["no family", "empty family"])
+def test_a_model_without_a_family_is_none_of_ours(family: str | None) -> None:
+    assert read_config(model_config(parameters={"family": family}), "1") is None
+
+
+def test_everything_that_a_configuration_says_is_read() -> None:
+    assert read_config(model_config(), "7") == replace(MODEL, version="7", ready=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"input": inputs(dims=[480, 640, 3]), "parameters": {"shapes": None}}, "shapes_hw", ((480, 640),)),
+        ({"input": inputs(dims=[480, 640, 3]), "parameters": {"shapes": "480x640"}}, "shapes_hw",
+         ((480, 640),)),
+        ({"parameters": {"shapes": " 480x640 , 640x640"}}, "shapes_hw", ((480, 640), (640, 640))),
+        ({"output": outputs(dims=[1000, 8])}, "keypoint_count", 1),
+        ({"output": outputs(dims=[-1, 56])}, "keypoint_count", 17),
+        ({"output": outputs(dims=[300, 404])}, "keypoint_count", 133),
+        ({"max_batch_size": 1}, "max_batch_size", 1),
+        (top_down(), "family", "top_down"),
+        (top_down(), "keypoint_count", 133),
+        (top_down(), "shapes_hw", ((256, 192),)),
+        ({"parameters": dict.fromkeys(("precision", "licence", "weights", "source", "sha256"))},
+         "licence", ""),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else str(value),
+)  # fmt: skip
+def test_a_configuration_that_keeps_its_contract_is_accepted(
+    changes: dict[str, Any], field: str, value: Any
+) -> None:
+    model = read_config(model_config(**changes), "1")
+    assert isinstance(model, Model)
+    assert getattr(model, field) == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"parameters": {"family": "yolo"}}, "family 'yolo' is unknown"),
+        ({"parameters": {"skeleton": None}}, "'skeleton' is missing"),
+        ({"input": []}, "'images' is missing; there are \\[\\]"),
+        ({"input": inputs("picture")}, "'images' is missing; there are \\['picture'\\]"),
+        ({"input": inputs(data_type="TYPE_FP32")}, "'images' is TYPE_FP32, not TYPE_UINT8"),
+        ({"input": inputs(dims=[-1, 3])}, "'images' has 2 dimensions beside the batch, not 3"),
+        ({"input": inputs(dims=[1, 640, 640, 3])}, "'images' has 4 dimensions"),
+        ({"input": inputs(dims=[3, 640, 640])}, "'images' has 640 channels"),
+        ({"input": inputs(dims=[-1, -1, 4])}, "'images' has 4 channels"),
+        ({"input": inputs(dims=[-1, -1, -1])}, "'images' has -1 channels"),
+        ({"output": []}, "'candidates' is missing"),
+        ({"output": outputs(data_type="TYPE_FP16")}, "'candidates' is TYPE_FP16"),
+        ({"output": outputs(dims=[1000])}, "'candidates' has 1 dimensions"),
+        ({"output": outputs(dims=[1000, 57])}, "rows of 57"),
+        ({"output": outputs(dims=[1000, 5])}, "rows of 5"),
+        ({"output": outputs(dims=[1000, 4])}, "rows of 4"),
+        ({"output": outputs(dims=[1000, -1])}, "rows of -1"),
+        ({"parameters": {"shapes": None}}, "'shapes' is missing"),
+        ({"parameters": {"shapes": "640"}}, "'640', which is not HxW"),
+        ({"parameters": {"shapes": "640x"}}, "'640x', which is not HxW"),
+        ({"parameters": {"shapes": "640x640,"}}, "'', which is not HxW"),
+        ({"parameters": {"shapes": "0x640"}}, "'0x640', which is not HxW"),
+        ({"parameters": {"shapes": "-640x640"}}, "'-640x640', which is not HxW"),
+        ({"parameters": {"shapes": "640x640x3"}}, "which is not HxW"),
+        ({"parameters": {"shapes": "__import__('os').system('true')"}}, "which is not HxW"),
+        ({"parameters": {"shapes": "640x650"}}, "640x650.* multiple of 32"),
+        ({"input": inputs(dims=[100, 100, 3]), "parameters": {"shapes": None}}, "100x100.* multiple of 32"),
+        ({"input": inputs(dims=[640, 640, 3])}, "allows 384x640, the input is 640x640"),
+        ({"input": inputs(dims=[640, -1, 3])}, "allows 384x640, the input is 640x-1"),
+        ({"max_batch_size": 0}, "'max_batch_size' is 0"),
+        (
+            {**top_down(), "parameters": {"family": "top_down", "skeleton": "s", "shapes": None}},
+            "'first_stage' is missing",
+        ),
+        (top_down(crops=[192, 3]), "'crops' has 2 dimensions"),
+        (top_down(crops=[-1, -1, 3]), "'shapes' is missing"),
+        (top_down(keypoints=[]), "'keypoints' is missing"),
+        (top_down(keypoints=[133, 3]), "'keypoints' is \\[133, 3\\]"),
+        (top_down(scores=[]), "'scores' is missing"),
+        (top_down(scores=[17]), "'scores' is \\[17\\], not \\[133\\]"),
+        (top_down(positions=[]), "'positions' is missing"),
+        (top_down(positions=[133, 2]), "'positions' is \\[133, 2\\], not \\[133, 3\\]"),
+        (top_down(keypoints=[-1, 2]), "'keypoints' is \\[-1, 2\\]"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value,
+)  # fmt: skip
+def test_a_configuration_that_breaks_its_contract_is_refused_with_the_reason(
+    changes: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_config(model_config(**changes), "1")

@@ -1,0 +1,226 @@
+"""Starting, watching and stopping the bundled tritonserver, with a model of three nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import tritonclient.grpc.aio as triton_grpc
+
+from service.triton import process as embedded
+from service.triton.process import EmbeddedTriton, EmbeddedTritonError, Launch, Ports
+from tests.model_repository.tiny_models import (
+    BACKENDS,
+    ROOT,
+    RUNTIME,
+    mean_colour,
+    mean_colour_config,
+    write_model,
+)
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory
+
+RUN_UNTIL_KILLED = """
+import asyncio, sys
+from pathlib import Path
+from service.triton.process import EmbeddedTriton, Launch
+
+async def main():
+    runtime, models, backends, cache = map(Path, sys.argv[1:])
+    async with EmbeddedTriton(Launch(runtime, models, backends, cache)) as triton:
+        print(triton.pid, flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    models = tmp_path_factory.mktemp("models")
+    write_model(models, "mean", mean_colour(), mean_colour_config("32x64"))
+    return Launch(
+        runtime=RUNTIME, model_repository=models, backends=BACKENDS, cache=tmp_path_factory.mktemp("cache")
+    )
+
+
+async def is_ready(address: str) -> bool:
+    client = triton_grpc.InferenceServerClient(address)
+    try:
+        return bool(await client.is_model_ready("mean"))
+    finally:
+        await client.close()
+
+
+async def eventually(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not true():  # noqa: ASYNC110 - processes set no event
+            await asyncio.sleep(0.05)
+
+
+def traces(pid: int) -> list[Path]:
+    """What a process and its Triton left in shared memory and among temporary files."""
+    return [
+        path
+        for place in (SHARED_MEMORY, Path(tempfile.gettempdir()))
+        for path in place.glob(f"{embedded._owner_prefix()}{pid}-*")
+    ]
+
+
+async def test_it_starts_serves_and_leaves_nothing_behind(launch: Launch, tmp_path: Path) -> None:
+    log = tmp_path / "triton.log"
+    async with EmbeddedTriton(replace(launch, log_file=log)) as triton:
+        assert triton.is_up
+        assert triton.pid is not None
+        assert await is_ready(triton.grpc_url)
+        family = [psutil.Process(triton.pid), *psutil.Process(triton.pid).children(recursive=True)]
+        assert len(family) == 2  # the server and the stub of one model
+        assert traces(os.getpid())
+    assert not triton.is_up
+    assert not any(process.is_running() for process in family)
+    assert not traces(os.getpid())
+    assert "Started GRPCInferenceService" in log.read_text(encoding="utf-8")
+
+
+async def test_it_serves_where_its_log_cannot_be_written(launch: Launch, tmp_path: Path) -> None:
+    log = tmp_path / "no folder" / "triton.log"
+    async with EmbeddedTriton(replace(launch, log_file=log)) as triton:
+        assert await is_ready(triton.grpc_url)
+    assert not log.parent.exists()
+
+
+@pytest.mark.parametrize("victim", ["server", "model"])
+async def test_it_comes_back_on_the_same_port_after_a_process_died(launch: Launch, victim: str) -> None:
+    events: list[str] = []
+    async with EmbeddedTriton(launch) as triton:
+        watcher = asyncio.create_task(
+            triton.watch(lambda: events.append("down"), lambda: events.append("up"))
+        )
+        address, first = triton.grpc_url, triton.pid
+        assert first is not None
+        [stub] = psutil.Process(first).children()
+        os.kill(first if victim == "server" else stub.pid, signal.SIGKILL)
+        await eventually(lambda: events == ["down", "up"], 30)
+        assert triton.pid != first
+        assert triton.grpc_url == address
+        assert await is_ready(address)
+        assert not stub.is_running()
+    await asyncio.wait_for(watcher, 5)  # stopping is no death
+    assert events == ["down", "up"]
+    assert not traces(os.getpid())
+
+
+async def test_it_dies_with_a_parent_that_is_killed(launch: Launch) -> None:
+    arguments = [launch.runtime, launch.model_repository, launch.backends, launch.cache]
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", RUN_UNTIL_KILLED, *map(str, arguments)), stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert parent.stdout is not None
+    pid = 0
+    while not pid:
+        line = (await asyncio.wait_for(parent.stdout.readline(), 30)).strip()
+        pid = int(line) if line.isdigit() else 0
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    parent.kill()
+    await parent.wait()
+    await eventually(lambda: all(gone(process) for process in family))
+
+    await asyncio.to_thread(embedded._remove_traces_of_the_dead)
+    assert not traces(parent.pid)
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)  # process 1 has not looked yet
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_only_traces_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    prefix = embedded._owner_prefix()
+    kept = {f"{prefix}{os.getpid()}-0-a", "posegate-1-1-0-other-namespace", f"{prefix}no-pid", "posegate.txt"}
+    for name in (*kept, f"{prefix}{int(ended.stdout)}-0-b"):
+        (tmp_path / name).mkdir()
+    embedded._remove_traces_of_the_dead()
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+async def test_a_port_that_is_taken_is_named(launch: Launch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedTritonError, match=f"port {port} on 127.0.0.1 is in use"):
+            await EmbeddedTriton(replace(launch, ports=Ports(metrics=port))).start()
+    assert not traces(os.getpid())
+
+
+async def test_a_free_port_that_is_lost_to_another_process_is_replaced(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        lost = Ports(grpc=taken.getsockname()[1])
+        honest = embedded._free_ports
+        calls: list[Ports] = []
+
+        def free_ports(wanted: Ports) -> object:
+            calls.append(wanted)
+            return honest(lost if len(calls) == 1 else wanted)
+
+        monkeypatch.setattr(embedded, "_free_ports", free_ports)
+        async with EmbeddedTriton(launch) as triton:
+            assert len(calls) == 2
+            assert await is_ready(triton.grpc_url)
+
+
+async def test_a_server_that_cannot_start_says_why(launch: Launch, tmp_path: Path) -> None:
+    broken = tmp_path / "runtime"
+    (broken / "pytriton" / "tritonserver" / "bin").mkdir(parents=True)
+    (broken / "pytriton" / "tritonserver" / "bin" / "tritonserver").symlink_to("/bin/false")
+    (broken / "stamp.json").write_text((RUNTIME / "stamp.json").read_text())
+    with pytest.raises(EmbeddedTritonError, match="ended with exit code 1 while it started"):
+        await EmbeddedTriton(replace(launch, runtime=broken)).start()
+    assert not traces(os.getpid())
+
+
+async def test_a_server_that_takes_too_long_is_stopped(launch: Launch) -> None:
+    triton = EmbeddedTriton(replace(launch, start_timeout_s=0.2))
+    with pytest.raises(EmbeddedTritonError, match=r"did not start within 0\.2 s"):
+        await triton.start()
+    assert triton.pid is None
+    assert not traces(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("stamp", "message"),
+    [
+        (None, "the Triton runtime is missing in .*: run scripts/setup"),
+        ({"python": "3.11.0rc1"}, r"is for Python 3\.11\.0rc1, this is .*: run scripts/setup"),
+    ],
+    ids=["never set up", "set up for another Python"],
+)
+async def test_a_runtime_that_does_not_fit_is_told(
+    launch: Launch, tmp_path: Path, stamp: dict[str, str] | None, message: str
+) -> None:
+    if stamp is not None:
+        (tmp_path / "stamp.json").write_text(json.dumps(stamp))
+    with pytest.raises(EmbeddedTritonError, match=message):
+        await EmbeddedTriton(replace(launch, runtime=tmp_path)).start()
+
+
+async def test_a_missing_model_repository_is_told(launch: Launch, tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedTritonError, match="there is no model repository at"):
+        await EmbeddedTriton(replace(launch, model_repository=tmp_path / "none")).start()
