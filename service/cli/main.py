@@ -9,11 +9,12 @@ from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import grpc
 import typer
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 
 from service.cli.connection import Target
 from service.models.cli import app as models
@@ -21,6 +22,8 @@ from service.server.tls import BadCertificate
 from service.settings import Settings
 from service.telemetry.logging import configure
 from service.telemetry.tracing import BadTracing
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 app = typer.Typer(
     name="posegate",
@@ -124,8 +127,27 @@ def serve() -> None:
 
 
 @app.command()
-def up() -> None:
+def web() -> None:
+    """Run the HTTP door in front of the gateway at POSEGATE_WEB_GATEWAY."""
+    from service.web.app import BadGatewayFile
+    from service.web.server import CannotListen
+    from service.web.server import serve as run
+    from service.web.settings import WebSettings
+
+    _settings()
+    settings = _valid(WebSettings)
+    try:
+        asyncio.run(run(settings))
+    except (BadGatewayFile, CannotListen) as error:
+        _fail(str(error))
+
+
+@app.command()
+def up(
+    web: Annotated[bool, typer.Option("--web", help="Run the HTTP door too, at POSEGATE_WEB_LISTEN.")] = False,
+) -> None:
     """Run the bundled Triton and the gateway, and watch both."""
+    from service.cli.up import CannotStartDoor
     from service.cli.up import up as run
     from service.server.app import CannotListen
     from service.store.address import BadDatabaseUrl
@@ -133,8 +155,15 @@ def up() -> None:
 
     settings = _settings()
     try:
-        asyncio.run(run(settings))
-    except (BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, EmbeddedTritonError) as error:
+        asyncio.run(run(settings, web=web))
+    except (
+        BadCertificate,
+        BadDatabaseUrl,
+        BadTracing,
+        CannotListen,
+        CannotStartDoor,
+        EmbeddedTritonError,
+    ) as error:
         _fail(str(error))
 
 
@@ -420,15 +449,21 @@ def _call(gateway: Target, asking: Coroutine[None, None, None]) -> None:
 
 
 def _settings() -> Settings:
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(["POSEGATE", *(str(part) for part in problem["loc"])]).upper()
-            print(f"{name}: {problem['msg']} (got {problem['input']!r})", file=sys.stderr)
-        raise typer.Exit(2) from None
+    settings = _valid(Settings)
     configure(settings)
     return settings
+
+
+def _valid(kind: type[AnySettings]) -> AnySettings:
+    """Settings from the environment; exit code 2, and a line for each that is wrong."""
+    prefix = kind.model_config["env_prefix"]
+    try:
+        return kind()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = prefix + "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"{name}: {problem['msg']} (got {problem['input']!r})", file=sys.stderr)
+        raise typer.Exit(2) from None
 
 
 def _fail(message: str) -> None:

@@ -63,6 +63,7 @@ _FACING_FOUND: dict[str, pb.Facing.ValueType] = {
     "right": pb.FACING_IMAGE_RIGHT,
     "unknown": pb.FACING_UNSPECIFIED,
 }
+_ONE_EACH = (pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT, pb.ANGLE_OVERLAY_MODE_BOTH)
 _STATUSES = {
     Status.OK: pb.ANGLE_STATUS_OK,
     Status.DEGRADED: pb.ANGLE_STATUS_DEGRADED,
@@ -83,7 +84,8 @@ class AngleWish:
         index: the person asked for by number, or None.
         everybody: all people instead of the largest.
         overlay: what to draw, or None.
-        one_each: an overlay per measurement instead of one with all.
+        one_each: an overlay per measurement.
+        combined: an overlay with all measurements.
     """
 
     names: tuple[str, ...]
@@ -94,6 +96,7 @@ class AngleWish:
     everybody: bool
     overlay: OverlayWish | None
     one_each: bool
+    combined: bool
 
 
 def read_measuring(
@@ -112,7 +115,7 @@ def read_measuring(
     min_score = found.number("min_score", request.min_score if request.HasField("min_score") else 0.25, 0, 1)
     overlay = read_overlay(found, request.overlay)
     if request.overlay_mode not in pb.AngleOverlayMode.values():
-        found.add("overlay_mode", f"must be COMBINED or PER_MEASUREMENT, not {request.overlay_mode}")
+        found.add("overlay_mode", f"must be COMBINED, PER_MEASUREMENT or BOTH, not {request.overlay_mode}")
     elif request.overlay_mode and request.overlay.format == types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
         found.add("overlay_mode", "needs an overlay: set overlay.format, or leave it unset")
     found.raise_any()
@@ -124,7 +127,8 @@ def read_measuring(
         index=index,
         everybody=everybody,
         overlay=overlay,
-        one_each=request.overlay_mode == pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT,
+        one_each=request.overlay_mode in _ONE_EACH,
+        combined=request.overlay_mode != pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT,
     )
 
 
@@ -260,7 +264,7 @@ def answer(
                     for each in person.measurements:
                         checkpoint()
                         each.overlay.CopyFrom(_draw(base, measured, [place], (each.name,), wish.overlay))
-            else:
+            if wish.combined:
                 overlay = _draw(base, measured, list(range(len(chosen))), None, wish.overlay)
     return pb.MeasureAnglesResponse(
         image_size=messages.size(estimated.size_wh),

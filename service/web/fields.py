@@ -35,6 +35,10 @@ class Fields:
         """Note that a field is wrong."""
         self.violations.append(Violation(field, description))
 
+    def known(self, *names: str) -> None:
+        """Name fields that are read elsewhere, for the list of those that the call has."""
+        self._known.update(names)
+
     def given(self, name: str) -> bool:
         """Whether the field is there."""
         self._known.add(name)

@@ -120,6 +120,10 @@ class Stream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End the call, unless it is over."""
         self._call.cancel()
 
     async def send(self, message: Message) -> bool:
