@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from service.core.angles import MEASUREMENTS, Goniometer, Options, goniometers, measure, person_measures
+from service.core.angles import MEASUREMENTS, AngleOptions, Goniometer, goniometers, measure, person_measures
 from service.core.drawing.angles import draw_angles
 from service.core.geometry import Rgb8
 from service.core.poses import Poses
@@ -55,7 +55,7 @@ def main() -> int:
         (*skeleton.keypoints, Keypoint("neck", sources=(("left_shoulder", 1.0), ("right_shoulder", 1.0)))),
     )
     plan = plan_mapping(skeleton, with_neck)
-    options = Options(size_wh=(1920, 1080))
+    options = AngleOptions(size_wh=(1920, 1080))
     for count in (1, 20):
         poses = _people(count)
         steps: dict[str, Callable[[], object]] = {
@@ -79,7 +79,7 @@ def main() -> int:
     return 0
 
 
-def _answers(plan: MappingPlan, poses: Poses, skeleton: Skeleton, options: Options) -> None:
+def _answers(plan: MappingPlan, poses: Poses, skeleton: Skeleton, options: AngleOptions) -> None:
     measured = measure(apply(plan, poses), skeleton, NINETEEN, options)
     for index in range(len(poses)):
         person_measures(measured, index)

@@ -26,9 +26,9 @@ from service.media.image import ImageLimits
 from service.media.spool import SpoolSpace
 from service.media.video_reader import VideoLimits
 from service.pipeline.estimator import Estimator
-from service.pipeline.stream import LiveAnalyst
-from service.pipeline.stream_limiter import Streams
-from service.pipeline.video.analyzer import VideoAnalyst, VideoSettings
+from service.pipeline.stream import StreamAnalyzer
+from service.pipeline.stream_limiter import StreamLimiter
+from service.pipeline.video.analyzer import VideoAnalyzer, VideoSettings
 from service.server.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.servicers.export import PoseExporter
 from service.servicers.pose import PoseLimits, PoseServicer
@@ -66,7 +66,7 @@ class Service:
 
     triton: FakeTritonClient
     catalog: ModelCatalog
-    streams: Streams
+    streams: StreamLimiter
     workers: ThreadPoolExecutor
     admission: AdmissionInterceptor
     health: health_aio.HealthServicer
@@ -136,7 +136,7 @@ async def running(
     database = Database(address, connections=5, timeout_s=database_timeout_s)
     store = SkeletonStore(database, max_skeletons=max_skeletons)
     lookup = SkeletonLookup(known, SkeletonCache(store))
-    streams = Streams((recordings or {}).get("max_streams", 4), max_video_memory_bytes)
+    streams = StreamLimiter((recordings or {}).get("max_streams", 4), max_video_memory_bytes)
     behind = ThreadPoolExecutor(12)
     recorder_ = recorder(estimator, behind, catalog, lookup, streams, **(recordings or {}))
     pose = PoseServicer(estimator, catalog, lookup, triton, allowed, recorder_)
@@ -190,7 +190,7 @@ def recorder(
     threads: ThreadPoolExecutor,
     catalog: ModelCatalog,
     lookup: SkeletonLookup,
-    streams: Streams,
+    streams: StreamLimiter,
     *,
     max_streams: int = 4,
     max_video_bytes: int = 50_000_000,
@@ -220,7 +220,7 @@ def recorder(
         max_upload_s=max_upload_s,
         frame_timeout_s=frame_timeout_s,
     )
-    live = LiveAnalyst(
+    live = StreamAnalyzer(
         estimator,
         streams,
         look_ahead=look_ahead,
@@ -238,7 +238,7 @@ def recorder(
         angles=Thresholds(),
     )
     return Recordings(
-        VideoAnalyst(estimator, threads, streams, settings), live, catalog, lookup, streams, limits
+        VideoAnalyzer(estimator, threads, streams, settings), live, catalog, lookup, streams, limits
     )
 
 

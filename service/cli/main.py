@@ -147,11 +147,11 @@ def up(
     web: Annotated[bool, typer.Option("--web", help="Run the HTTP door too, at POSEGATE_WEB_LISTEN.")] = False,
 ) -> None:
     """Run the bundled Triton and the gateway, and watch both."""
-    from service.cli.up import CannotStartDoor
     from service.cli.up import up as run
+    from service.cli.web import CannotStartDoor
     from service.server.app import CannotListen
     from service.store.address import BadDatabaseUrl
-    from service.triton.process import EmbeddedTritonError
+    from service.triton.launch import TritonProcessError
 
     settings = _settings()
     try:
@@ -162,7 +162,7 @@ def up(
         BadTracing,
         CannotListen,
         CannotStartDoor,
-        EmbeddedTritonError,
+        TritonProcessError,
     ) as error:
         _fail(str(error))
 

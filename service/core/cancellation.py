@@ -1,7 +1,7 @@
-"""Work that somebody may have lost interest in: long functions ask now and then whether to go on.
+"""Cooperative cancellation of CPU work in threads.
 
-A thread cannot be interrupted from outside. Whoever runs work in one says under which condition it is
-to stop, `stopping_when`, and the work asks, `checkpoint`, wherever it has spent some milliseconds.
+A thread cannot be interrupted from outside. `stopping_when` sets the condition under which work in this
+thread stops, and the work calls `checkpoint` every few milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Stopped(Exception):
-    """Nobody waits for the result any more."""
+    """The work was cancelled; its result is no longer needed."""
 
 
 class _Condition(threading.local):
@@ -24,7 +24,7 @@ _condition = _Condition()
 
 @contextmanager
 def stopping_when(holds: Callable[[], bool]) -> Iterator[None]:
-    """Let `checkpoint` in this thread stop the block once `holds()` is true."""
+    """Make `checkpoint` in this thread raise Stopped within the block once `holds()` is true."""
     before = _condition.holds
     _condition.holds = holds
     try:
@@ -34,6 +34,6 @@ def stopping_when(holds: Callable[[], bool]) -> Iterator[None]:
 
 
 def checkpoint() -> None:
-    """Go on, or raise Stopped. Costs less than a microsecond."""
+    """Raise Stopped if the work was cancelled. Costs less than a microsecond."""
     if _condition.holds is not None and _condition.holds():
         raise Stopped

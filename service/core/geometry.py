@@ -1,4 +1,4 @@
-"""Where a picture's pixels go when it is made to fit a model's input, and the way back."""
+"""Affine maps between the pixels of an image and of a model's input, and the letterbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway knows of a model that Triton serves."""
+"""A model that Triton serves, as described by its configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Family = Literal["yolo_pose", "top_down", ""]
-"""Which tensor contract a model keeps; empty where that is not known, because Triton has not loaded it."""
+"""Tensor contract of a model; empty where it is unknown, because Triton has not loaded the model."""
 
 BODY_KEYPOINTS = 17
 """Keypoints of a first stage that gives its own to the second: those of COCO."""

@@ -1,4 +1,4 @@
-"""People found in one picture, as arrays."""
+"""Persons of one image, as arrays."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Poses:
 
     @classmethod
     def empty(cls, keypoint_count: int) -> Poses:
-        """Nobody: a normal answer, not an error."""
+        """Zero persons: a normal result, not an error."""
         return cls(
             boxes_xyxy=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),
@@ -72,7 +72,7 @@ class Poses:
         )
 
     def select(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Poses:
-        """Those people that `index` picks, in its order."""
+        """The persons selected by `index`, in its order."""
         return Poses(
             boxes_xyxy=self.boxes_xyxy[index],
             scores=self.scores[index],

@@ -1,4 +1,4 @@
-"""One crop per person: where it lies in the picture, and what comes back out of it."""
+"""Family `top_down`: one crop per person, and the model's outputs mapped back to the image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOX_MARGIN = 1.25
 `GetBBoxCenterScale`)."""
 
 STATURE_M = 1.70
-"""The stature that `lift` takes everybody to have."""
+"""The stature that `lift` assumes for every person."""
 
 LIMBS: tuple[tuple[str, str, float], ...] = (
     ("left_shoulder", "left_elbow", 0.186),
@@ -35,7 +35,7 @@ LIMBS: tuple[tuple[str, str, float], ...] = (
 Motor Control of Human Movement, 4th ed., figure 4.1."""
 
 MIN_LIMBS = 2
-"""Fewer usable limbs than this are no ground for a scale."""
+"""Least number of usable limbs for a scale."""
 
 
 def crop_affine(box_xyxy: Floats, shape_hw: tuple[int, int]) -> Affine:
@@ -96,9 +96,9 @@ def poses_from_crops(
     """A top-down model's answer as people of the picture.
 
     Args:
-        people: whom the crops showed; their boxes and scores are kept.
+        people: the persons of the crops; their boxes and scores are kept.
         affines: the maps from picture px to crop px, one per person.
-        keypoints: (N, K, 2) px of the crop; NaN where the model saw nothing.
+        keypoints: (N, K, 2) px of the crop; NaN where the model gives no point.
         scores: (N, K) the model's own.
         positions: (N, K, 3) metres; NaN where the model gives none.
 
@@ -138,7 +138,7 @@ def lift(
     stature_m: float = STATURE_M,
     min_score: float = 0.3,
 ) -> Floats:
-    """Give x and y in metres to positions whose z alone is known.
+    """Give x and y in metres to positions of which only z is known.
 
     The assumption, by name "limb lengths": the person is an adult of `stature_m` with average proportions,
     seen in weak perspective. A limb of length L whose ends are d px apart in the picture and dz metres apart
@@ -149,11 +149,11 @@ def lift(
         keypoints: (N, K, 3) px of the picture, score.
         positions: (N, K, 3) metres, x and y NaN.
         names: of the K keypoints; limbs go by name.
-        stature_m: of everybody.
+        stature_m: of every person.
         min_score: of a limb's ends.
 
     Returns:
-        (N, K, 3) positions about mid-hip. Somebody without two usable limbs, or without hips, keeps NaN.
+        (N, K, 3) positions about mid-hip. A person without two usable limbs, or without hips, keeps NaN.
     """
     index = {name: i for i, name in enumerate(names)}
     hips = [index[name] for name in ("left_hip", "right_hip") if name in index]

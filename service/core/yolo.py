@@ -1,4 +1,4 @@
-"""Family `yolo_pose`: candidate rows of the model to people."""
+"""Family `yolo_pose`: decodes candidate rows of the model to persons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.core.geometry import Affine
 from service.core.poses import Floats, Poses
 
 _FAR_PX = 1e6
-"""No input is so large: a coordinate beyond it, or one that is no number, is a model's slip."""
+"""Bound of valid coordinates: larger than any model input; beyond it, or not finite, a value is invalid."""
 
 
 def decode_candidates(
@@ -20,9 +20,9 @@ def decode_candidates(
     iou_threshold: float,
     max_persons: int,
 ) -> Poses:
-    """Keep the good rows, drop doubles, and bring the rest into picture px.
+    """Filter candidates by score, suppress duplicates, and map the rest to px of the image.
 
-    A row whose box is no box is nobody; a keypoint that is no point becomes x = y = score = 0.
+    Rows with invalid boxes are dropped; invalid keypoints become (0, 0, 0).
 
     Args:
         candidates: (C, 5 + 3K) float32, sorted by falling score: cx, cy, w, h in input px, score,
@@ -33,7 +33,7 @@ def decode_candidates(
         max_persons: at most so many are returned.
     """
     rows = candidates[candidates[:, 4] > min_score]
-    # Before anything is computed: one NaN among the boxes would suppress everybody else.
+    # Before anything is computed: one NaN among the boxes would suppress all others.
     rows = rows[_near(rows[:, :4]) & np.isfinite(rows[:, 4])]
     keypoint_count = (candidates.shape[1] - 5) // 3
     if not len(rows):

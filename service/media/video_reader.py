@@ -283,7 +283,7 @@ class VideoReader:
             )
 
     def _wanted(self) -> Iterator[VideoFrame]:
-        beat = _Beat(self._sampling)
+        beat = _FrameSampler(self._sampling)
         given = 0
         started = perf_counter()
         for index, frame in self._shown():
@@ -483,7 +483,7 @@ class VideoReader:
         ) from error
 
 
-class _Beat:
+class _FrameSampler:
     """Picks frames by number or by time."""
 
     def __init__(self, sampling: Sampling) -> None:

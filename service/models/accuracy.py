@@ -30,7 +30,7 @@ from service.models.runners import Pictures, Runner
 
 MIN_PART_PX = 32.0  # a smaller part is measured as if it were so large: pixels and bins have a size
 MIN_PERSON_SCORE = 0.25  # YOLO's own default
-SURE_PERSON_SCORE = 0.4  # whoever the one is so sure of, the other must find
+SURE_PERSON_SCORE = 0.4  # a person found with such a score must be found by the other too
 MAX_PERSONS = 100
 IOU_OF_DOUBLES = 0.7
 IOU_OF_THE_SAME = 0.5

@@ -117,7 +117,7 @@ def _patched(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def _static_shapes(model: onnx.ModelProto) -> Mapping[str, Sequence[int]]:
-    """Shapes of all tensors that can be told, with the batch of one."""
+    """Shapes of all tensors that can be inferred, with a batch of one."""
     try:
         inferred = shape_inference.infer_shapes(model, data_prop=True)
     except shape_inference.InferenceError:

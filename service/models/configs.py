@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from service.skeletons import known
-from service.triton.client import parse_config, read_config
+from service.triton.model_config import parse_config, read_config
 
 _PARAMETERS = ("family", "skeleton", "weights", "licence", "source", "sha256", "precision")
 

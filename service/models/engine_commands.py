@@ -18,7 +18,7 @@ from service.models.one_line import errors_on_one_line
 
 REPOSITORY = Path("model_repository")
 WEIGHTS = Path(".posegate/weights")
-UNKNOWN = "unknown"  # the sha256 of weights that nobody publishes one for
+UNKNOWN = "unknown"  # the sha256 of weights without a published one
 
 
 def build(
@@ -91,9 +91,9 @@ def build(
                 workspace_bytes=workspace_mib << 20,
                 timing_cache=publish.timing_cache(model),
             )
-            wish = publish.Wish(options, best_batch=best_batch, fleet=fleet, force=force)
+            request = publish.BuildRequest(options, best_batch=best_batch, fleet=fleet, force=force)
             with _progress(name) as show:
-                plan, built = publish.build_model(model, tensorrt, gpu, wish, gate, show)
+                plan, built = publish.build_model(model, tensorrt, gpu, request, gate, show)
             where = model.folder / "1" / plan.file
             said = f"{plan.size / 1e6:.1f} MB, built in {plan.build_s} s" if built else "up to date"
             on = f"{gpu.name} ({gpu.compute_capability})" if gpu.name else gpu.compute_capability

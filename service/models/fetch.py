@@ -116,7 +116,7 @@ def served_name(name: str) -> str:
 
 
 def add_options(name: str) -> str:
-    """What `posegate models add` has to be told of it."""
+    """Options of `posegate models add` for it."""
     name = name.replace("_", "-")
     return f"--family {name.partition('-')[0]}" if name in WHOLE_BODY else "--skeleton coco_17"
 

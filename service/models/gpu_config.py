@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from service.core.model import Model
 from service.models.errors import EngineError, RepositoryError
 from service.models.verify import plan_file
-from service.triton.client import parse_config, read_config
+from service.triton.model_config import parse_config, read_config
 
 PRECISIONS = ("fp16", "fp32")
 MAX_QUEUE_SIZE = 64

@@ -138,7 +138,7 @@ def add_to_manifest(folder: Path, plan: Plan) -> None:
             try:
                 plans = read_manifest(folder)
             except EngineError:
-                plans = {}  # it helped nobody; the other plans have to be built again
+                plans = {}  # it cannot be read; the other plans have to be built again
             plans[plan.file] = plan
             content = {"format": FORMAT, "plans": {name: _json(entry) for name, entry in plans.items()}}
             write_aside(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -40,7 +40,7 @@ PlanRunner = Callable[[bytes], Runner]
 
 
 @dataclass(frozen=True)
-class Wish:
+class BuildRequest:
     """What is to be built.
 
     Attributes:
@@ -119,7 +119,7 @@ def build_model(
     model: GpuModel,
     tensorrt: Any,
     gpu: Gpu,
-    wish: Wish,
+    request: BuildRequest,
     gate: Gate | None,
     progress: Progress | None = None,
 ) -> tuple[Plan, bool]:
@@ -140,9 +140,9 @@ def build_model(
     folder = model.folder / "1"
     graph = _read_graph_file(folder / GRAPH, model)
     capability = gpu.compute_capability
-    file = f"model_sm{capability.replace('.', '')}.plan" if wish.fleet else model.plan_file(capability)
-    options = wish.options
-    profiles = profiles_for(model.model.shapes_hw, model.model.max_batch_size, wish.best_batch)
+    file = f"model_sm{capability.replace('.', '')}.plan" if request.fleet else model.plan_file(capability)
+    options = request.options
+    profiles = profiles_for(model.model.shapes_hw, model.model.max_batch_size, request.best_batch)
     wanted = Plan(
         file=file,
         sha256="",
@@ -163,7 +163,7 @@ def build_model(
         built_at="",
         build_s=0.0,
     )
-    present = None if wish.force else _present(folder, wanted)
+    present = None if request.force else _present(folder, wanted)
     if present is not None and (present.accuracy is not None or gate is None):
         _point_to(model, capability, file)
         return present, False

@@ -20,7 +20,7 @@ Pictures = NDArray[np.uint8]
 
 
 class Runner(Protocol):
-    """Whoever gives a model's outputs for its input."""
+    """Port: runs a model on an input and returns its outputs."""
 
     def run(self, pictures: Pictures) -> Mapping[str, Floats]:
         """The outputs by name, float32, for pictures (N, H, W, 3) uint8 RGB."""

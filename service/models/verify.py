@@ -126,7 +126,7 @@ def _problem(
         if foreign is not None:
             return f"{path} {foreign}; {again}"
         if plan is None:
-            return f"{path} is not in the manifest, so nobody knows what it was built from and for; {again}"
+            return f"{path} is not in the manifest, so its source and target are unknown; {again}"
         size = path.stat().st_size
         if size != plan.size:
             return f"{path} has {size} of {plan.size} bytes: it was not written to its end; {again}"

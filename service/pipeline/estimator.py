@@ -21,7 +21,7 @@ from service.core.topdown import bodies_in_crops, crop_people, lift, poses_from_
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
 from service.pipeline import concurrency
-from service.pipeline.scheduler import Turns
+from service.pipeline.scheduler import InferenceScheduler
 from service.telemetry.call_context import Picture, Timings
 
 P = ParamSpec("P")
@@ -48,7 +48,7 @@ class InferenceClient(Protocol):
 
 
 @dataclass(frozen=True)
-class Options:
+class DetectionOptions:
     """What a caller may choose about an estimate.
 
     Attributes:
@@ -131,13 +131,15 @@ class Estimator:
     ) -> None:
         self._client = client
         self._workers = threads
-        self._turns = Turns(at_once, at_once if streams_at_once is None else streams_at_once, beside_single)
+        self._scheduler = InferenceScheduler(
+            at_once, at_once if streams_at_once is None else streams_at_once, beside_single
+        )
 
     async def estimate(
         self,
         load: Callable[[], Rgb8],
         model: Model,
-        options: Options,
+        options: DetectionOptions,
         *,
         deadline: float | None = None,
         timeout_s: float | None = None,
@@ -185,7 +187,7 @@ class Estimator:
         self,
         prepared: Prepared,
         model: Model,
-        options: Options,
+        options: DetectionOptions,
         *,
         timeout_s: float,
         first_stage: Model | None = None,
@@ -206,7 +208,7 @@ class Estimator:
         """A place at the model for the time of the block; waiting for it is told."""
         async with AsyncExitStack() as held:
             with picture.timed("queue"):
-                await held.enter_async_context(self._turns.turn(stream))
+                await held.enter_async_context(self._scheduler.slot(stream))
             yield
 
     async def _prepare(
@@ -233,7 +235,7 @@ class Estimator:
         infer: Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]],
         prepared: Prepared,
         model: Model,
-        options: Options,
+        options: DetectionOptions,
         first_stage: Model | None,
         keypoint_names: Sequence[str],
         picture: Picture,
@@ -329,7 +331,7 @@ def _crop(image: Rgb8, region_xyxy: tuple[float, float, float, float]) -> tuple[
     return image[y1:y2, x1:x2], Affine(shift_x=-x1, shift_y=-y1)
 
 
-def _decode(candidates: Floats, to_input: Affine, options: Options) -> Poses:
+def _decode(candidates: Floats, to_input: Affine, options: DetectionOptions) -> Poses:
     return decode_candidates(
         candidates,
         to_input,

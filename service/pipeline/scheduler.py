@@ -14,7 +14,7 @@ _QUIET_S = 1.0  # after the last single picture frames get their whole part of t
 _Queue: TypeAlias = "deque[asyncio.Future[None]]"
 
 
-class Turns:
+class InferenceScheduler:
     """Lets so many in at once.
 
     Calls for single pictures go first: somebody waits for each of them. Frames of streams share what
@@ -39,7 +39,7 @@ class Turns:
         self._frames: dict[Hashable, _Queue] = {}  # in the order of their turns
 
     @asynccontextmanager
-    async def turn(self, stream: Hashable | None = None) -> AsyncIterator[None]:
+    async def slot(self, stream: Hashable | None = None) -> AsyncIterator[None]:
         """Wait for a turn, and hold it for the time of the block.
 
         Args:

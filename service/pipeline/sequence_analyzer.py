@@ -10,16 +10,16 @@ import numpy as np
 
 from service.core.angles import (
     MEASUREMENTS,
+    AngleOptions,
     Measured,
     Measurement,
     PersonMeasures,
     Side,
-    Sides,
+    SideSelection,
     Status,
     measure,
     person_measures,
 )
-from service.core.angles import Options as AngleOptions
 from service.core.poses import Floats, Poses, present
 from service.core.sequence.motion import TURN_DEG, Motion, MotionSeen
 from service.core.sequence.smoothing import OneEuro, OneEuroSettings
@@ -41,7 +41,7 @@ _SIDES: tuple[Side, Side] = ("left", "right")
 
 
 @dataclass(frozen=True)
-class Following:
+class SequenceConfig:
     """What is wanted of a follower.
 
     Attributes:
@@ -58,17 +58,17 @@ class Following:
     track: bool
     smooth: bool
     names: tuple[str, ...]
-    side: Sides
+    side: SideSelection
     angles: AngleOptions
     prominent_only: bool
 
 
 @dataclass(frozen=True)
-class AnglesSeen:
+class PersonAngles:
     """The angles of one person on one picture.
 
     Attributes:
-        place: of the person among `Followed.native`.
+        place: of the person among `FrameAnalysis.native`.
         measures: raw values.
         smoothed: degrees by (measurement, side); empty where smoothing is off.
     """
@@ -79,7 +79,7 @@ class AnglesSeen:
 
 
 @dataclass(frozen=True, eq=False)
-class Followed:
+class FrameAnalysis:
     """The people on one picture.
 
     Attributes:
@@ -96,7 +96,7 @@ class Followed:
     poses: Poses
     track_ids: tuple[int, ...] | None
     smoothed: Floats | None
-    angles: tuple[AnglesSeen, ...]
+    angles: tuple[PersonAngles, ...]
     measured: Measured | None
     prominent: int | None
 
@@ -126,7 +126,7 @@ class MeasurementMotion:
     right: SideMotion | None
 
 
-class Follower:
+class SequenceAnalyzer:
     """Follows the people of one video or stream.
 
     Args:
@@ -134,7 +134,7 @@ class Follower:
         skeleton: the model's own.
     """
 
-    def __init__(self, wanted: Following, skeleton: Skeleton) -> None:
+    def __init__(self, wanted: SequenceConfig, skeleton: Skeleton) -> None:
         self._wanted = wanted
         self._skeleton = skeleton
         self._tracker = Tracker() if wanted.track else None
@@ -148,7 +148,7 @@ class Follower:
         """Different people seen; 0 where tracking is off."""
         return self._tracker.count if self._tracker is not None else 0
 
-    def follow(self, native: Poses, size_wh: tuple[int, int], time_s: float) -> Followed:
+    def follow(self, native: Poses, size_wh: tuple[int, int], time_s: float) -> FrameAnalysis:
         """The next picture.
 
         Args:
@@ -168,10 +168,10 @@ class Follower:
             self._smooth(poses, native, ids, time_s) if self._wanted.smooth and ids is not None else None
         )
         measured: Measured | None = None
-        angles: tuple[AnglesSeen, ...] = ()
+        angles: tuple[PersonAngles, ...] = ()
         if self._wanted.names:
             measured, angles = self._measure(native, ids, prominent, size_wh, time_s)
-        return Followed(
+        return FrameAnalysis(
             native=native,
             poses=poses,
             track_ids=ids,
@@ -238,7 +238,7 @@ class Follower:
         prominent: int | None,
         size_wh: tuple[int, int],
         time_s: float,
-    ) -> tuple[Measured, tuple[AnglesSeen, ...]]:
+    ) -> tuple[Measured, tuple[PersonAngles, ...]]:
         places = list(range(len(native)))
         if self._wanted.prominent_only:
             places = [] if prominent is None else [prominent]
@@ -267,7 +267,7 @@ class Follower:
                             (number, name, side), OneEuro((), ANGLE_SMOOTHING)
                         )
                         smoothed[name, side] = float(euro.smooth(np.array(value.degrees), time_s))
-            seen.append(AnglesSeen(place, measures, smoothed))
+            seen.append(PersonAngles(place, measures, smoothed))
         return measured, tuple(seen)
 
 
@@ -286,7 +286,7 @@ class Motions:
             self._collected[key] = _Collected(_TURN_DEG.get(MEASUREMENTS[name].body_part, TURN_DEG))
         self._collected[key].add(time_s, degrees, status)
 
-    def summary(self, names: Sequence[str], side: Sides) -> list[MeasurementMotion]:
+    def summary(self, names: Sequence[str], side: SideSelection) -> list[MeasurementMotion]:
         """These measurements of every person, people in the order they appeared. The last call."""
         people = sorted({key[0] for key in self._collected}, key=lambda number: number or 0)
         asked = _SIDES if side == "both" else (side,)

@@ -13,9 +13,14 @@ from service.core.model import Model
 from service.core.skeleton.template import Skeleton
 from service.errors import DeadlineExceeded
 from service.pipeline.concurrency import ended, next_within
-from service.pipeline.estimator import Estimate, Estimator, Options
-from service.pipeline.sequence_analyzer import Followed, Follower, Following, MeasurementMotion
-from service.pipeline.stream_limiter import Streams
+from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
+from service.pipeline.sequence_analyzer import (
+    FrameAnalysis,
+    MeasurementMotion,
+    SequenceAnalyzer,
+    SequenceConfig,
+)
+from service.pipeline.stream_limiter import StreamLimiter
 from service.telemetry.call_context import Picture, Timings, current
 
 Policy = Literal["every", "latest"]
@@ -26,7 +31,7 @@ _LATEST_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
-class LivePlan:
+class StreamRequest:
     """What is wanted of a stream of pictures.
 
     Attributes:
@@ -39,8 +44,8 @@ class LivePlan:
 
     model: Model
     first_stage: Model | None
-    options: Options
-    following: Following
+    options: DetectionOptions
+    following: SequenceConfig
     policy: Policy
 
 
@@ -62,7 +67,7 @@ class LiveFrame:
 
 
 @dataclass(frozen=True, eq=False)
-class LiveResult:
+class StreamResult:
     """What is seen on one picture, or why nothing can be said of it.
 
     Attributes:
@@ -78,7 +83,7 @@ class LiveResult:
     dropped: int
     total_ms: float
     size_wh: tuple[int, int] | None = None
-    followed: Followed | None = None
+    followed: FrameAnalysis | None = None
     timings: Timings | None = None
     error: Exception | None = None
     echo: object = None
@@ -102,10 +107,10 @@ class LiveSummary:
     motions: list[MeasurementMotion]
 
 
-Event = LiveResult | Silence | LiveSummary
+Event = StreamResult | Silence | LiveSummary
 
 
-class LiveAnalyst:
+class StreamAnalyzer:
     """Analyses streams of pictures.
 
     Args:
@@ -120,7 +125,7 @@ class LiveAnalyst:
     def __init__(
         self,
         estimator: Estimator,
-        streams: Streams,
+        streams: StreamLimiter,
         *,
         look_ahead: int,
         frame_timeout_s: float,
@@ -135,7 +140,12 @@ class LiveAnalyst:
         self._quiet_s = quiet_s
 
     async def analyze(
-        self, frames: AsyncIterator[LiveFrame], plan: LivePlan, skeleton: Skeleton, *, request_id: str = ""
+        self,
+        frames: AsyncIterator[LiveFrame],
+        plan: StreamRequest,
+        skeleton: Skeleton,
+        *,
+        request_id: str = "",
     ) -> AsyncGenerator[Event, None]:
         """What is seen, in order; `LiveSummary` last. Close the iterator to stop the work.
 
@@ -151,7 +161,7 @@ class LiveAnalyst:
             PosegateError: whatever `frames` raises.
         """
         at_once = _LATEST_AT_ONCE if plan.policy == "latest" else self._look_ahead
-        job = _Job(self._estimator, plan, skeleton, at_once, self._frame_timeout_s, self._quiet_s, request_id)
+        job = _Run(self._estimator, plan, skeleton, at_once, self._frame_timeout_s, self._quiet_s, request_id)
         work = asyncio.create_task(job.run(frames))
         told_at = time.monotonic()
         try:
@@ -168,7 +178,7 @@ class LiveAnalyst:
                     told_at = time.monotonic()
                     yield Silence()
                 if self._streams.ending:
-                    raise Streams.stopping()
+                    raise StreamLimiter.stopping()
         finally:
             work.cancel()
             await ended(work)
@@ -186,13 +196,13 @@ class _AtModel:
     picture: Picture
 
 
-class _Job:
+class _Run:
     """One stream under way."""
 
     def __init__(
         self,
         estimator: Estimator,
-        plan: LivePlan,
+        plan: StreamRequest,
         skeleton: Skeleton,
         at_once: int,
         frame_timeout_s: float,
@@ -206,7 +216,7 @@ class _Job:
         self._frame_timeout_s = frame_timeout_s
         self._quiet_s = quiet_s
         self._request_id = request_id
-        self._follower = Follower(plan.following, skeleton)
+        self._follower = SequenceAnalyzer(plan.following, skeleton)
         self._ordered: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue()
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(1)
         self._room = asyncio.Semaphore(at_once)
@@ -309,13 +319,13 @@ class _Job:
             if self._over:
                 self._ordered.put_nowait(None)
 
-    async def _finish(self, item: _AtModel) -> LiveResult:
+    async def _finish(self, item: _AtModel) -> StreamResult:
         try:
             with item.picture:
                 estimate = await item.task
         except Exception as error:  # of this picture alone
             self._failed += 1
-            return LiveResult(
+            return StreamResult(
                 item.frame.frame_id,
                 item.capture_s,
                 item.dropped,
@@ -326,7 +336,7 @@ class _Job:
         self._answered += 1
         self._last_s = max(self._last_s, item.capture_s)
         followed = self._follower.follow(estimate.poses, estimate.size_wh, self._last_s)
-        return LiveResult(
+        return StreamResult(
             frame_id=item.frame.frame_id,
             capture_s=item.capture_s,
             dropped=item.dropped,

@@ -11,7 +11,7 @@ from service.telemetry.call_context import current
 _ARRIVING = 4  # calls without a config, for each place
 
 
-class Streams:
+class StreamLimiter:
     """Counts streams in and out.
 
     Args:

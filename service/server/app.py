@@ -28,9 +28,9 @@ from service.media.image import ImageLimits
 from service.media.spool import SpoolSpace
 from service.media.video_reader import VideoLimits
 from service.pipeline.estimator import Estimator
-from service.pipeline.stream import LiveAnalyst
-from service.pipeline.stream_limiter import Streams
-from service.pipeline.video.analyzer import VideoAnalyst, VideoSettings
+from service.pipeline.stream import StreamAnalyzer
+from service.pipeline.stream_limiter import StreamLimiter
+from service.pipeline.video.analyzer import VideoAnalyzer, VideoSettings
 from service.server.health import HealthMonitor
 from service.server.interceptors import AdmissionInterceptor, RequestInterceptor
 from service.server.malloc import keep_freed_memory
@@ -100,7 +100,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     database = _database(settings)
     certificates = _certificates(settings)
     tracing = from_environment()
-    streams = Streams(settings.max_streams, settings.max_video_memory_bytes)
+    streams = StreamLimiter(settings.max_streams, settings.max_video_memory_bytes)
     metrics = Metrics(
         version("posegate"),
         [method.name for file, name in _SERVICES for method in file.services_by_name[name].methods],
@@ -146,8 +146,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
     store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
     lookup = SkeletonLookup(templates, SkeletonCache(store))
     recordings = Recordings(
-        VideoAnalyst(estimator, behind, streams, _video_settings(settings)),
-        LiveAnalyst(
+        VideoAnalyzer(estimator, behind, streams, _video_settings(settings)),
+        StreamAnalyzer(
             estimator,
             streams,
             look_ahead=settings.video_look_ahead,

@@ -18,7 +18,7 @@ from grpc_health.v1.health import aio as health_aio
 
 from service.core.geometry import LETTERBOX_GREY
 from service.errors import PosegateError
-from service.pipeline.estimator import Estimator, Options
+from service.pipeline.estimator import DetectionOptions, Estimator
 from service.telemetry.call_context import Observer
 from service.triton.catalog import ModelCatalog
 from service.triton.client import TritonError
@@ -121,7 +121,7 @@ class HealthMonitor:
                 first_stage = self._catalog.first_stage(default)
                 height, width = (first_stage or default).shapes_hw[0]
                 grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-                options = Options(min_score=0.5, iou_threshold=0.7, max_persons=1)
+                options = DetectionOptions(min_score=0.5, iou_threshold=0.7, max_persons=1)
                 await self._estimator.estimate(
                     lambda: grey,
                     default,

@@ -11,13 +11,14 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.core.angles import (
     MEASUREMENTS,
+    AngleOptions,
     AngleValue,
     Measured,
     MeasurementResult,
     Neutral,
     PersonMeasures,
     Side,
-    Sides,
+    SideSelection,
     Status,
     Thresholds,
     goniometers,
@@ -26,7 +27,6 @@ from service.core.angles import (
     person_measures,
 )
 from service.core.angles import Facing as FacingWish
-from service.core.angles import Options as AngleOptions
 from service.core.cancellation import checkpoint
 from service.core.drawing.angles import draw_angles
 from service.core.drawing.poses import draw_poses
@@ -35,15 +35,15 @@ from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
 from service.errors import InvalidRequest
 from service.media.image import MEDIA_TYPES, encode
-from service.pipeline.estimator import Estimate, Options
-from service.servicers.requests.validation import OverlayWish, Violations, check_image, read_overlay
+from service.pipeline.estimator import DetectionOptions, Estimate
+from service.servicers.requests.validation import OverlayConfig, Violations, check_image, read_overlay
 from service.servicers.responses import messages
 from service.telemetry.call_context import Picture
 
 MAX_OVERLAYS = 64
 """In one call, with an overlay for each measurement."""
 
-_SIDES: dict[int, Sides] = {
+_SIDES: dict[int, SideSelection] = {
     types_pb2.SIDE_UNSPECIFIED: "both",
     types_pb2.SIDE_BOTH: "both",
     types_pb2.SIDE_LEFT: "left",
@@ -73,7 +73,7 @@ _VIEWS = {"frontal": pb.VIEW_FRONTAL, "sagittal": pb.VIEW_SAGITTAL, "oblique": p
 
 
 @dataclass(frozen=True)
-class AngleWish:
+class AngleConfig:
     """A valid MeasureAnglesRequest, defaults filled in.
 
     Attributes:
@@ -89,19 +89,19 @@ class AngleWish:
     """
 
     names: tuple[str, ...]
-    side: Sides
-    detection: Options
+    side: SideSelection
+    detection: DetectionOptions
     options: AngleOptions
     index: int | None
     everybody: bool
-    overlay: OverlayWish | None
+    overlay: OverlayConfig | None
     one_each: bool
     combined: bool
 
 
 def read_measuring(
     request: pb.MeasureAnglesRequest, *, max_persons: int, thresholds: Thresholds
-) -> AngleWish:
+) -> AngleConfig:
     """Check a request and fill in its defaults.
 
     Raises:
@@ -119,10 +119,10 @@ def read_measuring(
     elif request.overlay_mode and request.overlay.format == types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
         found.add("overlay_mode", "needs an overlay: set overlay.format, or leave it unset")
     found.raise_any()
-    return AngleWish(
+    return AngleConfig(
         names=names,
         side=side,
-        detection=Options(min_score=min_score, iou_threshold=0.7, max_persons=max_persons),
+        detection=DetectionOptions(min_score=min_score, iou_threshold=0.7, max_persons=max_persons),
         options=options,
         index=index,
         everybody=everybody,
@@ -151,7 +151,7 @@ def read_angle_options(
     names: tuple[str, ...],
     thresholds: Thresholds,
     path: str = "",
-) -> tuple[Sides, AngleOptions]:
+) -> tuple[SideSelection, AngleOptions]:
     """How angles are taken.
 
     Args:
@@ -213,7 +213,7 @@ def _person(found: Violations, selection: pb.PersonSelection) -> tuple[int | Non
     return None, selection.choice == pb.PERSON_CHOICE_ALL
 
 
-def choose(poses: Poses, wish: AngleWish) -> list[int]:
+def choose(poses: Poses, wish: AngleConfig) -> list[int]:
     """Numbers of the people to measure, by falling score."""
     if not len(poses):
         return []
@@ -226,7 +226,7 @@ def choose(poses: Poses, wish: AngleWish) -> list[int]:
 
 
 def answer(
-    estimated: Estimate, skeleton: Skeleton, wish: AngleWish, picture: Picture
+    estimated: Estimate, skeleton: Skeleton, wish: AngleConfig, picture: Picture
 ) -> pb.MeasureAnglesResponse:
     """Measure the people chosen and draw what was asked for. CPU work, for a worker thread.
 
@@ -288,7 +288,7 @@ def _check_overlays(people: int, measurements: int) -> None:
 
 
 def _draw(
-    base: Rgb8, measured: Measured, places: list[int], names: tuple[str, ...] | None, wish: OverlayWish
+    base: Rgb8, measured: Measured, places: list[int], names: tuple[str, ...] | None, wish: OverlayConfig
 ) -> types_pb2.Overlay:
     dials = [dial for place in places for dial in goniometers(measured, place, names)]
     drawn = draw_angles(base, dials, labels=wish.style.labels)

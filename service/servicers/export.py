@@ -12,7 +12,7 @@ from posegate.v1 import skeleton_service_pb2 as pb
 from service.core.cancellation import checkpoint
 from service.core.export.coco import coco_files
 from service.core.export.csv_table import csv_files
-from service.core.export.files import File, Picture
+from service.core.export.files import ExportImage, File
 from service.core.export.yolo_txt import label_name, yolo_files
 from service.core.poses import Poses, present
 from service.core.skeleton.template import Skeleton
@@ -28,7 +28,7 @@ _MAX_FILE_NAME = 255
 _MAX_FILE_NAME_BYTES = 255  # what file systems hold
 _FORBIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
-_WRITERS: dict[int, Callable[[Sequence[Picture], Skeleton], list[File]]] = {
+_WRITERS: dict[int, Callable[[Sequence[ExportImage], Skeleton], list[File]]] = {
     pb.EXPORT_FORMAT_COCO_JSON: coco_files,
     pb.EXPORT_FORMAT_YOLO_TXT: yolo_files,
     pb.EXPORT_FORMAT_CSV: csv_files,
@@ -96,14 +96,14 @@ class PoseExporter:
         )
 
 
-def _picture(found: Violations, item: pb.ExportItem, skeleton: Skeleton, path: str) -> Picture:
+def _picture(found: Violations, item: pb.ExportItem, skeleton: Skeleton, path: str) -> ExportImage:
     width, height = item.image_size.width, item.image_size.height
     if width < 1 or height < 1:
         found.add(f"{path}.image_size", f"must be 1 px or more each way, not {width}×{height}")
     people = read_people(found, item.persons, skeleton, f"{path}.persons")
     for place in np.flatnonzero(_nowhere(people.poses)):
         found.add(f"{path}.persons[{place}]", "must have a box, or a keypoint that is not 0")
-    return Picture(item.file_name, (width, height), people.poses, people.track_ids)
+    return ExportImage(item.file_name, (width, height), people.poses, people.track_ids)
 
 
 def _nowhere(poses: Poses) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

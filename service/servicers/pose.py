@@ -22,11 +22,11 @@ from service.core.model import Model
 from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, PosegateError, Unavailable, Unimplemented
 from service.media.image import ImageLimits
-from service.pipeline.estimator import Estimate, Estimator, Options
+from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from service.servicers import angles
 from service.servicers.call import request_id
 from service.servicers.pictures import loader
-from service.servicers.requests.validation import OverlayWish, Violations, read_detection, read_page
+from service.servicers.requests.validation import OverlayConfig, Violations, read_detection, read_page
 from service.servicers.responses import messages
 from service.servicers.responses.error_status import internal_error, to_status
 from service.servicers.responses.overlays import draw_overlay
@@ -296,7 +296,12 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         )
 
     def _estimating(
-        self, load: Callable[[], Rgb8], model: Model, options: Options, deadline: float, picture: Picture
+        self,
+        load: Callable[[], Rgb8],
+        model: Model,
+        options: DetectionOptions,
+        deadline: float,
+        picture: Picture,
     ) -> partial[Coroutine[Any, Any, Estimate]]:
         """The estimate of one picture, both stages of it where the model needs a first one."""
         return partial(
@@ -313,7 +318,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
 
     @asynccontextmanager
     async def _keeping(
-        self, model: Model, overlay: OverlayWish | None, picture: Picture
+        self, model: Model, overlay: OverlayConfig | None, picture: Picture
     ) -> AsyncIterator[None]:
         """Room for a decoded picture, where one is kept: to be drawn on, or to cut people out of."""
         if overlay is None and model.family == "yolo_pose":

@@ -20,8 +20,8 @@ from service.core.skeleton.validation import shown
 from service.media.image import MAX_SIDE, ImageLimits
 from service.pipeline.concurrency import run
 from service.servicers.pictures import loader
-from service.servicers.requests.persons import People, read_people
-from service.servicers.requests.validation import OverlayWish, Violations, check_image, read_overlay
+from service.servicers.requests.persons import PersonArrays, read_people
+from service.servicers.requests.validation import OverlayConfig, Violations, check_image, read_overlay
 from service.servicers.responses.overlays import draw_overlay
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.telemetry.call_context import Picture, current
@@ -110,14 +110,16 @@ class PoseRenderer:
         deadline = time.monotonic() + (limits.request_timeout_s if remaining_s is None else remaining_s)
         return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)
 
-    def _read_people(self, found: Violations, request: pb.RenderPosesRequest, skeleton: Skeleton) -> People:
+    def _read_people(
+        self, found: Violations, request: pb.RenderPosesRequest, skeleton: Skeleton
+    ) -> PersonArrays:
         if len(request.persons) > self._limits.max_persons:
             found.add("persons", f"must be at most {self._limits.max_persons}, not {len(request.persons)}")
-            return People(Poses.empty(len(skeleton.keypoints)), ())
+            return PersonArrays(Poses.empty(len(skeleton.keypoints)), ())
         return read_people(found, request.persons, skeleton, "persons")
 
     def _check_background(
-        self, found: Violations, request: pb.RenderPosesRequest, wish: OverlayWish | None
+        self, found: Violations, request: pb.RenderPosesRequest, wish: OverlayConfig | None
     ) -> _Canvas | None:
         """The canvas; None for a picture."""
         match request.WhichOneof("background"):
@@ -129,7 +131,7 @@ class PoseRenderer:
                 found.add("background", "must be set: image or canvas")
         return None
 
-    def _check_canvas(self, found: Violations, canvas: pb.Canvas, wish: OverlayWish | None) -> _Canvas:
+    def _check_canvas(self, found: Violations, canvas: pb.Canvas, wish: OverlayConfig | None) -> _Canvas:
         width, height = canvas.size.width, canvas.size.height
         if width < 1 or height < 1:
             found.add("canvas.size", f"must be 1 px or more each way, not {width}×{height}")
@@ -147,7 +149,7 @@ class PoseRenderer:
 
 
 def _draw(
-    picture: Picture, load: Callable[[], Rgb8], people: People, skeleton: Skeleton, wish: OverlayWish
+    picture: Picture, load: Callable[[], Rgb8], people: PersonArrays, skeleton: Skeleton, wish: OverlayConfig
 ) -> types_pb2.Overlay:
     """For a worker thread."""
     with picture.timed("decode"):

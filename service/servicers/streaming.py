@@ -29,15 +29,15 @@ from service.errors import (
 from service.media.image import ImageLimits, decode
 from service.media.video_reader import VideoLimits
 from service.pipeline import stream as live
-from service.pipeline.stream import LiveAnalyst, LiveFrame, LivePlan
-from service.pipeline.stream_limiter import Streams
+from service.pipeline.stream import LiveFrame, StreamAnalyzer, StreamRequest
+from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video import analyzer as video
-from service.pipeline.video.analyzer import VideoAnalyst, VideoPlan
+from service.pipeline.video.analyzer import VideoAnalyzer, VideoRequest
 from service.servicers.call import request_id
 from service.servicers.requests.validation import Violations
 from service.servicers.requests.video_config import (
-    StreamWish,
-    VideoWish,
+    StreamConfig,
+    VideoConfig,
     duration,
     effective_stream,
     effective_video,
@@ -101,11 +101,11 @@ class Recordings:
 
     def __init__(
         self,
-        videos: VideoAnalyst,
-        live: LiveAnalyst,
+        videos: VideoAnalyzer,
+        live: StreamAnalyzer,
         catalog: ModelCatalog,
         skeletons: SkeletonLookup,
-        streams: Streams,
+        streams: StreamLimiter,
         limits: RecordingLimits,
     ) -> None:
         self._videos = videos
@@ -140,7 +140,7 @@ class Recordings:
         with self._streams.admitted():
             events = self._videos.analyze(
                 _chunks(requests),
-                VideoPlan(
+                VideoRequest(
                     model=model,
                     first_stage=self._catalog.first_stage(model),
                     options=wish.people.options,
@@ -179,7 +179,7 @@ class Recordings:
             )
             events = self._live.analyze(
                 _pictures(requests, self._limits.image),
-                LivePlan(
+                StreamRequest(
                     model=model,
                     first_stage=self._catalog.first_stage(model),
                     options=wish.people.options,
@@ -312,7 +312,7 @@ def _picture(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
 
 async def _video_answers(
     events: AsyncGenerator[video.Event, None],
-    wish: VideoWish,
+    wish: VideoConfig,
     effective: pb.VideoConfig,
     model: Model,
     n_kpts: int,
@@ -348,7 +348,7 @@ async def _video_answers(
                     yield pb.AnalyzeVideoResponse(summary=_video_summary(event, n_kpts))
 
 
-def _frame(done: video.FrameDone, wish: VideoWish, n_kpts: int) -> pb.FrameResult:
+def _frame(done: video.FrameDone, wish: VideoConfig, n_kpts: int) -> pb.FrameResult:
     result = pb.FrameResult(
         frame_index=done.index,
         time=duration(done.time_s),
@@ -392,13 +392,13 @@ def _video_summary(told: video.Summary, n_kpts: int) -> pb.VideoSummary:
 
 
 async def _live_answers(
-    events: AsyncGenerator[live.Event, None], wish: StreamWish, started: pb.StreamStarted
+    events: AsyncGenerator[live.Event, None], wish: StreamConfig, started: pb.StreamStarted
 ) -> AsyncGenerator[pb.StreamPosesResponse, None]:
     async with aclosing(events) as running:
         yield pb.StreamPosesResponse(started=started)
         async for event in running:
             match event:
-                case live.LiveResult():
+                case live.StreamResult():
                     yield pb.StreamPosesResponse(result=_result(event, wish))
                 case live.Silence():
                     yield pb.StreamPosesResponse(keep_alive=pb.StreamKeepAlive())
@@ -418,7 +418,7 @@ async def _live_answers(
                     yield pb.StreamPosesResponse(summary=summary)
 
 
-def _result(told: live.LiveResult, wish: StreamWish) -> pb.StreamResult:
+def _result(told: live.StreamResult, wish: StreamConfig) -> pb.StreamResult:
     result = pb.StreamResult(frame_id=told.frame_id, dropped_frames=told.dropped, capture_time=_echoed(told))
     if told.followed is not None and told.size_wh is not None and told.timings is not None:
         result.persons.extend(frames.followed_persons(told.followed, wish.people))
@@ -435,7 +435,7 @@ def _result(told: live.LiveResult, wish: StreamWish) -> pb.StreamResult:
     return result
 
 
-def _echoed(told: live.LiveResult) -> duration_pb2.Duration:
+def _echoed(told: live.StreamResult) -> duration_pb2.Duration:
     return told.echo if isinstance(told.echo, duration_pb2.Duration) else duration(told.capture_s)
 
 

@@ -108,7 +108,7 @@ def test_the_images_have_the_versions_that_are_tested() -> None:
 def test_the_wheel_holds_the_code_and_its_data_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert top == {"posegate", "scripts", "service"}
+    assert top == {"posegate", "service"}
     for path in (*ROOT.glob("service/skeletons/*.json"), *ROOT.glob("protos/posegate/v1/*_pb2*.py")):
         packaged = path.relative_to(ROOT / "protos") if "protos" in path.parts else path.relative_to(ROOT)
         assert str(packaged) in names
@@ -145,7 +145,7 @@ def started(installed: Path, command: str, folder: Path, **settings: str) -> Ite
         "POSEGATE_DRAIN_DELAY_S": "0",
         **settings,
     }
-    names = "posegate, scripts, service"
+    names = "posegate, service"
     where = subprocess.run(
         [sys.executable, "-c", f"import {names}; print(*(module.__file__ for module in ({names})))"],
         cwd=elsewhere, env=environment, capture_output=True, text=True, check=True,

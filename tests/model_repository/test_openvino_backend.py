@@ -13,7 +13,8 @@ import tritonclient.grpc.aio as triton_grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from service.triton.process import EmbeddedTriton, Launch
+from service.triton.launch import Launch
+from service.triton.process import TritonProcess
 from tests.model_repository.tiny_models import (
     BACKENDS,
     RUNTIME,
@@ -67,7 +68,7 @@ async def triton(
         backends=BACKENDS,
         cache=tmp_path_factory.mktemp("cache"),
     )
-    async with EmbeddedTriton(launch) as server:
+    async with TritonProcess(launch) as server:
         client = triton_grpc.InferenceServerClient(server.grpc_url)
         yield client
         await client.close()

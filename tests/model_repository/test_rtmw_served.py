@@ -10,7 +10,8 @@ import pytest
 import tritonclient.grpc.aio as triton_grpc
 
 from service.models.rtmw import add_rtmw
-from service.triton.process import EmbeddedTriton, Launch
+from service.triton.launch import Launch
+from service.triton.process import TritonProcess
 from tests.model_repository.tiny_models import BACKENDS, RUNTIME
 from tests.models.simcc_networks import HEIGHT, KEYPOINTS, WIDTH, network
 from tests.models.test_rtmw import run
@@ -29,7 +30,7 @@ async def test_triton_answers_what_the_graph_says(count: int, tmp_path: Path) ->
         backends=BACKENDS,
         cache=tmp_path / "cache",
     )
-    async with EmbeddedTriton(launch) as server:
+    async with TritonProcess(launch) as server:
         client = triton_grpc.InferenceServerClient(server.grpc_url)
         tensor = triton_grpc.InferInput("crops", list(crops.shape), "UINT8")
         tensor.set_data_from_numpy(crops)

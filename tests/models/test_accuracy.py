@@ -234,7 +234,7 @@ def test_the_shipped_pictures_say_where_people_are() -> None:
 
 
 def test_a_picture_without_boxes_is_one_person_from_edge_to_edge(tmp_path: Path) -> None:
-    source = ROOT / "scripts" / "models" / "samples" / "astronaut.jpg"
+    source = ROOT / "service" / "models" / "samples" / "astronaut.jpg"
     (tmp_path / "someone.jpg").write_bytes(source.read_bytes())
     (tmp_path / "notes.txt").write_text("")
     (sample,) = load_samples(tmp_path)
@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path: Path, file: str, conten
 
 @pytest.mark.parametrize("boxes", ['{"a.jpg": [[1, 2, 3]]}', '{"a.jpg": "x"}', "[]"])
 def test_boxes_that_are_none_are_refused(tmp_path: Path, boxes: str) -> None:
-    source = ROOT / "scripts" / "models" / "samples" / "astronaut.jpg"
+    source = ROOT / "service" / "models" / "samples" / "astronaut.jpg"
     (tmp_path / "a.jpg").write_bytes(source.read_bytes())
     (tmp_path / "boxes.json").write_text(boxes)
     with pytest.raises(EngineError, match="no usable boxes"):

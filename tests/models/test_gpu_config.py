@@ -25,7 +25,7 @@ from service.models.rtmw import Family, family_of, rewrite
 from service.models.yolo_graph import build_graph
 from service.skeletons import shipped
 from service.triton.catalog import ModelCatalog
-from service.triton.client import parse_config, read_config
+from service.triton.model_config import parse_config, read_config
 from tests.models.simcc_networks import network
 from tests.models.synthetic_yolo import yolov8_pose
 from tests.models.tiny_graphs import top_down_graph

@@ -11,7 +11,7 @@ import pytest
 from scripts import runtime
 from scripts.registry import SetupError
 from service.models import mediapipe
-from service.triton.client import parse_config
+from service.triton.model_config import parse_config
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / ".posegate" / "weights" / "mediapipe"

@@ -16,7 +16,7 @@ from service.models.cuda import Cuda
 from service.models.engines import Options, load_tensorrt
 from service.models.errors import EngineError
 from service.models.gpus import Gpu, visible_gpus
-from service.models.publish import Gate, Wish, build_model, describe, put_graph
+from service.models.publish import BuildRequest, Gate, build_model, describe, put_graph
 from service.models.runners import TensorRtRunner
 from service.models.verify import verify
 from service.models.yolo_graph import Precision, build_graph
@@ -55,7 +55,7 @@ def test_a_plan_for_this_gpu_gives_what_its_graph_gives(tmp_path: Path, precisio
         skeleton=shipped()["coco_17"],
         reference=build_graph(checkpoint, "fp32").SerializeToString(),
     )
-    plan, built = build_model(model, tensorrt, gpu, Wish(Options(optimisation_level=1)), gate)
+    plan, built = build_model(model, tensorrt, gpu, BuildRequest(Options(optimisation_level=1)), gate)
     assert built
     assert plan.accuracy is not None
     print(f"{gpu.name}, TensorRT {plan.tensorrt}, {precision}: {plan.build_s} s, {plan.accuracy}")

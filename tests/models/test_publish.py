@@ -14,11 +14,11 @@ from service.models.errors import AccuracyError, EngineError, RepositoryError
 from service.models.gpu_config import GpuModel
 from service.models.gpus import Gpu
 from service.models.manifest import Plan, read_manifest
-from service.models.publish import Gate, Wish, build_model, describe, put_graph, timing_cache
+from service.models.publish import BuildRequest, Gate, build_model, describe, put_graph, timing_cache
 from service.models.runners import OpenVinoRunner, Pictures
 from service.models.verify import verify
 from service.skeletons import shipped
-from service.triton.client import parse_config
+from service.triton.model_config import parse_config
 from tests.models.plans import A100, L4, TENSORRT
 from tests.models.rtx import RTX, needs_rtx
 from tests.models.test_engines import FakeTensorRT as FakeBuilder
@@ -81,9 +81,9 @@ def model(tmp_path: Path) -> GpuModel:
 
 
 def build(
-    model: GpuModel, tensorrt: Any, gpu: Gpu = L4, gated: Gate | None = None, **wish: Any
+    model: GpuModel, tensorrt: Any, gpu: Gpu = L4, gated: Gate | None = None, **request: Any
 ) -> tuple[Plan, bool]:
-    return build_model(model, tensorrt, gpu, Wish(**wish), gated)
+    return build_model(model, tensorrt, gpu, BuildRequest(**request), gated)
 
 
 def test_a_plan_is_compared_and_published_with_its_manifest(model: GpuModel) -> None:

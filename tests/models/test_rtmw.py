@@ -18,7 +18,7 @@ from service.models import batch
 from service.models.errors import CheckpointError, RepositoryError
 from service.models.rtmw import Family, add_rtmw, describe, rewrite
 from service.skeletons import shipped
-from service.triton.client import parse_config, read_config
+from service.triton.model_config import parse_config, read_config
 from tests.models.simcc_networks import (
     HEIGHT,
     KEYPOINTS,

@@ -66,7 +66,7 @@ def mypy(stub_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_builder_calls_tensorrt_by_its_interface(stub_path: Path) -> None:
-    checked = mypy(stub_path, *(str(ROOT / "scripts" / "models" / f"{name}.py") for name in CHECKED))
+    checked = mypy(stub_path, *(str(ROOT / "service" / "models" / f"{name}.py") for name in CHECKED))
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 

@@ -14,7 +14,7 @@ from service.models.errors import EngineError
 from service.models.gpus import Gpu
 from service.models.manifest import add_to_manifest
 from service.models.verify import foreign_prefix, main, plan_file, verify
-from service.triton.client import parse_config
+from service.triton.model_config import parse_config
 from tests.models.plans import A100, BYTES, CONFIG, H200, L4, PLAN, TENSORRT, model_folder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,11 +12,11 @@ import pytest
 
 from service.core.geometry import Rgb8
 from service.errors import ImageUndecodable, Overloaded
-from service.pipeline.estimator import Estimate, Estimator, Options
+from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from tests.fakes import MODEL, BusyThread, FakeTritonClient, candidate, rows, until
 from tests.pictures import noise, plain, quartered
 
-OPTIONS = Options(min_score=0.25, iou_threshold=0.7, max_persons=300)
+OPTIONS = DetectionOptions(min_score=0.25, iou_threshold=0.7, max_persons=300)
 
 
 @pytest.fixture

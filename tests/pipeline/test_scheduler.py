@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.pipeline.scheduler import Turns
+from service.pipeline.scheduler import InferenceScheduler
 
 
 async def settle() -> None:
@@ -15,8 +15,8 @@ async def settle() -> None:
 class Callers:
     """Callers who note when they are let in, and stay until they are told to go."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, turns: InferenceScheduler) -> None:
+        self._scheduler = turns
         self.inside: list[str] = []
         self._go: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -31,13 +31,13 @@ class Callers:
         await settle()
 
     async def _stay(self, name: str, stream: str | None) -> None:
-        async with self._turns.turn(stream):
+        async with self._scheduler.slot(stream):
             self.inside.append(name)
             await self._go[name].wait()
 
 
 async def test_so_many_are_let_in_and_the_next_when_one_goes() -> None:
-    callers = Callers(Turns(2, 2))
+    callers = Callers(InferenceScheduler(2, 2))
     for name in "abc":
         await callers.come(name)
     assert callers.inside == ["a", "b"]
@@ -46,7 +46,7 @@ async def test_so_many_are_let_in_and_the_next_when_one_goes() -> None:
 
 
 async def test_a_single_picture_goes_before_frames_that_wait_longer() -> None:
-    callers = Callers(Turns(1, 1))
+    callers = Callers(InferenceScheduler(1, 1))
     await callers.come("first", "s")
     await callers.come("frame", "s")
     await callers.come("picture")
@@ -55,7 +55,7 @@ async def test_a_single_picture_goes_before_frames_that_wait_longer() -> None:
 
 
 async def test_frames_leave_room_for_single_pictures() -> None:
-    callers = Callers(Turns(3, 1))
+    callers = Callers(InferenceScheduler(3, 1))
     for number in range(3):
         await callers.come(f"f{number}", "s")
     await callers.come("picture")
@@ -63,7 +63,7 @@ async def test_frames_leave_room_for_single_pictures() -> None:
 
 
 async def test_streams_take_turns_however_many_frames_one_has_waiting() -> None:
-    callers = Callers(Turns(1, 1))
+    callers = Callers(InferenceScheduler(1, 1))
     for number in range(4):
         await callers.come(f"a{number}", "a")
     for number in range(2):
@@ -75,7 +75,7 @@ async def test_streams_take_turns_however_many_frames_one_has_waiting() -> None:
 
 @pytest.mark.parametrize("stream", [None, "s"])
 async def test_who_leaves_while_waiting_leaves_no_trace(stream: str | None) -> None:
-    callers = Callers(Turns(1, 1))
+    callers = Callers(InferenceScheduler(1, 1))
     await callers.come("a", stream)
     await callers.come("b", stream)
     await callers.come("c", stream)
@@ -89,7 +89,7 @@ async def test_who_leaves_while_waiting_leaves_no_trace(stream: str | None) -> N
 
 
 async def test_who_leaves_just_as_his_turn_comes_passes_it_on() -> None:
-    turns = Turns(1, 1)
+    turns = InferenceScheduler(1, 1)
     callers = Callers(turns)
     await callers.come("a")
     await callers.come("b")
@@ -102,7 +102,7 @@ async def test_who_leaves_just_as_his_turn_comes_passes_it_on() -> None:
 
 
 async def test_frames_step_back_while_single_pictures_come() -> None:
-    callers = Callers(Turns(4, 3, 1))
+    callers = Callers(InferenceScheduler(4, 3, 1))
     for number in range(3):
         await callers.come(f"f{number}", "s")
     assert callers.inside == ["f0", "f1", "f2"]

@@ -15,7 +15,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from service.errors import PosegateError
 from service.media.video_reader import VideoFrame, VideoReader
 from service.media.video_writer import NoEncoder
-from service.pipeline.stream_limiter import Streams
+from service.pipeline.stream_limiter import StreamLimiter
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip
 from tests.running import Service, running, told
@@ -223,7 +223,7 @@ async def test_videos_that_need_much_memory_wait_for_one_another(tmp_path: Path)
 
 
 def test_memory_is_given_back() -> None:
-    streams = Streams(4, 100)
+    streams = StreamLimiter(4, 100)
     for _ in range(3):
         with streams.holding(80), pytest.raises(PosegateError), streams.holding(21):
             raise AssertionError

@@ -18,8 +18,10 @@ import psutil
 import pytest
 import tritonclient.grpc.aio as triton_grpc
 
-from service.triton import process as embedded
-from service.triton.process import EmbeddedTriton, EmbeddedTritonError, Launch, Ports
+from service.triton import launch as launching
+from service.triton.cleanup import owner_prefix, remove_traces_of_dead_processes
+from service.triton.launch import Launch, Ports, TritonProcessError
+from service.triton.process import TritonProcess
 from tests.model_repository.tiny_models import (
     BACKENDS,
     ROOT,
@@ -34,11 +36,12 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory
 RUN_UNTIL_KILLED = """
 import asyncio, sys
 from pathlib import Path
-from service.triton.process import EmbeddedTriton, Launch
+from service.triton.launch import Launch
+from service.triton.process import TritonProcess
 
 async def main():
     runtime, models, backends, cache = map(Path, sys.argv[1:])
-    async with EmbeddedTriton(Launch(runtime, models, backends, cache)) as triton:
+    async with TritonProcess(Launch(runtime, models, backends, cache)) as triton:
         print(triton.pid, flush=True)
         await asyncio.sleep(600)
 
@@ -74,13 +77,13 @@ def traces(pid: int) -> list[Path]:
     return [
         path
         for place in (SHARED_MEMORY, Path(tempfile.gettempdir()))
-        for path in place.glob(f"{embedded._owner_prefix()}{pid}-*")
+        for path in place.glob(f"{owner_prefix()}{pid}-*")
     ]
 
 
 async def test_it_starts_serves_and_leaves_nothing_behind(launch: Launch, tmp_path: Path) -> None:
     log = tmp_path / "triton.log"
-    async with EmbeddedTriton(replace(launch, log_file=log)) as triton:
+    async with TritonProcess(replace(launch, log_file=log)) as triton:
         assert triton.is_up
         assert triton.pid is not None
         assert await is_ready(triton.grpc_url)
@@ -95,7 +98,7 @@ async def test_it_starts_serves_and_leaves_nothing_behind(launch: Launch, tmp_pa
 
 async def test_it_serves_where_its_log_cannot_be_written(launch: Launch, tmp_path: Path) -> None:
     log = tmp_path / "no folder" / "triton.log"
-    async with EmbeddedTriton(replace(launch, log_file=log)) as triton:
+    async with TritonProcess(replace(launch, log_file=log)) as triton:
         assert await is_ready(triton.grpc_url)
     assert not log.parent.exists()
 
@@ -103,7 +106,7 @@ async def test_it_serves_where_its_log_cannot_be_written(launch: Launch, tmp_pat
 @pytest.mark.parametrize("victim", ["server", "model"])
 async def test_it_comes_back_on_the_same_port_after_a_process_died(launch: Launch, victim: str) -> None:
     events: list[str] = []
-    async with EmbeddedTriton(launch) as triton:
+    async with TritonProcess(launch) as triton:
         watcher = asyncio.create_task(
             triton.watch(lambda: events.append("down"), lambda: events.append("up"))
         )
@@ -136,7 +139,7 @@ async def test_it_dies_with_a_parent_that_is_killed(launch: Launch) -> None:
     await parent.wait()
     await eventually(lambda: all(gone(process) for process in family))
 
-    await asyncio.to_thread(embedded._remove_traces_of_the_dead)
+    await asyncio.to_thread(remove_traces_of_dead_processes)
     assert not traces(parent.pid)
 
 
@@ -152,19 +155,19 @@ def test_only_traces_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: 
     ended = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )
-    prefix = embedded._owner_prefix()
+    prefix = owner_prefix()
     kept = {f"{prefix}{os.getpid()}-0-a", "posegate-1-1-0-other-namespace", f"{prefix}no-pid", "posegate.txt"}
     for name in (*kept, f"{prefix}{int(ended.stdout)}-0-b"):
         (tmp_path / name).mkdir()
-    embedded._remove_traces_of_the_dead()
+    remove_traces_of_dead_processes()
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 async def test_a_port_that_is_taken_is_named(launch: Launch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(EmbeddedTritonError, match=f"port {port} on 127.0.0.1 is in use"):
-            await EmbeddedTriton(replace(launch, ports=Ports(metrics=port))).start()
+        with pytest.raises(TritonProcessError, match=f"port {port} on 127.0.0.1 is in use"):
+            await TritonProcess(replace(launch, ports=Ports(metrics=port))).start()
     assert not traces(os.getpid())
 
 
@@ -173,15 +176,15 @@ async def test_a_free_port_that_is_lost_to_another_process_is_replaced(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         lost = Ports(grpc=taken.getsockname()[1])
-        honest = embedded._free_ports
+        honest = launching.free_ports
         calls: list[Ports] = []
 
         def free_ports(wanted: Ports) -> object:
             calls.append(wanted)
             return honest(lost if len(calls) == 1 else wanted)
 
-        monkeypatch.setattr(embedded, "_free_ports", free_ports)
-        async with EmbeddedTriton(launch) as triton:
+        monkeypatch.setattr(launching, "free_ports", free_ports)
+        async with TritonProcess(launch) as triton:
             assert len(calls) == 2
             assert await is_ready(triton.grpc_url)
 
@@ -191,14 +194,14 @@ async def test_a_server_that_cannot_start_says_why(launch: Launch, tmp_path: Pat
     (broken / "pytriton" / "tritonserver" / "bin").mkdir(parents=True)
     (broken / "pytriton" / "tritonserver" / "bin" / "tritonserver").symlink_to("/bin/false")
     (broken / "stamp.json").write_text((RUNTIME / "stamp.json").read_text())
-    with pytest.raises(EmbeddedTritonError, match="ended with exit code 1 while it started"):
-        await EmbeddedTriton(replace(launch, runtime=broken)).start()
+    with pytest.raises(TritonProcessError, match="ended with exit code 1 while it started"):
+        await TritonProcess(replace(launch, runtime=broken)).start()
     assert not traces(os.getpid())
 
 
 async def test_a_server_that_takes_too_long_is_stopped(launch: Launch) -> None:
-    triton = EmbeddedTriton(replace(launch, start_timeout_s=0.2))
-    with pytest.raises(EmbeddedTritonError, match=r"did not start within 0\.2 s"):
+    triton = TritonProcess(replace(launch, start_timeout_s=0.2))
+    with pytest.raises(TritonProcessError, match=r"did not start within 0\.2 s"):
         await triton.start()
     assert triton.pid is None
     assert not traces(os.getpid())
@@ -217,10 +220,10 @@ async def test_a_runtime_that_does_not_fit_is_told(
 ) -> None:
     if stamp is not None:
         (tmp_path / "stamp.json").write_text(json.dumps(stamp))
-    with pytest.raises(EmbeddedTritonError, match=message):
-        await EmbeddedTriton(replace(launch, runtime=tmp_path)).start()
+    with pytest.raises(TritonProcessError, match=message):
+        await TritonProcess(replace(launch, runtime=tmp_path)).start()
 
 
 async def test_a_missing_model_repository_is_told(launch: Launch, tmp_path: Path) -> None:
-    with pytest.raises(EmbeddedTritonError, match="there is no model repository at"):
-        await EmbeddedTriton(replace(launch, model_repository=tmp_path / "none")).start()
+    with pytest.raises(TritonProcessError, match="there is no model repository at"):
+        await TritonProcess(replace(launch, model_repository=tmp_path / "none")).start()

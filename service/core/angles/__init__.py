@@ -1,7 +1,15 @@
 """Joint angles from keypoints, with their standard errors and the reasons to doubt them.
 
-`parse_names` reads a request and `measure` measures all people at once, as arrays. `person_measures`
-is one person's answer in words and numbers, `goniometers` what to draw of it.
+definitions    the data types: rays, angles, choices, measurements; the sign convention of all angles
+anatomy        named points and segments of the body, their proportions and OKS sigmas
+specs          how each measurement is measured on each side: rays, signs (such as that of knee flexion)
+registry       the 19 measurements and two extensions by name; `parse_names` reads those of a request
+compile        specifications to matrices (`compiled`) for one skeleton, cached
+directions, orientation, uncertainty   rays of all persons, view and facing, keypoint noise
+measure        `measure`: values, standard errors and flags of all persons at once (`result`)
+flags          the reasons that degrade or withhold a value
+report         `person_measures`: one person in words and numbers; `goniometers`: what to draw
+captions, thresholds   short texts for overlays; every number that decides about a status
 """
 
 from service.core.angles.captions import reason_text, title_text, value_text
@@ -17,11 +25,12 @@ from service.core.angles.report import (
     goniometers,
     person_measures,
 )
-from service.core.angles.result import Measured, Sides
-from service.core.angles.thresholds import Facing, Neutral, Options, Thresholds
+from service.core.angles.result import Measured, SideSelection
+from service.core.angles.thresholds import AngleOptions, Facing, Neutral, Thresholds
 
 __all__ = [
     "MEASUREMENTS",
+    "AngleOptions",
     "AngleValue",
     "Facing",
     "Flag",
@@ -30,10 +39,9 @@ __all__ = [
     "Measurement",
     "MeasurementResult",
     "Neutral",
-    "Options",
     "PersonMeasures",
     "Side",
-    "Sides",
+    "SideSelection",
     "Status",
     "Thresholds",
     "goniometers",

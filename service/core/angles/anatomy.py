@@ -1,4 +1,4 @@
-"""Named points and rays of the body, and what is known about their size and spread.
+"""Named points and rays of the body, with their published proportions and OKS sigmas.
 
 Names are COCO's; BlazePose's `foot_index` and knuckles stand in where COCO-WholeBody's are missing.
 """
@@ -35,7 +35,7 @@ KEYPOINT_SIGMAS: Mapping[str, float] = {
     "big_toe": 0.092,
     "foot_index": 0.092,
 }
-# The widest of them, for points that nobody has published a spread for.
+# The widest of them, for points without a published sigma.
 UNPUBLISHED_SIGMA = 0.107
 
 # Pairs of COCO-WholeBody's 68 face points (left, right) that lie level on an upright head: corners

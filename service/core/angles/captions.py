@@ -1,4 +1,4 @@
-"""A measurement in a few words, for plates on pictures and for tables."""
+"""Short texts about a measurement, for labels on overlays and for tables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def value_text(value: AngleValue, measurement: Measurement) -> str:
 
 
 def reason_text(value: AngleValue, measurement: Measurement) -> str:
-    """The gravest reason in a few words, empty where there is none."""
+    """The most severe reason in a few words, empty without one."""
     code, _, about = value.reasons[0].partition(":") if value.reasons else ("", "", "")
     if code in _ABOUT_POINTS:
         return _ABOUT_POINTS[code].format(about.replace("_", " "))

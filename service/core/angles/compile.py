@@ -1,4 +1,4 @@
-"""Descriptions turned into a plan, once per skeleton and choice of measurements."""
+"""Compiles measurement definitions into matrices, once per skeleton and selection of measurements."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from service.core.angles import anatomy
 from service.core.angles.compiled import (
     DOWNWARD,
     UPWARD,
+    CompiledAngles,
     Cues,
     DetailRow,
     Doubles,
     Indices,
-    Plan,
     PlannedChoice,
     Rows,
     Slot,
@@ -40,8 +40,8 @@ from service.core.skeleton.template import Skeleton
 _LOWEST = {Wrap.HALF: -180.0, Wrap.OVERHEAD: -120.0, Wrap.NONE: 0.0}
 
 
-def plan_for(skeleton: Skeleton, measurements: tuple[str, ...]) -> Plan:
-    """The plan for a skeleton's keypoints, cached.
+def plan_for(skeleton: Skeleton, measurements: tuple[str, ...]) -> CompiledAngles:
+    """The compiled measurements for a skeleton's keypoints, cached.
 
     Raises:
         KeyError: a measurement that does not exist; `parse_names` refuses those.
@@ -51,7 +51,9 @@ def plan_for(skeleton: Skeleton, measurements: tuple[str, ...]) -> Plan:
 
 
 @lru_cache(maxsize=64)
-def _plan(names: tuple[str, ...], sigmas: tuple[float | None, ...], measurements: tuple[str, ...]) -> Plan:
+def _plan(
+    names: tuple[str, ...], sigmas: tuple[float | None, ...], measurements: tuple[str, ...]
+) -> CompiledAngles:
     chosen = tuple(MEASUREMENTS[name] for name in measurements)
     build = _Builder(names)
     slots = tuple(build.slot(measurement, side) for measurement in chosen for side in SIDES)
@@ -59,7 +61,7 @@ def _plan(names: tuple[str, ...], sigmas: tuple[float | None, ...], measurements
 
 
 class _Builder:
-    """Numbers keypoints, directions and angles while the descriptions are walked."""
+    """Assigns indices to keypoints, directions and angles while it walks the definitions."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.columns = {name: i for i, name in enumerate(names)}
@@ -92,7 +94,7 @@ class _Builder:
         )
 
     def ray(self, ray: Ray | Vertical | None) -> int:
-        """Number of a direction; none is as good as upward."""
+        """Index of a direction; None maps to UPWARD (index 0)."""
         if ray is None:
             return UPWARD
         if isinstance(ray, Vertical):
@@ -144,7 +146,7 @@ class _Builder:
         return DetailRow(detail.key, row, is_ratio, tuple(self.row(angle) for angle in detail.when_straight))
 
     def supplied(self, choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
-        """Choices that the skeleton has the points for; if none, the one that lacks least."""
+        """Choices whose keypoints the skeleton has; without any, the one that lacks the fewest."""
 
         def lacking(choice: Choice) -> int:
             return sum(name not in self.columns for name in choice.angle.names)
@@ -157,7 +159,7 @@ def _assemble(
     measurements: tuple[Measurement, ...],
     slots: tuple[Slot, ...],
     sigmas: tuple[float | None, ...],
-) -> Plan:
+) -> CompiledAngles:
     place, names = build.places, tuple(build.places)
     directions = len(build.rays) + 2
 
@@ -193,7 +195,7 @@ def _assemble(
     def of_slots(property_of: Callable[[Measurement], bool]) -> NDArray[np.bool_]:
         return np.array([property_of(slot.measurement) for slot in slots], np.bool_)
 
-    return Plan(
+    return CompiledAngles(
         measurements=measurements,
         slots=slots,
         names=names,

@@ -1,7 +1,7 @@
-"""Descriptions as matrices, for one skeleton and one choice of measurements.
+"""Measurements compiled to matrices, for one skeleton and one selection of measurements.
 
-A plan lists the keypoints that are needed (P), the directions between them (J) and the angles
-between those (R rows), so that everything is computed for all people in a few array operations.
+They list the keypoints that are needed (P), the directions between them (J) and the angles
+between those (R rows), so that all persons are computed in a few array operations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.core.angles.definitions import (
 Indices = NDArray[np.intp]
 Doubles = NDArray[np.float64]
 
-UPWARD, DOWNWARD = 0, 1  # the first two directions of every plan are gravity's
+UPWARD, DOWNWARD = 0, 1  # the first two directions are always gravity's
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Cues:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class CompiledAngles:
     """What to compute for one skeleton and one choice of measurements.
 
     Attributes:
@@ -118,7 +118,7 @@ class Plan:
         columns: (P,) their place in the skeleton, −1 where it lacks them.
         swapped: (P,) the same with left and right exchanged.
         oks_sigmas: (P,)
-        cues: directions that tell how the body is turned.
+        cues: directions that give the orientation of the body.
         weights: (P, J) complex; coordinates @ weights are the directions.
         squares: (P, J) squared weights.
         vertical: (J,) complex; 1 for up, −1 for down, 0 elsewhere.

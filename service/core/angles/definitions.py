@@ -1,4 +1,4 @@
-"""What a measurement is made of: signed differences between directions of keypoint combinations.
+"""Data types of measurements: signed differences between directions of weighted keypoint means.
 
 Every angle of the service has one form,
 
@@ -136,12 +136,12 @@ class Angle:
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to measure: the first whose keypoints are all usable is taken.
+    """One way to measure; of several, the first whose keypoints are all usable is taken.
 
     Attributes:
         angle: what is measured.
         reference: what the value is measured against, for the answer.
-        fallback: a substitute that the answer has to own up to (REFERENCE_FALLBACK).
+        fallback: a substitute, reported as REFERENCE_FALLBACK.
         notes: further details in words.
     """
 
@@ -182,7 +182,7 @@ class Detail:
 
 @dataclass(frozen=True)
 class SideDescription:
-    """How one side of a measurement is measured, best choice first.
+    """How one side of a measurement is measured, preferred choice first.
 
     Attributes:
         choices: the ways to measure it.
@@ -201,11 +201,11 @@ class Measurement:
     """One named measurement, for both sides.
 
     Attributes:
-        name: what a request names it by.
-        title: what a person reads.
+        name: its name in a request.
+        title: display text.
         body_part: the joint or region.
         view: the camera view that it is defined for.
-        description: what is measured, where zero is, which way is positive, and what to beware of.
+        description: what is measured, where zero is, which direction is positive, and its limits.
         left, right: the two sides, the subject's own.
         form_error_deg: typical error of the method beyond keypoint noise, one standard deviation.
         strict_view: in profile the value is withheld, not merely degraded.

@@ -1,4 +1,4 @@
-"""Keypoints of all people gathered for a plan, and the directions between them."""
+"""Keypoints of all persons in the order of the compiled measurements, and the directions between them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.angles.compiled import Doubles, Plan
+from service.core.angles.compiled import CompiledAngles, Doubles
 from service.core.angles.flags import Flag, Flags
-from service.core.angles.thresholds import Options
+from service.core.angles.thresholds import AngleOptions
 from service.core.poses import Poses
 
 _POINT_FATAL = np.uint32(Flag.MISSING | Flag.UNUSABLE_SCORE)
-# |atan2| of a direction that is exactly zero is 0 by definition, so nothing has to be guarded.
+# atan2(0, 0) is 0 by definition, so a zero direction needs no guard.
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class Directions:
     usable: NDArray[np.bool_]
 
 
-def gather(poses: Poses, plan: Plan, options: Options) -> Directions:
-    """Coordinates, scores and what is wrong with them, for the keypoints and directions of a plan."""
+def gather(poses: Poses, plan: CompiledAngles, options: AngleOptions) -> Directions:
+    """Coordinates, scores and flags of the keypoints and directions."""
     n = len(poses)
     line = options.thresholds
     columns = plan.swapped if options.mirrored else plan.columns

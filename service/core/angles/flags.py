@@ -1,4 +1,4 @@
-"""Why a value is doubtful or withheld: flags in the arrays, words in the answer."""
+"""Reasons that degrade or withhold a value: bit flags in the arrays, words in a response."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Flags = NDArray[np.uint32]
 
 
 class Status(IntEnum):
-    """How far a value can be trusted. UNAVAILABLE has none."""
+    """Reliability of a value. UNAVAILABLE means that there is no value."""
 
     OK = 0
     DEGRADED = 1
@@ -21,7 +21,7 @@ class Status(IntEnum):
 
 
 class Flag(IntFlag):
-    """One reason. Where the same reason can degrade and withhold there are two flags for it."""
+    """One reason. A reason that can either degrade or withhold has two flags."""
 
     MISSING = 1 << 0
     UNUSABLE_SCORE = 1 << 1
@@ -54,11 +54,11 @@ FATAL = (
 )
 # Not even the withheld value exists.
 NO_GEOMETRY = Flag.MISSING | Flag.UNUSABLE_SCORE | Flag.DEGENERATE
-# Said, but no cause for doubt beyond the standard error, which already holds it.
+# Reported without degrading the value: the standard error already contains it.
 NOTE = Flag.ASSUMED_NEUTRAL
 
-# What each flag is called in an answer and what it is about, in the order of reporting: what
-# withholds a value comes first.
+# Name of each flag in a response and its subject, in the order of reporting: flags that withhold a
+# value come first.
 _WORDS: tuple[tuple[Flag, str, Literal["", "point", "segment"]], ...] = (
     (Flag.MISSING, "MISSING", "point"),
     (Flag.UNUSABLE_SCORE, "LOW_CONFIDENCE", "point"),

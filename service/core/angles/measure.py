@@ -1,4 +1,4 @@
-"""Values, standard errors and reasons of measurements, for all people at once."""
+"""Computes values, standard errors and flags of measurements, for all persons at once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from service.core.angles.anatomy import STATURE_FRACTIONS
 from service.core.angles.compile import plan_for
-from service.core.angles.compiled import UPWARD, Doubles, Indices, Plan
+from service.core.angles.compiled import UPWARD, CompiledAngles, Doubles, Indices
 from service.core.angles.directions import Directions, gather
 from service.core.angles.flags import FATAL, NO_GEOMETRY, Flag, Flags, status_of
 from service.core.angles.orientation import FRONTAL, SAGITTAL, Orientations, orient
-from service.core.angles.result import Measured, Sides, Workings
-from service.core.angles.thresholds import Options
+from service.core.angles.result import Measured, SideSelection, Workings
+from service.core.angles.thresholds import AngleOptions
 from service.core.angles.uncertainty import keypoint_spread_px
 from service.core.poses import Floats, Poses
 from service.core.skeleton.template import Skeleton
@@ -23,11 +23,11 @@ from service.core.skeleton.template import Skeleton
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 _SHANK_OVER_TRUNK = STATURE_FRACTIONS["shank"] / STATURE_FRACTIONS["trunk"]
-# Without geometry only what is wrong with the keypoints and the view is worth saying.
+# Without geometry only flags of the keypoints and of the view are meaningful.
 _WITHOUT_GEOMETRY = np.uint32(
     NO_GEOMETRY | Flag.WEAK_SCORE | Flag.OUT_OF_FRAME | Flag.VIEW_WITHHELD | Flag.VIEW_MISMATCH
 )
-# Without a value there is nothing to say about its direction or its zero.
+# Without a value, flags about its direction or its zero are meaningless.
 _OF_VALUES = np.uint32(Flag.OPPOSITE_DIRECTION | Flag.ASSUMED_NEUTRAL | Flag.FAR_SIDE)
 
 
@@ -35,12 +35,12 @@ def measure(
     poses: Poses,
     skeleton: Skeleton,
     names: tuple[str, ...],
-    options: Options,
+    options: AngleOptions,
     *,
-    side: Sides = "both",
+    side: SideSelection = "both",
     sigmas_px: Floats | None = None,
 ) -> Measured:
-    """Measure people. What cannot be measured says why and fails nothing else.
+    """Measure persons. A value that cannot be measured carries its reasons and fails no other.
 
     Args:
         poses: N people with the keypoints of `skeleton`; any value is allowed in them.
@@ -58,7 +58,7 @@ def measure(
     if poses.keypoints.shape[:2] != expected or (sigmas_px is not None and sigmas_px.shape != expected):
         raise ValueError(f"keypoints and sigmas of {skeleton.name} must be {expected}")
     plan = plan_for(skeleton, names)
-    with np.errstate(all="ignore"):  # whatever is not finite has a flag
+    with np.errstate(all="ignore"):  # every value that is not finite has a flag
         found = gather(poses, plan, options)
         turned = orient(found, plan, options)
         rows = _measure_rows(found, turned, plan, options)
@@ -78,7 +78,9 @@ class _Rows:
     direction_flags: Flags
 
 
-def _measure_rows(found: Directions, turned: Orientations, plan: Plan, options: Options) -> _Rows:
+def _measure_rows(
+    found: Directions, turned: Orientations, plan: CompiledAngles, options: AngleOptions
+) -> _Rows:
     rows, line = plan.rows, options.thresholds
     moving, reference = found.degrees[:, rows.moving], found.degrees[:, rows.reference]
     through = found.degrees[:, rows.through]
@@ -110,12 +112,12 @@ def _wrap(degrees: Doubles, lowest: float | Doubles) -> Doubles:
 
 
 def _wrap_rows(degrees: Doubles, lowest: Doubles, turns: Doubles) -> Doubles:
-    """The same for every row at its own place, and not at all where `turns` is 0."""
+    """The same with a bound per row; rows whose `turns` is 0 stay unwrapped."""
     return degrees - 360.0 * turns * np.ceil((degrees - lowest) / 360.0 - 1.0)
 
 
-def _choose(found: Directions, plan: Plan) -> tuple[Indices, Indices]:
-    """For every slot the first choice whose keypoints can all be used, else the one that lacks least."""
+def _choose(found: Directions, plan: CompiledAngles) -> tuple[Indices, Indices]:
+    """For every slot the first choice whose keypoints are all usable, else the one that lacks the fewest."""
     rows = plan.rows
     bad = found.bad_points[:, rows.moving] + found.bad_points[:, rows.reference]
     bad = bad + found.bad_points[:, rows.through]
@@ -123,7 +125,7 @@ def _choose(found: Directions, plan: Plan) -> tuple[Indices, Indices]:
     return choice, plan.choices[np.arange(len(plan.slots)), choice]
 
 
-def _std_errors(found: Directions, chosen: Indices, spread_px: Doubles, plan: Plan) -> Doubles:
+def _std_errors(found: Directions, chosen: Indices, spread_px: Doubles, plan: CompiledAngles) -> Doubles:
     """First-order standard error in degrees of the chosen rows, (N, G).
 
     A direction v = Σ w p turns by R(v)/|v|² per unit of its tip, R the quarter turn. So with
@@ -159,11 +161,11 @@ def _settle(
     choice: Indices,
     chosen: Indices,
     noise_deg: Doubles,
-    plan: Plan,
-    options: Options,
-    side: Sides,
+    plan: CompiledAngles,
+    options: AngleOptions,
+    side: SideSelection,
 ) -> Measured:
-    """Subtract the baseline, add what the whole view says, and withhold what must not be told."""
+    """Subtract the baseline, add the flags of the view, and withhold values with a fatal flag."""
     line, described = options.thresholds, plan.rows
     neutral, neutral_error, has_neutral = _baseline(plan, options)
     outer = described.outer[chosen]
@@ -223,7 +225,7 @@ def _settle(
     )
 
 
-def _baseline(plan: Plan, options: Options) -> tuple[Doubles, Doubles, NDArray[np.bool_]]:
+def _baseline(plan: CompiledAngles, options: AngleOptions) -> tuple[Doubles, Doubles, NDArray[np.bool_]]:
     """Neutral value and its standard error for every slot, and whether there is one."""
     given = [options.baseline.get((slot.measurement.name, slot.side)) for slot in plan.slots]
     return (
@@ -233,12 +235,12 @@ def _baseline(plan: Plan, options: Options) -> tuple[Doubles, Doubles, NDArray[n
     )
 
 
-def _view_flags(turned: Orientations, plan: Plan, options: Options) -> Flags:
-    """What the view of the body says against each slot."""
+def _view_flags(turned: Orientations, plan: CompiledAngles, options: AngleOptions) -> Flags:
+    """Flags of each slot that follow from the view of the body."""
     profile, frontal = (turned.view == SAGITTAL)[:, None], (turned.view == FRONTAL)[:, None]
     withheld = plan.wants_frontal & plan.strict & profile
     mismatch = (plan.wants_frontal & ~plan.strict & profile) | (plan.wants_sagittal & frontal)
-    # Facing right, the right side is near. In a mirror image the near side is the other hand's.
+    # Facing right, the right side is near; in a mirror image it is the other side.
     front = turned.signs[:, 2, None] * (-1.0 if options.mirrored else 1.0)
     far = profile & (plan.own_side * front > 0)
     flags = np.where(withheld, np.uint32(Flag.VIEW_WITHHELD), np.uint32(0))
@@ -247,11 +249,13 @@ def _view_flags(turned: Orientations, plan: Plan, options: Options) -> Flags:
     return flags
 
 
-def _gate_flags(found: Directions, turned: Orientations, plan: Plan, options: Options) -> Flags:
-    """Planar cross-talk: a thigh that points at the camera makes a frontal angle of nothing."""
+def _gate_flags(
+    found: Directions, turned: Orientations, plan: CompiledAngles, options: AngleOptions
+) -> Flags:
+    """Planar cross-talk: a thigh that points at the camera leaves no meaningful frontal angle."""
     line = options.thresholds
     thigh, shank = plan.gates[:, 0], plan.gates[:, 1]
-    # without an ankle the shank is taken from the scale of the body
+    # without an ankle the shank's length comes from the scale of the body
     shank_px = np.where(
         found.usable[:, shank], found.lengths[:, shank], _SHANK_OVER_TRUNK * turned.scale[:, None]
     )

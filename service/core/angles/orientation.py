@@ -1,4 +1,4 @@
-"""How the body is turned: frontal or in profile, toward or away, left or right. Once per person."""
+"""Orientation of each person: view (frontal, oblique, profile), facing (toward, away, left, right), palms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.angles.anatomy import STATURE_FRACTIONS
-from service.core.angles.compiled import Doubles, Indices, Plan
+from service.core.angles.compiled import CompiledAngles, Doubles, Indices
 from service.core.angles.directions import Directions
-from service.core.angles.thresholds import Options
+from service.core.angles.thresholds import AngleOptions
 
 DetectedView = Literal["frontal", "oblique", "sagittal", "unknown"]
 VIEWS: tuple[DetectedView, ...] = ("unknown", "frontal", "oblique", "sagittal")
@@ -22,14 +22,14 @@ UNKNOWN, FRONTAL, OBLIQUE, SAGITTAL = range(4)
 _TRUNK_OVER_LEG = STATURE_FRACTIONS["trunk"] / STATURE_FRACTIONS["shank"]
 _TRUNK_OVER_ARM = STATURE_FRACTIONS["trunk"] / STATURE_FRACTIONS["upper_arm"]
 
-# Weights of the cues to the facing in profile, relative to nose against ear. Toe against heel is what
-# Sports2D goes by; knees and elbows bend one way only.
+# Weights of the cues to the facing in profile, relative to nose against ear. Sports2D uses toe
+# against heel; knees and elbows bend in one direction only.
 _NOSE_SHOULDER, _TOE_HEEL, _KNEE, _ELBOW = 0.5, 1.5, 1.0, 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Orientations:
-    """How N people are turned.
+    """Orientation of N persons.
 
     Attributes:
         view: (N,) index into `VIEWS`.
@@ -47,7 +47,7 @@ class Orientations:
     swap_suspected: NDArray[np.bool_]
 
 
-def orient(found: Directions, plan: Plan, options: Options) -> Orientations:
+def orient(found: Directions, plan: CompiledAngles, options: AngleOptions) -> Orientations:
     """View, facing and palms of every person."""
     ratio, scale = _view_ratio(found, plan)
     line = options.thresholds
@@ -63,13 +63,13 @@ def orient(found: Directions, plan: Plan, options: Options) -> Orientations:
     return Orientations(view, ratio, scale, signs, swapped)
 
 
-def _view_ratio(found: Directions, plan: Plan) -> tuple[Doubles, Doubles]:
+def _view_ratio(found: Directions, plan: CompiledAngles) -> tuple[Doubles, Doubles]:
     cues = plan.cues
     legs = np.concatenate([cues.thighs, cues.shanks])
     trunk = _longest(found, np.array([cues.midline]))
     trunk = np.where(trunk > 0, trunk, _longest(found, cues.flanks))
     scale = np.maximum(trunk, _TRUNK_OVER_LEG * _longest(found, legs))
-    # a portrait shows nothing but arms
+    # a portrait shows only arms
     scale = np.where(scale > 0, scale, _TRUNK_OVER_ARM * _longest(found, cues.upper_arms))
     # shoulders that coincide are a perfect profile, not an error
     known = (found.bad_points[:, cues.shoulders] == 0) & (scale > 0)
@@ -89,7 +89,9 @@ def _cross(found: Directions, a: int, b: int) -> Doubles:
     return np.where(found.usable[:, a] & found.usable[:, b], product, 0.0)
 
 
-def _toward(found: Directions, plan: Plan, options: Options) -> tuple[Doubles, NDArray[np.bool_]]:
+def _toward(
+    found: Directions, plan: CompiledAngles, options: AngleOptions
+) -> tuple[Doubles, NDArray[np.bool_]]:
     """+1 facing the camera, −1 turning the back: on which side of the trunk the left shoulder is."""
     cues = plan.cues
     shoulders = np.sign(_cross(found, cues.shoulders, cues.midline))
@@ -99,7 +101,7 @@ def _toward(found: Directions, plan: Plan, options: Options) -> tuple[Doubles, N
     swapped = wide & (shoulders * hips < 0)
 
     toward = shoulders
-    # without hips the head tells which way is up, and without a head gravity does
+    # without hips the head defines up, and without a head gravity
     for line, down in ((cues.shoulders, cues.neck), (cues.shoulders, 1), (cues.hips, 1)):
         toward = np.where(toward == 0, np.sign(_cross(found, line, down)), toward)
     if options.facing in ("toward", "away"):
@@ -109,7 +111,7 @@ def _toward(found: Directions, plan: Plan, options: Options) -> tuple[Doubles, N
     return toward, swapped
 
 
-def _front(found: Directions, plan: Plan, options: Options, view: Indices) -> Doubles:
+def _front(found: Directions, plan: CompiledAngles, options: AngleOptions, view: Indices) -> Doubles:
     """+1 with the front to the right of the picture, −1 to the left, 0 undecided: a weighted vote."""
     if options.facing in ("left", "right"):
         return np.full(len(found.xy), 1.0 if options.facing == "right" else -1.0)
@@ -130,7 +132,7 @@ def _front(found: Directions, plan: Plan, options: Options, view: Indices) -> Do
         return votes, np.minimum(scores[:, upper], scores[:, lower])
 
     # The nose lies to one side of both ears in profile and between them from the front, where the
-    # two cancel. The ear with the higher score has the greater say.
+    # two cancel. The ear with the higher score weighs more.
     faces, says = ahead(cues.faces), np.where(found.usable[:, cues.faces], scores[:, cues.faces], 0.0)
     vote = _mean(faces, says) * says.max(axis=1)
     vote = vote + _NOSE_SHOULDER * (-ahead([cues.neck]) * scores[:, [cues.neck]])[:, 0]
@@ -145,7 +147,7 @@ def _front(found: Directions, plan: Plan, options: Options, view: Indices) -> Do
     return np.where(np.abs(vote) >= margin, np.sign(vote), 0.0)
 
 
-def _trunk_up(found: Directions, plan: Plan) -> NDArray[np.complex128]:
+def _trunk_up(found: Directions, plan: CompiledAngles) -> NDArray[np.complex128]:
     """Unit vector along the trunk toward the head: the midline, else a flank, else gravity."""
     up = found.vectors[:, 0].copy()
     for direction in (plan.cues.flanks[0], plan.cues.flanks[1], plan.cues.midline):
@@ -155,8 +157,8 @@ def _trunk_up(found: Directions, plan: Plan) -> NDArray[np.complex128]:
     return up
 
 
-def _curl(found: Directions, plan: Plan, options: Options) -> Doubles:
-    """(N, 2) the way in which the fingers of the left and right hand are bent: toward the palm."""
+def _curl(found: Directions, plan: CompiledAngles, options: AngleOptions) -> Doubles:
+    """(N, 2) direction in which the fingers of the left and the right hand bend: toward the palm."""
     turn, usable = _bend(found, plan.cues.hands, plan.cues.fingers)
     return np.where(usable & (np.abs(turn) > options.thresholds.finger_bend_deg), np.sign(turn), 0.0)
 

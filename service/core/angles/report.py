@@ -1,4 +1,4 @@
-"""What was measured of one person, in words and numbers, and what to draw of it."""
+"""Results of one person in words and numbers, and the arcs to draw for them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class AngleValue:
     """One side of one measurement of one person.
 
     Attributes:
-        degrees: None where it could not be measured, never a stand-in.
+        degrees: None where it could not be measured; never a placeholder.
         status: OK, DEGRADED or UNAVAILABLE.
-        reasons: what is wrong, the gravest first; ASSUMED_NEUTRAL alone leaves a value OK.
-        keypoint_score: the weakest keypoint that it rests on, 0 where one is missing.
+        reasons: what is wrong, the most severe first; ASSUMED_NEUTRAL alone leaves a value OK.
+        keypoint_score: lowest score of its keypoints, 0 where one is missing.
         std_error_deg: standard error from the noise of the keypoints; None where there is no geometry.
         reference: what the value is measured against.
         details: further numbers, angles ending in `_deg`, and words.
@@ -56,7 +56,7 @@ class MeasurementResult:
 
 @dataclass(frozen=True)
 class PersonMeasures:
-    """All that was measured of one person.
+    """All measurements of one person.
 
     Attributes:
         view: how the camera sees the body.
@@ -79,7 +79,7 @@ class Goniometer:
     """What to draw for one value: an arc from a reference to a moving ray around a centre.
 
     Attributes:
-        measurement: whose value it is.
+        measurement: the measurement of the value.
         side: the subject's own; None for a value that belongs to both.
         value: number, status and reasons.
         centre_xy: of the arc, px; None where it is not known.
@@ -98,7 +98,7 @@ class Goniometer:
 
 
 def person_measures(measured: Measured, index: int) -> PersonMeasures:
-    """Everything about one person of N.
+    """The results of one person of N.
 
     Raises:
         IndexError: there is no such person.
@@ -151,7 +151,7 @@ def goniometers(
 
 @dataclass(frozen=True, eq=False)
 class _Person:
-    """One person's share of the arrays as lists, which Python reads ten times faster."""
+    """One person's rows of the arrays as lists, which Python reads ten times faster."""
 
     measured: Measured
     index: int
@@ -195,7 +195,7 @@ def _facing(measured: Measured, index: int) -> FacingFound:
     turned = measured.workings.turned
     _, toward, front = turned.signs[index, :3].tolist()
     if turned.view[index] == FRONTAL:
-        # with the hands named the right way again, a mirror image shows front as back
+        # with left and right exchanged back, a mirror image shows front as back
         sign = -toward if measured.workings.options.mirrored else toward
         return "toward" if sign > 0 else "away" if sign < 0 else "unknown"
     return "right" if front > 0 else "left" if front < 0 else "unknown"

@@ -1,4 +1,4 @@
-"""What was measured, as arrays for all people."""
+"""Results of `measure`: arrays for all persons."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.angles.compiled import Doubles, Indices, Plan
+from service.core.angles.compiled import CompiledAngles, Doubles, Indices
 from service.core.angles.definitions import Measurement
 from service.core.angles.directions import Directions
 from service.core.angles.flags import Flags
 from service.core.angles.orientation import Orientations
-from service.core.angles.thresholds import Options
+from service.core.angles.thresholds import AngleOptions
 
-Sides = Literal["left", "right", "both"]
+SideSelection = Literal["left", "right", "both"]
 
 
 @dataclass(frozen=True, eq=False)
 class Workings:
-    """Intermediate results that answers in words are made from.
+    """Intermediate results that `report` reads.
 
     Attributes:
-        plan, options, found, turned: what was computed from what.
+        plan, options, found, turned: inputs and earlier stages of the computation.
         choice: (N, G) which choice of a slot was taken.
         chosen: (N, G) its row.
         values_deg: (N, G) values before any is withheld.
@@ -33,8 +33,8 @@ class Workings:
         ratios: (N, Q) every ratio, NaN where it cannot be had.
     """
 
-    plan: Plan
-    options: Options
+    plan: CompiledAngles
+    options: AngleOptions
     found: Directions
     turned: Orientations
     choice: Indices
@@ -63,7 +63,7 @@ class Measured:
     """
 
     measurements: tuple[Measurement, ...]
-    side: Sides
+    side: SideSelection
     degrees: Doubles
     statuses: NDArray[np.uint8]
     std_errors_deg: Doubles

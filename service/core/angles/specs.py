@@ -68,7 +68,7 @@ def _three_point(interior: Angle, flexion: Angle) -> tuple[Detail, ...]:
 
 
 def _bend(reference: Ray, moving: Ray) -> Angle:
-    """180 minus the interior angle: how far a limb is from straight, whichever way."""
+    """180 minus the interior angle: how far a limb is from straight, in either direction."""
     return Angle(reference, moving)
 
 
@@ -258,7 +258,7 @@ def ankle_dorsiflexion(side: Side) -> SideDescription:
 
 
 def wrist_flexion(side: Side) -> SideDescription:
-    """Hand against the prolonged forearm; the way in which the fingers curl is positive."""
+    """Hand against the prolonged forearm; the direction in which the fingers curl is positive."""
     palm = Orientation.PALM_LEFT if side == "left" else Orientation.PALM_RIGHT
     wrist = anatomy.joint(side, "wrist")
     hand = Ray(wrist, anatomy.joint(side, "middle_finger1"))

@@ -15,7 +15,7 @@ Facing = Literal["auto", "left", "right", "toward", "away"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the service draws its lines. They are choices, not laws: settings may move them.
+    """Thresholds of the service. They are choices that settings may change.
 
     Attributes:
         min_score: keypoints below it are not used (Sports2D's likelihood threshold, mmpose's kpt_thr).
@@ -82,14 +82,14 @@ class Neutral:
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to read the picture.
+class AngleOptions:
+    """Options of one measurement call.
 
     Attributes:
-        thresholds: where the lines are drawn.
+        thresholds: numbers that decide about the status.
         size_wh: of the picture; without it nothing is out of frame.
         facing: where the subject's front points in the picture. "left" and "right" settle the profile,
-            "toward" and "away" (from the camera) the frontal view; "auto" finds out.
+            "toward" and "away" (from the camera) the frontal view; "auto" estimates it.
         mirrored: the picture is a mirror image (a selfie): what looks like a left hand is the right.
         camera_roll_deg: by how much the camera was turned clockwise, seen from behind it; plumb lines
             then lean anticlockwise in the picture. Only measurements against gravity depend on it.

@@ -1,14 +1,14 @@
-"""How far a keypoint may be from where the model puts it: a standard deviation in px per axis."""
+"""Keypoint noise: standard deviation of a keypoint's position in px per axis."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from service.core.angles.anatomy import STATURE_FRACTIONS
-from service.core.angles.compiled import Doubles, Plan
+from service.core.angles.compiled import CompiledAngles, Doubles
 from service.core.angles.directions import Directions
 from service.core.angles.orientation import Orientations
-from service.core.angles.thresholds import Options
+from service.core.angles.thresholds import AngleOptions
 from service.core.poses import Floats, Poses
 
 # Area of a person over the area of the box, as xtcocotools/cocoeval.py takes it where no mask is known.
@@ -21,15 +21,15 @@ def keypoint_spread_px(
     poses: Poses,
     found: Directions,
     turned: Orientations,
-    plan: Plan,
-    options: Options,
+    plan: CompiledAngles,
+    options: AngleOptions,
     sigmas_px: Floats | None,
 ) -> Doubles:
     """Standard deviation per axis of the P keypoints of a plan, (N, P), in px.
 
     Without `sigmas_px` it is the spread among annotators (OKS sigma · √area, which is for the distance
     and so divided by √2 per axis) times the model's λ, and never below a floor. It is a prior for
-    the kind of point and the size of the person; the score does not enter, for no score is a distance.
+    the kind of point and the size of the person; the score does not enter, because it is not a distance.
 
     Args:
         poses: N people.
@@ -37,7 +37,7 @@ def keypoint_spread_px(
         turned: their scale in the picture.
         plan: which keypoints.
         options: λ and the floor are among its thresholds.
-        sigmas_px: (N, K) by the skeleton's order, where the model's own spread is known; taken as is,
+        sigmas_px: (N, K) by the skeleton's order, where the model's own spread is known; used as given,
             except where it is not a length.
     """
     line = options.thresholds
@@ -51,7 +51,9 @@ def keypoint_spread_px(
     if sigmas_px is None:
         return spread
     columns = plan.swapped if options.mirrored else plan.columns
-    given = np.asarray(sigmas_px, np.float64)[:, columns]  # a missing point takes some other's: unused
+    given = np.asarray(sigmas_px, np.float64)[
+        :, columns
+    ]  # a missing point gets the value of another one; it is unused
     return np.where(np.isfinite(given) & (given >= 0), given, spread)
 
 

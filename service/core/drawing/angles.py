@@ -1,8 +1,8 @@
 """Measured angles drawn on the picture, as a goniometer would be laid on the body.
 
 The reference ray is dashed (dotted where it is the plumb line), the moving ray is solid, and an arc
-with an arrow leads from one to the other the way the angle is counted. Sides have the colours that
-their limbs have; a doubtful value is grey, and one that could not be measured is a plate that says why.
+with an arrow leads from one to the other in the direction of the angle. Sides have the colours of
+their limbs; a degraded value is grey, and one that could not be measured is a label with the reason.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from service.core.angles import Goniometer, Status, title_text, value_text
 from service.core.cancellation import checkpoint
 from service.core.drawing.poses import SIDE_COLORS
 from service.core.drawing.text import (
+    LabelRequest,
     Line,
-    Wish,
     draw_plate,
     font_size_px,
     place,
@@ -86,7 +86,7 @@ def draw_angles(image: Rgb8, goniometers: Iterable[Goniometer], *, labels: bool 
     stroke = max(round(font / 8), 2)
     for dial in dials:
         checkpoint()
-        # a person who is small in a large picture is not buried under the strokes
+        # thin enough strokes for a small person in a large image
         _draw_dial(canvas, dial, min(stroke, max(round(dial.moving_px / 24), 2)))
     plates = _plates(dials, (wide, high), font) if labels else ()
     thin = max(stroke // 2, 1)
@@ -250,7 +250,7 @@ def _arrow(dial: _Dial, stroke: int) -> NDArray[np.float64] | None:
     if radians(abs(dial.sweep_deg)) * dial.radius_px < 1.5 * long:
         return None
     end_deg = dial.start_deg + dial.sweep_deg
-    # the head's tail lies on the arc, so that it is not bent away from it
+    # the head's tail lies on the arc
     back_deg = end_deg - np.copysign(degrees(long / dial.radius_px), dial.sweep_deg)
     return np.array(
         [
@@ -273,16 +273,16 @@ def _dot(canvas: Rgb8, at: tuple[float, float], color: Rgb, radius: float) -> No
 
 def _plates(dials: Sequence[_Dial], size_wh: tuple[int, int], font: int) -> tuple[Plate, ...]:
     texts = [_text(dial, font, max(round(0.9 * size_wh[0]), 1)) for dial in dials]
-    # values come before excuses
+    # measured values come before reasons for missing ones
     order = sorted(range(len(dials)), key=lambda i: not dials[i].drawn)
-    wishes = [_wish(dials[i], texts[i], font) for i in order]
+    requests = [_request(dials[i], texts[i], font) for i in order]
     clear = _keep_clear(dials)
-    corners = list(place(wishes, size_wh, clear))
+    corners = list(place(requests, size_wh, clear))
     found = []
     if None in corners:
-        # the count takes its place first, or it might be what is left over
-        wish = Wish(plate_size_wh(_count(99, font)), size_wh, (-1.0, -1.0), 0.0)
-        first, *corners = place([wish, *wishes], size_wh, clear)
+        # the count is placed first, so that it always gets a place
+        request = LabelRequest(plate_size_wh(_count(99, font)), size_wh, (-1.0, -1.0), 0.0)
+        first, *corners = place([request, *requests], size_wh, clear)
         lost = sum(len(dials[i].goniometers) for i, c in zip(order, corners, strict=True) if c is None)
         if first is not None:
             found.append(Plate(first, tuple(_count(lost, font)), DOUBTFUL, None))
@@ -311,13 +311,13 @@ def _text(dial: _Dial, font: int, most_px: int) -> list[Line]:
     return lines
 
 
-def _wish(dial: _Dial, plate: Sequence[Line], font: int) -> Wish:
+def _request(dial: _Dial, plate: Sequence[Line], font: int) -> LabelRequest:
     size = plate_size_wh(plate)
     if dial.centre is None:
-        return Wish(size, (0.0, 0.0), (1.0, 1.0), 0.0)
+        return LabelRequest(size, (0.0, 0.0), (1.0, 1.0), 0.0)
     half = radians(dial.start_deg + dial.sweep_deg / 2)
     toward = (cos(half), sin(half)) if dial.drawn else (1.0, 0.0)
-    return Wish(size, dial.centre, toward, dial.radius_px + 0.4 * font)
+    return LabelRequest(size, dial.centre, toward, dial.radius_px + 0.4 * font)
 
 
 def _keep_clear(dials: Sequence[_Dial]) -> NDArray[np.float64]:

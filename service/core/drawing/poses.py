@@ -1,4 +1,4 @@
-"""People drawn on a picture: limbs coloured by side, keypoints by score, box and label."""
+"""Draws persons on an image: limbs coloured by side, keypoints by score, box and label."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 from service.core.cancellation import checkpoint
 from service.core.geometry import Rgb8
 from service.core.poses import Poses, extents, present
-from service.core.skeleton.template import Rgb, Side, Skeleton
+from service.core.skeleton.template import Laterality, Rgb, Skeleton
 
-SIDE_COLORS: dict[Side, Rgb] = {"left": (0, 190, 255), "right": (255, 140, 0), "middle": (120, 230, 120)}
-"""The person's own left is blue, right is orange: told apart by every common colour blindness."""
+SIDE_COLORS: dict[Laterality, Rgb] = {
+    "left": (0, 190, 255),
+    "right": (255, 140, 0),
+    "middle": (120, 230, 120),
+}
+"""The person's own left is blue, right is orange: distinguishable with every common colour blindness."""
 
 _OUTLINE: Rgb = (20, 20, 20)
 _BOX: Rgb = (245, 245, 245)
 _SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow and its limbs are thin
 _SLENDER = 7.0  # a limb is at least so many times as long as wide
-_STROKES_AT_ONCE = 64  # between two looks whether anybody still waits
+_STROKES_AT_ONCE = 64  # strokes between two checks for cancellation
 _FEW = 40  # keypoints; of a skeleton with more, points without limbs are drawn as dots
 _SHIFT = 4  # fractional bits of the coordinates given to cv2: a 16th of a pixel
 _REACH = 1 << 20  # px; wider than any picture, and far from overflowing cv2's fixed-point lines
@@ -55,8 +59,8 @@ def draw_poses(
 ) -> Rgb8:
     """A copy of the picture with the people on it.
 
-    Points that are not there (x = y = score = 0) are not drawn. Who has no box, NaN, is drawn without
-    one, and the label then stands at the points.
+    Points that are not there (x = y = score = 0) are not drawn. A person without a box (NaN) is drawn
+    without one, and the label then stands at the keypoints.
 
     Args:
         image: (H, W, 3) uint8 RGB; left as it is.
@@ -103,7 +107,7 @@ def default_line_width(width: int, height: int) -> int:
 
 
 def _limb_color(skeleton: Skeleton, start: str, end: str) -> Rgb:
-    sides: set[Side] = {skeleton.side(start), skeleton.side(end)} - {"middle"}
+    sides: set[Laterality] = {skeleton.side(start), skeleton.side(end)} - {"middle"}
     return SIDE_COLORS[sides.pop()] if len(sides) == 1 else SIDE_COLORS["middle"]
 
 

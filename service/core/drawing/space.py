@@ -1,4 +1,4 @@
-"""People in space, drawn beside the picture: each seen as the camera sees them, and from the side."""
+"""Draws 3D positions beside the image: each person as the camera sees it, and from the side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.core.skeleton.template import Skeleton
 
 _BACKGROUND = 24
 _GRID = 60
-_MOST = 3  # people, the surest; more would be too small to read
+_MOST = 3  # people, those with the highest scores; more would be too small to read
 _LEAST_HALF_M = 0.6  # a view shows at least so much to each side of mid-hip
 
 
@@ -26,7 +26,7 @@ def with_space_panel(drawn: Rgb8, poses: Poses, skeleton: Skeleton, style: Overl
 
     Args:
         drawn: (H, W, 3) uint8 RGB.
-        poses: with positions; whoever has none gets an empty row.
+        poses: with positions; a person without any gets an empty row.
         skeleton: of the poses.
         style: of the picture; boxes are left out.
 

@@ -1,4 +1,4 @@
-"""Text on pictures: plates with a few lines, and where to put them so that none covers another.
+"""Text on images: labels of a few lines, and a layout in which none covers another.
 
 Glyphs are those of the variable font inside OpenCV 5, so degree signs and minus signs are drawn
 the same on every machine.
@@ -43,8 +43,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """Where a plate would like to be: beside `at_xy`, in the direction of `toward_xy`, `gap_px` away."""
+class LabelRequest:
+    """Preferred place of a label: beside `at_xy`, in the direction of `toward_xy`, `gap_px` away."""
 
     size_wh: tuple[int, int]
     at_xy: tuple[float, float]
@@ -58,7 +58,7 @@ def font_size_px(size_wh: tuple[int, int]) -> int:
 
 
 def text_width_px(line: Line) -> int:
-    """How wide a line comes out."""
+    """Width of a line in px."""
     return int(_extent(line)[2])
 
 
@@ -112,34 +112,34 @@ def draw_plate(canvas: Rgb8, left_top: tuple[int, int], lines: Sequence[Line], f
 
 
 def place(
-    wishes: Sequence[Wish], area_wh: tuple[int, int], keep_clear: NDArray[np.float64]
+    requests: Sequence[LabelRequest], area_wh: tuple[int, int], keep_clear: NDArray[np.float64]
 ) -> tuple[tuple[int, int] | None, ...]:
     """Left top corners of plates inside the picture, no two of which overlap.
 
-    Every plate takes the place nearest to its wish that covers no plate placed before it, and as few
+    Every plate takes the place nearest to its request that covers no plate placed before it, and as few
     of the points to keep clear as possible.
 
     Args:
-        wishes: in order of importance.
+        requests: in order of importance.
         area_wh: of the picture.
         keep_clear: (S, 2) x and y of what should stay visible.
 
     Returns:
-        One corner per wish, None where no room is left.
+        One corner per request, None where no room is left.
     """
     taken = np.zeros((0, 4))
     corners: list[tuple[int, int] | None] = []
     crowd = _Crowd.of(keep_clear, area_wh)
-    targets = np.array([wish.at_xy for wish in wishes], np.float64).reshape(-1, 2)
-    for number, wish in enumerate(wishes):
+    targets = np.array([request.at_xy for request in requests], np.float64).reshape(-1, 2)
+    for number, request in enumerate(requests):
         others = np.delete(targets, number, axis=0)
         corner = None
-        if wish.size_wh[0] <= area_wh[0] and wish.size_wh[1] <= area_wh[1]:
+        if request.size_wh[0] <= area_wh[0] and request.size_wh[1] <= area_wh[1]:
             for tried in (_around, _everywhere):
-                corner = corner or _best(tried(wish, area_wh), wish, taken, crowd, others)
+                corner = corner or _best(tried(request, area_wh), request, taken, crowd, others)
         corners.append(corner)
         if corner is not None:
-            wide, high = wish.size_wh
+            wide, high = request.size_wh
             box = (corner[0], corner[1], corner[0] + wide, corner[1] + high)
             taken = np.concatenate([taken, np.array([box], np.float64)])
     return tuple(corners)
@@ -175,11 +175,11 @@ class _Crowd:
         return counted
 
 
-def _around(wish: Wish, area_wh: tuple[int, int]) -> NDArray[np.float64]:
-    """(C, 2) corners around the wished place, moved into the picture, the most wished first."""
-    wide, high = wish.size_wh
-    length = hypot(*wish.toward_xy)
-    ahead = complex(*wish.toward_xy) / length if length > 0 else 1 + 0j
+def _around(request: LabelRequest, area_wh: tuple[int, int]) -> NDArray[np.float64]:
+    """(C, 2) corners around the preferred place, moved into the image, the most preferred first."""
+    wide, high = request.size_wh
+    length = hypot(*request.toward_xy)
+    ahead = complex(*request.toward_xy) / length if length > 0 else 1 + 0j
     found = []
     for reach in _REACHES:
         for turn in _TURNS:
@@ -189,16 +189,16 @@ def _around(wish: Wish, area_wh: tuple[int, int]) -> NDArray[np.float64]:
                 wide / 2 / abs(way.real) if way.real else np.inf,
                 high / 2 / abs(way.imag) if way.imag else np.inf,
             )
-            centre = complex(*wish.at_xy) + way * (wish.gap_px + reach * high + half)
+            centre = complex(*request.at_xy) + way * (request.gap_px + reach * high + half)
             found.append((centre.real - wide / 2, centre.imag - high / 2))
-    most = np.maximum(np.subtract(area_wh, wish.size_wh), 0)
+    most = np.maximum(np.subtract(area_wh, request.size_wh), 0)
     corners: NDArray[np.float64] = np.round(np.clip(np.array(found), 0, most))
     return corners
 
 
-def _everywhere(wish: Wish, area_wh: tuple[int, int]) -> NDArray[np.float64]:
+def _everywhere(request: LabelRequest, area_wh: tuple[int, int]) -> NDArray[np.float64]:
     """(C, 2) corners on a grid over the whole picture."""
-    wide, high = wish.size_wh
+    wide, high = request.size_wh
     xs = np.arange(0, max(area_wh[0] - wide, 0) + 1, max(wide // 4, 1))
     ys = np.arange(0, max(area_wh[1] - high, 0) + 1, max(high // 4, 1))
     return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float64)
@@ -206,13 +206,13 @@ def _everywhere(wish: Wish, area_wh: tuple[int, int]) -> NDArray[np.float64]:
 
 def _best(
     corners: NDArray[np.float64],
-    wish: Wish,
+    request: LabelRequest,
     taken: NDArray[np.float64],
     crowd: _Crowd,
     others: NDArray[np.float64],
 ) -> tuple[int, int] | None:
     """The best of the corners that cover no plate, None if all do."""
-    size = np.array(wish.size_wh, np.float64)
+    size = np.array(request.size_wh, np.float64)
     # one px between plates keeps them apart
     low, high = corners[:, None], corners[:, None] + size
     apart = (low >= taken[:, 2:] + 1) | (high <= taken[:, :2] - 1)
@@ -220,11 +220,11 @@ def _best(
     if not len(corners):
         return None
     covered = crowd.count(corners, size)
-    own = np.maximum(_distances(corners, size, np.array([wish.at_xy]))[:, 0], wish.gap_px)
-    # a plate that is nearer to what another one is about would be read as that one's
+    own = np.maximum(_distances(corners, size, np.array([request.at_xy]))[:, 0], request.gap_px)
+    # a label nearer to another label's point would be read as belonging to that one
     rival = _distances(corners, size, others).min(axis=1, initial=np.inf)
     confusing = np.clip(1.5 * own - rival, 0.0, 3 * size[1])
-    # what comes first was wished most
+    # the first ones are the most preferred
     later = np.linspace(0.0, 0.5 * size[1], len(corners))
     best = corners[(own + confusing + later + 0.5 * size[1] * covered).argmin()]
     return int(best[0]), int(best[1])

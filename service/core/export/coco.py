@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from service.core.export.files import File, Picture, points, rounded, rounded_scores, with_boxes
+from service.core.export.files import ExportImage, File, points, rounded, rounded_scores, with_boxes
 from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
 
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[0-9]{1,15}")  # what a double still holds, for readers t
 Json = dict[str, object]
 
 
-def coco_files(pictures: Sequence[Picture], skeleton: Skeleton) -> list[File]:
+def coco_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
     """`annotations.json` and `results.json`.
 
     A point that is there has visibility 2, one that is not is 0, 0, 0. The area of a person is that
@@ -42,7 +42,7 @@ def coco_files(pictures: Sequence[Picture], skeleton: Skeleton) -> list[File]:
         skeleton: becomes the category.
 
     Raises:
-        ValueError: somebody has neither a box nor a point.
+        ValueError: a person has neither a box nor a keypoint.
     """
     numbers = picture_numbers([picture.file_name for picture in pictures])
     images = [
@@ -94,7 +94,7 @@ def _category(skeleton: Skeleton) -> Json:
     return category
 
 
-def _people(picture: Picture) -> Iterator[Json]:
+def _people(picture: ExportImage) -> Iterator[Json]:
     poses = with_boxes(picture.poses)
     places, point_scores, there = points(poses)
     visibility = np.where(there, _VISIBLE, _NOT_LABELLED)

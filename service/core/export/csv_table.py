@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from service.core.export.files import File, Picture, points, rounded, rounded_scores, with_boxes
+from service.core.export.files import ExportImage, File, points, rounded, rounded_scores, with_boxes
 from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
 
@@ -27,7 +27,7 @@ _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", 
 Cell = str | int | float
 
 
-def csv_files(pictures: Sequence[Picture], skeleton: Skeleton) -> list[File]:
+def csv_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
     """`poses.csv`.
 
     Its columns: file_name, image_width, image_height, person (the place in the picture, zero-based),
@@ -36,7 +36,7 @@ def csv_files(pictures: Sequence[Picture], skeleton: Skeleton) -> list[File]:
     that is not there has an empty place and score 0.
 
     Raises:
-        ValueError: somebody has neither a box nor a point.
+        ValueError: a person has neither a box nor a keypoint.
     """
     with_positions = any(picture.poses.positions is not None for picture in pictures)
     header = [*_COLUMNS, *(f"{name}_{end}" for name in skeleton.names for end in ("x", "y", "score"))]
@@ -56,7 +56,7 @@ def plain(text: str) -> str:
     return f"'{text}" if text.startswith(_DANGEROUS) else text
 
 
-def _rows(picture: Picture, count: int, *, with_positions: bool) -> Iterator[list[Cell]]:
+def _rows(picture: ExportImage, count: int, *, with_positions: bool) -> Iterator[list[Cell]]:
     poses = with_boxes(picture.poses)
     places, point_scores, there = points(poses)
     boxes, scores = rounded(poses.boxes_xyxy).tolist(), rounded_scores(poses.scores).tolist()

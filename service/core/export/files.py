@@ -15,7 +15,7 @@ _SCORE_DECIMALS = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ExportImage:
     """One picture with its people.
 
     Attributes:
@@ -32,7 +32,7 @@ class Picture:
 
     @property
     def tracks(self) -> tuple[int | None, ...]:
-        """Of everybody the track id or None."""
+        """Track id of every person, or None."""
         return self.track_ids or (None,) * len(self.poses)
 
 
@@ -55,7 +55,7 @@ def with_boxes(poses: Poses) -> Poses:
     """The same people; who has no box gets the one around the points.
 
     Raises:
-        ValueError: somebody has neither a box nor a point.
+        ValueError: a person has neither a box nor a keypoint.
     """
     known = np.isfinite(poses.boxes_xyxy).all(axis=1, keepdims=True)
     boxes = np.where(known, poses.boxes_xyxy, extents(poses.keypoints))

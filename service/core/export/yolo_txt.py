@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.export.files import File, Picture, with_boxes
+from service.core.export.files import ExportImage, File, with_boxes
 from service.core.poses import present
 from service.core.skeleton.template import Skeleton
 
@@ -26,7 +26,7 @@ _VISIBLE, _NOT_LABELLED = "2", "0"
 _NOT_PLAIN = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
-def yolo_files(pictures: Sequence[Picture], skeleton: Skeleton) -> list[File]:
+def yolo_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
     """A TXT for each picture, of the name that `label_name` gives, and `data.yaml`.
 
     Args:
@@ -34,7 +34,7 @@ def yolo_files(pictures: Sequence[Picture], skeleton: Skeleton) -> list[File]:
         skeleton: names the points and says which change places in a mirror.
 
     Raises:
-        ValueError: somebody has neither a box nor a point.
+        ValueError: a person has neither a box nor a keypoint.
     """
     labels = [File(label_name(one.file_name), _labels(one).encode("ascii"), "text/plain") for one in pictures]
     return [*labels, File("data.yaml", _yaml(skeleton).encode(), "application/yaml")]
@@ -45,7 +45,7 @@ def label_name(file_name: str) -> str:
     return f"{PurePosixPath(file_name).stem}.txt"
 
 
-def _labels(picture: Picture) -> str:
+def _labels(picture: ExportImage) -> str:
     poses = with_boxes(picture.poses)
     size = np.array(picture.size_wh, np.float64)
     corners = np.clip(poses.boxes_xyxy.reshape(-1, 2, 2) / size, 0, 1)  # (N, 2, 2)

@@ -81,7 +81,7 @@ class Motion:
         self._unread = 0  # samples at the window's end that have not been its middle yet
         self._low: _Sample | None = None
         self._high: _Sample | None = None
-        self._turns: list[_Sample] = []  # the last two at most, the first of a repetition in front
+        self._scheduler: list[_Sample] = []  # the last two at most, the first of a repetition in front
         self._path: list[_Sample] = []  # since the last repetition's end
         self._extreme: _Sample | None = None  # of the movement under way
         self._rising: bool | None = None
@@ -166,23 +166,23 @@ class Motion:
         if self._since_high is None or sample.deg >= self._since_high.deg:
             self._since_high = sample
         if sample.deg - self._since_low.deg >= self._turn_deg:
-            self._turns, self._rising, self._extreme = [self._since_low], True, sample
+            self._scheduler, self._rising, self._extreme = [self._since_low], True, sample
         elif self._since_high.deg - sample.deg >= self._turn_deg:
-            self._turns, self._rising, self._extreme = [self._since_high], False, sample
+            self._scheduler, self._rising, self._extreme = [self._since_high], False, sample
 
     def _turn(self, at: _Sample) -> None:
-        self._turns.append(at)
-        if len(self._turns) == 3:
-            done = self._repetition(*self._turns)
+        self._scheduler.append(at)
+        if len(self._scheduler) == 3:
+            done = self._repetition(*self._scheduler)
             self._done.append(done)
-            self._turns = [at]
+            self._scheduler = [at]
             self._path = [one for one in self._path if one.time_s >= done.end_s]
 
     def _unfinished(self) -> list[RepetitionSeen]:
         """The last movement, if it has come back at least half of the way when the recording ends."""
-        if len(self._turns) < 2 or self._extreme is None:
+        if len(self._scheduler) < 2 or self._extreme is None:
             return []
-        start, peak = self._turns
+        start, peak = self._scheduler
         way, back = abs(peak.deg - start.deg), abs(peak.deg - self._extreme.deg)
         return [self._repetition(start, peak, self._extreme)] if back >= way / 2 else []
 

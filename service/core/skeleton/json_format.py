@@ -29,7 +29,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, cast
 
-from service.core.skeleton.template import Edge, Instance, Keypoint, PartSide, Rgb, Skeleton
+from service.core.skeleton.template import Edge, Instance, Keypoint, Rgb, Side, Skeleton
 from service.core.skeleton.validation import checked, refuse, shown, skeleton_problems
 from service.errors import Violation
 
@@ -182,7 +182,7 @@ class _Reader:
         ):
             self._note(f"{path}.names", "must be an object of names")
             names = {}
-        side = cast("PartSide", self._text(f"{path}.side", fields)) or None
+        side = cast("Side", self._text(f"{path}.side", fields)) or None
         return Instance(side=side, names=tuple(names.items()))
 
     def _note(self, path: str, what: str) -> None:

@@ -1,11 +1,11 @@
-"""People from the skeleton that a model gives to the skeleton that a caller wants, by name.
+"""Maps persons from the model's skeleton to the requested one, by keypoint name.
 
 A point of the wanted skeleton is the model's point of the same name, or, where it names sources,
-their weighted mean with the lowest of their scores. Nothing is invented: what the model does not
+their weighted mean with the lowest of their scores. No point is invented: one that the model does not
 supply fails the whole call, unless the point is optional and so may be missing.
 
 A point that is missing is x = y = score = 0 and its position NaN. So is a derived point of which a
-source is missing in the person at hand: a mean with an origin in it would be a point of nobody.
+source is missing in the person at hand: averaging with a missing (0, 0) point gives a meaningless position.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.poses import Floats, Poses, extents, present
-from service.core.skeleton.template import Instance, PartSide, Skeleton
+from service.core.skeleton.template import Instance, Side, Skeleton
 from service.core.skeleton.validation import shown
 from service.errors import SkeletonNotSupplied
 
@@ -27,7 +27,7 @@ _NAMED = 10  # missing points that are named in a message: errors travel in head
 
 @dataclass(frozen=True, eq=False)
 class MappingPlan:
-    """How people of one skeleton become people, or parts of people, of another.
+    """Mapping of persons from one skeleton to persons, or parts of persons, of another.
 
     Attributes:
         source: the skeleton that people come in.
@@ -41,13 +41,13 @@ class MappingPlan:
 
     @property
     def is_identity(self) -> bool:
-        """Whether people leave as they came."""
+        """Whether source and target are the same."""
         return not self.parts
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Where each of the K points comes from.
+    """Source of each of the K points.
 
     Attributes:
         side: of the part; None for a whole person.
@@ -58,7 +58,7 @@ class _Part:
         weights: (D, M) their shares, which add up to 1; 0 for a repeated first.
     """
 
-    side: PartSide | None
+    side: Side | None
     first: NDArray[np.intp]
     missing: NDArray[np.bool_]
     derived: NDArray[np.intp]
@@ -68,7 +68,7 @@ class _Part:
 
 @lru_cache(maxsize=128)
 def plan_mapping(source: Skeleton, target: Skeleton) -> MappingPlan:
-    """The plan for a pair of skeletons; kept, for the same pairs come again and again.
+    """The plan for a pair of skeletons; cached per pair.
 
     Args:
         source: the model's own.
@@ -167,7 +167,7 @@ def _mean(points: Floats, weights: Floats) -> Floats:
 
 
 def _try(source: Skeleton, target: Skeleton, instance: Instance) -> tuple[_Part, list[str]]:
-    """A part's sources, and the names of the points that are missing though they may not be."""
+    """A part's sources, and the names of the missing points that are not optional."""
     renamed: Mapping[str, str] = dict(instance.names)
     lacking: list[str] = []
     missing = np.zeros(len(target.keypoints), np.bool_)

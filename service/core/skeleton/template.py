@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Literal
 
 Rgb = tuple[int, int, int]
-Side = Literal["left", "right", "middle"]
-PartSide = Literal["left", "right"]
+Laterality = Literal["left", "right", "middle"]
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Keypoint:
             score 0.
         sources: of a derived point, (name, weight) of the model's points it is the weighted mean
             of; empty for a point that a model gives itself. They are points of the model, never
-            derived points of this skeleton, so nothing can go in a circle.
+            derived points of this skeleton, so there are no cycles.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Instance:
-    """Where a person has what a skeleton describes, in a model that has it under other names.
+    """One occurrence of the skeleton in a person, for models that name its points differently.
 
     Attributes:
         side: of a part that a person has twice, such as a hand: the person's own side that this one
@@ -62,7 +62,7 @@ class Instance:
             found as ever: by its own name or from its sources.
     """
 
-    side: PartSide | None = None
+    side: Side | None = None
     names: tuple[tuple[str, str], ...] = ()
 
 
@@ -71,8 +71,8 @@ class Skeleton:
     """A template of named keypoints. Equal templates have equal hashes, so that plans can be kept.
 
     Attributes:
-        name: what a request names it by.
-        title: what a person reads.
+        name: its name in a request.
+        title: display text.
         keypoints: in the order in which coordinates are reported.
         edges: limbs to draw, in this order.
         flip_pairs: (left, right) names that change places when a picture is mirrored.
@@ -92,7 +92,7 @@ class Skeleton:
 
     @cached_property
     def _hash(self) -> int:
-        # A template may have 1000 points, and a plan is looked up with every request.
+        # A template may have 1000 points, and a mapping is looked up with every request.
         return hash((self.name, self.title, self.keypoints, self.edges, self.flip_pairs, self.instances))
 
     @cached_property
@@ -106,8 +106,8 @@ class Skeleton:
         return {name: index for index, name in enumerate(self.names)}
 
     @cached_property
-    def _sides(self) -> dict[str, Side]:
-        sides: dict[str, Side] = {}
+    def _sides(self) -> dict[str, Laterality]:
+        sides: dict[str, Laterality] = {}
         for left, right in self.flip_pairs:
             sides.setdefault(left, "left")
             sides.setdefault(right, "right")
@@ -120,7 +120,7 @@ class Skeleton:
         except KeyError:
             raise ValueError(f"{self.name} has no keypoint {name}") from None
 
-    def side(self, name: str) -> Side:
+    def side(self, name: str) -> Laterality:
         """The person's own side a keypoint is on, from the flip pairs."""
         return self._sides.get(name, "middle")
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a skeleton. Every problem is told at once, with the place where it is."""
+"""Validation of skeletons: every problem is reported at once, with its field."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _FORBIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def skeleton_problems(skeleton: Skeleton) -> list[Violation]:
-    """Everything that is wrong with a skeleton; fields are paths as in the contract's message.
+    """All problems of a skeleton; fields are paths as in the contract's message.
 
-    A list that is longer than allowed is told, and then nothing is looked at point by point.
+    A list that is longer than allowed is reported, and its items are not checked.
     """
     found = _name_problems("name", skeleton.name) + _title_problems(skeleton.title)
     sizes = _size_problems(skeleton)
@@ -47,7 +47,7 @@ def skeleton_problems(skeleton: Skeleton) -> list[Violation]:
 
 
 def checked(skeleton: Skeleton) -> Skeleton:
-    """The same skeleton, names in NFC and the title filled in, once nothing is wrong with it.
+    """The same skeleton, names in NFC and the title filled in, if it is valid.
 
     Raises:
         InvalidRequest: with every problem.
@@ -92,7 +92,7 @@ def nfc(name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A name as a message shows it: quoted, cut, with what cannot be printed as \\uXXXX."""
+    """A name as a message shows it: quoted, cut, with characters that cannot be printed as \\uXXXX."""
     letters = (letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in name[:_SHOWN])
     return f"'{''.join(letters)}{'…' if len(name) > _SHOWN else ''}'"
 
@@ -199,7 +199,7 @@ def _unknown(field: str, name: str, known: set[str]) -> list[Violation]:
 
 
 def _repeated(field: str, names: Iterable[str]) -> list[Violation]:
-    """A problem for every name that was there before; `{}` in the field is its place."""
+    """A problem for every repeated name; `{}` in the field is replaced by its index."""
     found = []
     first: dict[str, int] = {}
     for index, name in enumerate(names):

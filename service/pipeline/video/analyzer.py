@@ -35,9 +35,14 @@ from service.media.spool import Spool, SpoolSpace
 from service.media.video_reader import Sampling, VideoFacts, VideoLimits, VideoReader
 from service.media.video_writer import Mp4Writer, NoEncoder
 from service.pipeline.concurrency import ended, next_within
-from service.pipeline.estimator import Estimate, Estimator, Options, Prepared, prepare
-from service.pipeline.sequence_analyzer import Followed, Follower, Following, MeasurementMotion
-from service.pipeline.stream_limiter import Streams
+from service.pipeline.estimator import DetectionOptions, Estimate, Estimator, Prepared, prepare
+from service.pipeline.sequence_analyzer import (
+    FrameAnalysis,
+    MeasurementMotion,
+    SequenceAnalyzer,
+    SequenceConfig,
+)
+from service.pipeline.stream_limiter import StreamLimiter
 from service.telemetry.call_context import Picture, Timings, current
 
 P = ParamSpec("P")
@@ -70,7 +75,7 @@ class VideoSettings:
 
 
 @dataclass(frozen=True)
-class VideoPlan:
+class VideoRequest:
     """What is wanted of a video.
 
     Attributes:
@@ -84,9 +89,9 @@ class VideoPlan:
 
     model: Model
     first_stage: Model | None
-    options: Options
+    options: DetectionOptions
     sampling: Sampling
-    following: Following
+    following: SequenceConfig
     annotated: OverlayStyle | None
 
 
@@ -103,7 +108,7 @@ class FrameDone:
 
     index: int
     time_s: float
-    followed: Followed
+    followed: FrameAnalysis
     timings: Timings
     total_ms: float
 
@@ -145,7 +150,7 @@ class Summary:
 Event = Started | FrameDone | Progress | Piece | Summary
 
 
-class VideoAnalyst:
+class VideoAnalyzer:
     """Analyses videos.
 
     Args:
@@ -156,7 +161,7 @@ class VideoAnalyst:
     """
 
     def __init__(
-        self, estimator: Estimator, threads: Executor, streams: Streams, settings: VideoSettings
+        self, estimator: Estimator, threads: Executor, streams: StreamLimiter, settings: VideoSettings
     ) -> None:
         self._estimator = estimator
         self._threads = threads
@@ -164,7 +169,7 @@ class VideoAnalyst:
         self._settings = settings
 
     async def analyze(
-        self, chunks: AsyncIterator[bytes], plan: VideoPlan, skeleton: Skeleton, *, request_id: str = ""
+        self, chunks: AsyncIterator[bytes], plan: VideoRequest, skeleton: Skeleton, *, request_id: str = ""
     ) -> AsyncGenerator[Event, None]:
         """What is seen, as it is seen; `Summary` last. Close the iterator to stop the work.
 
@@ -181,9 +186,9 @@ class VideoAnalyst:
             Unavailable: the model stays away, or the service stops.
             PosegateError: whatever `chunks` raises.
         """
-        job = _Job(self._estimator, self._threads, self._streams, self._settings, plan, skeleton, request_id)
+        job = _Run(self._estimator, self._threads, self._streams, self._settings, plan, skeleton, request_id)
         work = asyncio.create_task(job.run(chunks))
-        pace = _Pace(job)
+        pace = _ProgressReporter(job)
         try:
             while True:
                 event = await job.next_event(pace.patience_s())
@@ -199,22 +204,22 @@ class VideoAnalyst:
                     yield pace.progress()
                 if self._streams.ending:
                     yield pace.progress()
-                    raise Streams.stopping()
+                    raise StreamLimiter.stopping()
         finally:
             work.cancel()
             await ended(work)  # the place of this stream is free when its threads are through, and no sooner
 
 
-class _Job:
+class _Run:
     """One video under way."""
 
     def __init__(
         self,
         estimator: Estimator,
         threads: Executor,
-        streams: Streams,
+        streams: StreamLimiter,
         settings: VideoSettings,
-        plan: VideoPlan,
+        plan: VideoRequest,
         skeleton: Skeleton,
         request_id: str,
     ) -> None:
@@ -225,7 +230,7 @@ class _Job:
         self._plan = plan
         self._skeleton = skeleton
         self._request_id = request_id
-        self._follower = Follower(plan.following, skeleton)
+        self._follower = SequenceAnalyzer(plan.following, skeleton)
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(_QUEUED)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy: set[asyncio.Future[Any]] = set()  # threads at work
@@ -288,7 +293,7 @@ class _Job:
             room.release()
         if drawing is not None:
             await self._send(await self._in_thread(drawing.finish))
-        await self._events.put(_Pace(self, done=True).progress())
+        await self._events.put(_ProgressReporter(self, done=True).progress())
         return self._summary(self.facts)
 
     async def _receive(self, chunks: AsyncIterator[bytes]) -> None:
@@ -543,7 +548,7 @@ class _Drawing:
         self._skeleton = skeleton
         self._style = style
 
-    def draw(self, image: Rgb8, followed: Followed, time_s: float) -> bytes:
+    def draw(self, image: Rgb8, followed: FrameAnalysis, time_s: float) -> bytes:
         poses = followed.poses
         if followed.smoothed is not None and followed.measured is None:  # angles lie on the raw points
             poses = replace(poses, keypoints=followed.smoothed)
@@ -565,10 +570,10 @@ class _Drawing:
         self._writer.close()
 
 
-class _Pace:
+class _ProgressReporter:
     """Says how far a job is: at most ten times a second, at least once, and never less than before."""
 
-    def __init__(self, job: _Job, *, done: bool = False) -> None:
+    def __init__(self, job: _Run, *, done: bool = False) -> None:
         self._job = job
         self._done = done
         self._percent = 0.0

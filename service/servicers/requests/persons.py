@@ -25,7 +25,7 @@ _UNKNOWN = np.array([np.nan] * 4, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
-class People:
+class PersonArrays:
     """The people of one picture as a caller gave them.
 
     Attributes:
@@ -45,7 +45,7 @@ class People:
 
 def read_people(
     found: Violations, persons: Sequence[types_pb2.Person], skeleton: Skeleton, path: str
-) -> People:
+) -> PersonArrays:
     """Everybody as arrays; what is wrong is added to `found`, and then the arrays mean nothing.
 
     Args:
@@ -70,7 +70,7 @@ def read_people(
             found.add(f"{path}[{place}].side", f"must be LEFT, RIGHT or unset, not {person.side}")
             sound = False
     if not sound:
-        return People(Poses.empty(count), ())
+        return PersonArrays(Poses.empty(count), ())
     poses = Poses(
         boxes_xyxy=_boxes(found, persons, path),
         scores=_scores(found, persons, path),
@@ -83,7 +83,7 @@ def read_people(
         ),
     )
     tracks = tuple(person.track_id if person.HasField("track_id") else None for person in persons)
-    return People(poses, tracks)
+    return PersonArrays(poses, tracks)
 
 
 def _keypoints(found: Violations, persons: Sequence[types_pb2.Person], count: int, path: str) -> Floats:

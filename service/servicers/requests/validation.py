@@ -10,7 +10,7 @@ from posegate.v1 import types_pb2
 from service.core.drawing.poses import OverlayStyle
 from service.errors import InvalidRequest, Violation
 from service.media.image import Format
-from service.pipeline.estimator import Options
+from service.pipeline.estimator import DetectionOptions
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
@@ -55,7 +55,7 @@ class Violations:
 
 
 @dataclass(frozen=True)
-class OverlayWish:
+class OverlayConfig:
     """The overlay a caller asked for."""
 
     media_format: Format
@@ -68,9 +68,9 @@ class OverlayWish:
 class Detection:
     """A valid DetectPosesRequest, defaults filled in."""
 
-    options: Options
+    options: DetectionOptions
     min_keypoint_score: float
-    overlay: OverlayWish | None
+    overlay: OverlayConfig | None
 
 
 def read_detection(request: pb.DetectPosesRequest, *, max_persons: int, path: str = "") -> Detection:
@@ -97,7 +97,7 @@ def read_options(
     *,
     max_persons: int,
     region_xyxy: tuple[float, float, float, float] | None = None,
-) -> Options:
+) -> DetectionOptions:
     """How people are found, with defaults.
 
     Args:
@@ -106,7 +106,7 @@ def read_options(
         max_persons: the service's limit.
         region_xyxy: where to look.
     """
-    return Options(
+    return DetectionOptions(
         min_score=found.number(
             "min_score", request.min_score if request.HasField("min_score") else 0.25, 0, 1
         ),
@@ -137,7 +137,7 @@ def read_overlay(
     *,
     default: Format | None = None,
     in_space: bool = False,
-) -> OverlayWish | None:
+) -> OverlayConfig | None:
     """Overlay options with their defaults; None when no overlay is wanted.
 
     Args:
@@ -167,7 +167,7 @@ def read_overlay(
         return None
     if wish.HasField("jpeg_quality") and media_format != "jpeg":
         found.add("overlay.jpeg_quality", "is for JPEG only: leave it unset for PNG")
-    return OverlayWish(
+    return OverlayConfig(
         media_format=media_format,
         jpeg_quality=int(quality),
         style=style,

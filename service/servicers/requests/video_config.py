@@ -9,14 +9,13 @@ from google.protobuf import duration_pb2
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
-from service.core.angles import Options as AngleOptions
-from service.core.angles import Sides, Thresholds
+from service.core.angles import AngleOptions, SideSelection, Thresholds
 from service.core.drawing.poses import OverlayStyle
 from service.core.model import Model
 from service.core.skeleton.mapping import MappingPlan
 from service.media.video_reader import Sampling
-from service.pipeline.estimator import Options
-from service.pipeline.sequence_analyzer import Following
+from service.pipeline.estimator import DetectionOptions
+from service.pipeline.sequence_analyzer import SequenceConfig
 from service.pipeline.stream import Policy
 from service.servicers.angles import read_angle_options, read_names
 from service.servicers.requests.validation import Violations, read_options, read_style
@@ -26,21 +25,21 @@ _MOST_S = 315_576_000_000  # seconds in a Duration, by its own definition
 
 
 @dataclass(frozen=True)
-class People:
+class PersonOptions:
     """How people are found and followed; the part that videos and streams share."""
 
-    options: Options
+    options: DetectionOptions
     min_keypoint_score: float
     include_positions: bool
     track: bool
     smooth: bool
     names: tuple[str, ...]
-    side: Sides
+    side: SideSelection
     angles: AngleOptions
 
-    def following(self, plan: MappingPlan, *, prominent_only: bool) -> Following:
+    def following(self, plan: MappingPlan, *, prominent_only: bool) -> SequenceConfig:
         """What a follower has to do."""
-        return Following(
+        return SequenceConfig(
             plan=plan,
             track=self.track,
             smooth=self.smooth,
@@ -52,24 +51,24 @@ class People:
 
 
 @dataclass(frozen=True)
-class VideoWish:
+class VideoConfig:
     """A valid VideoConfig, defaults filled in."""
 
-    people: People
+    people: PersonOptions
     sampling: Sampling
     flat: bool
     annotated: OverlayStyle | None
 
 
 @dataclass(frozen=True)
-class StreamWish:
+class StreamConfig:
     """A valid StreamConfig, defaults filled in."""
 
-    people: People
+    people: PersonOptions
     policy: Policy
 
 
-def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Thresholds) -> VideoWish:
+def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Thresholds) -> VideoConfig:
     """Check a config and fill in its defaults.
 
     Raises:
@@ -84,7 +83,7 @@ def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Threshol
     style = _style(found, config)
     people = _people(found, config, max_persons, thresholds)
     found.raise_any()
-    return VideoWish(
+    return VideoConfig(
         people=people,
         sampling=sampling,
         flat=config.layout == pb.FRAME_LAYOUT_FLAT,
@@ -92,7 +91,7 @@ def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Threshol
     )
 
 
-def read_stream(config: pb.StreamConfig, *, max_persons: int, thresholds: Thresholds) -> StreamWish:
+def read_stream(config: pb.StreamConfig, *, max_persons: int, thresholds: Thresholds) -> StreamConfig:
     """Check a config and fill in its defaults.
 
     Raises:
@@ -103,10 +102,10 @@ def read_stream(config: pb.StreamConfig, *, max_persons: int, thresholds: Thresh
         found.add("frame_policy", f"must be EVERY or LATEST, not {config.frame_policy}")
     people = _people(found, config, max_persons, thresholds)
     found.raise_any()
-    return StreamWish(people, "latest" if config.frame_policy == pb.FRAME_POLICY_LATEST else "every")
+    return StreamConfig(people, "latest" if config.frame_policy == pb.FRAME_POLICY_LATEST else "every")
 
 
-def effective_video(config: pb.VideoConfig, wish: VideoWish, model: Model, skeleton: str) -> pb.VideoConfig:
+def effective_video(config: pb.VideoConfig, wish: VideoConfig, model: Model, skeleton: str) -> pb.VideoConfig:
     """The config in force."""
     effective = pb.VideoConfig()
     effective.CopyFrom(config)
@@ -124,7 +123,7 @@ def effective_video(config: pb.VideoConfig, wish: VideoWish, model: Model, skele
 
 
 def effective_stream(
-    config: pb.StreamConfig, wish: StreamWish, model: Model, skeleton: str
+    config: pb.StreamConfig, wish: StreamConfig, model: Model, skeleton: str
 ) -> pb.StreamConfig:
     """The config in force."""
     effective = pb.StreamConfig()
@@ -155,7 +154,7 @@ def read_duration(found: Violations, field: str, value: duration_pb2.Duration) -
 
 def _people(
     found: Violations, config: pb.VideoConfig | pb.StreamConfig, max_persons: int, thresholds: Thresholds
-) -> People:
+) -> PersonOptions:
     options = read_options(found, config, max_persons=max_persons)
     min_keypoint_score = found.number("min_keypoint_score", config.min_keypoint_score, 0)
     track = config.track if config.HasField("track") else True
@@ -168,7 +167,7 @@ def _people(
     if config.HasField("angle_options") and not "".join(config.measurements).replace(",", "").strip():
         found.add("angle_options", "needs `measurements`: name some, or leave it unset")
     side, angles = read_angle_options(found, config.angle_options, names, thresholds, "angle_options.")
-    return People(
+    return PersonOptions(
         options=options,
         min_keypoint_score=min_keypoint_score,
         include_positions=config.include_positions,
@@ -210,7 +209,9 @@ def _sampling(found: Violations, config: pb.VideoConfig) -> Sampling:
     return Sampling(every_nth=every_nth, target_fps=target_fps, start_s=start_s, end_s=end_s)
 
 
-def _fill(effective: pb.VideoConfig | pb.StreamConfig, people: People, model: Model, skeleton: str) -> None:
+def _fill(
+    effective: pb.VideoConfig | pb.StreamConfig, people: PersonOptions, model: Model, skeleton: str
+) -> None:
     effective.model, effective.model_version, effective.skeleton = model.name, model.version, skeleton
     effective.min_score, effective.iou_threshold = people.options.min_score, people.options.iou_threshold
     effective.max_persons = people.options.max_persons

@@ -11,13 +11,13 @@ from posegate.v1 import types_pb2
 from service.core.angles import Side
 from service.core.poses import Floats
 from service.core.sequence.motion import symmetry
-from service.pipeline.sequence_analyzer import AnglesSeen, Followed, MeasurementMotion, SideMotion
+from service.pipeline.sequence_analyzer import FrameAnalysis, MeasurementMotion, PersonAngles, SideMotion
 from service.servicers.angles import value_message
-from service.servicers.requests.video_config import People, duration
+from service.servicers.requests.video_config import PersonOptions, duration
 from service.servicers.responses import messages
 
 
-def followed_persons(followed: Followed, people: People) -> list[types_pb2.Person]:
+def followed_persons(followed: FrameAnalysis, people: PersonOptions) -> list[types_pb2.Person]:
     """One message per person or part, with its number and its smoothed points."""
     persons = messages.persons(
         followed.poses,
@@ -33,7 +33,9 @@ def followed_persons(followed: Followed, people: People) -> list[types_pb2.Perso
     return persons
 
 
-def flat_values(followed: Followed, people: People, keypoint_count: int) -> tuple[list[float], list[float]]:
+def flat_values(
+    followed: FrameAnalysis, people: PersonOptions, keypoint_count: int
+) -> tuple[list[float], list[float]]:
     """n_kpts × 6 numbers of the most prominent person, raw and smoothed; the second empty without smoothing.
 
     All are 0 when nobody is seen.
@@ -53,7 +55,7 @@ def flat_values(followed: Followed, people: People, keypoint_count: int) -> tupl
     return raw.tolist(), smoothed.tolist()
 
 
-def frame_angles(followed: Followed, *, flat: bool) -> list[pb.FrameAngle]:
+def frame_angles(followed: FrameAnalysis, *, flat: bool) -> list[pb.FrameAngle]:
     """One message for each person and measurement."""
     return [
         message
@@ -82,11 +84,11 @@ def motions(seen: Sequence[MeasurementMotion]) -> list[pb.MeasurementSummary]:
     ]
 
 
-def _hidden(keypoints: Floats, people: People) -> Floats:
+def _hidden(keypoints: Floats, people: PersonOptions) -> Floats:
     return np.where(keypoints[..., 2:] >= people.min_keypoint_score, keypoints, np.float32(0))
 
 
-def _prominent_place(followed: Followed) -> int | None:
+def _prominent_place(followed: FrameAnalysis) -> int | None:
     """Where the most prominent person, or their first part, stands among `poses`."""
     if followed.prominent is None:
         return None
@@ -94,7 +96,7 @@ def _prominent_place(followed: Followed) -> int | None:
     return next(places, None)
 
 
-def _angles_of(seen: AnglesSeen, *, person_index: int, track_id: int | None) -> list[pb.FrameAngle]:
+def _angles_of(seen: PersonAngles, *, person_index: int, track_id: int | None) -> list[pb.FrameAngle]:
     found = []
     for result in seen.measures.results:
         name = result.measurement.name

@@ -11,7 +11,7 @@ from service.core.geometry import Rgb8
 from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
 from service.media.image import MEDIA_TYPES, encode
-from service.servicers.requests.validation import OverlayWish
+from service.servicers.requests.validation import OverlayConfig
 from service.servicers.responses import messages
 
 
@@ -19,7 +19,7 @@ def draw_overlay(
     image: Rgb8,
     poses: Poses,
     skeleton: Skeleton,
-    wish: OverlayWish,
+    wish: OverlayConfig,
     *,
     numbers: Sequence[int] | None = None,
 ) -> types_pb2.Overlay:

@@ -8,7 +8,7 @@ from math import radians
 
 import numpy as np
 
-from service.core.angles import MEASUREMENTS, Measured, Options, measure
+from service.core.angles import MEASUREMENTS, AngleOptions, Measured, measure
 from service.core.poses import Floats, Poses
 from service.core.skeleton.template import Keypoint, Skeleton
 
@@ -55,7 +55,7 @@ def poses_of(keypoints: Floats) -> Poses:
 
 def measured(keypoints: Floats, names: tuple[str, ...] = ALL, **options: object) -> Measured:
     """COCO people measured."""
-    return measure(poses_of(keypoints), COCO, names, Options(**options))  # type: ignore[arg-type]
+    return measure(poses_of(keypoints), COCO, names, AngleOptions(**options))  # type: ignore[arg-type]
 
 
 def degrees(found: Measured, name: str, person: int = 0) -> tuple[float, float]:

@@ -10,8 +10,8 @@ import pytest
 
 from service.core.angles import (
     MEASUREMENTS,
+    AngleOptions,
     AngleValue,
-    Options,
     Side,
     Status,
     Thresholds,
@@ -38,7 +38,7 @@ ELBOW = ("elbow_side", "right")
 
 
 def value(person: Floats, name: str, side: str, **options: Any) -> AngleValue:
-    found = measure(poses_of(person), COCO, (name,), Options(**options))
+    found = measure(poses_of(person), COCO, (name,), AngleOptions(**options))
     result = person_measures(found, 0).results[0]
     answer = result.left if side == "left" else result.right
     assert answer is not None
@@ -329,8 +329,8 @@ def test_shoulders_and_hips_that_disagree_are_suspected_of_a_swap() -> None:
 
 def test_one_bad_keypoint_fails_only_what_needs_it() -> None:
     person = with_score(FRONTAL, 0.0, "left_wrist")
-    whole = measure(poses_of(FRONTAL), COCO, NINETEEN, Options())
-    found = measure(poses_of(person), COCO, NINETEEN, Options())
+    whole = measure(poses_of(FRONTAL), COCO, NINETEEN, AngleOptions())
+    found = measure(poses_of(person), COCO, NINETEEN, AngleOptions())
     elbow = NINETEEN.index("elbow_side")
     lost = np.isnan(found.degrees[0]) & ~np.isnan(whole.degrees[0])
     assert lost[elbow, 0]
@@ -341,7 +341,7 @@ def test_one_bad_keypoint_fails_only_what_needs_it() -> None:
 def test_a_skeleton_without_the_points_answers_that_they_are_missing(names: tuple[str, ...]) -> None:
     skeleton = skeleton_of(names)
     keypoints = np.ones((1, len(names), 3), np.float32)
-    answers = person_measures(measure(poses_of(keypoints), skeleton, ALL, Options()), 0)
+    answers = person_measures(measure(poses_of(keypoints), skeleton, ALL, AngleOptions()), 0)
     assert answers.view == "unknown"
     assert answers.view_score is None
     assert answers.facing == "unknown"
@@ -391,7 +391,7 @@ def test_thresholds_can_be_moved() -> None:
 def test_only_the_sides_asked_for_are_answered() -> None:
     sides: tuple[Side, Side] = ("left", "right")
     for side in sides:
-        found = measure(poses_of(RIGHTWARD), COCO, ("knee_side",), Options(), side=side)
+        found = measure(poses_of(RIGHTWARD), COCO, ("knee_side",), AngleOptions(), side=side)
         result = person_measures(found, 0).results[0]
         assert (result.left is None) == (side == "right")
         assert (result.right is None) == (side == "left")

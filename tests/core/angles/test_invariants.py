@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from service.core.angles import MEASUREMENTS, Neutral, Options, measure
+from service.core.angles import MEASUREMENTS, AngleOptions, Neutral, measure
 from service.core.angles.result import Measured
 from service.core.poses import Floats, Poses
 from tests.core.angles.figures import (
@@ -204,7 +204,7 @@ def test_i_the_standard_error_of_one_keypoint_is_the_slope_of_the_angle(person: 
     stack = np.stack(people_moved)
     # with a baseline there is no assumed neutral head in the error; a facing that is told does not flip
     neutral = {(name, side): Neutral(0.0) for name in ALL for side in ("left", "right")}
-    options = Options(baseline=neutral, facing="right")  # type: ignore[arg-type]
+    options = AngleOptions(baseline=neutral, facing="right")  # type: ignore[arg-type]
     still = np.repeat(person[None], len(stack), axis=0)
     slopes = measure(_poses(still), skeleton, ALL, options, sigmas_px=sigmas).std_errors_deg
     values = measure(_poses(stack), skeleton, ALL, options).degrees
@@ -245,7 +245,7 @@ def _folded(values: Any) -> Any:
 @settings(max_examples=150, deadline=None)
 def test_no_numbers_are_too_odd_to_be_answered(keypoints: Floats, facing: str) -> None:
     odd = Poses(keypoints[:, :4, 0].copy(), keypoints[:, 0, 2].copy(), keypoints)
-    found = measure(odd, COCO, ALL, Options(size_wh=(640, 480), facing=facing))  # type: ignore[arg-type]
+    found = measure(odd, COCO, ALL, AngleOptions(size_wh=(640, 480), facing=facing))  # type: ignore[arg-type]
     null = np.isnan(found.degrees)
     assert not np.isinf(found.degrees).any()
     np.testing.assert_array_equal(null, found.statuses == 2)

@@ -7,9 +7,9 @@ import pytest
 
 from service.core.angles import (
     MEASUREMENTS,
+    AngleOptions,
     Measured,
     Neutral,
-    Options,
     Status,
     measure,
     person_measures,
@@ -36,11 +36,11 @@ WITHIN = 0.2
 
 
 def whole(points: dict[str, complex], names: tuple[str, ...] = ALL) -> Measured:
-    return measure(poses_of(array_of(points, WHOLEBODY)), WHOLEBODY, names, Options())
+    return measure(poses_of(array_of(points, WHOLEBODY)), WHOLEBODY, names, AngleOptions())
 
 
 def test_nobody_is_measured_without_complaint() -> None:
-    found = measure(Poses.empty(17), COCO, ALL, Options())
+    found = measure(Poses.empty(17), COCO, ALL, AngleOptions())
     assert len(found) == 0
     assert found.degrees.shape == (0, len(ALL), 2)
 
@@ -159,7 +159,7 @@ def test_splits_without_a_trunk_end_at_180() -> None:
 
 def test_blazepose_has_feet_and_knuckles_by_other_names() -> None:
     figure = profile(ankle=-15, wrist=20)
-    found = measure(poses_of(array_of(figure, BLAZE)), BLAZE, ALL, Options())
+    found = measure(poses_of(array_of(figure, BLAZE)), BLAZE, ALL, AngleOptions())
     assert degrees(found, "ankle_dorsiflexion") == pytest.approx((-15, -15), abs=WITHIN)
     # without fingers the side of the palm is unknown, and so is the sign
     assert degrees(found, "wrist_flexion") == pytest.approx((20, 20), abs=2)
@@ -194,7 +194,7 @@ def test_the_input_is_left_as_it_was() -> None:
     poses = poses_of(FRONTAL)
     before = poses.keypoints.copy()
     poses.keypoints.flags.writeable = False
-    measure(poses, COCO, ALL, Options(size_wh=(640, 480)))
+    measure(poses, COCO, ALL, AngleOptions(size_wh=(640, 480)))
     np.testing.assert_array_equal(poses.keypoints, before)
 
 
@@ -244,7 +244,7 @@ def test_a_mirror_image_exchanges_left_and_right(person: Floats) -> None:
 
 def test_a_mirror_image_of_a_whole_body_exchanges_the_face_too() -> None:
     poses = poses_of(array_of(frontal(neck=14), WHOLEBODY))
-    found = measure(poses, WHOLEBODY, ("neck_lateral_flexion",), Options(mirrored=True))
+    found = measure(poses, WHOLEBODY, ("neck_lateral_flexion",), AngleOptions(mirrored=True))
     assert degrees(found, "neck_lateral_flexion") == pytest.approx((-14, 14), abs=WITHIN)
 
 
@@ -325,7 +325,7 @@ def test_a_tilted_pelvis_is_reported_positive_when_the_left_hip_is_lower() -> No
 
 def test_keypoints_that_do_not_fit_the_skeleton_are_refused() -> None:
     with pytest.raises(ValueError, match="coco_17"):
-        measure(poses_of(np.zeros((5, 3), np.float32)), COCO, NINETEEN, Options())
+        measure(poses_of(np.zeros((5, 3), np.float32)), COCO, NINETEEN, AngleOptions())
 
 
 def test_a_typical_error_holds_noise_and_method() -> None:
@@ -337,7 +337,7 @@ def test_a_typical_error_holds_noise_and_method() -> None:
 
 def test_published_sigmas_go_before_known_names() -> None:
     sure = replace(COCO, keypoints=tuple(replace(k, sigma=0.001) for k in COCO.keypoints))
-    small = measure(poses_of(RIGHTWARD), sure, ("knee_flexion",), Options())
+    small = measure(poses_of(RIGHTWARD), sure, ("knee_flexion",), AngleOptions())
     assert small.std_errors_deg[0, 0, 0] < measured(RIGHTWARD, ("knee_flexion",)).std_errors_deg[0, 0, 0]
 
 
@@ -345,6 +345,6 @@ def test_skeletons_of_ten_thousand_points_are_measured_like_any_other() -> None:
     names = (*COCO_NAMES, *(f"extra_{i}" for i in range(10_000)))
     keypoints = np.zeros((2, len(names), 3), np.float32)
     keypoints[:, :17] = array_of(profile(knee=40), COCO)
-    found = measure(poses_of(keypoints), skeleton_of(names), NINETEEN, Options())
-    alone = measure(poses_of(keypoints[:, :17]), COCO, NINETEEN, Options())
+    found = measure(poses_of(keypoints), skeleton_of(names), NINETEEN, AngleOptions())
+    alone = measure(poses_of(keypoints[:, :17]), COCO, NINETEEN, AngleOptions())
     np.testing.assert_array_equal(found.degrees, alone.degrees)

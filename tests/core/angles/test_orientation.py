@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from service.core.angles import Options, PersonMeasures, measure, person_measures
+from service.core.angles import AngleOptions, PersonMeasures, measure, person_measures
 from service.core.poses import Floats
 from service.core.skeleton.template import Skeleton
 from tests.core.angles.figures import COCO, COCO_NAMES, WHOLEBODY, array_of, frontal, poses_of, profile
@@ -19,7 +19,7 @@ def seen(
     skeleton: Skeleton = COCO,
     facing: Literal["auto", "left", "right", "toward", "away"] = "auto",
 ) -> PersonMeasures:
-    return person_measures(measure(poses_of(person), skeleton, (), Options(facing=facing)), 0)
+    return person_measures(measure(poses_of(person), skeleton, (), AngleOptions(facing=facing)), 0)
 
 
 def hidden(person: Floats, *parts: str) -> Floats:

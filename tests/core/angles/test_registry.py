@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.core.angles import MEASUREMENTS, Neutral, Options, Thresholds, parse_names
+from service.core.angles import MEASUREMENTS, AngleOptions, Neutral, Thresholds, parse_names
 from service.errors import InvalidRequest
 
 
@@ -51,7 +51,7 @@ def test_there_are_nineteen_and_two_extensions() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")], ids=str)
 def test_options_that_are_not_finite_are_all_refused_at_once(bad: float) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        Options(
+        AngleOptions(
             thresholds=Thresholds(min_score=bad),
             camera_roll_deg=bad,
             baseline={("splits", "left"): Neutral(bad), ("splits", "right"): Neutral(1.0, -1.0)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.core.angles import Neutral, Options, measure
+from service.core.angles import AngleOptions, Neutral, measure
 from service.core.skeleton.template import Skeleton
 from tests.core.angles.figures import (
     ALL,
@@ -69,7 +69,7 @@ def test_noise_on_keypoints_scatters_angles_as_told(
 ) -> None:
     seen = {name: at for name, at in figure.items() if not any(part in name for part in hidden)}
     person = array_of(seen, skeleton)
-    options = Options(baseline=_NEUTRAL)  # type: ignore[arg-type]
+    options = AngleOptions(baseline=_NEUTRAL)  # type: ignore[arg-type]
     sigmas = np.full((1, len(person)), SIGMA_PX, np.float32)
     told = measure(poses_of(person), skeleton, names, options, sigmas_px=sigmas).std_errors_deg[0]
 
@@ -91,7 +91,7 @@ def test_the_closed_form_of_a_three_point_angle() -> None:
     cosine = np.cos(np.radians(measured(person, ("knee_side",)).degrees[0, 0, 0]))
     expected = np.sqrt(2 / a**2 + 2 / c**2 - 2 * cosine / (a * c))
     sigmas = np.ones((1, 17), np.float32)
-    told = measure(poses_of(person), COCO, ("knee_side",), Options(), sigmas_px=sigmas).std_errors_deg
+    told = measure(poses_of(person), COCO, ("knee_side",), AngleOptions(), sigmas_px=sigmas).std_errors_deg
     assert told[0, 0, 0] == pytest.approx(np.degrees(expected), rel=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_errors_shrink_with_the_size_of_the_person_down_to_the_floor() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0], ids=str)
 def test_a_spread_that_is_not_a_length_is_replaced_by_the_prior(bad: float) -> None:
     sigmas = np.full((1, 17), bad, np.float32)
-    told = measure(poses_of(RIGHTWARD), COCO, ALL, Options(), sigmas_px=sigmas).std_errors_deg
+    told = measure(poses_of(RIGHTWARD), COCO, ALL, AngleOptions(), sigmas_px=sigmas).std_errors_deg
     np.testing.assert_allclose(told, measured(RIGHTWARD).std_errors_deg)
 
 
@@ -123,5 +123,5 @@ def test_arms_held_out_do_not_make_the_rest_of_the_body_less_certain() -> None:
 def test_a_box_that_is_no_box_is_replaced_by_the_keypoints() -> None:
     poses = poses_of(RIGHTWARD)
     poses.boxes_xyxy[:] = np.nan
-    told = measure(poses, COCO, ("knee_flexion",), Options()).std_errors_deg
+    told = measure(poses, COCO, ("knee_flexion",), AngleOptions()).std_errors_deg
     np.testing.assert_allclose(told, measured(RIGHTWARD, ("knee_flexion",)).std_errors_deg)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from service.core.angles import Goniometer, Options, Sides, goniometers, measure
+from service.core.angles import AngleOptions, Goniometer, SideSelection, goniometers, measure
 from service.core.drawing.angles import BOTH, DOUBTFUL, LEFT, RIGHT, draw_angles, lay_out
 from service.core.drawing.text import plate_size_wh
 from service.core.geometry import Rgb8
@@ -29,9 +29,9 @@ def blank(size_wh: tuple[int, int] = (1000, 1000)) -> Rgb8:
     return np.full((size_wh[1], size_wh[0], 3), 60, np.uint8)
 
 
-def of_profile(*names: str, side: Sides = "both", **angles: float) -> tuple[Goniometer, ...]:
+def of_profile(*names: str, side: SideSelection = "both", **angles: float) -> tuple[Goniometer, ...]:
     poses = poses_of(array_of(profile(**angles), COCO))  # type: ignore[arg-type]
-    return goniometers(measure(poses, COCO, names, Options(), side=side), 0)
+    return goniometers(measure(poses, COCO, names, AngleOptions(), side=side), 0)
 
 
 def in_size(size_wh: tuple[int, int], names: tuple[str, ...] = NINETEEN) -> tuple[Goniometer, ...]:
@@ -39,7 +39,7 @@ def in_size(size_wh: tuple[int, int], names: tuple[str, ...] = NINETEEN) -> tupl
     person = array_of(frontal(abduction=(40, 120), thighs=(25, 5), neck=10), COCO)
     low, high = person[:, :2].min(axis=0), person[:, :2].max(axis=0)
     person[:, :2] = (person[:, :2] - low) / (high - low).max() * (0.8 * min(size_wh)) + 0.1 * min(size_wh)
-    return goniometers(measure(poses_of(person), COCO, names, Options(size_wh=size_wh)), 0)
+    return goniometers(measure(poses_of(person), COCO, names, AngleOptions(size_wh=size_wh)), 0)
 
 
 def has(picture: Rgb8, color: Rgb) -> bool:
@@ -121,7 +121,7 @@ def test_sides_have_their_colors_and_doubt_is_grey() -> None:
     assert not has(left, LEFT)
     person = poses_of(array_of(frontal(abduction=(60, 20), thighs=(30, 10)), COCO))
     for name, side, color in (("shoulder_abduction", "left", LEFT), ("splits", "both", BOTH)):
-        found = measure(person, COCO, (name,), Options(), side=side)  # type: ignore[arg-type]
+        found = measure(person, COCO, (name,), AngleOptions(), side=side)  # type: ignore[arg-type]
         assert has(draw_angles(image, goniometers(found, 0)), color)
 
 
@@ -164,7 +164,7 @@ def test_gravity_is_a_plumb_line() -> None:
 def test_what_was_not_measured_says_why() -> None:
     person = array_of(profile(elbow=50), COCO)
     person[COCO_NAMES.index("right_wrist"), 2] = 0.1
-    found = measure(poses_of(person), COCO, ("elbow_side",), Options(), side="right")
+    found = measure(poses_of(person), COCO, ("elbow_side",), AngleOptions(), side="right")
     wanted = goniometers(found, 0)
     (plate,) = lay_out(wanted, (1000, 1000))
     assert [line.text for line in plate.lines] == ["Right Elbow (Side)", "n/a: right wrist unsure"]
@@ -176,10 +176,10 @@ def test_what_was_not_measured_says_why() -> None:
 def test_one_movement_of_both_sides_is_drawn_once() -> None:
     person = poses_of(array_of(frontal(lean=-9, neck=5), WHOLEBODY))
     names = ("back_side_flexion", "neck_lateral_flexion", "splits")
-    wanted = goniometers(measure(person, WHOLEBODY, names, Options()), 0)
+    wanted = goniometers(measure(person, WHOLEBODY, names, AngleOptions()), 0)
     # the side that the body bends to
     assert [goniometer.side for goniometer in wanted] == ["right", "left", None]
-    only = goniometers(measure(person, WHOLEBODY, names, Options(), side="left"), 0)
+    only = goniometers(measure(person, WHOLEBODY, names, AngleOptions(), side="left"), 0)
     assert [goniometer.side for goniometer in only] == ["left", "left", None]
 
 
@@ -191,7 +191,7 @@ def test_measurements_that_lie_the_same_way_share_a_plate() -> None:
 
 def test_some_of_what_was_measured_can_be_drawn() -> None:
     person = poses_of(array_of(profile(), COCO))
-    found = measure(person, COCO, NINETEEN, Options(), side="right")
+    found = measure(person, COCO, NINETEEN, AngleOptions(), side="right")
     wanted = goniometers(found, 0, ("splits", "knee_side"))
     assert [goniometer.measurement.name for goniometer in wanted] == ["splits", "knee_side"]
 
@@ -200,13 +200,13 @@ def test_some_of_what_was_measured_can_be_drawn() -> None:
 def test_people_far_outside_the_picture_do_no_harm(scale: float) -> None:
     person = array_of(profile(knee=40), COCO)
     person[:, :2] *= np.float32(scale)
-    found = measure(poses_of(person), COCO, NINETEEN, Options(size_wh=(640, 480)))
+    found = measure(poses_of(person), COCO, NINETEEN, AngleOptions(size_wh=(640, 480)))
     assert draw_angles(blank((640, 480)), goniometers(found, 0)).shape == (480, 640, 3)
 
 
 def test_keypoints_that_are_no_numbers_leave_plates_only() -> None:
     person = np.full((17, 3), np.nan, np.float32)
-    found = measure(poses_of(person), COCO, NINETEEN, Options())
+    found = measure(poses_of(person), COCO, NINETEEN, AngleOptions())
     plates = lay_out(goniometers(found, 0), (1920, 1080))
     assert all("n/a" in line.text for plate in plates for line in plate.lines[1::2])
 

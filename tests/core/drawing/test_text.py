@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.drawing.text import (
+    LabelRequest,
     Line,
-    Wish,
     draw_plate,
     font_size_px,
     place,
@@ -37,23 +37,23 @@ def test_no_plate_has_no_place() -> None:
 
 sizes = st.tuples(st.integers(5, 120), st.integers(5, 40))
 points = st.tuples(st.floats(-500, 1000), st.floats(-500, 1000))
-wishes = st.builds(Wish, sizes, points, points, st.floats(0, 60))
+requests = st.builds(LabelRequest, sizes, points, points, st.floats(0, 60))
 
 
 @given(
-    st.lists(wishes, max_size=25),
+    st.lists(requests, max_size=25),
     st.tuples(st.integers(1, 640), st.integers(1, 480)),
     st.lists(points, max_size=20),
 )
 @settings(max_examples=80, deadline=None)
 def test_plates_stay_inside_and_apart(
-    wished: list[Wish], area_wh: tuple[int, int], clear: list[tuple[float, float]]
+    wished: list[LabelRequest], area_wh: tuple[int, int], clear: list[tuple[float, float]]
 ) -> None:
     corners = place(wished, area_wh, np.array(clear, np.float64).reshape(-1, 2))
     assert len(corners) == len(wished)
     boxes = [
-        (*corner, corner[0] + wish.size_wh[0], corner[1] + wish.size_wh[1])
-        for corner, wish in zip(corners, wished, strict=True)
+        (*corner, corner[0] + request.size_wh[0], corner[1] + request.size_wh[1])
+        for corner, request in zip(corners, wished, strict=True)
         if corner is not None
     ]
     for x1, y1, x2, y2 in boxes:
@@ -66,14 +66,14 @@ def test_plates_stay_inside_and_apart(
 
 
 def test_a_plate_goes_where_it_wishes_when_nothing_is_there() -> None:
-    (corner,) = place([Wish((40, 20), (200, 200), (1, 0), 10)], (400, 400), NOTHING)
+    (corner,) = place([LabelRequest((40, 20), (200, 200), (1, 0), 10)], (400, 400), NOTHING)
     assert corner == (210, 190)
 
 
 def test_a_plate_moves_aside_rather_than_cover_what_should_stay_visible() -> None:
-    wish = Wish((40, 20), (200, 200), (1, 0), 10)
+    request = LabelRequest((40, 20), (200, 200), (1, 0), 10)
     in_the_way = np.array([(x, 200.0) for x in range(205, 260, 4)])
-    (corner,) = place([wish], (400, 400), in_the_way)
+    (corner,) = place([request], (400, 400), in_the_way)
     assert corner is not None
     assert not (corner[0] < 260 and corner[0] + 40 > 205 and corner[1] <= 200 <= corner[1] + 20)
 
@@ -81,7 +81,9 @@ def test_a_plate_moves_aside_rather_than_cover_what_should_stay_visible() -> Non
 def test_a_plate_keeps_away_from_what_another_is_about() -> None:
     ours, theirs = (200.0, 200.0), (250.0, 200.0)
     corners = place(
-        [Wish((40, 20), ours, (1, 0), 5), Wish((40, 20), theirs, (-1, 0), 5)], (500, 400), NOTHING
+        [LabelRequest((40, 20), ours, (1, 0), 5), LabelRequest((40, 20), theirs, (-1, 0), 5)],
+        (500, 400),
+        NOTHING,
     )
     assert corners[0] is not None
     assert corners[1] is not None
@@ -89,9 +91,9 @@ def test_a_plate_keeps_away_from_what_another_is_about() -> None:
 
 
 def test_what_does_not_fit_has_no_place() -> None:
-    wish = Wish((40, 20), (5, 5), (1, 1), 0)
-    assert place([wish], (39, 100), NOTHING) == (None,)
-    assert place([wish, wish], (60, 30), NOTHING)[1] is None
+    request = LabelRequest((40, 20), (5, 5), (1, 1), 0)
+    assert place([request], (39, 100), NOTHING) == (None,)
+    assert place([request, request], (60, 30), NOTHING)[1] is None
 
 
 def test_a_plate_holds_its_text_and_writes_nowhere_else() -> None:

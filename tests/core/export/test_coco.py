@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from service.core.export.coco import coco_files, picture_numbers
-from service.core.export.files import Picture
+from service.core.export.files import ExportImage
 from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
 from service.skeletons import shipped
@@ -19,22 +19,22 @@ from tests.core.persons import ODD, ODD_NAMES, big_skeleton, random_people
 COCO_17 = shipped()["coco_17"]
 
 
-def export(pictures: list[Picture], skeleton: Skeleton) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def export(pictures: list[ExportImage], skeleton: Skeleton) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     annotations, results = coco_files(pictures, skeleton)
     assert (annotations.name, results.name) == ("annotations.json", "results.json")
     assert annotations.media_type == results.media_type == "application/json"
     return json.loads(annotations.content), json.loads(results.content)
 
 
-def pictures_of(skeleton: Skeleton, counts: list[int]) -> list[Picture]:
+def pictures_of(skeleton: Skeleton, counts: list[int]) -> list[ExportImage]:
     return [
-        Picture(f"{name}.jpg", (600, 600), random_people(count, skeleton, seed=name))
+        ExportImage(f"{name}.jpg", (600, 600), random_people(count, skeleton, seed=name))
         for name, count in enumerate(counts)
     ]
 
 
 def average_precision(
-    folder: Path, skeleton: Skeleton, pictures: list[Picture], found: list[Picture]
+    folder: Path, skeleton: Skeleton, pictures: list[ExportImage], found: list[ExportImage]
 ) -> float:
     """AP of the found people against the pictures', with the skeleton's sigmas."""
     truth, results = folder / "annotations.json", folder / "results.json"
@@ -77,7 +77,7 @@ def test_the_sigmas_decide_how_far_is_too_far(tmp_path: Path) -> None:
     moved[..., 0] += off
     found = Poses(poses.boxes_xyxy, poses.scores, moved)
 
-    ap = average_precision(tmp_path, COCO_17, pictures, [Picture("0.jpg", (600, 600), found)])
+    ap = average_precision(tmp_path, COCO_17, pictures, [ExportImage("0.jpg", (600, 600), found)])
 
     assert ap == pytest.approx(0.7, abs=0.01)
 
@@ -85,7 +85,7 @@ def test_the_sigmas_decide_how_far_is_too_far(tmp_path: Path) -> None:
 def test_a_data_set_says_what_coco_says() -> None:
     people = random_people(2, COCO_17, positions=True)
     people.keypoints[1, 4] = 0
-    data, results = export([Picture("a.jpg", (640, 480), people, (7, None))], COCO_17)
+    data, results = export([ExportImage("a.jpg", (640, 480), people, (7, None))], COCO_17)
 
     assert data["images"] == [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}]
     (category,) = data["categories"]
@@ -115,19 +115,19 @@ def test_a_data_set_says_what_coco_says() -> None:
 def test_outlines_for_drawing_are_no_limbs() -> None:
     whole = shipped()["coco_wholebody_133"]
 
-    data, _ = export([Picture("a.jpg", (9, 9), Poses.empty(133))], whole)
+    data, _ = export([ExportImage("a.jpg", (9, 9), Poses.empty(133))], whole)
 
     assert len(data["categories"][0]["skeleton"]) == 65
 
 
 def test_a_skeleton_without_sigmas_says_nothing_of_them() -> None:
-    data, _ = export([Picture("a.jpg", (9, 9), Poses.empty(21))], shipped()["mediapipe_hand_21"])
+    data, _ = export([ExportImage("a.jpg", (9, 9), Poses.empty(21))], shipped()["mediapipe_hand_21"])
 
     assert "sigmas" not in data["categories"][0]
 
 
 def test_nobody_is_an_empty_list() -> None:
-    data, results = export([Picture("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
+    data, results = export([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
 
     assert data["annotations"] == results == []
     assert len(data["images"]) == 1
@@ -144,7 +144,7 @@ def test_hands_carry_their_side_and_person() -> None:
         person_index=np.array([3, -1]),
     )
 
-    data, _ = export([Picture("a.jpg", (600, 600), hands)], hand)
+    data, _ = export([ExportImage("a.jpg", (600, 600), hands)], hand)
 
     assert data["annotations"][0]["side"] == "left"
     assert data["annotations"][0]["person_index"] == 3
@@ -157,7 +157,7 @@ def test_unknown_coordinates_in_space_are_null() -> None:
     people.positions[0, 0] = (np.nan, 1, np.inf)
     people.positions[1] = np.nan
 
-    data, _ = export([Picture("a.jpg", (600, 600), people)], COCO_17)
+    data, _ = export([ExportImage("a.jpg", (600, 600), people)], COCO_17)
 
     assert data["annotations"][0]["positions"][:3] == [None, 1.0, None]
     assert "positions" not in data["annotations"][1]
@@ -170,7 +170,7 @@ def test_what_is_no_number_is_no_point(bad: float) -> None:
     people.boxes_xyxy[0, 2] = bad
     people.scores[0] = bad
 
-    data, _ = export([Picture("a.jpg", (600, 600), people)], COCO_17)
+    data, _ = export([ExportImage("a.jpg", (600, 600), people)], COCO_17)
 
     (annotation,) = data["annotations"]
     assert annotation["keypoints"][:3] == [0, 0, 0]
@@ -184,7 +184,7 @@ def test_who_has_no_box_and_no_point_is_refused() -> None:
     )
 
     with pytest.raises(ValueError, match="neither a box nor a point"):
-        coco_files([Picture("a.jpg", (9, 9), nobody)], COCO_17)
+        coco_files([ExportImage("a.jpg", (9, 9), nobody)], COCO_17)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_pictures_called_by_numbers_keep_them(names: list[str], numbers: list[in
 
 
 def test_odd_names_survive_in_plain_ascii() -> None:
-    picture = Picture('"odd"\u2028 肩.jpg', (600, 600), random_people(1, ODD))
+    picture = ExportImage('"odd"\u2028 肩.jpg', (600, 600), random_people(1, ODD))
 
     files = coco_files([picture], ODD)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.export.csv_table import csv_files, plain
-from service.core.export.files import Picture
+from service.core.export.files import ExportImage
 from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
 from service.skeletons import shipped
@@ -18,7 +18,7 @@ from tests.core.persons import ODD, ODD_NAMES, big_skeleton, random_people
 COCO_17 = shipped()["coco_17"]
 
 
-def rows(pictures: list[Picture], skeleton: Skeleton) -> list[dict[str, str]]:
+def rows(pictures: list[ExportImage], skeleton: Skeleton) -> list[dict[str, str]]:
     (file,) = csv_files(pictures, skeleton)
     assert file.name == "poses.csv"
     assert file.media_type == "text/csv"
@@ -29,7 +29,7 @@ def test_people_come_back() -> None:
     people = random_people(2, COCO_17)
     people.keypoints[1, 0] = 0
 
-    first, second = rows([Picture("a.jpg", (640, 480), people, (5, None))], COCO_17)
+    first, second = rows([ExportImage("a.jpg", (640, 480), people, (5, None))], COCO_17)
 
     assert (first["file_name"], first["image_width"], first["image_height"]) == ("a.jpg", "640", "480")
     assert (first["person"], second["person"]) == ("0", "1")
@@ -50,7 +50,9 @@ def test_positions_have_columns_if_anybody_has_them() -> None:
     assert known.positions is not None
     known.positions[0, 0, 0] = np.nan
 
-    first, second = rows([Picture("a.jpg", (9, 9), known), Picture("b.jpg", (9, 9), unknown)], COCO_17)
+    first, second = rows(
+        [ExportImage("a.jpg", (9, 9), known), ExportImage("b.jpg", (9, 9), unknown)], COCO_17
+    )
 
     assert first["depth_source"] == "measured"
     assert first["nose_x_m"] == ""
@@ -69,14 +71,14 @@ def test_hands_have_their_side_and_person() -> None:
         person_index=np.array([0, -1]),
     )
 
-    first, second = rows([Picture("a.jpg", (9, 9), hands)], hand)
+    first, second = rows([ExportImage("a.jpg", (9, 9), hands)], hand)
 
     assert (first["side"], first["person_index"]) == ("left", "0")
     assert (second["side"], second["person_index"]) == ("", "")
 
 
 def test_nobody_is_a_header() -> None:
-    (file,) = csv_files([Picture("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
+    (file,) = csv_files([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
 
     assert file.content.count(b"\r\n") == 1
     assert file.content.startswith(b"file_name,")
@@ -104,7 +106,7 @@ def test_no_text_is_a_formula(text: str, written: str) -> None:
 
 
 def test_odd_names_survive_and_are_no_formulas() -> None:
-    picture = Picture('=cmd|"/c calc"!A1,\n.jpg', (600, 600), random_people(1, ODD))
+    picture = ExportImage('=cmd|"/c calc"!A1,\n.jpg', (600, 600), random_people(1, ODD))
 
     (row,) = rows([picture], ODD)
 
@@ -129,7 +131,7 @@ def test_what_is_no_number_is_empty(bad: float) -> None:
     people.keypoints[0, 0, 1] = bad
     people.boxes_xyxy[0, 0] = bad
 
-    (row,) = rows([Picture("a.jpg", (9, 9), people)], COCO_17)
+    (row,) = rows([ExportImage("a.jpg", (9, 9), people)], COCO_17)
 
     assert row["nose_x"] == row["nose_y"] == ""
     assert np.isfinite(float(row["x1"]))
@@ -138,4 +140,4 @@ def test_what_is_no_number_is_empty(bad: float) -> None:
 def test_a_thousand_points_are_written() -> None:
     skeleton = big_skeleton()
 
-    assert len(rows([Picture("a.jpg", (9, 9), random_people(5, skeleton))], skeleton)) == 5
+    assert len(rows([ExportImage("a.jpg", (9, 9), random_people(5, skeleton))], skeleton)) == 5

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.export.files import File, Picture
+from service.core.export.files import ExportImage, File
 from service.core.export.yolo_txt import label_name, yolo_files
 from service.core.poses import Floats, Poses, extents
 from service.core.skeleton.template import Keypoint, Skeleton
@@ -41,7 +41,7 @@ def data_yaml(files: list[File]) -> dict[str, Any]:
 def test_people_come_back() -> None:
     people = random_people(3, COCO_17)
 
-    files = yolo_files([Picture("dir.name.jpg", (600, 1200), people)], COCO_17)
+    files = yolo_files([ExportImage("dir.name.jpg", (600, 1200), people)], COCO_17)
 
     assert [file.name for file in files] == ["dir.name.txt", "data.yaml"]
     assert files[0].media_type == "text/plain"
@@ -69,7 +69,7 @@ def test_the_yaml_says_what_ultralytics_asks_for() -> None:
 def test_every_shipped_skeleton_can_be_written(name: str) -> None:
     skeleton = shipped()[name]
 
-    files = yolo_files([Picture("a.jpg", (600, 600), random_people(2, skeleton))], skeleton)
+    files = yolo_files([ExportImage("a.jpg", (600, 600), random_people(2, skeleton))], skeleton)
 
     assert len(labels(files[0], len(skeleton.keypoints))) == 2
     data = data_yaml(files)
@@ -77,7 +77,7 @@ def test_every_shipped_skeleton_can_be_written(name: str) -> None:
 
 
 def test_nobody_is_an_empty_file() -> None:
-    files = yolo_files([Picture("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
+    files = yolo_files([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
 
     assert files[0].content == b""
 
@@ -92,7 +92,7 @@ def test_what_lies_outside_is_not_labelled() -> None:
     people.boxes_xyxy[0] = (-100, -100, 700, 300)
     people.boxes_xyxy[1] = (700, 0, 800, 100)  # this person is outside
 
-    files = yolo_files([Picture("a.jpg", (600, 600), people)], COCO_17)
+    files = yolo_files([ExportImage("a.jpg", (600, 600), people)], COCO_17)
 
     table = labels(files[0], 17)
     assert len(table) == 2
@@ -115,7 +115,7 @@ def test_any_coordinates_make_a_file_that_ultralytics_takes(data: st.DataObject)
     if not np.isfinite(poses.boxes_xyxy).all() and np.isnan(extents(keypoints)).any():
         return
 
-    labels(yolo_files([Picture("a.jpg", (640, 480), poses)], skeleton)[0], 3)
+    labels(yolo_files([ExportImage("a.jpg", (640, 480), poses)], skeleton)[0], 3)
 
 
 def test_odd_names_survive() -> None:
@@ -145,7 +145,7 @@ def test_labels_are_called_after_their_picture(picture: str, label: str) -> None
 def test_a_thousand_points_are_written() -> None:
     skeleton = big_skeleton()
 
-    files = yolo_files([Picture("a.jpg", (600, 600), random_people(5, skeleton))], skeleton)
+    files = yolo_files([ExportImage("a.jpg", (600, 600), random_people(5, skeleton))], skeleton)
 
     assert labels(files[0], 1000).shape == (5, 3005)
     assert data_yaml(files)["kpt_shape"] == [1000, 3]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.models import mediapipe
-from service.triton.process import EmbeddedTriton, Launch
+from service.triton.launch import Launch
+from service.triton.process import TritonProcess
 from tests.model_repository.mediapipe.holistic import WEIGHTS, crops_of
 from tests.model_repository.tiny_models import (
     BACKENDS,
@@ -63,7 +64,7 @@ async def triton(
         cache=tmp_path_factory.mktemp("cache"),
         threads=2,
     )
-    async with EmbeddedTriton(launch) as server:
+    async with TritonProcess(launch) as server:
         client = triton_grpc.InferenceServerClient(server.grpc_url)
         yield client
         await client.close()

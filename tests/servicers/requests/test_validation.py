@@ -11,10 +11,10 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.core.drawing.poses import OverlayStyle
 from service.errors import InvalidRequest
-from service.pipeline.estimator import Options
+from service.pipeline.estimator import DetectionOptions
 from service.servicers.requests.validation import (
     Detection,
-    OverlayWish,
+    OverlayConfig,
     Violations,
     read_detection,
     read_page,
@@ -40,7 +40,7 @@ def violations(**changes: Any) -> dict[str, str]:
 
 def test_a_request_with_nothing_but_a_picture_has_the_defaults_of_the_contract() -> None:
     assert read() == Detection(
-        options=Options(min_score=0.25, iou_threshold=0.7, max_persons=300, region_xyxy=None),
+        options=DetectionOptions(min_score=0.25, iou_threshold=0.7, max_persons=300, region_xyxy=None),
         min_keypoint_score=0.0,
         overlay=None,
     )
@@ -148,21 +148,21 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     ("overlay", "expected"),
     [
         ({}, None),
-        ({"format": PNG}, OverlayWish("png", 90, OverlayStyle())),
-        ({"format": JPEG, "jpeg_quality": 1}, OverlayWish("jpeg", 1, OverlayStyle())),
+        ({"format": PNG}, OverlayConfig("png", 90, OverlayStyle())),
+        ({"format": JPEG, "jpeg_quality": 1}, OverlayConfig("jpeg", 1, OverlayStyle())),
         (
             {"format": PNG, "line_width": 32, "boxes": False, "labels": False, "min_keypoint_score": 0.5},
-            OverlayWish("png", 90, OverlayStyle(32, boxes=False, labels=False, min_keypoint_score=0.5)),
+            OverlayConfig("png", 90, OverlayStyle(32, boxes=False, labels=False, min_keypoint_score=0.5)),
         ),
         (
             {"format": PNG, "line_width": 0, "boxes": True, "labels": True, "min_keypoint_score": 0},
-            OverlayWish("png", 90, OverlayStyle()),
+            OverlayConfig("png", 90, OverlayStyle()),
         ),
     ],
     ids=["none", "PNG", "JPEG", "everything", "defaults spelt out"],
 )
 def test_overlay_options_have_the_defaults_of_the_contract(
-    overlay: dict[str, Any], expected: OverlayWish | None
+    overlay: dict[str, Any], expected: OverlayConfig | None
 ) -> None:
     assert read(overlay=overlay).overlay == expected
 

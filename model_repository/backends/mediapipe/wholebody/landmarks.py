@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 POSE_SIZE = 256
 HAND_SIZE = 224
 FACE_SIZE = 192
-"""Sides of the three networks' inputs in px."""
+"""SideSelection of the three networks' inputs in px."""
 
 POSE_POINTS = 39
 """BlazePose's 33, the two points of the next square, and four that no graph uses."""
