@@ -144,7 +144,9 @@ def web() -> None:
 
 @app.command()
 def up(
-    web: Annotated[bool, typer.Option("--web", help="Run the HTTP door too, at POSEGATE_WEB_LISTEN.")] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="Run the HTTP door too, at POSEGATE_WEB_LISTEN.")
+    ] = False,
 ) -> None:
     """Run the bundled Triton and the gateway, and watch both."""
     from service.cli.up import up as run

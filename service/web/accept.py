@@ -19,7 +19,8 @@ def preferred(accept: str, offers: Sequence[str]) -> str:
     best, best_quality = "", 0.0
     for offer in offers:
         quality = max(
-            ((_precision(media), quality) for media, quality in ranges if _fits(media, offer)), default=(0, 0.0)
+            ((_precision(media), quality) for media, quality in ranges if _fits(media, offer)),
+            default=(0, 0.0),
         )[1]
         if quality > best_quality:
             best, best_quality = offer, quality

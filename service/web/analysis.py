@@ -84,7 +84,9 @@ async def begin_upload(request: Request, door: Door) -> VideoUpload:
                     f"{' or '.join(FILE_FIELDS)}.",
                     [Violation(name[:100], f"has more than {_MAX_VALUE_BYTES} bytes")],
                 )
-    raise invalid("No video came: send it as the field `video` or `file`.", [Violation("video", "is missing")])
+    raise invalid(
+        "No video came: send it as the field `video` or `file`.", [Violation("video", "is missing")]
+    )
 
 
 async def _content(events: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, BinaryIO
 
 from google.protobuf.duration_pb2 import Duration
 from starlette.responses import Response
@@ -40,20 +40,42 @@ def json_response(value: object, *, status: int = 200, headers: dict[str, str] |
 
 
 class Streamed(Response):
-    """An answer that is sent as it is made. Unlike Starlette's it leaves the request's body to others."""
+    """An answer that is sent as it is made. Unlike Starlette's it leaves the request's body to others.
 
-    def __init__(self, content: AsyncIterator[bytes], media_type: str, headers: dict[str, str] | None = None):
+    Args:
+        content: pieces of the body; a generator, which is closed in any case.
+        media_type: of the body.
+        headers: further ones.
+        closed_after: a file that the content reads.
+    """
+
+    def __init__(
+        self,
+        content: AsyncGenerator[bytes, None],
+        media_type: str,
+        headers: dict[str, str] | None = None,
+        *,
+        closed_after: BinaryIO | None = None,
+    ) -> None:
         super().__init__(None, headers={"cache-control": "no-store", **(headers or {})}, media_type=media_type)
         del self.headers["content-length"]
         self._content = content
+        self._file = closed_after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with aclosing(self._content) as pieces:  # type: ignore[type-var]  # generators all
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            async with aclosing(self._content) as pieces:
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await self._content.aclose()
+            if self._file is not None:
+                self._file.close()
 
 
 def event(value: object) -> bytes:

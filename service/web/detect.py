@@ -82,9 +82,7 @@ def read_options(fields: Fields) -> pb.MeasureAnglesRequest:
         overlay=types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_JPEG),
     )
     distinct = {name.lower() for name in wish.measurements}
-    wish.overlay_mode = (
-        pb.ANGLE_OVERLAY_MODE_BOTH if len(distinct) > 1 else pb.ANGLE_OVERLAY_MODE_COMBINED
-    )
+    wish.overlay_mode = pb.ANGLE_OVERLAY_MODE_BOTH if len(distinct) > 1 else pb.ANGLE_OVERLAY_MODE_COMBINED
     return wish
 
 
@@ -110,7 +108,8 @@ def measured(answer: pb.MeasureAnglesResponse, asked: list[str] | Any) -> dict[s
                 "title": one.title,
                 "bodyPart": one.body_part,
                 "value": {
-                    side: None if value is None else answers.degrees(value, 1) for side, value in sides.items()
+                    side: None if value is None else answers.degrees(value, 1)
+                    for side, value in sides.items()
                 },
                 "std_error": {
                     side: None if value is None else answers.std_error(value) for side, value in sides.items()

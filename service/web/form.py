@@ -133,9 +133,7 @@ def picture_of(upload: Upload, path: str) -> bytes:
 
 
 def _no_base64(path: str, description: str) -> Problem:
-    return invalid(
-        f"{path}: {description}.", [Violation(path, description)], reason="IMAGE_UNDECODABLE"
-    )
+    return invalid(f"{path}: {description}.", [Violation(path, description)], reason="IMAGE_UNDECODABLE")
 
 
 async def _multipart(

@@ -73,16 +73,23 @@ class Gateway:
         channel: to the gateway.
         request_timeout_s: deadline of a call with one answer.
         stream_timeout_s: deadline of a video or a stream of pictures.
+        stall_s: a gateway that takes no message of a stream for longer is given up.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, *, request_timeout_s: float, stream_timeout_s: float
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        request_timeout_s: float,
+        stream_timeout_s: float,
+        stall_s: float,
     ) -> None:
         self.pose = PoseServiceStub(channel)
         self.skeletons = SkeletonServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
         self._request_timeout_s = request_timeout_s
         self._stream_timeout_s = stream_timeout_s
+        self._stall_s = stall_s
 
     async def call(
         self, method: Callable[..., Any], request: Request, caller: Caller, answer: type[Answer]
@@ -99,7 +106,7 @@ class Gateway:
 
     def stream(self, method: Callable[..., Any], caller: Caller) -> Stream:
         """A call with a stream of requests and a stream of answers."""
-        return Stream(method(metadata=caller.metadata, timeout=self._stream_timeout_s))
+        return Stream(method(metadata=caller.metadata, timeout=self._stream_timeout_s), self._stall_s)
 
     async def serving(self) -> bool:
         """Whether the gateway can answer: the default model is loaded and warm."""
@@ -111,10 +118,16 @@ class Gateway:
 
 
 class Stream:
-    """A call in both directions. Leaving its context cancels what is not finished."""
+    """A call in both directions. Leaving its context cancels what is not finished.
 
-    def __init__(self, call: Any) -> None:
+    Args:
+        call: of grpc.aio.
+        stall_s: a gateway that takes no message for longer is given up.
+    """
+
+    def __init__(self, call: Any, stall_s: float) -> None:
         self._call = call
+        self._stall_s = stall_s
 
     async def __aenter__(self) -> Stream:
         return self
@@ -127,13 +140,36 @@ class Stream:
         self._call.cancel()
 
     async def send(self, message: Message) -> bool:
-        """Send a message once there is room for it; False where the call is over, which `answers` explains."""
+        """Send a message once there is room for it; False where the call is over, which `answers` explains.
+
+        Raises:
+            Problem: 504 where the gateway takes nothing for too long.
+        """
         try:
-            await self._call.write(message)
+            async with asyncio.timeout(self._stall_s):
+                await self._write(message)
+        except TimeoutError:
+            raise Problem(
+                504,
+                "GATEWAY_STALLED",
+                f"The gateway took no more of the upload for {self._stall_s:g} s.",
+                code="DEADLINE_EXCEEDED",
+                retry_after_s=5.0,
+            ) from None
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             # Which of these it is depends on how far the refusal has come: https://github.com/grpc/grpc/issues/36066
             return False
         return True
+
+    async def _write(self, message: Message) -> None:
+        try:
+            await self._call.write(message)
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            # A task that is cancelled while it writes gets one of these in place of its cancellation.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None
+            raise
 
     async def close(self) -> None:
         """Nothing more is sent."""

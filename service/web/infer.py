@@ -92,14 +92,15 @@ class _Run:
         self._frames = 0
         self._total: int | None = None
         self._fps = 0.0
-        self._file = cast("BinaryIO", tempfile.SpooledTemporaryFile(_MEMORY_BYTES))  # noqa: SIM115 - closed in `events`
+        self._file: BinaryIO
 
     async def events(
         self,
         first: pb.AnalyzeVideoResponse | dict[str, str] | Problem,
         rest: AsyncGenerator[pb.AnalyzeVideoResponse | dict[str, str], None],
-    ) -> AsyncIterator[bytes]:
-        with self._file:
+    ) -> AsyncGenerator[bytes, None]:
+        with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as file:
+            self._file = cast("BinaryIO", file)
             async with aclosing(rest):
                 try:
                     if isinstance(first, Problem):
@@ -116,7 +117,7 @@ class _Run:
                 except Problem as problem:
                     yield answers.event({"type": "error", "code": problem.reason, "message": problem.detail})
 
-    async def _told(self, answer: pb.AnalyzeVideoResponse) -> AsyncIterator[bytes]:
+    async def _told(self, answer: pb.AnalyzeVideoResponse) -> AsyncGenerator[bytes, None]:
         kind = answer.WhichOneof("response")
         if kind == "started":
             video = answer.started.video

@@ -41,7 +41,10 @@ class InfoCalls:
         """Build, limits, measurements."""
         gateway = self._door.gateway
         answered = await gateway.call(
-            gateway.pose.GetServerInfo, pb.GetServerInfoRequest(), caller_of(request), pb.GetServerInfoResponse
+            gateway.pose.GetServerInfo,
+            pb.GetServerInfoRequest(),
+            caller_of(request),
+            pb.GetServerInfoResponse,
         )
         message = answered.message
         limits: dict[str, Any] = {
@@ -94,7 +97,9 @@ class InfoCalls:
         )
         document = {
             "models": [
-                MessageToDict(one, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+                MessageToDict(
+                    one, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+                )
                 for one in answered.message.models
             ],
             "next_page_token": answered.message.next_page_token,

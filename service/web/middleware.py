@@ -219,4 +219,3 @@ def _request_id(scope: Scope) -> str:
             if _SAFE_ID.fullmatch(text):
                 return str(text)
     return uuid.uuid4().hex
-

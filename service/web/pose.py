@@ -66,14 +66,19 @@ class PoseCalls:
             wish = read_options(fields)
             fields.check()
             if not form.uploads:
-                raise invalid("No picture came: send one or more `images`.", [Violation("images", "is missing")])
+                raise invalid(
+                    "No picture came: send one or more `images`.", [Violation("images", "is missing")]
+                )
             outcomes: list[dict[str, Any]] = [{} for _ in form.uploads]
             batch, places = _requests(form, wish, outcomes, request.state.request_id)
             headers: dict[str, str] = {}
             if places:
                 try:
                     answered = await door.gateway.call(
-                        door.gateway.pose.BatchDetectPoses, batch, caller_of(request), pb.BatchDetectPosesResponse
+                        door.gateway.pose.BatchDetectPoses,
+                        batch,
+                        caller_of(request),
+                        pb.BatchDetectPosesResponse,
                     )
                 except Problem as problem:
                     raise problem.renamed({"requests": "images", **NAMES}) from problem

@@ -227,8 +227,9 @@ def _plain(code: str) -> str:
 
 
 def _renamed(field: str, names: Mapping[str, str]) -> str:
-    """`skeleton` is `template`, `measurements[1]` is `measurement[1]`, where the names say so."""
+    """`skeleton` is `template` and `overlay.format` is `format`, where the names say so."""
     for name, here in names.items():
-        if field == name or field.startswith((f"{name}[", f"{name}.")):
+        inside = name.endswith(".") and field.startswith(name)
+        if inside or field == name or field.startswith((f"{name}[", f"{name}.")):
             return here + field[len(name) :]
     return field

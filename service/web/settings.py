@@ -83,6 +83,11 @@ class WebSettings(BaseSettings):
     video_timeout_s: float = Field(
         default=7200.0, gt=0, description="Deadline of a video or a camera stream, seconds."
     )
+    gateway_idle_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="A gateway that takes no more of a video for longer, seconds, is given up with 504.",
+    )
     drain_grace_s: float = Field(
         default=20.0, ge=0, description="Seconds that calls in flight get to finish on SIGTERM."
     )
@@ -113,7 +118,11 @@ class WebSettings(BaseSettings):
     def _origins(cls, text: str) -> str:
         for origin in _split(text):
             parts = urlsplit(origin)
-            bare = parts.scheme in ("http", "https") and parts.netloc and origin == f"{parts.scheme}://{parts.netloc}"
+            bare = (
+                parts.scheme in ("http", "https")
+                and parts.netloc
+                and origin == f"{parts.scheme}://{parts.netloc}"
+            )
             if origin != "*" and not bare:
                 raise ValueError(f"{origin!r} is not an origin: write it as https://app.example.com")
         return text

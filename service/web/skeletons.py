@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from starlette.requests import Request
@@ -29,7 +30,7 @@ _FORMATS = {
     "yolo": pb.EXPORT_FORMAT_YOLO_TXT,
     "csv": pb.EXPORT_FORMAT_CSV,
 }
-_NAMES = {"skeleton.": "", "items[": "items["}
+_NAMES = {"skeleton.": ""}
 _SET_BY_SERVICE = ("etag", "shipped", "create_time", "update_time")
 
 
@@ -81,7 +82,7 @@ class SkeletonCalls:
         except Problem as problem:
             raise problem.renamed(_NAMES) from problem
         made = answered.message.skeleton
-        location = str(request.url_for("skeleton", name=made.name).path)
+        location = f"/v1/skeletons/{quote(made.name, safe='')}"
         return _answer(made, {**answered.headers, "location": location}, status=201)
 
     async def update(self, request: Request) -> Response:
@@ -116,9 +117,7 @@ class SkeletonCalls:
 
     async def render(self, request: Request) -> Response:
         """People drawn on a picture or a canvas."""
-        kind = preferred(
-            request.headers.get("accept", ""), ("application/json", "image/png", "image/jpeg")
-        )
+        kind = preferred(request.headers.get("accept", ""), ("application/json", "image/png", "image/jpeg"))
         with Held(self._door.in_flight) as held:
             body = json_object(await self._json_body(request, held))
             wish = _rendering(body, _name(request), kind)
@@ -142,12 +141,9 @@ class SkeletonCalls:
             body = json_object(await self._json_body(request, held))
             wish = _exporting(body, _name(request))
             gateway = self._door.gateway
-            try:
-                answered = await gateway.call(
-                    gateway.skeletons.ExportPoses, wish, caller_of(request), pb.ExportPosesResponse
-                )
-            except Problem as problem:
-                raise problem.renamed({}) from problem
+            answered = await gateway.call(
+                gateway.skeletons.ExportPoses, wish, caller_of(request), pb.ExportPosesResponse
+            )
             files = answered.message.files
             if kind == "application/zip":
                 return Response(_zipped(files), media_type="application/zip", headers=answered.headers)
@@ -315,7 +311,9 @@ def _numbers(value: Any, count: int) -> bool:
     return (
         isinstance(value, list)
         and len(value) == count
-        and all(isinstance(one, int | float) and not isinstance(one, bool) and abs(one) < 1e30 for one in value)
+        and all(
+            isinstance(one, int | float) and not isinstance(one, bool) and abs(one) < 1e30 for one in value
+        )
     )
 
 

@@ -75,7 +75,9 @@ class StreamCalls:
         if origin is None:  # no browser
             return True
         allowed = self._door.settings.allowed_origins
-        return "*" in allowed or origin in allowed or urlsplit(origin).netloc == socket.headers.get("host", "")
+        return (
+            "*" in allowed or origin in allowed or urlsplit(origin).netloc == socket.headers.get("host", "")
+        )
 
     async def _run(self, socket: WebSocket, request_id: str) -> None:
         config, key = await _config(socket)

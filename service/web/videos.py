@@ -53,7 +53,8 @@ class VideoCalls:
             config.annotated_video = pb.ANNOTATED_VIDEO_MP4
         elif kind == JSON and config.annotated_video:
             fields.add(
-                "annotated_video", f"does not go with JSON: accept {NDJSON} or {EVENTS}, or {MP4} for it alone"
+                "annotated_video",
+                f"does not go with JSON: accept {NDJSON} or {EVENTS}, or {MP4} for it alone",
             )
         fields.check()
         running = analyze(self._door, caller_of(request), config, upload.content)
@@ -90,7 +91,12 @@ def error_line(problem: Problem, request_id: str) -> dict[str, Any]:
     """A problem after the answer has begun."""
     document = problem.document(request_id)
     del document["type"], document["title"]
-    return {"type": "error", "code": problem.reason, "message": problem.detail, **_without(document, "code", "detail")}
+    return {
+        "type": "error",
+        "code": problem.reason,
+        "message": problem.detail,
+        **_without(document, "code", "detail"),
+    }
 
 
 def _without(document: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -102,7 +108,7 @@ async def _lines(
     rest: Answers,
     encode: Callable[[object], bytes],
     request_id: str,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest):
         try:
             answer = first
@@ -118,20 +124,27 @@ async def _lines(
             yield encode(error_line(problem, request_id))
 
 
-async def _first_piece(first: pb.AnalyzeVideoResponse | dict[str, str], rest: Answers) -> pb.AnalyzeVideoResponse:
+async def _first_piece(
+    first: pb.AnalyzeVideoResponse | dict[str, str], rest: Answers
+) -> pb.AnalyzeVideoResponse:
     """The first piece of the annotated video; until it is there an error can have a status of its own."""
     answer = first
-    while not (isinstance(answer, pb.AnalyzeVideoResponse) and answer.WhichOneof("response") == "annotated_chunk"):
+    while not (
+        isinstance(answer, pb.AnalyzeVideoResponse) and answer.WhichOneof("response") == "annotated_chunk"
+    ):
         answer = await anext(rest)
     return answer
 
 
-async def _pieces(first: pb.AnalyzeVideoResponse | dict[str, str], rest: Answers) -> AsyncIterator[bytes]:
+async def _pieces(first: pb.AnalyzeVideoResponse | dict[str, str], rest: Answers) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest):
         if isinstance(first, pb.AnalyzeVideoResponse):
             yield first.annotated_chunk
         async for answer in rest:
-            if isinstance(answer, pb.AnalyzeVideoResponse) and answer.WhichOneof("response") == "annotated_chunk":
+            if (
+                isinstance(answer, pb.AnalyzeVideoResponse)
+                and answer.WhichOneof("response") == "annotated_chunk"
+            ):
                 yield answer.annotated_chunk
 
 
@@ -157,13 +170,12 @@ async def _at_the_end(running: Answers) -> Response:
     except BaseException:
         file.close()
         raise
-    return answers.Streamed(_document(head, file, summary), JSON, headers)
+    return answers.Streamed(_document(head, file, summary), JSON, headers, closed_after=file)
 
 
-async def _document(head: dict[str, Any], file: BinaryIO, summary: dict[str, Any]) -> AsyncIterator[bytes]:
-    with file:
-        yield answers.dumped(head)[:-1] + b',"frames":['
-        file.seek(0)
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
-        yield b'],"summary":' + answers.dumped(summary) + b"}"
+async def _document(head: dict[str, Any], file: BinaryIO, summary: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+    yield answers.dumped(head)[:-1] + b',"frames":['
+    file.seek(0)
+    while piece := file.read(_PIECE_BYTES):
+        yield piece
+    yield b'],"summary":' + answers.dumped(summary) + b"}"
