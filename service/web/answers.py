@@ -57,7 +57,9 @@ class Streamed(Response):
         *,
         closed_after: BinaryIO | None = None,
     ) -> None:
-        super().__init__(None, headers={"cache-control": "no-store", **(headers or {})}, media_type=media_type)
+        super().__init__(
+            None, headers={"cache-control": "no-store", **(headers or {})}, media_type=media_type
+        )
         del self.headers["content-length"]
         self._content = content
         self._file = closed_after

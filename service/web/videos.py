@@ -136,7 +136,9 @@ async def _first_piece(
     return answer
 
 
-async def _pieces(first: pb.AnalyzeVideoResponse | dict[str, str], rest: Answers) -> AsyncGenerator[bytes, None]:
+async def _pieces(
+    first: pb.AnalyzeVideoResponse | dict[str, str], rest: Answers
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest):
         if isinstance(first, pb.AnalyzeVideoResponse):
             yield first.annotated_chunk
@@ -173,7 +175,9 @@ async def _at_the_end(running: Answers) -> Response:
     return answers.Streamed(_document(head, file, summary), JSON, headers, closed_after=file)
 
 
-async def _document(head: dict[str, Any], file: BinaryIO, summary: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+async def _document(
+    head: dict[str, Any], file: BinaryIO, summary: dict[str, Any]
+) -> AsyncGenerator[bytes, None]:
     yield answers.dumped(head)[:-1] + b',"frames":['
     file.seek(0)
     while piece := file.read(_PIECE_BYTES):

@@ -79,7 +79,9 @@ async def test_a_caller_who_leaves_while_the_gateway_takes_nothing_cancels_it(
     await until(lambda: not faked.server.server_state.tasks)
 
 
-async def test_a_caller_who_leaves_with_little_unread_cancels_the_call(fake: FakeGateway, faked: RunningDoor) -> None:
+async def test_a_caller_who_leaves_with_little_unread_cancels_the_call(
+    fake: FakeGateway, faked: RunningDoor
+) -> None:
     """Reading is paused, so uvicorn alone would not see it."""
     fake.hold.clear()
     _, writer = await send(faked, post("/v1/video/upload", 1 << 30, "video/mp4"))
@@ -174,7 +176,9 @@ async def test_a_caller_who_takes_no_answer_is_given_up(fake: FakeGateway) -> No
     fake.frames = 20_000
     async with running_door(fake.address, send_idle_s=0.5) as door:
         reader, writer = await asyncio.open_connection(door.host, door.port, limit=1024)
-        request = post("/v1/video/upload", 1, "video/mp4").replace(b"host: x", b"host: x\r\naccept: text/event-stream")
+        request = post("/v1/video/upload", 1, "video/mp4").replace(
+            b"host: x", b"host: x\r\naccept: text/event-stream"
+        )
         writer.write(request + b"x")
         await until(lambda: fake.started == 1)
         await asyncio.wait_for(fake.cancelled.wait(), SOON_S)
@@ -182,7 +186,9 @@ async def test_a_caller_who_takes_no_answer_is_given_up(fake: FakeGateway) -> No
         writer.transport.abort()
 
 
-async def test_who_is_refused_early_can_send_the_rest_and_read_why(fake: FakeGateway, faked: RunningDoor) -> None:
+async def test_who_is_refused_early_can_send_the_rest_and_read_why(
+    fake: FakeGateway, faked: RunningDoor
+) -> None:
     fake.error = refusal(grpc.StatusCode.UNAUTHENTICATED, "API_KEY_MISSING")
     answer = await faked.client.post(
         "/v1/video/upload", content=b"x" * 20_000_000, headers={"content-type": "video/mp4"}

@@ -227,7 +227,9 @@ async def test_bodies_at_work_are_bounded_together_and_forgotten_afterwards(fake
     async with running_door(fake.address, max_in_flight_bytes=10_000) as door:
         for _ in range(3):
             assert (await door.client.post("/v1/pose", content=b"x" * 9_000, headers=JPEG)).status_code == 200
-        assert (await door.client.post("/v1/pose", content=b"x" * 90_000, headers=JPEG)).status_code == 200, "alone"
+        assert (await door.client.post("/v1/pose", content=b"x" * 90_000, headers=JPEG)).status_code == 200, (
+            "alone"
+        )
         fake.hold.clear()
         first = asyncio.create_task(door.client.post("/v1/pose", content=b"x" * 9_000, headers=JPEG))
         while fake.started < 5:

@@ -17,7 +17,9 @@ Code = grpc.StatusCode
 
 
 async def call(door: RunningDoor, **headers: str) -> Any:
-    return await door.client.post("/v1/pose", content=PICTURE, headers={"content-type": "image/jpeg", **headers})
+    return await door.client.post(
+        "/v1/pose", content=PICTURE, headers={"content-type": "image/jpeg", **headers}
+    )
 
 
 @pytest.mark.parametrize("code", [code for code in Code if code not in (Code.OK, Code.CANCELLED)])
@@ -39,7 +41,9 @@ async def test_wrong_fields_come_all_at_once_under_their_names_in_http(
     fake: FakeGateway, faked: RunningDoor
 ) -> None:
     fake.error = refusal(
-        Code.INVALID_ARGUMENT, "INVALID_REQUEST", violations=[("skeleton", "is odd"), ("min_score", "is high")]
+        Code.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        violations=[("skeleton", "is odd"), ("min_score", "is high")],
     )
     problem = (await call(faked)).json()
     assert problem["errors"] == [
@@ -66,14 +70,20 @@ async def test_what_the_plan_does_not_allow_is_403_with_its_numbers(
     assert answer.json()["metadata"] == {"plan": "free", "limit": "1"}
 
 
-async def test_a_used_up_quota_is_429_with_the_ratelimit_headers(fake: FakeGateway, faked: RunningDoor) -> None:
+async def test_a_used_up_quota_is_429_with_the_ratelimit_headers(
+    fake: FakeGateway, faked: RunningDoor
+) -> None:
     fake.error = refusal(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_ms=1500)
     fake.trailing = (("ratelimit-limit", "10"), ("ratelimit-remaining", "0"), ("ratelimit-reset", "42"))
     answer = await call(faked)
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "2"
     assert answer.json()["retry_after_s"] == 1.5
-    assert [answer.headers[f"ratelimit-{name}"] for name in ("limit", "remaining", "reset")] == ["10", "0", "42"]
+    assert [answer.headers[f"ratelimit-{name}"] for name in ("limit", "remaining", "reset")] == [
+        "10",
+        "0",
+        "42",
+    ]
     assert fake.started == 1, "the caller decides when to come again"
 
 
@@ -86,7 +96,9 @@ async def test_quota_headers_come_with_good_answers_too(fake: FakeGateway, faked
 
 
 async def test_keys_and_request_ids_pass_through(fake: FakeGateway, faked: RunningDoor) -> None:
-    answer = await call(faked, **{"authorization": "Bearer abc", "x-api-key": "def", "x-request-id": "mine-1"})
+    answer = await call(
+        faked, **{"authorization": "Bearer abc", "x-api-key": "def", "x-request-id": "mine-1"}
+    )
     assert fake.metadata["authorization"] == "Bearer abc"
     assert fake.metadata["x-api-key"] == "def"
     assert fake.metadata["x-request-id"] == "mine-1"
@@ -159,7 +171,9 @@ async def test_cors_is_closed_unless_configured(fake: FakeGateway, faked: Runnin
         )
         assert preflight.status_code == 200
         fake.error = refusal(Code.NOT_FOUND, "MODEL_NOT_FOUND")
-        assert (await call(door, **origin)).headers["access-control-allow-origin"] == "https://app.example.com"
+        assert (await call(door, **origin)).headers[
+            "access-control-allow-origin"
+        ] == "https://app.example.com"
 
 
 async def test_an_error_of_the_doors_own_is_500_and_tells_nothing(

@@ -30,9 +30,7 @@ PERSON = {"keypoints": [[10, 20, 0.9], [30, 40, 0.8]], "box": [5, 5, 50, 60], "s
 async def test_shipped_ones_are_listed_page_by_page(door: RunningDoor) -> None:
     first = (await door.client.get("/v1/skeletons?page_size=2")).json()
     assert len(first["skeletons"]) == 2
-    rest = (
-        await door.client.get("/v1/skeletons", params={"page_token": first["next_page_token"]})
-    ).json()
+    rest = (await door.client.get("/v1/skeletons", params={"page_token": first["next_page_token"]})).json()
     names = [one["name"] for page in (first, rest) for one in page["skeletons"]]
     assert {"coco_17", "coco_wholebody_133", "mediapipe_hand_21", "animal_24"} <= set(names)
     bad = await door.client.get("/v1/skeletons?page_size=x")
@@ -51,9 +49,7 @@ async def test_one_is_made_read_changed_and_removed(door: RunningDoor) -> None:
     ]
     etag = read.headers["etag"]
     assert etag.startswith('"')
-    changed = await client.put(
-        "/v1/skeletons/mine", json=skeleton(title="Other"), headers={"if-match": etag}
-    )
+    changed = await client.put("/v1/skeletons/mine", json=skeleton(title="Other"), headers={"if-match": etag})
     assert (changed.status_code, changed.json()["title"]) == (200, "Other")
     stale = await client.put("/v1/skeletons/mine", json=skeleton(), headers={"if-match": etag})
     assert (stale.status_code, stale.json()["code"]) == (409, "ABORTED")

@@ -218,7 +218,9 @@ async def test_the_whole_body_comes_as_the_product_has_it(fake: FakeGateway, fak
         assert (one["frame"], one["total"]) == (number, 3)
     assert told[2]["pct"] == 100
     result = told[-1]
-    assert {name: result[name] for name in ("fps", "frame_width", "frame_height", "total_frames", "n_kpts")} == {
+    assert {
+        name: result[name] for name in ("fps", "frame_width", "frame_height", "total_frames", "n_kpts")
+    } == {
         "fps": 30,
         "frame_width": 4,
         "frame_height": 2,
