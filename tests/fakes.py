@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from service.core.model import Model
+from service.core.model import Model, PoseModel
 from service.core.poses import Floats
 from service.errors import DeadlineExceeded, Unavailable
+from service.skeletons import shipped
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -38,6 +39,7 @@ MODEL = Model(
     sha256="869e83fcdffdc7371fa4e34cd8e51c838cc729571d1635e5141e3075e9319dc0",
     ready=True,
 )
+POSE_MODEL = PoseModel(MODEL, None, shipped()[MODEL.skeleton])
 
 
 def candidate(

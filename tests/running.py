@@ -152,7 +152,6 @@ async def running(
                     image=allowed.image,
                     max_persons=allowed.max_persons,
                     uri_hosts=allowed.uri_hosts,
-                    request_timeout_s=timeout_s,
                 ),
             ),
             PoseExporter(lookup, pool, max_bytes=allowed.max_message_bytes),

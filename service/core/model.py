@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from service.core.skeleton.template import Skeleton
+
 Family = Literal["yolo_pose", "top_down", ""]
 """Tensor contract of a model; empty where it is unknown, because Triton has not loaded the model."""
 
@@ -50,3 +52,23 @@ class Model:
     ready: bool = False
     first_stage: str = ""
     takes_body: bool = False
+
+
+@dataclass(frozen=True)
+class PoseModel:
+    """A served model together with everything that its inference needs.
+
+    Attributes:
+        model: answers the request.
+        detector: finds the persons for a model of family `top_down`; None for a model that finds them itself.
+        skeleton: native skeleton of `model`.
+    """
+
+    model: Model
+    detector: Model | None
+    skeleton: Skeleton
+
+    @property
+    def first(self) -> Model:
+        """The model of the first inference, which takes the whole image."""
+        return self.detector or self.model

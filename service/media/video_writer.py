@@ -35,7 +35,7 @@ class Mp4Writer:
     """Encodes pictures as they come.
 
     Args:
-        size_wh: of the pictures. Width and height are made even, and larger ones scaled down, as H.264 needs it.
+        size_wh: of the pictures. Made even, and larger ones scaled down, as H.264 needs it.
         fps: frames per second on average, for the encoder's planning only.
         encoder: FFmpeg's name of an H.264 encoder.
         threads: that encode.

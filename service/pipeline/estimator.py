@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,19 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.geometry import Affine, Rgb8, choose_shape, letterbox
-from service.core.model import Model
+from service.core.model import Model, PoseModel
 from service.core.poses import Floats, Poses
 from service.core.topdown import bodies_in_crops, crop_people, lift, poses_from_crops
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
 from service.pipeline import concurrency
 from service.pipeline.scheduler import InferenceScheduler
-from service.telemetry.call_context import Picture, Timings
+from service.telemetry.call_context import StageTimer, Timings, current
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Tensors = Mapping[str, NDArray[Any]]
+
+_Infer = Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]]
 
 _MANY = 64  # candidates; from here on suppression takes long enough to leave the event loop
 
@@ -83,30 +84,19 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture that is ready for the model which finds the people.
+    """An image fitted into the input of the model that takes the whole image.
 
     Attributes:
-        tensor: (1, H, W, 3), in one of the model's shapes.
-        to_input: px of the picture to px of the tensor.
-        size_wh: the upright picture's size.
-        image: the picture, when it was asked to be kept.
-        began, loaded, ended: before and after getting the picture, and after the tensor; on
-            time.perf_counter()'s clock.
+        tensor: (1, H, W, 3) uint8, in one of the model's shapes.
+        to_input: px of the image to px of the tensor.
+        size_wh: of the upright image.
+        image: the image itself, where it is needed after the first inference.
     """
 
     tensor: Rgb8
     to_input: Affine
     size_wh: tuple[int, int]
     image: Rgb8 | None
-    began: float
-    loaded: float
-    ended: float
-
-    def tell(self, picture: Picture) -> None:
-        """Say what it took."""
-        picture.size_wh = self.size_wh
-        picture.took("decode", self.began, self.loaded)
-        picture.took("preprocess", self.loaded, self.ended)
 
 
 class Estimator:
@@ -138,148 +128,124 @@ class Estimator:
     async def estimate(
         self,
         load: Callable[[], Rgb8],
-        model: Model,
+        model: PoseModel,
         options: DetectionOptions,
         *,
-        deadline: float | None = None,
         timeout_s: float | None = None,
-        first_stage: Model | None = None,
-        keypoint_names: Sequence[str] = (),
         keep_image: bool = False,
-        request_id: str = "",
         stream: Hashable | None = None,
-        picture: Picture | None = None,
+        timer: StageTimer | None = None,
     ) -> Estimate:
-        """Every person in one picture. It is decoded when its turn has come: what waits is small.
+        """Every person in one image that is still encoded. It is decoded once it has a slot: what waits for
+        one is small.
 
         Args:
-            load: gives the upright RGB picture; runs in a worker thread, and its errors pass through.
+            load: gives the upright RGB image; runs in a worker thread, and its errors pass through.
             model: a ready model.
             options: what the caller chose.
-            deadline: on time.monotonic()'s clock.
-            timeout_s: seconds from its turn on, instead of a deadline: streams take turns, and how long
-                a frame waits for its own is no fault of the model's.
-            first_stage: finds the people, where `model` is of family `top_down`.
-            keypoint_names: of the model's own skeleton; depth alone is lifted to metres by limbs, by name.
-            keep_image: return the picture too, to draw on.
-            request_id: for Triton's log.
-            stream: whose frame it is; None for a single picture, which goes first.
-            picture: is told what the stages took; None for one that does not count.
+            timeout_s: seconds from the slot on, for a frame of a stream, whose wait for a slot is no fault of
+                the model's; None for the deadline of the call.
+            keep_image: return the image too, to draw on.
+            stream: identifies the stream whose frame it is; None for a single image, which goes first.
+            timer: gets the duration of each stage; None where it is not wanted.
         """
-        picture = picture or Picture()
-        async with self._turn(stream, picture):
-            infer = partial(
-                self._client.infer, deadline=_deadline(deadline, timeout_s), request_id=request_id
-            )
-            prepared = await self._prepare(
-                picture,
-                load,
-                (first_stage or model).shapes_hw,
-                options.region_xyxy,
-                keep_image=keep_image or first_stage is not None,
-            )
-            estimate = await self._estimate(
-                infer, prepared, model, options, first_stage, keypoint_names, picture
-            )
+        timer = timer or StageTimer()
+        async with self._slot(stream, timer):
+            infer = self._infer(timeout_s)
+            prepared = await self._load(load, model, options.region_xyxy, timer, keep_image=keep_image)
+            estimate = await self._estimate(infer, prepared, model, options, timer)
         return estimate if keep_image else replace(estimate, image=None)
 
     async def estimate_prepared(
         self,
         prepared: Prepared,
-        model: Model,
+        model: PoseModel,
         options: DetectionOptions,
         *,
         timeout_s: float,
-        first_stage: Model | None = None,
-        keypoint_names: Sequence[str] = (),
-        request_id: str = "",
         stream: Hashable | None = None,
-        picture: Picture | None = None,
+        timer: StageTimer | None = None,
     ) -> Estimate:
-        """As `estimate`, for a picture that `prepare` has made ready; it has kept the image for a model
-        with a first stage."""
-        picture = picture or Picture()
-        async with self._turn(stream, picture):
-            infer = partial(self._client.infer, deadline=_deadline(None, timeout_s), request_id=request_id)
-            return await self._estimate(infer, prepared, model, options, first_stage, keypoint_names, picture)
+        """As `estimate`, for an image that `prepare` has fitted into the input of the same model."""
+        timer = timer or StageTimer()
+        async with self._slot(stream, timer):
+            return await self._estimate(self._infer(timeout_s), prepared, model, options, timer)
 
     @asynccontextmanager
-    async def _turn(self, stream: Hashable | None, picture: Picture) -> AsyncIterator[None]:
-        """A place at the model for the time of the block; waiting for it is told."""
+    async def _slot(self, stream: Hashable | None, timer: StageTimer) -> AsyncIterator[None]:
+        """A slot of the scheduler for the time of the block; the wait counts as queue."""
         async with AsyncExitStack() as held:
-            with picture.timed("queue"):
+            with timer.timed("queue"):
                 await held.enter_async_context(self._scheduler.slot(stream))
             yield
 
-    async def _prepare(
+    def _infer(self, timeout_s: float | None) -> _Infer:
+        """The client's `infer` with the deadline and the id of the call at hand."""
+        call = current()
+        deadline = call.deadline if timeout_s is None else time.monotonic() + timeout_s
+        return partial(self._client.infer, deadline=deadline, request_id=call.request_id)
+
+    async def _load(
         self,
-        picture: Picture,
         load: Callable[[], Rgb8],
-        shapes_hw: Sequence[tuple[int, int]],
+        model: PoseModel,
         region_xyxy: tuple[float, float, float, float] | None,
+        timer: StageTimer,
         *,
         keep_image: bool,
     ) -> Prepared:
-        waiting = time.perf_counter()
+        """Load and prepare in a worker thread; what it took is recorded however it ends."""
+        clock = _LoadClock(time.perf_counter())
         try:
-            prepared = await self.run(prepare, load, shapes_hw, region_xyxy, keep_image=keep_image)
-        except BaseException:
-            picture.took("decode", waiting, time.perf_counter())  # it hardly ever got further
-            raise
-        picture.took("queue", waiting, prepared.began)
-        prepared.tell(picture)
+            prepared = await self.run(
+                _load_and_prepare, load, model, region_xyxy, keep_image=keep_image, clock=clock
+            )
+        finally:
+            clock.report(timer)
+        timer.size_wh = prepared.size_wh
         return prepared
 
     async def _estimate(
         self,
-        infer: Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]],
+        infer: _Infer,
         prepared: Prepared,
-        model: Model,
+        model: PoseModel,
         options: DetectionOptions,
-        first_stage: Model | None,
-        keypoint_names: Sequence[str],
-        picture: Picture,
+        timer: StageTimer,
     ) -> Estimate:
-        with picture.timed("inference"):
-            outputs = await infer(first_stage or model, {"images": prepared.tensor}, ["candidates"])
-        with picture.timed("postprocess"):
+        with timer.timed("inference"):
+            outputs = await infer(model.first, {"images": prepared.tensor}, ["candidates"])
+        with timer.timed("postprocess"):
             candidates: Floats = outputs["candidates"][0]
             count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
             if count > _MANY:
                 poses = await self.run(_decode, candidates, prepared.to_input, options)
             else:
                 poses = _decode(candidates, prepared.to_input, options)
-        if first_stage is not None:
-            assert prepared.image is not None  # noqa: S101 - it was asked to be kept
-            poses = await self._refine(infer, model, prepared.image, poses, tuple(keypoint_names), picture)
-        picture.persons = len(poses)
-        return Estimate(
-            poses=poses, size_wh=prepared.size_wh, image=prepared.image, timings=picture.timings()
-        )
+        if model.detector is not None:
+            assert prepared.image is not None  # noqa: S101 - `prepare` keeps it for such a model
+            poses = await self._refine(infer, model, prepared.image, poses, timer)
+        timer.persons = len(poses)
+        return Estimate(poses=poses, size_wh=prepared.size_wh, image=prepared.image, timings=timer.timings())
 
     async def _refine(
-        self,
-        infer: Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]],
-        model: Model,
-        image: Rgb8,
-        people: Poses,
-        keypoint_names: tuple[str, ...],
-        picture: Picture,
+        self, infer: _Infer, model: PoseModel, image: Rgb8, persons: Poses, timer: StageTimer
     ) -> Poses:
-        """A top-down model's keypoints for people that were found; it is not called for nobody."""
+        """A top-down model's keypoints for detected persons; without any the model is not called."""
         refined = []
-        for start in range(0, len(people), model.max_batch_size):
-            some = people.select(slice(start, start + model.max_batch_size))
-            with picture.timed("preprocess"):
-                crops, affines = await self.run(crop_people, image, some.boxes_xyxy, model.shapes_hw[0])
+        top_down = model.model
+        for start in range(0, len(persons), top_down.max_batch_size):
+            some = persons.select(slice(start, start + top_down.max_batch_size))
+            with timer.timed("preprocess"):
+                crops, affines = await self.run(crop_people, image, some.boxes_xyxy, top_down.shapes_hw[0])
                 inputs: dict[str, NDArray[Any]] = {"crops": crops}
-                if model.takes_body:
+                if top_down.takes_body:
                     inputs["body"] = bodies_in_crops(some.keypoints, affines)
-            with picture.timed("inference"):
-                outputs = await infer(model, inputs, ["keypoints", "scores", "positions"])
-            with picture.timed("postprocess"):
-                refined.append(await self.run(_assemble, some, affines, outputs, keypoint_names))
-        return _join(refined, model.keypoint_count)
+            with timer.timed("inference"):
+                outputs = await infer(top_down, inputs, ["keypoints", "scores", "positions"])
+            with timer.timed("postprocess"):
+                refined.append(await self.run(_assemble, some, affines, outputs, model.skeleton.names))
+        return _join(refined, top_down.keypoint_count)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """CPU work in a worker thread, as `concurrency.run`."""
@@ -287,35 +253,69 @@ class Estimator:
 
 
 def prepare(
-    load: Callable[[], Rgb8],
-    shapes_hw: Sequence[tuple[int, int]],
+    image: Rgb8,
+    model: PoseModel,
     region_xyxy: tuple[float, float, float, float] | None = None,
     *,
     keep_image: bool = False,
 ) -> Prepared:
-    """Get a picture and fit it into the best of a model's shapes. For a worker thread.
+    """Fit a decoded image into the best of the shapes that the first model takes. For a worker thread.
 
     Args:
-        load: gives the upright RGB picture; its errors pass through.
-        shapes_hw: what the model takes.
-        region_xyxy: fit this part of it only, px.
-        keep_image: hold on to the picture too.
+        image: (H, W, 3) upright RGB.
+        model: the tensor is for its `first`.
+        region_xyxy: fit this part of the image only, px.
+        keep_image: keep the image too; a model with a detector needs it in any case.
+
+    Raises:
+        InvalidRequest: the region lies outside the image.
     """
-    started = time.perf_counter()
-    image = load()
-    loaded = time.perf_counter()
     height, width = image.shape[:2]
     seen, to_region = (image, Affine()) if region_xyxy is None else _crop(image, region_xyxy)
-    boxed, to_input = letterbox(seen, choose_shape((seen.shape[1], seen.shape[0]), shapes_hw))
+    boxed, to_input = letterbox(seen, choose_shape((seen.shape[1], seen.shape[0]), model.first.shapes_hw))
     return Prepared(
         tensor=boxed[None],
         to_input=to_region.then(to_input),
         size_wh=(width, height),
-        image=image if keep_image else None,
-        began=started,
-        loaded=loaded,
-        ended=time.perf_counter(),
+        image=image if keep_image or model.detector is not None else None,
     )
+
+
+def _load_and_prepare(
+    load: Callable[[], Rgb8],
+    model: PoseModel,
+    region_xyxy: tuple[float, float, float, float] | None,
+    *,
+    keep_image: bool,
+    clock: _LoadClock,
+) -> Prepared:
+    """As `prepare`, for an image that `load` gives; errors of `load` pass through."""
+    clock.began = time.perf_counter()
+    image = load()
+    clock.loaded = time.perf_counter()
+    prepared = prepare(image, model, region_xyxy, keep_image=keep_image)
+    clock.prepared = time.perf_counter()
+    return prepared
+
+
+@dataclass
+class _LoadClock:
+    """Moments of loading an image in a worker thread, on time.perf_counter()'s clock; None for one that was
+    not reached. The thread writes them, and the event loop reads them even when it stops waiting for it."""
+
+    queued: float
+    began: float | None = None
+    loaded: float | None = None
+    prepared: float | None = None
+
+    def report(self, timer: StageTimer) -> None:
+        """Record each stage that was reached, the last of them as long as it lasted until now."""
+        now = time.perf_counter()
+        timer.took("queue", self.queued, self.began or now)
+        if self.began is not None:
+            timer.took("decode", self.began, self.loaded or now)
+        if self.loaded is not None:
+            timer.took("preprocess", self.loaded, self.prepared or now)
 
 
 def _crop(image: Rgb8, region_xyxy: tuple[float, float, float, float]) -> tuple[Rgb8, Affine]:
@@ -372,9 +372,3 @@ def _join(parts: Sequence[Poses], keypoint_count: int) -> Poses:
         positions=positions,
         depth_source=sources[0] if sources else "none",
     )
-
-
-def _deadline(deadline: float | None, timeout_s: float | None) -> float:
-    if deadline is not None:
-        return deadline
-    return time.monotonic() + timeout_s if timeout_s is not None else math.inf

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service.core.geometry import Rgb8
-from service.core.model import Model
-from service.core.skeleton.template import Skeleton
+from service.core.model import PoseModel
 from service.errors import DeadlineExceeded
 from service.pipeline.concurrency import ended, next_within
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
@@ -21,7 +20,7 @@ from service.pipeline.sequence_analyzer import (
     SequenceConfig,
 )
 from service.pipeline.stream_limiter import StreamLimiter
-from service.telemetry.call_context import Picture, Timings, current
+from service.telemetry.call_context import StageTimer, Timings, current
 
 Policy = Literal["every", "latest"]
 
@@ -35,15 +34,13 @@ class StreamRequest:
     """What is wanted of a stream of pictures.
 
     Attributes:
-        model: finds the people, or looks closely at those found.
-        first_stage: finds the people for a model that does not.
+        model: answers, with its detector and its skeleton.
         options: how.
         following: what becomes of the people.
         policy: "every" answers all pictures; "latest" drops those that wait when a newer one comes.
     """
 
-    model: Model
-    first_stage: Model | None
+    model: PoseModel
     options: DetectionOptions
     following: SequenceConfig
     policy: Policy
@@ -143,17 +140,12 @@ class StreamAnalyzer:
         self,
         frames: AsyncIterator[LiveFrame],
         plan: StreamRequest,
-        skeleton: Skeleton,
-        *,
-        request_id: str = "",
     ) -> AsyncGenerator[Event, None]:
         """What is seen, in order; `LiveSummary` last. Close the iterator to stop the work.
 
         Args:
             frames: pictures; its errors become those of the analysis.
             plan: what is wanted.
-            skeleton: the model's own.
-            request_id: for Triton's log.
 
         Raises:
             Unavailable: the service stops.
@@ -161,7 +153,7 @@ class StreamAnalyzer:
             PosegateError: whatever `frames` raises.
         """
         at_once = _LATEST_AT_ONCE if plan.policy == "latest" else self._look_ahead
-        job = _Run(self._estimator, plan, skeleton, at_once, self._frame_timeout_s, self._quiet_s, request_id)
+        job = _Run(self._estimator, plan, at_once, self._frame_timeout_s, self._quiet_s)
         work = asyncio.create_task(job.run(frames))
         told_at = time.monotonic()
         try:
@@ -193,7 +185,7 @@ class _AtModel:
     capture_s: float
     dropped: int
     task: asyncio.Task[Estimate]
-    picture: Picture
+    timer: StageTimer
 
 
 class _Run:
@@ -203,20 +195,16 @@ class _Run:
         self,
         estimator: Estimator,
         plan: StreamRequest,
-        skeleton: Skeleton,
         at_once: int,
         frame_timeout_s: float,
         quiet_s: float,
-        request_id: str,
     ) -> None:
         self._estimator = estimator
         self._plan = plan
-        self._skeleton = skeleton
         self._at_once = at_once
         self._frame_timeout_s = frame_timeout_s
         self._quiet_s = quiet_s
-        self._request_id = request_id
-        self._follower = SequenceAnalyzer(plan.following, skeleton)
+        self._follower = SequenceAnalyzer(plan.following, plan.model.skeleton)
         self._ordered: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue()
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(1)
         self._room = asyncio.Semaphore(at_once)
@@ -287,24 +275,21 @@ class _Run:
 
     def _launch(self, frame: LiveFrame, arrived_at: float) -> None:
         capture_s = arrived_at - self._started_at if frame.capture_s is None else frame.capture_s
-        picture = current().picture()
+        timer = current().stage_timer()
         task = asyncio.create_task(
             self._estimator.estimate(
                 frame.load,
                 self._plan.model,
                 self._plan.options,
                 timeout_s=self._frame_timeout_s,
-                first_stage=self._plan.first_stage,
-                keypoint_names=self._skeleton.names,
-                request_id=self._request_id,
                 stream=self,
-                picture=picture,
+                timer=timer,
             )
         )
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         self._under_way += 1
-        self._ordered.put_nowait(_AtModel(frame, arrived_at, capture_s, self._dropped_lately, task, picture))
+        self._ordered.put_nowait(_AtModel(frame, arrived_at, capture_s, self._dropped_lately, task, timer))
         self._dropped_lately = 0
 
     def _go_on(self) -> None:
@@ -321,7 +306,7 @@ class _Run:
 
     async def _finish(self, item: _AtModel) -> StreamResult:
         try:
-            with item.picture:
+            with item.timer:
                 estimate = await item.task
         except Exception as error:  # of this picture alone
             self._failed += 1

@@ -167,7 +167,6 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         image=limits.image,
         max_persons=limits.max_persons,
         uri_hosts=limits.uri_hosts,
-        request_timeout_s=limits.request_timeout_s,
     )
     skeleton = SkeletonServicer(
         store,

@@ -18,7 +18,7 @@ from grpc_health.v1.health import aio as health_aio
 
 from service.core.geometry import LETTERBOX_GREY
 from service.errors import PosegateError
-from service.pipeline.estimator import DetectionOptions, Estimator
+from service.pipeline.estimator import DetectionOptions, Estimator, prepare
 from service.telemetry.call_context import Observer
 from service.triton.catalog import ModelCatalog
 from service.triton.client import TritonError
@@ -116,19 +116,13 @@ class HealthMonitor:
             sizes = [3 * height * width for model in models for height, width in model.shapes_hw]
             if sizes:
                 await self._triton.attach(max(sizes))
-            default = self._catalog.resolve("")
+            default = self._catalog.pose_model("")
             if not self._serving:
-                first_stage = self._catalog.first_stage(default)
-                height, width = (first_stage or default).shapes_hw[0]
+                height, width = default.first.shapes_hw[0]
                 grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+                prepared = await self._estimator.run(prepare, grey, default)
                 options = DetectionOptions(min_score=0.5, iou_threshold=0.7, max_persons=1)
-                await self._estimator.estimate(
-                    lambda: grey,
-                    default,
-                    options,
-                    deadline=time.monotonic() + _WARM_UP_S,
-                    first_stage=first_stage,
-                )
+                await self._estimator.estimate_prepared(prepared, default, options, timeout_s=_WARM_UP_S)
             if self._workers_are_stuck():
                 return "no worker thread was free for a long time"
         except PosegateError as error:

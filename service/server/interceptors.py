@@ -8,6 +8,7 @@ service must not look dead to its probes.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 import uuid
@@ -22,7 +23,7 @@ from google.protobuf.message import DecodeError, Message
 
 from service.errors import AnswerTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, PosegateError
 from service.servicers.responses.error_status import code_of, internal_error, to_status
-from service.telemetry.call_context import Call, Observer, begin, current
+from service.telemetry.call_context import CallContext, Observer, begin, current
 from service.telemetry.tracing import Tracing
 
 _log = structlog.get_logger()
@@ -96,7 +97,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         )
         if span.trace_id:
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-        call = Call(self._observer, span, streaming)
+        call = CallContext(
+            request_id=request_id,
+            deadline=self._deadline(context, streaming=streaming),
+            observer=self._observer,
+            span=span,
+            streaming=streaming,
+        )
         begin(call)
         outcome = _Outcome()
         started = time.perf_counter()
@@ -115,6 +122,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             if isinstance(outcome.error, Overloaded):
                 self._observer.shed(outcome.reason)
             span.end(outcome.code, outcome.reason, outcome.error, facts)
+
+    def _deadline(self, context: Context, *, streaming: bool) -> float:
+        """The caller's deadline, or the service's for a unary call, on time.monotonic()'s clock."""
+        remaining_s = context.time_remaining()
+        if remaining_s is None:
+            remaining_s = math.inf if streaming else self._timeout_s
+        return time.monotonic() + remaining_s
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails

@@ -38,7 +38,7 @@ from service.media.image import MEDIA_TYPES, encode
 from service.pipeline.estimator import DetectionOptions, Estimate
 from service.servicers.requests.validation import OverlayConfig, Violations, check_image, read_overlay
 from service.servicers.responses import messages
-from service.telemetry.call_context import Picture
+from service.telemetry.call_context import StageTimer
 
 MAX_OVERLAYS = 64
 """In one call, with an overlay for each measurement."""
@@ -226,7 +226,7 @@ def choose(poses: Poses, wish: AngleConfig) -> list[int]:
 
 
 def answer(
-    estimated: Estimate, skeleton: Skeleton, wish: AngleConfig, picture: Picture
+    estimated: Estimate, skeleton: Skeleton, wish: AngleConfig, timer: StageTimer
 ) -> pb.MeasureAnglesResponse:
     """Measure the people chosen and draw what was asked for. CPU work, for a worker thread.
 
@@ -234,12 +234,12 @@ def answer(
         estimated: the people, and the picture if there is something to draw.
         skeleton: the model's own.
         wish: what was asked for.
-        picture: is told what measuring and drawing took.
+        timer: gets what measuring and drawing took.
 
     Returns:
         The answer but for the model's name and the total time.
     """
-    with picture.timed("postprocess"):
+    with timer.timed("postprocess"):
         chosen = choose(estimated.poses, wish)
         poses = estimated.poses.select(np.array(chosen, np.intp))
         measured = measure(
@@ -254,7 +254,7 @@ def answer(
         ]
     overlay = None
     if wish.overlay is not None and estimated.image is not None:
-        with picture.timed("draw"):
+        with timer.timed("draw"):
             # Of one person the angles say enough; of several, the box says who each is.
             labels = wish.overlay.style.labels and len(chosen) > 1
             style = replace(wish.overlay.style, labels=labels)
@@ -272,7 +272,7 @@ def answer(
         overlay=overlay,
         persons_found=len(estimated.poses),
         skeleton=skeleton.name,
-        timings=messages.timings(picture.timings(), total_ms=0.0),
+        timings=messages.timings(timer.timings(), total_ms=0.0),
     )
 
 

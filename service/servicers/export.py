@@ -22,6 +22,7 @@ from service.pipeline.concurrency import run
 from service.servicers.requests.persons import read_people
 from service.servicers.requests.validation import Violations
 from service.servicers.skeleton_lookup import SkeletonLookup
+from service.telemetry.call_context import current
 
 _MAX_ITEMS = 10_000
 _MAX_FILE_NAME = 255
@@ -49,12 +50,11 @@ class PoseExporter:
         self._workers = workers
         self._max_bytes = max_bytes
 
-    async def export(self, request: pb.ExportPosesRequest, *, tenant: str) -> pb.ExportPosesResponse:
+    async def export(self, request: pb.ExportPosesRequest) -> pb.ExportPosesResponse:
         """The files.
 
         Args:
             request: as the caller sent it.
-            tenant: whose skeletons are looked among.
 
         Raises:
             InvalidRequest: with every violation; or the files are too large, EXPORT_TOO_LARGE.
@@ -66,7 +66,7 @@ class PoseExporter:
             found.add("format", "must be COCO_JSON, YOLO_TXT or CSV")
         if not 1 <= len(request.items) <= _MAX_ITEMS:
             found.add("items", f"must be 1 to {_MAX_ITEMS}, not {len(request.items)}")
-        skeleton = await self._skeletons.named(found, tenant, request.skeleton)
+        skeleton = await self._skeletons.named(found, current().tenant, request.skeleton)
         return await run(self._workers, self._write, found, request, skeleton)
 
     def _write(

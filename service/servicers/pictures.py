@@ -11,10 +11,11 @@ from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
 from service.media.download import fetch
 from service.media.image import ImageLimits, decode
+from service.telemetry.call_context import current
 
 
 async def loader(
-    image: types_pb2.Image, *, limits: ImageLimits, uri_hosts: Collection[str], deadline: float
+    image: types_pb2.Image, *, limits: ImageLimits, uri_hosts: Collection[str]
 ) -> Callable[[], Rgb8]:
     """What gives the upright RGB picture; to be called in a worker thread.
 
@@ -22,7 +23,6 @@ async def loader(
         image: one source is set.
         limits: of bytes and pixels.
         uri_hosts: hosts that pictures may be fetched from.
-        deadline: on time.monotonic()'s clock.
 
     Raises:
         NotAllowed, InvalidRequest, ImageTooLarge: the picture cannot be fetched. What is returned
@@ -35,6 +35,6 @@ async def loader(
             image.uri,
             hosts=uri_hosts,
             max_bytes=limits.max_bytes,
-            timeout_s=max(0.1, deadline - time.monotonic()),
+            timeout_s=max(0.1, current().deadline - time.monotonic()),
         )
     return partial(decode, content, limits)

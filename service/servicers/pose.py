@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeAlias
 
@@ -18,13 +17,12 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
 from service.core.angles import Thresholds
 from service.core.geometry import Rgb8
-from service.core.model import Model
+from service.core.model import PoseModel
 from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, PosegateError, Unavailable, Unimplemented
 from service.media.image import ImageLimits
-from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
+from service.pipeline.estimator import Estimator
 from service.servicers import angles
-from service.servicers.call import request_id
 from service.servicers.pictures import loader
 from service.servicers.requests.validation import OverlayConfig, Violations, read_detection, read_page
 from service.servicers.responses import messages
@@ -33,8 +31,7 @@ from service.servicers.responses.overlays import draw_overlay
 from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.streaming import Recordings
-from service.servicers.tenant import tenant_of
-from service.telemetry.call_context import Picture, current
+from service.telemetry.call_context import StageTimer, current
 from service.triton.catalog import ModelCatalog
 
 _log = structlog.get_logger()
@@ -116,7 +113,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
 
     async def DetectPoses(self, request: pb.DetectPosesRequest, context: Context) -> pb.DetectPosesResponse:
         """One picture in, every person out."""
-        answer = await self._detect(request, self._deadline(context), tenant_of(context))
+        answer = await self._detect(request)
         structlog.contextvars.bind_contextvars(image_bytes=len(request.image.content))
         return answer
 
@@ -129,12 +126,11 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         if not 1 <= count <= limit:
             found.add("requests", f"must be 1 to {limit}, not {count}")
         found.raise_any()
-        deadline, tenant = self._deadline(context), tenant_of(context)
         room = asyncio.Semaphore(self._limits.max_batch_at_once)
 
         async def one(item: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
             async with room:
-                return await self._detect_or_status(item, deadline, tenant)
+                return await self._detect_or_status(item)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(item)) for item in request.requests]
@@ -155,17 +151,19 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         wish = angles.read_measuring(
             request, max_persons=self._limits.max_persons, thresholds=self._limits.angles
         )
-        model = self._catalog.resolve(request.model, request.model_version)
+        pose_model = self._catalog.pose_model(request.model, request.model_version)
+        model = pose_model.model
         call = current()
         call.uses(model.name)
-        skeleton = self._skeletons.shipped(model.skeleton)
-        deadline = self._deadline(context)
-        with call.picture() as picture:
-            load = await self._loader(request.image, deadline, picture)
-            estimate = self._estimating(load, model, wish.detection, deadline, picture)
-            async with self._keeping(model, wish.overlay, picture):
-                estimated = await estimate(keep_image=wish.overlay is not None)
-                measured = await self._estimator.run(angles.answer, estimated, skeleton, wish, picture)
+        with call.stage_timer() as timer:
+            load = await self._loader(request.image, timer)
+            async with self._keeping(pose_model, wish.overlay, timer):
+                estimated = await self._estimator.estimate(
+                    load, pose_model, wish.detection, keep_image=wish.overlay is not None, timer=timer
+                )
+                measured = await self._estimator.run(
+                    angles.answer, estimated, pose_model.skeleton, wish, timer
+                )
         measured.model, measured.model_version = model.name, model.version
         measured.timings.total_ms = (time.perf_counter() - arrived) * 1e3
         structlog.contextvars.bind_contextvars(
@@ -236,17 +234,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             models_ready=sorted({model.name for model in self._catalog.models() if model.ready}),
         )
 
-    def _deadline(self, context: Context) -> float:
-        """The caller's deadline, or the service's, on time.monotonic()'s clock."""
-        remaining_s = context.time_remaining()
-        return time.monotonic() + (self._limits.request_timeout_s if remaining_s is None else remaining_s)
-
-    async def _detect_or_status(
-        self, request: pb.DetectPosesRequest, deadline: float, tenant: str
-    ) -> pb.BatchDetectPosesResult:
-        call_id = request_id()
+    async def _detect_or_status(self, request: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
+        call_id = current().request_id
         try:
-            return pb.BatchDetectPosesResult(response=await self._detect(request, deadline, tenant))
+            return pb.BatchDetectPosesResult(response=await self._detect(request))
         except PosegateError as error:
             if isinstance(error, Overloaded):
                 current().observer.shed(error.reason)
@@ -255,29 +246,29 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             _log.error("internal_error", exc_info=error)
             return pb.BatchDetectPosesResult(error=to_status(internal_error(call_id), call_id))
 
-    async def _detect(
-        self, request: pb.DetectPosesRequest, deadline: float, tenant: str
-    ) -> pb.DetectPosesResponse:
+    async def _detect(self, request: pb.DetectPosesRequest) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
-        model = self._catalog.resolve(request.model, request.model_version)
+        pose_model = self._catalog.pose_model(request.model, request.model_version)
+        model = pose_model.model
         if wanted.overlay is not None and wanted.overlay.space_panel and model.family != "top_down":
             found = Violations()
             found.add("overlay.space_panel", f"needs positions, which model '{model.name}' does not give")
             found.raise_any()
         call = current()
         call.uses(model.name)
-        plan = await choose_skeleton(self._skeletons, request.skeleton, model, tenant)
+        plan = await choose_skeleton(self._skeletons, request.skeleton, pose_model)
         overlay = None
-        with call.picture() as picture:
-            load = await self._loader(request.image, deadline, picture)
-            estimate = self._estimating(load, model, wanted.options, deadline, picture)
-            async with self._keeping(model, wanted.overlay, picture):
-                estimated = await estimate(keep_image=wanted.overlay is not None)
-                with picture.timed("postprocess"):
+        with call.stage_timer() as timer:
+            load = await self._loader(request.image, timer)
+            async with self._keeping(pose_model, wanted.overlay, timer):
+                estimated = await self._estimator.estimate(
+                    load, pose_model, wanted.options, keep_image=wanted.overlay is not None, timer=timer
+                )
+                with timer.timed("postprocess"):
                     poses = apply(plan, estimated.poses)
                 if wanted.overlay is not None and estimated.image is not None:
-                    with picture.timed("draw"):
+                    with timer.timed("draw"):
                         overlay = await self._estimator.run(
                             draw_overlay, estimated.image, poses, plan.target, wanted.overlay
                         )
@@ -292,47 +283,26 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             model=model.name,
             model_version=model.version,
             overlay=overlay,
-            timings=messages.timings(picture.timings(), total_ms=(time.perf_counter() - arrived) * 1e3),
-        )
-
-    def _estimating(
-        self,
-        load: Callable[[], Rgb8],
-        model: Model,
-        options: DetectionOptions,
-        deadline: float,
-        picture: Picture,
-    ) -> partial[Coroutine[Any, Any, Estimate]]:
-        """The estimate of one picture, both stages of it where the model needs a first one."""
-        return partial(
-            self._estimator.estimate,
-            load,
-            model,
-            options,
-            deadline=deadline,
-            first_stage=self._catalog.first_stage(model),
-            keypoint_names=self._skeletons.shipped(model.skeleton).names,
-            request_id=request_id(),
-            picture=picture,
+            timings=messages.timings(timer.timings(), total_ms=(time.perf_counter() - arrived) * 1e3),
         )
 
     @asynccontextmanager
     async def _keeping(
-        self, model: Model, overlay: OverlayConfig | None, picture: Picture
+        self, model: PoseModel, overlay: OverlayConfig | None, timer: StageTimer
     ) -> AsyncIterator[None]:
         """Room for a decoded picture, where one is kept: to be drawn on, or to cut people out of."""
-        if overlay is None and model.family == "yolo_pose":
+        if overlay is None and model.detector is None:
             yield
             return
-        with picture.timed("queue"):
+        with timer.timed("queue"):
             await self._kept_images.acquire()
         try:
             yield
         finally:
             self._kept_images.release()
 
-    async def _loader(self, image: types_pb2.Image, deadline: float, picture: Picture) -> Callable[[], Rgb8]:
+    async def _loader(self, image: types_pb2.Image, timer: StageTimer) -> Callable[[], Rgb8]:
         limits = self._limits
-        fetch = picture.timed("decode") if image.uri else nullcontext()  # it is part of decoding
+        fetch = timer.timed("decode") if image.uri else nullcontext()  # it is part of decoding
         with fetch:
-            return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)
+            return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts)

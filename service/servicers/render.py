@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from service.servicers.requests.persons import PersonArrays, read_people
 from service.servicers.requests.validation import OverlayConfig, Violations, check_image, read_overlay
 from service.servicers.responses.overlays import draw_overlay
 from service.servicers.skeleton_lookup import SkeletonLookup
-from service.telemetry.call_context import Picture, current
+from service.telemetry.call_context import StageTimer, current
 
 T = TypeVar("T")
 
@@ -39,13 +38,11 @@ class RenderLimits:
         image: of the picture, or of the canvas.
         max_persons: people in one picture.
         uri_hosts: hosts that pictures may be fetched from.
-        request_timeout_s: deadline of a call whose caller set none.
     """
 
     image: ImageLimits
     max_persons: int
     uri_hosts: frozenset[str]
-    request_timeout_s: float
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,11 @@ class PoseRenderer:
         self._workers = workers
         self._limits = limits
 
-    async def render(
-        self, request: pb.RenderPosesRequest, *, tenant: str, remaining_s: float | None = None
-    ) -> pb.RenderPosesResponse:
+    async def render(self, request: pb.RenderPosesRequest) -> pb.RenderPosesResponse:
         """The drawn picture.
 
         Args:
             request: as the caller sent it.
-            tenant: whose skeletons are looked among.
-            remaining_s: until the caller's deadline; None if there is none.
 
         Raises:
             InvalidRequest: with every violation; ImageUndecodable and ImageTooLarge for the picture.
@@ -92,23 +85,22 @@ class PoseRenderer:
         found = Violations()
         wish = read_overlay(found, request.overlay, default="png")
         canvas = self._check_background(found, request, wish)
-        skeleton = await self._skeletons.named(found, tenant, request.skeleton)
+        skeleton = await self._skeletons.named(found, current().tenant, request.skeleton)
         people = await self._run(lambda: self._read_people(found, request, skeleton))
         found.raise_any()
         assert wish is not None  # noqa: S101 - there is a default, and what is wrong was raised
-        load = canvas.load if canvas is not None else await self._picture(request.image, remaining_s)
-        with current().picture() as picture:
+        load = canvas.load if canvas is not None else await self._picture(request.image)
+        with current().stage_timer() as timer:
             # All in one go: no more pictures are held than there are threads.
-            drawn = await self._run(lambda: _draw(picture, load, people, skeleton, wish))
+            drawn = await self._run(lambda: _draw(timer, load, people, skeleton, wish))
         return pb.RenderPosesResponse(overlay=drawn)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await run(self._workers, work)
 
-    async def _picture(self, image: types_pb2.Image, remaining_s: float | None) -> Callable[[], Rgb8]:
+    async def _picture(self, image: types_pb2.Image) -> Callable[[], Rgb8]:
         limits = self._limits
-        deadline = time.monotonic() + (limits.request_timeout_s if remaining_s is None else remaining_s)
-        return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts, deadline=deadline)
+        return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts)
 
     def _read_people(
         self, found: Violations, request: pb.RenderPosesRequest, skeleton: Skeleton
@@ -149,11 +141,11 @@ class PoseRenderer:
 
 
 def _draw(
-    picture: Picture, load: Callable[[], Rgb8], people: PersonArrays, skeleton: Skeleton, wish: OverlayConfig
+    timer: StageTimer, load: Callable[[], Rgb8], people: PersonArrays, skeleton: Skeleton, wish: OverlayConfig
 ) -> types_pb2.Overlay:
     """For a worker thread."""
-    with picture.timed("decode"):
+    with timer.timed("decode"):
         image = load()
-    picture.size_wh = (image.shape[1], image.shape[0])
-    with picture.timed("draw"):
+    timer.size_wh = (image.shape[1], image.shape[0])
+    with timer.timed("draw"):
         return draw_overlay(image, people.poses, skeleton, wish, numbers=people.numbers)

@@ -25,8 +25,8 @@ from service.servicers.render import PoseRenderer
 from service.servicers.requests.skeletons import read_skeleton
 from service.servicers.requests.validation import Violations, read_page
 from service.servicers.responses.skeletons import skeleton_message
-from service.servicers.tenant import tenant_of
 from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
+from service.telemetry.call_context import current
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
@@ -72,7 +72,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         more = True
         if start.custom and len(page) < length:
             kept, more = await self._store.page(
-                tenant_of(context),
+                current().tenant,
                 after=start.after,
                 length=length - len(page),
                 max_size=_PAGE_CHARACTERS,
@@ -86,7 +86,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         name = _read_name(request.name)
         if name in self._shipped:
             return pb.GetSkeletonResponse(skeleton=self._shipped[name])
-        kept = await self._store.get(tenant_of(context), name)
+        kept = await self._store.get(current().tenant, name)
         if kept is None:
             raise not_found(name)
         return pb.GetSkeletonResponse(skeleton=await asyncio.to_thread(_kept_message, kept))
@@ -102,7 +102,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
                 reason="SKELETON_EXISTS",
                 metadata={"skeleton": skeleton.name},
             )
-        kept = await self._store.create(tenant_of(context), skeleton)
+        kept = await self._store.create(current().tenant, skeleton)
         return pb.CreateSkeletonResponse(skeleton=await asyncio.to_thread(_kept_message, kept))
 
     async def UpdateSkeleton(
@@ -111,7 +111,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         """Replace one as a whole."""
         skeleton = await _read(request.skeleton, present=request.HasField("skeleton"))
         self._check_custom(skeleton.name)
-        kept = await self._store.update(tenant_of(context), skeleton, etag=request.skeleton.etag)
+        kept = await self._store.update(current().tenant, skeleton, etag=request.skeleton.etag)
         return pb.UpdateSkeletonResponse(skeleton=await asyncio.to_thread(_kept_message, kept))
 
     async def DeleteSkeleton(
@@ -120,18 +120,16 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         """Remove one."""
         name = _read_name(request.name)
         self._check_custom(name)
-        await self._store.delete(tenant_of(context), name, etag=request.etag)
+        await self._store.delete(current().tenant, name, etag=request.etag)
         return pb.DeleteSkeletonResponse()
 
     async def RenderPoses(self, request: pb.RenderPosesRequest, context: Context) -> pb.RenderPosesResponse:
         """Draw given people."""
-        return await self._renderer.render(
-            request, tenant=tenant_of(context), remaining_s=context.time_remaining()
-        )
+        return await self._renderer.render(request)
 
     async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> pb.ExportPosesResponse:
         """Given people as files."""
-        return await self._exporter.export(request, tenant=tenant_of(context))
+        return await self._exporter.export(request)
 
     def _check_custom(self, name: str) -> None:
         if name in self._shipped:

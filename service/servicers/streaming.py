@@ -33,7 +33,6 @@ from service.pipeline.stream import LiveFrame, StreamAnalyzer, StreamRequest
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video import analyzer as video
 from service.pipeline.video.analyzer import VideoAnalyzer, VideoRequest
-from service.servicers.call import request_id
 from service.servicers.requests.validation import Violations
 from service.servicers.requests.video_config import (
     StreamConfig,
@@ -49,7 +48,6 @@ from service.servicers.responses import frames, messages
 from service.servicers.responses.error_status import internal_error, to_status
 from service.servicers.skeleton_choice import choose_skeleton
 from service.servicers.skeleton_lookup import SkeletonLookup
-from service.servicers.tenant import tenant_of
 from service.telemetry.call_context import current
 from service.triton.catalog import ModelCatalog
 
@@ -133,23 +131,21 @@ class Recordings:
         with self._streams.arriving():
             config = (await self._first(requests, "chunks")).config
         wish = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = self._catalog.resolve(config.model, config.model_version)
-        plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
+        pose_model = self._catalog.pose_model(config.model, config.model_version)
+        model = pose_model.model
+        plan = await choose_skeleton(self._skeletons, config.skeleton, pose_model)
         effective = effective_video(config, wish, model, plan.target.name)
         current().uses(model.name)
         with self._streams.admitted():
             events = self._videos.analyze(
                 _chunks(requests),
                 VideoRequest(
-                    model=model,
-                    first_stage=self._catalog.first_stage(model),
+                    model=pose_model,
                     options=wish.people.options,
                     sampling=wish.sampling,
                     following=wish.people.following(plan, prominent_only=wish.flat),
                     annotated=wish.annotated,
                 ),
-                self._skeletons.shipped(model.skeleton),
-                request_id=request_id(),
             )
             n_kpts = len(plan.target.keypoints)
             answers = _video_answers(events, wish, effective, model, n_kpts)
@@ -165,8 +161,9 @@ class Recordings:
         with self._streams.arriving():
             config = (await self._first(requests, "frames")).config
         wish = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = self._catalog.resolve(config.model, config.model_version)
-        plan = await choose_skeleton(self._skeletons, config.skeleton, model, tenant_of(context))
+        pose_model = self._catalog.pose_model(config.model, config.model_version)
+        model = pose_model.model
+        plan = await choose_skeleton(self._skeletons, config.skeleton, pose_model)
         effective = effective_stream(config, wish, model, plan.target.name)
         current().uses(model.name)
         with self._streams.admitted():
@@ -180,14 +177,11 @@ class Recordings:
             events = self._live.analyze(
                 _pictures(requests, self._limits.image),
                 StreamRequest(
-                    model=model,
-                    first_stage=self._catalog.first_stage(model),
+                    model=pose_model,
                     options=wish.people.options,
                     following=wish.people.following(plan, prominent_only=False),
                     policy=wish.policy,
                 ),
-                self._skeletons.shipped(model.skeleton),
-                request_id=request_id(),
             )
             answers = _live_answers(events, wish, started)
             async with aclosing(_taken(answers, self._limits.stall_s)) as taken:
@@ -430,8 +424,8 @@ def _result(told: live.StreamResult, wish: StreamConfig) -> pb.StreamResult:
         error = told.error
         if not isinstance(error, PosegateError):
             _log.error("internal_error", exc_info=error)
-            error = internal_error(request_id())
-        result.error.CopyFrom(to_status(error, request_id()))
+            error = internal_error(current().request_id)
+        result.error.CopyFrom(to_status(error, current().request_id))
     return result
 
 

@@ -1,12 +1,13 @@
 """What goes on in a call, for whoever counts, traces and logs it; `metrics` counts, `tracing` traces.
 
-`RequestInterceptor` begins a `Call`. Whatever works for it, in whichever of its tasks, finds it with
+`RequestInterceptor` begins a `CallContext`. Whatever works for it, in whichever of its tasks, finds it with
 `current()` and says what it did. Outside of calls nobody counts: the health monitor's own inferences are
 no traffic.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -96,7 +97,7 @@ class Timings:
     draw_ms: float = 0.0
 
 
-class Picture:
+class StageTimer:
     """One picture on its way through the stages. One task or thread works on it at a time.
 
     As a context manager it is finished with the block.
@@ -106,7 +107,7 @@ class Picture:
         persons: found on it; None until they are.
     """
 
-    def __init__(self, call: Call | None = None) -> None:
+    def __init__(self, call: CallContext | None = None) -> None:
         self._call = call
         # All stages from the start: a thread may add to one while the rest is read.
         self._took_s: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
@@ -118,6 +119,11 @@ class Picture:
         self._took_s[stage] += ended - started
         if self._call is not None:
             self._call.span.stage(stage, started, ended)
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        """Add a duration that was measured elsewhere and ended just now."""
+        now = time.perf_counter()
+        self.took(stage, now - seconds, now)
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
@@ -138,7 +144,7 @@ class Picture:
             self._call.done(self._took_s.copy(), self.size_wh, self.persons)
             self._call = None
 
-    def __enter__(self) -> Picture:
+    def __enter__(self) -> StageTimer:
         return self
 
     def __exit__(
@@ -148,15 +154,21 @@ class Picture:
 
 
 @dataclass(eq=False)
-class Call:
-    """One call at work.
+class CallContext:
+    """Facts about the call in progress that every layer may need.
 
     Attributes:
+        request_id: sent by the caller, or generated; empty outside of calls.
+        tenant: owner of the custom skeletons that the call may name.
+        deadline: end of the caller's time on time.monotonic()'s clock; infinite without one.
         observer: counts what is done in it.
         span: its trace.
-        streaming: its pictures are frames of a video or a stream.
+        streaming: its images are frames of a video or a stream.
     """
 
+    request_id: str = ""
+    tenant: str = "default"
+    deadline: float = math.inf
     observer: Observer = field(default_factory=Observer)
     span: CallSpan = field(default_factory=CallSpan)
     streaming: bool = False
@@ -170,9 +182,9 @@ class Call:
         """This model answers it, or one picture of it."""
         self._models[model] = None
 
-    def picture(self) -> Picture:
-        """A picture of it."""
-        return Picture(self)
+    def stage_timer(self) -> StageTimer:
+        """A timer for one image of the call; the image counts once the timer is finished."""
+        return StageTimer(self)
 
     def done(
         self, took_s: Mapping[Stage, float], size_wh: tuple[int, int] | None, persons: int | None
@@ -210,14 +222,14 @@ class Call:
         return said
 
 
-_current: ContextVar[Call | None] = ContextVar("call", default=None)
+_current: ContextVar[CallContext | None] = ContextVar("call", default=None)
 
 
-def begin(call: Call) -> None:
+def begin(call: CallContext) -> None:
     """Make it the one that `current()` finds, in this task and in those that it starts."""
     _current.set(call)
 
 
-def current() -> Call:
+def current() -> CallContext:
     """The call at hand; outside of calls one that nobody listens to."""
-    return _current.get() or Call()
+    return _current.get() or CallContext()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from service.core.model import BODY_KEYPOINTS, Model
+from service.core.model import BODY_KEYPOINTS, Model, PoseModel
 from service.core.skeleton.template import Skeleton
 from service.errors import NotFound, Unavailable
 
@@ -122,12 +122,21 @@ class ModelCatalog:
             )
         return ready[-1]
 
-    def first_stage(self, model: Model) -> Model | None:
-        """The model that finds the people for a top-down one; None for a model that finds them itself.
+    def pose_model(self, name: str, version: str = "") -> PoseModel:
+        """The model of that name with its detector and its native skeleton.
+
+        Args:
+            name: empty for the service's default.
+            version: empty for the newest one that is ready.
 
         Raises:
-            Unavailable: it is not ready, or is not one that finds people.
+            NotFound: no such model or version; the message lists the existing ones.
+            Unavailable: the model or its detector is not ready.
         """
+        model = self.resolve(name, version)
+        return PoseModel(model, self._detector(model), self._skeletons[model.skeleton])
+
+    def _detector(self, model: Model) -> Model | None:
         if model.family != "top_down":
             return None
         first = self.resolve(model.first_stage) if self._knows(model.first_stage) else None

@@ -121,9 +121,9 @@ async def test_every_whole_body_model_is_paired_with_one_that_finds_people() -> 
     await catalog.refresh()
     assert sorted(model.name for model in catalog.models()) == MODELS
     pairs = {
-        model.name: first.name
+        model.name: detector.name
         for model in catalog.models()
-        if (first := catalog.first_stage(model)) is not None
+        if (detector := catalog.pose_model(model.name).detector) is not None
     }
     assert pairs == {"rtmw3d_x": "yolov8m_pose", "rtmw_l": "yolov8m_pose"}
 

@@ -1,7 +1,6 @@
 """The use case: one picture through its stages."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +12,8 @@ import pytest
 from service.core.geometry import Rgb8
 from service.errors import ImageUndecodable, Overloaded
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
-from tests.fakes import MODEL, BusyThread, FakeTritonClient, candidate, rows, until
+from service.telemetry.call_context import CallContext, begin
+from tests.fakes import POSE_MODEL, BusyThread, FakeTritonClient, candidate, rows, until
 from tests.pictures import noise, plain, quartered
 
 OPTIONS = DetectionOptions(min_score=0.25, iou_threshold=0.7, max_persons=300)
@@ -26,13 +26,12 @@ def workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def estimating(estimator: Estimator, image: Rgb8, **changes: Any) -> asyncio.Task[Estimate]:
-    wanted: dict[str, Any] = {"options": OPTIONS, "model": MODEL, **changes}
+    wanted: dict[str, Any] = {"options": OPTIONS, "model": POSE_MODEL, **changes}
     return asyncio.create_task(
         estimator.estimate(
             lambda: image,
             wanted.pop("model"),
             wanted.pop("options"),
-            deadline=time.monotonic() + 5,
             **wanted,
         )
     )
@@ -76,7 +75,8 @@ async def test_the_model_gets_the_smallest_input_that_holds_the_picture(
     workers: ThreadPoolExecutor, size_wh: tuple[int, int], shape_hw: tuple[int, int]
 ) -> None:
     client = FakeTritonClient()
-    await estimating(Estimator(client, workers, 1), plain(size_wh), request_id="id-1")
+    begin(CallContext(request_id="id-1"))
+    await estimating(Estimator(client, workers, 1), plain(size_wh))
     (call,) = client.calls
     assert call.inputs["images"].shape == (1, *shape_hw, 3)
     assert call.inputs["images"].dtype == np.uint8
@@ -103,7 +103,7 @@ async def test_errors_of_decoding_and_of_the_model_pass_through(workers: ThreadP
         raise ImageUndecodable("no")
 
     with pytest.raises(ImageUndecodable):
-        await estimator.estimate(broken, MODEL, OPTIONS, deadline=time.monotonic() + 5)
+        await estimator.estimate(broken, POSE_MODEL, OPTIONS)
     client.script = [Overloaded("full")]
     with pytest.raises(Overloaded):
         await estimating(estimator, plain((9, 9)))
@@ -140,7 +140,7 @@ async def test_a_picture_that_waits_for_a_thread_is_never_decoded_once_its_calle
 
     gone, stays = (
         asyncio.create_task(
-            estimator.estimate(lambda name=name: load(name), MODEL, OPTIONS, deadline=time.monotonic() + 5)  # type: ignore[misc]
+            estimator.estimate(lambda name=name: load(name), POSE_MODEL, OPTIONS)  # type: ignore[misc]
         )
         for name in ("gone", "stays")
     )

@@ -110,10 +110,10 @@ class _Skeletons(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         self._exporter = exporter
 
     async def RenderPoses(self, request: pb.RenderPosesRequest, context: Context) -> pb.RenderPosesResponse:  # noqa: N802
-        return await self._renderer.render(request, tenant="default", remaining_s=context.time_remaining())
+        return await self._renderer.render(request)
 
     async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> pb.ExportPosesResponse:  # noqa: N802
-        return await self._exporter.export(request, tenant="default")
+        return await self._exporter.export(request)
 
 
 @asynccontextmanager
@@ -140,7 +140,7 @@ async def gateway(custom: CustomSkeletons) -> AsyncIterator[str]:
         )
         pose = PoseServicer(Estimator(triton, workers, 4), catalog, lookup, triton, limits)
         skeletons = _Skeletons(  # type: ignore[abstract]  # the other calls are UNIMPLEMENTED
-            PoseRenderer(lookup, workers, RenderLimits(IMAGE, 10, frozenset(), 30.0)),
+            PoseRenderer(lookup, workers, RenderLimits(IMAGE, 10, frozenset())),
             PoseExporter(lookup, workers, MAX_EXPORT_BYTES),
         )
         options = [("grpc.max_receive_message_length", 64 << 20)]

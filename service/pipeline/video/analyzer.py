@@ -22,7 +22,7 @@ from service.core.angles import goniometers
 from service.core.drawing.angles import draw_angles
 from service.core.drawing.poses import OverlayStyle, draw_poses
 from service.core.geometry import Rgb8
-from service.core.model import Model
+from service.core.model import PoseModel
 from service.core.skeleton.template import Skeleton
 from service.errors import (
     DeadlineExceeded,
@@ -43,7 +43,7 @@ from service.pipeline.sequence_analyzer import (
     SequenceConfig,
 )
 from service.pipeline.stream_limiter import StreamLimiter
-from service.telemetry.call_context import Picture, Timings, current
+from service.telemetry.call_context import StageTimer, Timings, current
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,16 +79,14 @@ class VideoRequest:
     """What is wanted of a video.
 
     Attributes:
-        model: finds the people, or looks closely at those found.
-        first_stage: finds the people for a model that does not.
+        model: answers, with its detector and its skeleton.
         options: how.
         sampling: which frames.
         following: what becomes of the people.
         annotated: how they are drawn on the video that is sent back; None for no such video.
     """
 
-    model: Model
-    first_stage: Model | None
+    model: PoseModel
     options: DetectionOptions
     sampling: Sampling
     following: SequenceConfig
@@ -168,16 +166,12 @@ class VideoAnalyzer:
         self._streams = streams
         self._settings = settings
 
-    async def analyze(
-        self, chunks: AsyncIterator[bytes], plan: VideoRequest, skeleton: Skeleton, *, request_id: str = ""
-    ) -> AsyncGenerator[Event, None]:
+    async def analyze(self, chunks: AsyncIterator[bytes], plan: VideoRequest) -> AsyncGenerator[Event, None]:
         """What is seen, as it is seen; `Summary` last. Close the iterator to stop the work.
 
         Args:
             chunks: the bytes of the file; its errors become those of the analysis.
             plan: what is wanted.
-            skeleton: the model's own.
-            request_id: for Triton's log.
 
         Raises:
             VideoUndecodable, VideoTooLarge, VideoTooLong, DataLoss: as `VideoReader`.
@@ -186,7 +180,7 @@ class VideoAnalyzer:
             Unavailable: the model stays away, or the service stops.
             PosegateError: whatever `chunks` raises.
         """
-        job = _Run(self._estimator, self._threads, self._streams, self._settings, plan, skeleton, request_id)
+        job = _Run(self._estimator, self._threads, self._streams, self._settings, plan)
         work = asyncio.create_task(job.run(chunks))
         pace = _ProgressReporter(job)
         try:
@@ -220,17 +214,13 @@ class _Run:
         streams: StreamLimiter,
         settings: VideoSettings,
         plan: VideoRequest,
-        skeleton: Skeleton,
-        request_id: str,
     ) -> None:
         self._estimator = estimator
         self._threads = threads
         self._streams = streams
         self._settings = settings
         self._plan = plan
-        self._skeleton = skeleton
-        self._request_id = request_id
-        self._follower = SequenceAnalyzer(plan.following, skeleton)
+        self._follower = SequenceAnalyzer(plan.following, plan.model.skeleton)
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(_QUEUED)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy: set[asyncio.Future[Any]] = set()  # threads at work
@@ -337,45 +327,41 @@ class _Run:
         try:
             while True:
                 await room.acquire()
-                ready = await self._in_thread(self._next_ready)
+                timer = current().stage_timer()
+                ready = await self._in_thread(self._next_ready, timer)
                 if ready is None:
                     window.put_nowait(None)
                     return
-                picture = current().picture()
-                ready.prepared.tell(picture)
-                task = self._begin(self._estimate(ready.prepared, picture))
-                window.put_nowait(_AtModel(ready.index, ready.time_s, task, picture, time.perf_counter()))
+                task = self._begin(self._estimate(ready.prepared, timer))
+                window.put_nowait(_AtModel(ready.index, ready.time_s, task, timer, time.perf_counter()))
                 del ready  # or its picture would stay while the next one is decoded
         except Exception as error:  # told after the frames before it
             window.put_nowait(error)
 
-    def _next_ready(self) -> _Ready | None:
+    def _next_ready(self, timer: StageTimer) -> _Ready | None:
         """The next frame, fitted into the model's input by the thread that decoded it: what waits for its
         turn is no larger than that, unless the picture itself is needed again."""
         frame = self.reader.next_frame()
         if frame is None:
             return None
-        image = frame.image
-        finder = self._plan.first_stage or self._plan.model
-        prepared = prepare(lambda: image, finder.shapes_hw, keep_image=self._keeps_images)
-        # It was decoded before, and loading it again took no time.
-        return _Ready(
-            frame.index, frame.time_s, replace(prepared, began=prepared.loaded - frame.decode_ms / 1e3)
-        )
+        timer.add("decode", frame.decode_ms / 1e3)
+        with timer.timed("preprocess"):
+            prepared = prepare(frame.image, self._plan.model, keep_image=self._keeps_images)
+        timer.size_wh = prepared.size_wh
+        return _Ready(frame.index, frame.time_s, prepared)
 
     def _ready_bytes(self) -> int:
         """Bytes of one frame that is ready, at most."""
         assert self.facts is not None  # noqa: S101 - the video is open
-        finder = self._plan.first_stage or self._plan.model
-        pixels = max(height * width for height, width in finder.shapes_hw)
+        pixels = max(height * width for height, width in self._plan.model.first.shapes_hw)
         return 3 * (pixels + self._keeps_images * self.facts.size_wh[0] * self.facts.size_wh[1])
 
     @property
     def _keeps_images(self) -> bool:
         """Whether the pictures themselves are needed after they were fitted into the model's input."""
-        return self._plan.annotated is not None or self._plan.first_stage is not None
+        return self._plan.annotated is not None or self._plan.model.detector is not None
 
-    async def _estimate(self, prepared: Prepared, picture: Picture) -> Estimate:
+    async def _estimate(self, prepared: Prepared, timer: StageTimer) -> Estimate:
         """The people on one frame. A model that is busy or away for a moment is waited for."""
         timeout_s = self._settings.frame_timeout_s
         given_up_at: float | None = None
@@ -386,11 +372,8 @@ class _Run:
                     self._plan.model,
                     self._plan.options,
                     timeout_s=timeout_s,
-                    first_stage=self._plan.first_stage,
-                    keypoint_names=self._skeleton.names,
-                    request_id=self._request_id,
                     stream=self,
-                    picture=picture,
+                    timer=timer,
                 )
             except (Overloaded, Unavailable) as error:
                 now, pause_s = time.monotonic(), error.retry_after_s or 1.0
@@ -400,7 +383,7 @@ class _Run:
                 await asyncio.sleep(pause_s)
 
     async def _finish_frame(self, item: _AtModel, drawing: _Drawing | None) -> None:
-        with item.picture:
+        with item.timer:
             await self._tell_frame(item, drawing)
 
     async def _tell_frame(self, item: _AtModel, drawing: _Drawing | None) -> None:
@@ -411,10 +394,10 @@ class _Run:
         self.last_time_s = item.time_s
         piece = b""
         if drawing is not None and estimate.image is not None:
-            with item.picture.timed("draw"):
+            with item.timer.timed("draw"):
                 piece = await self._in_thread(drawing.draw, estimate.image, followed, item.time_s)
-        timings = item.picture.timings()
-        item.picture.finish()  # the caller may take his time over it
+        timings = item.timer.timings()
+        item.timer.finish()  # the caller may take his time over it
         await self._events.put(
             FrameDone(
                 index=item.index,
@@ -536,7 +519,7 @@ class _AtModel:
     index: int
     time_s: float
     task: asyncio.Task[Estimate]
-    picture: Picture
+    timer: StageTimer
     ready_at: float
 
 
