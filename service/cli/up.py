@@ -35,9 +35,11 @@ async def up(settings: Settings, *, web: bool = False) -> None:
         return
     watcher = asyncio.create_task(triton.watch())
     try:
-        async with gateway(settings.model_copy(update={"triton_url": triton.grpc_url})):
-            async with door(settings, stop) if web else nullcontext():
-                await stop.wait()
+        async with (
+            gateway(settings.model_copy(update={"triton_url": triton.grpc_url})),
+            door(settings, stop) if web else nullcontext(),
+        ):
+            await stop.wait()
     finally:
         watcher.cancel()
         await triton.stop()

@@ -97,8 +97,8 @@ async def _content(events: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
             inside = False
         elif isinstance(event, PartHead):
             raise invalid(
-                f"The field {event.name[:100]} comes after the video: put all fields in front of it, or into the "
-                "query of the address.",
+                f"The field {event.name[:100]} comes after the video: put all fields in front of it, or into "
+                "the query of the address.",
                 [Violation(event.name[:100], "comes after the video")],
             )
         elif inside:

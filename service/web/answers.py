@@ -282,7 +282,7 @@ def _summary(message: pb.MeasurementSummary) -> dict[str, Any]:
 def _side_summary(message: pb.SideSummary) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for name in ("min_deg", "max_deg", "range_of_motion_deg"):
-        summary[name] = round(getattr(message, name), 2) if message.HasField(name) else None  # type: ignore[arg-type]
+        summary[name] = round(getattr(message, name), 2) if message.HasField(name) else None
     for name in ("min_time", "max_time"):
         summary[name] = seconds(getattr(message, name)) if message.HasField(name) else None  # type: ignore[arg-type]
     summary["frames_measured"] = message.frames_measured

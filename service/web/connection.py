@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {GONE: self._gone}  # type: ignore[typeddict-item]
+        self.scope["extensions"] = {GONE: self._gone}  # type: ignore[dict-item]  # an object, not a dict
         if self._header_timer is None:
             self._await_headers()
 
@@ -167,7 +167,7 @@ def guarded(limits: ConnectionLimits) -> type[GuardedProtocol]:
     return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
 
 
-def gone_event(scope: dict[str, Any]) -> asyncio.Event | None:
+def gone_event(scope: Mapping[str, Any]) -> asyncio.Event | None:
     """Set once the caller has left; None on a server without `GuardedProtocol`."""
     event = scope.get("extensions", {}).get(GONE)
     return event if isinstance(event, asyncio.Event) else None

@@ -1,4 +1,4 @@
-"""Options of a call by name, from a form, JSON or the query: read one by one, every wrong one reported at once."""
+"""Options of a call by name, from a form, JSON or the query; every wrong one is reported at once."""
 
 from __future__ import annotations
 

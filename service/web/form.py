@@ -162,8 +162,8 @@ async def _multipart(
             size += len(event)
             if head is not None and head.name not in pictures and size > _MAX_VALUE_BYTES:
                 raise invalid(
-                    f"The field {head.name[:100]} has more than {_MAX_VALUE_BYTES} bytes; pictures are expected "
-                    f"in {' or '.join(pictures)}.",
+                    f"The field {head.name[:100]} has more than {_MAX_VALUE_BYTES} bytes; pictures are "
+                    f"expected in {' or '.join(pictures)}.",
                     [Violation(head.name[:100], f"has more than {_MAX_VALUE_BYTES} bytes")],
                 )
             pieces.append(event)

@@ -111,7 +111,9 @@ class Gateway:
     async def serving(self) -> bool:
         """Whether the gateway can answer: the default model is loaded and warm."""
         try:
-            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
+            answer = await self._health.Check(  # type: ignore[attr-defined]  # not in its stubs
+                health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

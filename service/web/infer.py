@@ -7,7 +7,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, BinaryIO, cast
 
@@ -76,7 +76,7 @@ class InferCalls:
             raise Problem(
                 503,
                 "MODEL_NOT_READY",
-                "No model of the whole body is ready: the operator may name one by POSEGATE_WEB_WHOLE_BODY_MODEL.",
+                "No model of the whole body is ready; POSEGATE_WEB_WHOLE_BODY_MODEL may name one.",
                 code="UNAVAILABLE",
                 retry_after_s=5.0,
             )

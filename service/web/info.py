@@ -88,7 +88,7 @@ class InfoCalls:
         """A page of models."""
         fields = Fields(query_values(request.query_params))
         wish = pb.ListModelsRequest(
-            page_size=fields.integer("page_size", 0), page_token=fields.text("page_token")
+            page_size=fields.integer("page_size", 0) or 0, page_token=fields.text("page_token")
         )
         fields.check()
         gateway = self._door.gateway

@@ -104,7 +104,7 @@ class DoorMiddleware:
         except Problem as problem:
             reason = problem.reason
             if answer.begun:
-                raise  # too late for a status: uvicorn ends the connection, so that the answer is not taken for whole
+                raise  # too late for a status: uvicorn ends the connection, visibly too soon
             await problem_response(problem, request_id)(scope, receive, answer.send)
         finally:
             ms = round((time.perf_counter() - started) * 1e3, 2)
@@ -200,7 +200,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         404: ("PATH_NOT_FOUND", f"There is nothing at {request.url.path}: see /docs.", "NOT_FOUND"),
         405: (
             "METHOD_NOT_ALLOWED",
-            f"{request.method} is not a method of {request.url.path}, but {headers.get('Allow', 'another')} is.",
+            f"{request.url.path} takes {headers.get('Allow', 'other methods')}, not {request.method}.",
             "",
         ),
     }

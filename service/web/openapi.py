@@ -72,7 +72,7 @@ _VIDEO: dict[str, Schema] = {
     "annotated_video": {
         "type": "string",
         "enum": ["mp4"],
-        "description": "Send the video back with what was found drawn on it, as base64 pieces between the lines.",
+        "description": "Send the video back with what was found drawn on it, in base64 pieces between lines.",
     },
 }
 _URL: Schema = {
@@ -80,6 +80,12 @@ _URL: Schema = {
     "format": "uri",
     "description": "In place of a file, where the operator allows its host.",
 }
+_DESCRIPTION = (
+    "People, keypoints and joint angles from pictures, videos and cameras. Coordinates are px of the upright "
+    "original, origin top left; left and right are the person's own; scores are the model's own and not "
+    "probabilities. Errors are RFC 9457 problem documents. Every answer has x-request-id. Cameras use the "
+    "WebSocket /v1/stream: first a text with the options as JSON, then one picture a message."
+)
 _ERRORS = {
     "400": "The request must change.",
     "401": "The key is missing or wrong.",
@@ -110,11 +116,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Posegate",
             "version": _version(),
-            "description": "People, keypoints and joint angles from pictures, videos and cameras. Coordinates are px "
-            "of the upright original, origin top left; left and right are the person's own; scores are the model's "
-            "own and not probabilities. Errors are RFC 9457 problem documents. Every answer has x-request-id. "
-            "Cameras use the WebSocket /v1/stream: first a text with the options as JSON, then one picture a "
-            "message.",
+            "description": _DESCRIPTION,
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"bearer": []}, {"key": []}],

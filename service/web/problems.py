@@ -156,7 +156,7 @@ class _Details:
 def from_status(status: status_pb2.Status, *, headers: Mapping[str, str] | None = None) -> Problem:
     """The problem of a `google.rpc.Status`, such as an item of a batch has."""
     try:
-        code = code_pb2.Code.Name(status.code)  # type: ignore[arg-type]  # any number may come
+        code = code_pb2.Code.Name(status.code)
     except ValueError:
         code = "UNKNOWN"
     details = _details(status)
@@ -178,7 +178,7 @@ def from_status(status: status_pb2.Status, *, headers: Mapping[str, str] | None 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> Problem:
     """The problem of a call that failed."""
-    trailing = {key: value for key, value in error.trailing_metadata() or ()}
+    trailing = dict(error.trailing_metadata() or ())
     headers = quota_headers(trailing)
     packed = trailing.get(_DETAILS)
     status = status_pb2.Status()
@@ -188,7 +188,7 @@ def from_rpc(error: grpc.aio.AioRpcError) -> Problem:
         except DecodeError:
             status = status_pb2.Status()
     code = error.code().name
-    if not status.code or code_pb2.Code.Name(status.code) != code:  # type: ignore[arg-type]
+    if not status.code or code_pb2.Code.Name(status.code) != code:
         status = status_pb2.Status(code=code_pb2.Code.Value(code), message=error.details() or "")
     return from_status(status, headers=headers)
 

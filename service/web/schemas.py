@@ -226,8 +226,9 @@ SCHEMAS: dict[str, Schema] = {
     },
     "VideoLine": {
         "type": "object",
-        "description": "One line or event: `started`, then `frame`s with `progress` (and `annotated_chunk`, base64, "
-        "with annotated_video=mp4) between them, last `summary` (and `quota`) or `error`. Members as in `Video`.",
+        "description": "One line or event: `started`, then `frame`s with `progress` (and `annotated_chunk`, "
+        "base64, with annotated_video=mp4) between them, last `summary` (and `quota`) or `error`. Members as "
+        "in `Video`.",
         "properties": {
             "type": _text(
                 enum=["started", "frame", "progress", "annotated_chunk", "summary", "quota", "error"]
@@ -259,8 +260,8 @@ SCHEMAS: dict[str, Schema] = {
                     "n_kpts": _integer("133"),
                     "frames": _array(
                         _array(_number()),
-                        "n_kpts × 6 numbers a frame: x, y (px), score of each keypoint, then x, y, z (m) of each; "
-                        "all 0 where nobody is seen.",
+                        "n_kpts × 6 numbers a frame: x, y (px), score of each keypoint, then x, y, z (m) of "
+                        "each; all 0 where nobody is seen.",
                     ),
                 }
             ),

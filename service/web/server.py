@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 
 import structlog
 import uvicorn

@@ -48,7 +48,7 @@ class SkeletonCalls:
         """A page of them."""
         fields = Fields(query_values(request.query_params))
         wish = pb.ListSkeletonsRequest(
-            page_size=fields.integer("page_size", 0), page_token=fields.text("page_token")
+            page_size=fields.integer("page_size", 0) or 0, page_token=fields.text("page_token")
         )
         fields.check()
         gateway = self._door.gateway
@@ -290,13 +290,13 @@ def _person(fields: Fields, person: object, path: str) -> types_pb2.Person:
     else:
         message.keypoints.extend(types_pb2.Keypoint(x=x, y=y, score=score) for x, y, score in points)
     box = person.get("box")
-    if _numbers(box, 4):
+    if isinstance(box, list) and _numbers(box, 4):
         x1, y1, x2, y2 = box
         message.box.CopyFrom(types_pb2.Box(x1=x1, y1=y1, x2=x2, y2=y2))
     elif box is not None:
         fields.add(f"{path}.box", "must be [x1, y1, x2, y2]")
     score, track = person.get("score"), person.get("track_id")
-    if _numbers([score], 1):
+    if score is not None and _numbers([score], 1):
         message.score = score
     elif score is not None:
         fields.add(f"{path}.score", "must be a number")

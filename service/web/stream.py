@@ -50,7 +50,7 @@ class StreamCalls:
         request_id = uuid.uuid4().hex
         socket.scope.setdefault("state", {})["request_id"] = request_id
         if not self._allowed(socket):
-            # A page of another site could use the door in the name of its visitor: CORS says nothing of WebSockets.
+            # A page of another site could use the door in its visitor's name: CORS leaves WebSockets alone.
             await socket.close(_POLICY_VIOLATION, "origin is not allowed")
             return
         await socket.accept(headers=[(b"x-request-id", request_id.encode())])

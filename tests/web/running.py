@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
+from posegate.v1 import pose_service_pb2_grpc, types_pb2
 from service.web.app import build_app, connected
 from service.web.server import config, listen
 from service.web.settings import WebSettings
@@ -52,8 +52,7 @@ async def running_door(gateway: str, **changes: Any) -> AsyncIterator[RunningDoo
         listener = listen(settings)
         host, port = listener.getsockname()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         url = f"http://{host}:{port}"
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             try:
@@ -64,6 +63,13 @@ async def running_door(gateway: str, **changes: Any) -> AsyncIterator[RunningDoo
                 listener.close()
 
 
+async def until(said: Callable[[], bool]) -> None:
+    """Wait until it is so; a loaded machine is no bug."""
+    async with asyncio.timeout(30):
+        while not said():  # noqa: ASYNC110 - what is waited for is not a test's to signal
+            await asyncio.sleep(0.01)
+
+
 PERSON = types_pb2.Person(
     box=types_pb2.Box(x1=1.5, y1=2.5, x2=30.25, y2=60),
     score=0.9,
@@ -72,9 +78,7 @@ PERSON = types_pb2.Person(
 
 
 @dataclass(eq=False)
-class FakeGateway(
-    pose_service_pb2_grpc.PoseServiceServicer, skeleton_service_pb2_grpc.SkeletonServiceServicer
-):
+class FakeGateway(pose_service_pb2_grpc.PoseServiceServicer):
     """A gateway that notes what it is asked.
 
     Attributes:
@@ -106,7 +110,7 @@ class FakeGateway(
     async def _answer(self, request: Any, context: Any, answer: Any) -> Any:
         self.started += 1
         self.requests.append(request)
-        self.metadata = {key: value for key, value in context.invocation_metadata()}
+        self.metadata = dict(context.invocation_metadata())
         ended = self._watched(context)
         await self.hold.wait()
         ended.set()
@@ -118,7 +122,12 @@ class FakeGateway(
     def _watched(self, context: Any) -> asyncio.Event:
         """An event for the call to set before it ends by itself: a call that ends without was cancelled."""
         ended = asyncio.Event()
-        context.add_done_callback(lambda _: ended.is_set() or self.cancelled.set())
+
+        def note(_: object) -> None:
+            if not ended.is_set():
+                self.cancelled.set()
+
+        context.add_done_callback(note)
         return ended
 
     async def _fail(self, context: Any) -> None:
@@ -160,9 +169,16 @@ class FakeGateway(
         ]
         return await self._answer(request, context, pb.ListModelsResponse(models=models))
 
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> Any:
+        return await self._answer(request, context, pb.GetServerInfoResponse(version="1"))
+
+    async def StreamPoses(self, requests: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the real servicers are there for this")
+        yield
+
     async def AnalyzeVideo(self, requests: Any, context: Any) -> Any:
         self.started += 1
-        self.metadata = {key: value for key, value in context.invocation_metadata()}
+        self.metadata = dict(context.invocation_metadata())
         ended = self._watched(context)
         async for request in requests:
             if request.WhichOneof("request") == "config":
@@ -225,7 +241,6 @@ async def running_fake() -> AsyncIterator[FakeGateway]:
     fake.hold.set()
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 1 << 28)])
     pose_service_pb2_grpc.add_PoseServiceServicer_to_server(fake, server)
-    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(fake, server)
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

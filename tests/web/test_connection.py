@@ -6,22 +6,15 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Callable
 
 import grpc
 import pytest
 
 from tests.pictures import jpeg
-from tests.web.running import FakeGateway, RunningDoor, multipart, refusal, running_door
+from tests.web.running import FakeGateway, RunningDoor, multipart, refusal, running_door, until
 
 PICTURE = jpeg((64, 128))
 SOON_S = 10.0  # far more than the second that is promised: a loaded machine is no bug
-
-
-async def until(said: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not said():
-            await asyncio.sleep(0.01)
 
 
 async def send(door: RunningDoor, content: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -61,15 +54,17 @@ async def test_a_caller_who_leaves_while_the_gateway_takes_nothing_cancels_it(
     fake: FakeGateway, faked: RunningDoor
 ) -> None:
     fake.hold.clear()
-    reader, writer = await asyncio.open_connection(faked.host, faked.port)
+    _, writer = await asyncio.open_connection(faked.host, faked.port)
     writer.write(post("/v1/video/upload", 1 << 30, "video/mp4"))
     sent = 0
-    with pytest.raises(TimeoutError):
+    try:
         async with asyncio.timeout(3):
             while True:
                 writer.write(b"x" * 65536)
                 await writer.drain()
                 sent += 65536
+    except TimeoutError:
+        pass
     assert sent < 200 << 20, "a slow gateway slows the upload"
     assert fake.video_bytes < sent
     # A plain end of the connection would queue behind what the door does not read; a reset does not.
@@ -88,8 +83,8 @@ async def test_a_caller_who_leaves_with_little_unread_cancels_the_call(
     paused = 0
     async with asyncio.timeout(60):
         while paused < 10:  # in a row: the door reads no more until the gateway takes something
-            (connection,) = faked.server.server_state.connections or {None}
-            paused = paused + 1 if connection and connection.flow.read_paused else 0  # type: ignore[union-attr]
+            flows = [getattr(one, "flow", None) for one in faked.server.server_state.connections]
+            paused = paused + 1 if any(flow and flow.read_paused for flow in flows) else 0
             if not paused:
                 writer.write(b"x" * 65536)
                 await writer.drain()
@@ -175,7 +170,7 @@ async def test_an_idle_connection_is_closed(fake: FakeGateway) -> None:
 async def test_a_caller_who_takes_no_answer_is_given_up(fake: FakeGateway) -> None:
     fake.frames = 20_000
     async with running_door(fake.address, send_idle_s=0.5) as door:
-        reader, writer = await asyncio.open_connection(door.host, door.port, limit=1024)
+        _, writer = await asyncio.open_connection(door.host, door.port, limit=1024)
         request = post("/v1/video/upload", 1, "video/mp4").replace(
             b"host: x", b"host: x\r\naccept: text/event-stream"
         )
@@ -206,11 +201,15 @@ async def test_who_never_stops_sending_after_a_refusal_is_cut_off(
         answer = await asyncio.wait_for(reader.readuntil(b"}"), SOON_S)
         assert answer.startswith(b"HTTP/1.1 413 ")
         started = time.monotonic()
-        with pytest.raises(ConnectionError):
+        cut_off = False
+        try:
             while time.monotonic() < started + SOON_S:
                 writer.write(b"x" * 65536)
                 await writer.drain()
                 await asyncio.sleep(0.01)
+        except ConnectionError:
+            cut_off = True
+        assert cut_off
         writer.close()
 
 

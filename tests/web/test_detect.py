@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ async def test_measurements_may_be_a_list_a_repeated_field_or_one_text(
     fake: FakeGateway, faked: RunningDoor
 ) -> None:
     url = "https://a.example/b"
-    sent = [
+    sent: list[dict[str, Any]] = [
         {"json": {"image_url": url, "measurement": ["splits", "knee_flexion"]}},
         {"json": {"image_url": url, "measurement": "splits,knee_flexion"}},
         {"data": {"image_url": url, "measurement": ["splits", "knee_flexion"]}},

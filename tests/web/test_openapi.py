@@ -52,7 +52,7 @@ def check(value: Any, name: str) -> None:
 async def test_real_answers_have_the_shapes_that_are_described(service: Service, door: RunningDoor) -> None:
     service.triton.answer = rows(FIGURE)
     client = door.client
-    picture = {"files": {"image": ("a.jpg", PICTURE)}}
+    picture: dict[str, Any] = {"files": {"image": ("a.jpg", PICTURE)}}
     check((await client.post("/v1/pose", data={"return_overlay": "true"}, **picture)).json(), "Pose")
     batch = (await client.post("/v1/pose/batch", files=[("images", PICTURE), ("images", b"\x00")])).json()
     check(batch, "Batch")

@@ -10,7 +10,7 @@ import pytest
 
 from service.web.problems import HTTP_STATUS
 from tests.pictures import jpeg
-from tests.web.running import FakeGateway, RunningDoor, refusal, running_door
+from tests.web.running import FakeGateway, RunningDoor, refusal, running_door, until
 
 PICTURE = jpeg((64, 128))
 Code = grpc.StatusCode
@@ -148,8 +148,7 @@ async def test_too_many_calls_at_once_are_429(fake: FakeGateway) -> None:
     fake.hold.clear()
     async with running_door(fake.address, max_calls=1) as door:
         first = asyncio.create_task(call(door))
-        while not fake.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: fake.started == 1)
         second = await call(door)
         assert (second.status_code, second.json()["reason"]) == (429, "TOO_MANY_IN_FLIGHT")
         assert (await door.client.get("/livez")).status_code == 200, "probes are not counted"

@@ -108,7 +108,7 @@ async def test_people_are_drawn_on_a_canvas_or_a_picture(door: RunningDoor) -> N
     picture = {"image": base64.b64encode(jpeg((64, 80))).decode(), "persons": [PERSON], "labels": False}
     on_picture = await door.client.post(address, json=picture, headers={"accept": "image/jpeg"})
     assert on_picture.content.startswith(b"\xff\xd8")
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"persons": []},
         {**canvas, **picture},
         {**canvas, "persons": [{"keypoints": [[1, 2]]}]},
@@ -116,7 +116,8 @@ async def test_people_are_drawn_on_a_canvas_or_a_picture(door: RunningDoor) -> N
         {**canvas, "persons": "all"},
         {**canvas, "canvas": {"width": 0}},
         {**canvas, "shadow": True},
-    ):
+    ]
+    for wrong in wrongs:
         answer = await door.client.post(address, json=wrong)
         assert answer.status_code == 400, wrong
         assert answer.json()["errors"], wrong

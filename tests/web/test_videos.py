@@ -1,4 +1,4 @@
-"""`POST /v1/video/upload` and `POST /infer/video`: videos in pieces, frames line by line, errors in their place."""
+"""`POST /v1/video/upload` and `POST /infer/video`: videos in pieces, frames line by line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from tests.running import Service
-from tests.web.running import FakeGateway, RunningDoor, multipart, refusal, running_door
+from tests.web.running import FakeGateway, RunningDoor, multipart, refusal, running_door, until
 
 CLIP = b"\x00\x01video" * 100_000
 NDJSON = {"accept": "application/x-ndjson"}
@@ -192,8 +192,7 @@ async def test_more_videos_at_once_than_allowed_are_429(fake: FakeGateway) -> No
     fake.hold.clear()
     async with running_door(fake.address, max_streams=1) as door:
         first = asyncio.create_task(door.client.post("/v1/video/upload", files={"video": CLIP}))
-        while not fake.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: fake.started == 1)
         second = await door.client.post("/v1/video/upload", files={"video": b"x"})
         assert (second.status_code, second.json()["reason"]) == (429, "TOO_MANY_STREAMS")
         fake.hold.set()

@@ -83,6 +83,7 @@ async function connect() {
 
 key.value = sessionStorage.getItem(KEY) || "";
 setKey(key.value);
+document.querySelector("#key-form").addEventListener("submit", (event) => event.preventDefault());
 key.addEventListener("change", () => {
   setKey(key.value);
   sessionStorage.setItem(KEY, key.value);
