@@ -14,7 +14,6 @@ from typing import Any
 
 import google.rpc.status_pb2
 from grpc_tools import protoc
-
 from pydantic_settings import BaseSettings
 
 from service.settings import Settings

@@ -1,4 +1,4 @@
-"""The HTTP door of the chart: off by default, a client of the gateway only, its settings as the door reads them."""
+"""The HTTP door of the chart: off by default, a client of the gateway only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +13,11 @@ from grpc_health.v1 import health_pb2
 
 from service.web.settings import WebSettings
 from tests.fakes import candidate, rows
-from tests.helm.chart import find, names, refusal, render
+from tests.helm.chart import CHART, find, names, refusal, render
 from tests.running import running
 from tests.web.running import running_door
 
+PICTURE = CHART / "files" / "person.jpg"
 WEB = "web.enabled=true"
 
 
@@ -83,10 +83,9 @@ async def test_helm_test_calls_health_and_finds_the_one_person() -> None:
     container = find(objects, "Pod", name)["spec"]["containers"][0]
     program = container["command"][-1]
     person = candidate((300, 200, 500, 600), 0.9)
-    picture = Path(__file__).resolve().parents[2] / "helm" / "posegate" / "files" / "person.jpg"
     async with running() as service, running_door(service.address) as door:
         await service.health.set("", health_pb2.HealthCheckResponse.SERVING)
-        given = {**os.environ, "URL": door.url, "TIMEOUT_S": "20", "PICTURE": str(picture)}
+        given = {**os.environ, "URL": door.url, "TIMEOUT_S": "20", "PICTURE": str(PICTURE)}
 
         async def run() -> int:
             done = await asyncio.to_thread(
