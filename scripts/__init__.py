@@ -1,1 +1,1 @@
-"""Executables for the desk and CI, and the packages behind them."""
+"""What developers and CI run (README.md lists it). May import: `service`, which never imports it."""

@@ -39,7 +39,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.cli.connection import Target
-from service.cli.info import health
+from service.cli.health import health
 from service.client import connect
 from service.core.geometry import Rgb8, choose_shape, letterbox
 from service.core.model import Model

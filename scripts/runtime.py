@@ -111,7 +111,15 @@ class Fetch:
         return wheel
 
     def _find(self, sha256: str) -> Path | None:
-        return next((wheel for wheel in self.folder.glob("*.whl") if sha256_of(wheel) == sha256), None)
+        return next(
+            (
+                file
+                for kind in ("whl", "tar.gz")
+                for file in self.folder.glob(f"*.{kind}")
+                if sha256_of(file) == sha256
+            ),
+            None,
+        )
 
 
 def pinned(wheel: str, assets: Path = ASSETS) -> tuple[str, str]:

@@ -1,18 +1,22 @@
-"""The README's configuration table, made from the settings themselves.
+"""The table of settings in service/README.md, made from the settings themselves.
 
-python -m scripts.settings_table            # rewrites the table in README.md
-python -m scripts.settings_table --check    # fails where it has drifted
+python -m scripts.settings_table            # rewrites the table
+python -m scripts.settings_table --check    # fails where it has drifted, or a setting is described twice
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
+from typing import Any
 
+from pydantic import SecretStr
+
+from scripts.marked_sections import ROOT, SectionError, outside, row_pattern, update
 from service.settings import MIB, Settings
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "service" / "README.md"
+NAME, WRITER = "settings", "scripts.settings_table"
 _NAMED = {"workers": "the CPUs", "angles": "see service/core/angles/thresholds.py"}
 _HEAD = "| variable | default | what it sets |\n|---|---|---|\n"
 
@@ -26,29 +30,40 @@ def table() -> str:
     return _HEAD + "".join(rows)
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     if isinstance(value, int) and not isinstance(value, bool) and value >= MIB and value % MIB == 0:
         return f"{value} ({value // MIB} MiB)"
-    if value == "":
+    if value is None or value == "":
         return "empty"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def main() -> int:
-    """Write or check the table."""
-    text = README.read_text(encoding="utf-8")
-    pattern = re.escape(_HEAD) + r"(?:\|.*\n|SETTINGS_TABLE\n)*"
-    renewed, count = re.subn(pattern, lambda _: table(), text, count=1)
-    if count != 1:
-        print(f"{README.name} has no configuration table", file=sys.stderr)
-        return 1
-    if "--check" in sys.argv:
-        if renewed != text:
-            print(f"{README.name}'s configuration table has drifted: run python -m scripts.settings_table")
-        return int(renewed != text)
-    README.write_text(renewed, encoding="utf-8")
-    return 0
+def described_elsewhere(text: str) -> list[str]:
+    """Settings that have a row outside the section, and the table's header where it stands there.
+
+    Raises:
+        SectionError: the text has no such section.
+    """
+    rest = outside(text, NAME, WRITER)
+    variables = {f"POSEGATE_{name.upper()}" for name in Settings.model_fields}
+    found = [name for name in row_pattern("POSEGATE_[A-Z0-9_]+").findall(rest) if name in variables]
+    return found + [_HEAD.partition("\n")[0]] * rest.count(_HEAD.partition("\n")[0])
+
+
+def main(arguments: list[str], readme: Path = README) -> int:
+    """Write or check the table; the exit code."""
+    check = "--check" in arguments
+    failed = update(readme, NAME, WRITER, table(), check=check)
+    try:
+        doubled = described_elsewhere(readme.read_text(encoding="utf-8"))
+    except SectionError:
+        return 1  # `update` has said so
+    for name in doubled:
+        print(f"{readme.name} has a second row or header outside the section: {name}", file=sys.stderr)
+    return int(bool(failed or doubled))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

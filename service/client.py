@@ -1,7 +1,13 @@
-"""A channel to Posegate as every caller should open one. Small on purpose: other services copy it."""
+"""A channel to Posegate as every caller should open one. Small on purpose: other services copy it.
+
+Proxies: gRPC takes the HTTP proxy that `grpc_proxy`, `https_proxy` or `http_proxy` names for every address
+that `no_grpc_proxy` or `no_proxy` does not list. A loopback address is never called through one; a gateway
+within the cluster belongs into `no_proxy`.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +52,7 @@ def connect(
         max_message_bytes: of one message, either way.
         retry_on: names of the status codes on which a call is tried again.
     """
-    options = [
+    options: list[tuple[str, str | int]] = [
         ("grpc.service_config", json.dumps(_service_config(retry_on))),
         # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
@@ -58,6 +64,22 @@ def connect(
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
+    if is_loopback(address):
+        options.append(("grpc.enable_http_proxy", 0))
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)
     return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a gRPC address is on this host: localhost, 127.0.0.0/8, ::1 or a Unix socket."""
+    scheme, colon, rest = address.partition(":")
+    if colon and scheme in ("unix", "unix-abstract"):
+        return True
+    if colon and scheme in ("dns", "ipv4", "ipv6"):
+        address = rest.rpartition("/")[2]
+    host = address.partition("]")[0][1:] if address.startswith("[") else address.rpartition(":")[0] or address
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

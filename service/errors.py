@@ -243,7 +243,7 @@ class DeadlineExceeded(PosegateError):
 
 
 class Unimplemented(PosegateError):
-    """Promised by the contract, not built yet."""
+    """This service does not offer what the contract allows for, such as encoding video."""
 
     reason = "UNIMPLEMENTED"
 
@@ -253,3 +253,90 @@ def _shortened(text: str, most_bytes: int) -> str:
     if len(encoded) <= most_bytes:
         return text
     return encoded[: most_bytes - 3].decode(errors="ignore") + "…"
+
+
+DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
+    PosegateError: {
+        "INTERNAL": "an unexpected error; the log holds it under the request id",
+    },
+    InvalidRequest: {
+        "EXPORT_TOO_LARGE": "the files of an export do not fit into one message: export fewer images",
+        "IMAGE_TOO_LARGE": "the image has more bytes or pixels than allowed",
+        "IMAGE_UNDECODABLE": "empty, truncated, not an image, or of a format that is not accepted",
+        "INVALID_REQUEST": "fields are wrong; `BadRequest` names all of them",
+        "MESSAGE_UNREADABLE": "the bytes are not the message that the RPC takes",
+        "SKELETON_INVALID": "a custom skeleton breaks a rule or a limit; `BadRequest` names every problem",
+        "TOO_MANY_OVERLAYS": "one overlay for each person and measurement would be too many",
+        "UNKNOWN_MEASUREMENT": "a name is not that of a measurement; the message lists the known ones",
+        "URI_INVALID": "`image.uri` is not an https URI without user name and password",
+        "URI_NOT_FETCHED": "the host of `image.uri` did not return an image in time",
+        "VIDEO_TOO_LARGE": "the video has more bytes, or more pixels a frame, than allowed",
+        "VIDEO_TOO_LONG": "the video has more seconds or frames than allowed",
+        "VIDEO_UNDECODABLE": "empty, not a video, without frames, or of a format that is not accepted",
+    },
+    DataLoss: {
+        "VIDEO_DAMAGED": "the video is damaged or cut short; the frames before the damage were answered",
+    },
+    NotFound: {
+        "MODEL_NOT_FOUND": "no such model; the message lists those that are served",
+        "MODEL_VERSION_NOT_FOUND": "the model has no such version; the message lists those it has",
+        "NOT_FOUND": "something else that the request names does not exist",
+        "SKELETON_NOT_FOUND": "no such skeleton, shipped or of this tenant",
+    },
+    NotAllowed: {
+        "NOT_ALLOWED": "the operator does not allow it",
+        "SKELETON_SHIPPED": "a shipped skeleton cannot be changed or deleted",
+        "URI_HOST_NOT_ALLOWED": "the host of `image.uri` is not among `POSEGATE_URI_HOSTS`",
+        "URI_OFF": "no host is allowed: `image.uri` is off, send the bytes",
+    },
+    AlreadyExists: {
+        "ALREADY_EXISTS": "something else of that name exists",
+        "SKELETON_EXISTS": "the name of the skeleton is taken, by a shipped one or one of this tenant",
+    },
+    Conflict: {
+        "CONFLICT": "something else was changed meanwhile: read it again",
+        "SKELETON_CHANGED": "the `etag` is no longer the current one: read the skeleton again",
+    },
+    QuotaExceeded: {
+        "QUOTA_EXCEEDED": "the tenant has as many as are allowed",
+        "TOO_MANY_SKELETONS": "the tenant has `POSEGATE_MAX_SKELETONS` skeletons: delete one first",
+    },
+    AnswerTooLarge: {
+        "ANSWER_TOO_LARGE": "above `POSEGATE_MAX_MESSAGE_BYTES`: ask for JPEG overlays or less at once",
+    },
+    SkeletonNotSupplied: {
+        "SKELETON_NOT_SUPPLIED": "the model does not give the keypoints that the skeleton requires",
+    },
+    Overloaded: {
+        "OVERLOADED": "too much at once",
+        "QUEUE_FULL": "the model's queue in Triton is full",
+        "SPOOL_FULL": "no disk space is left for uploaded videos",
+        "TOO_MANY_BYTES_IN_FLIGHT": "the requests at work have `POSEGATE_MAX_IN_FLIGHT_BYTES` already",
+        "TOO_MANY_IN_FLIGHT": "`POSEGATE_MAX_IN_FLIGHT` requests are at work",
+        "TOO_MANY_STREAMS": "`POSEGATE_MAX_STREAMS` videos and streams are at work",
+        "TOO_MUCH_VIDEO_MEMORY": "the decoders at work hold `POSEGATE_MAX_VIDEO_MEMORY_BYTES`",
+    },
+    Unavailable: {
+        "DATABASE_BUSY": "the database did not answer within its time",
+        "DATABASE_FULL": "the database has no space left",
+        "DATABASE_READ_ONLY": "the database takes no changes at present",
+        "DATABASE_TOO_NEW": "a newer version of the service has changed the tables",
+        "DATABASE_UNAVAILABLE": "the database cannot be reached",
+        "DRAINING": "this gateway is stopping: another one takes the call",
+        "MODEL_NOT_READY": "the model, or the detector that it needs, is not loaded or not ready",
+        "TRITON_UNAVAILABLE": "Triton cannot be reached",
+        "UNAVAILABLE": "another part of the service cannot be reached",
+    },
+    DeadlineExceeded: {
+        "CONFIG_LATE": "no config came within `POSEGATE_STREAM_IDLE_S`",
+        "DEADLINE_EXCEEDED": "the caller's deadline passed, or `POSEGATE_REQUEST_TIMEOUT_S` without one",
+        "STREAM_IDLE": "no image came within `POSEGATE_STREAM_QUIET_S`",
+        "UPLOAD_IDLE": "no bytes of the video came within `POSEGATE_STREAM_IDLE_S`",
+        "UPLOAD_TOO_SLOW": "the upload took longer than `POSEGATE_MAX_UPLOAD_S`",
+    },
+    Unimplemented: {
+        "NO_ENCODER": "this build of the service has no H.264 encoder: leave `annotated_video` unset",
+        "UNIMPLEMENTED": "this service does not offer the RPC",
+    },
+}
+"""When each reason occurs, by the error that carries it; the table in service/README.md is made of it."""

@@ -36,6 +36,7 @@ from service.servicers.render import PoseRenderer, RenderLimits
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.streaming import RecordingLimits, Recordings
+from service.skeletons import format as skeleton_format
 from service.skeletons import shipped
 from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
@@ -134,7 +135,7 @@ async def running(
     folder = TemporaryDirectory()
     address = parse(database_url) if database_url else SqliteAddress(Path(folder.name) / "posegate.db")
     database = Database(address, connections=5, timeout_s=database_timeout_s)
-    store = SkeletonStore(database, max_skeletons=max_skeletons)
+    store = SkeletonStore(database, skeleton_format, max_skeletons=max_skeletons)
     lookup = SkeletonLookup(known, SkeletonCache(store))
     streams = StreamLimiter((recordings or {}).get("max_streams", 4), max_video_memory_bytes)
     behind = ThreadPoolExecutor(12)

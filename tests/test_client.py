@@ -8,7 +8,7 @@ import pytest
 
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.client import connect
+from service.client import connect, is_loopback
 from service.errors import DeadlineExceeded, NotFound, Overloaded, PosegateError, Unavailable
 from tests.pictures import encoded, noise
 from tests.running import Service, detect_request, failure, running
@@ -78,3 +78,43 @@ async def test_an_answer_larger_than_four_megabytes_arrives(service: Service) ->
     async with connect(service.address) as channel:
         answer = await PoseServiceStub(channel).DetectPoses(request, timeout=10)
     assert len(answer.overlay.content) > 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1:50051", True),
+        ("127.1.2.3:50051", True),
+        ("localhost:50051", True),
+        ("LocalHost", True),
+        ("[::1]:50051", True),
+        ("unix:/run/posegate.sock", True),
+        ("unix:///run/posegate.sock", True),
+        ("dns:///localhost:50051", True),
+        ("dns://8.8.8.8/posegate:50051", False),
+        ("ipv4:127.0.0.1:50051", True),
+        ("10.0.0.1:50051", False),
+        ("[fe80::1]:50051", False),
+        ("posegate.example:50051", False),
+        ("localhost.example:50051", False),
+        ("", False),
+    ],
+)
+def test_loopback_addresses_are_told_from_others(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+async def test_a_loopback_address_is_never_called_through_a_proxy(
+    service: Service, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    options = [("grpc.service_config", "{}"), ("grpc.enable_retries", 0)]
+    async with grpc.aio.insecure_channel(service.address, options=options) as through_proxy:
+        failed = await failure(PoseServiceStub(through_proxy).DetectPoses(detect_request(LARGE), timeout=10))
+    assert failed.code is grpc.StatusCode.UNAVAILABLE  # the variable has an effect on other channels
+    async with connect(service.address) as channel:
+        answer = await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10)
+    assert answer.image_size.width == 400

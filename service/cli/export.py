@@ -2,66 +2,102 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path, PurePath
+from typing import Annotated
 
+import typer
 from google.protobuf.json_format import ParseDict, ParseError
 
 from posegate.v1 import pose_service_pb2, types_pb2
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
-from service.cli.connection import Target
+from service.cli import options
+from service.cli.connection import GatewayCommand, Target, gateway_of
+from service.cli.detect import count_people, counted_people
+from service.cli.failures import CommandError
 
-FORMATS = {
-    "coco": pb.EXPORT_FORMAT_COCO_JSON,
-    "yolo": pb.EXPORT_FORMAT_YOLO_TXT,
-    "csv": pb.EXPORT_FORMAT_CSV,
+app = typer.Typer(add_completion=False)
+
+
+class ExportFormat(StrEnum):
+    """Format of the files."""
+
+    coco = "coco"
+    yolo = "yolo"
+    csv = "csv"
+
+
+_FORMATS = {
+    ExportFormat.coco: pb.EXPORT_FORMAT_COCO_JSON,
+    ExportFormat.yolo: pb.EXPORT_FORMAT_YOLO_TXT,
+    ExportFormat.csv: pb.EXPORT_FORMAT_CSV,
 }
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExportConfig:
     """What to write.
 
     Attributes:
-        gateway: to ask.
-        format: a key of `FORMATS`.
+        gateway: to call.
+        format: of the files.
         folder: where the files go; made if it is not there.
-        skeleton: that the results are in; empty: the one they name.
-        timeout_s: for the call.
+        skeleton: of the results; empty: the one they name.
+        timeout_s: of the call.
     """
 
     gateway: Target
-    format: str
+    format: ExportFormat
     folder: Path
     skeleton: str
     timeout_s: float
 
 
-class BadResults(Exception):
+class BadResults(CommandError):
     """The file does not hold results that can be exported together; the text says why."""
 
 
 @dataclass(frozen=True)
 class _Result:
-    picture: str
+    image: str
     answer: pose_service_pb2.DetectPosesResponse
 
 
-async def export(file: Path, wish: Wish) -> None:
-    """Write the files, and say what was written.
+@app.command(cls=GatewayCommand)
+def command(
+    context: typer.Context,
+    results: Annotated[Path, typer.Argument(help="JSON Lines of `posegate detect --json`; - for stdin.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files; made if it is not there.")],
+    export_format: Annotated[
+        ExportFormat, typer.Option("--format", help="COCO keypoints JSON, Ultralytics YOLO pose, or CSV.")
+    ] = ExportFormat.coco,
+    skeleton: Annotated[
+        str, typer.Option("--skeleton", help="Skeleton of the results; empty: the one they name.")
+    ] = "",
+    timeout: options.Timeout = 300.0,
+) -> None:
+    """Write detected people as files for training tools."""
+    config = ExportConfig(gateway_of(context), export_format, folder, skeleton, timeout)
+    asyncio.run(export(results, config))
+
+
+async def export(file: Path, config: ExportConfig) -> None:
+    """Write the files, and print what was written.
 
     Args:
         file: JSON Lines; - for stdin.
-        wish: what to write, and where.
+        config: what to write, and where.
 
     Raises:
         BadResults: the file cannot be exported.
         OSError: it cannot be read, or the folder cannot be written.
-        grpc.aio.AioRpcError: the gateway refused it, or did not answer.
+        grpc.aio.AioRpcError: the call failed.
     """
     if str(file) == "-":
         results, failed = _read(sys.stdin, "stdin")
@@ -71,21 +107,21 @@ async def export(file: Path, wish: Wish) -> None:
     if not results:
         raise BadResults(f"{file} holds no results")
     request = pb.ExportPosesRequest(
-        format=FORMATS[wish.format],
-        skeleton=wish.skeleton or _skeleton(results),
+        format=_FORMATS[config.format],
+        skeleton=config.skeleton or _skeleton(results),
         items=_items(results),
     )
-    async with wish.gateway.connect() as channel:
-        answer = await SkeletonServiceStub(channel).ExportPoses(request, timeout=wish.timeout_s)
-    paths = [_write(wish.folder, file) for file in answer.files]
-    people = sum(len(item.persons) for item in request.items)
-    print(f"{len(request.items)} pictures, {people} people, {request.skeleton}: {_listed(paths)}")
+    async with config.gateway.connect() as channel:
+        answer = await SkeletonServiceStub(channel).ExportPoses(request, timeout=config.timeout_s)
+    paths = [_write(config.folder, file) for file in answer.files]
+    people = counted_people(sum(count_people(item.persons) for item in request.items))
+    print(f"{_images(len(request.items))}, {people}, {request.skeleton}: {_listed(paths)}")
     if failed:
-        print(f"{failed} pictures have no result and were left out", file=sys.stderr)
+        print(f"without a result and left out: {_images(failed)}", file=sys.stderr)
 
 
 def _read(lines: Iterable[str], name: str) -> tuple[list[_Result], int]:
-    """The results, and how many pictures have none."""
+    """The results, and the number of images without one."""
     results: list[_Result] = []
     failed = 0
     for number, line in enumerate(lines, 1):
@@ -93,16 +129,16 @@ def _read(lines: Iterable[str], name: str) -> tuple[list[_Result], int]:
             continue
         try:
             data = json.loads(line)
-            picture = data.pop("picture")
+            image = data.pop("picture")
             if "error" in data:
                 failed += 1
                 continue
             answer = ParseDict(data, pose_service_pb2.DetectPosesResponse(), ignore_unknown_fields=True)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ParseError) as error:
             raise BadResults(f"{name}, line {number}: not a result of posegate detect --json") from error
-        if not isinstance(picture, str):
+        if not isinstance(image, str):
             raise BadResults(f"{name}, line {number}: `picture` is not text")
-        results.append(_Result(picture, answer))
+        results.append(_Result(image, answer))
     return results, failed
 
 
@@ -116,10 +152,10 @@ def _skeleton(results: Sequence[_Result]) -> str:
 
 
 def _items(results: Sequence[_Result]) -> Iterator[pb.ExportItem]:
-    """Pictures of one name in different folders get a number, and so do those that differ in their ending."""
+    """Images of one name in different folders, or with different endings, get a number."""
     taken: set[str] = set()
     for result in results:
-        path = PurePath(result.picture.encode("utf-8", "replace").decode())
+        path = PurePath(result.image.encode("utf-8", "replace").decode())
         stem, number = path.stem, 1
         while stem in taken:
             number += 1
@@ -137,7 +173,7 @@ def _items(results: Sequence[_Result]) -> Iterator[pb.ExportItem]:
 
 
 def _write(folder: Path, file: pb.ExportedFile) -> Path:
-    """Writes aside, then renames. Label files go where Ultralytics looks for them: labels/."""
+    """Write a partial file, then rename it. Label files go where Ultralytics looks for them: labels/."""
     if PurePath(file.name).name != file.name:
         raise BadResults(f"the gateway answered with a file called {file.name!r}")
     target = folder / "labels" if file.media_type == "text/plain" else folder
@@ -151,3 +187,7 @@ def _listed(paths: Sequence[Path]) -> str:
     if len(paths) <= 3:
         return ", ".join(map(str, paths))
     return f"{len(paths)} files in {paths[-1].parent}"
+
+
+def _images(count: int) -> str:
+    return f"{count} {'image' if count == 1 else 'images'}"

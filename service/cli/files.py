@@ -1,4 +1,4 @@
-"""Files that commands write: whole, or not at all."""
+"""Output files of commands: written whole, or not at all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def partial(path: Path) -> Path:
-    """Where a file grows until it is complete and gets its name."""
+    """Path of a file that is not complete yet; it is renamed once it is."""
     return path.with_name(path.name + ".partial")
 
 
 def is_device(path: Path) -> bool:
-    """Whether it is there and no file: a pipe or a device, such as /dev/null, is written to and never
+    """Whether the path is a pipe or a device, such as /dev/null: those are written to and never
     replaced by a file."""
     return path.exists() and not path.is_file() and not path.is_dir()
 

@@ -1,59 +1,58 @@
-"""`posegate health` and `posegate models list`."""
+"""`posegate info`: build, limits and state of the gateway."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Iterable
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+import typer
+from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 from rich.table import Table
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.cli.connection import Target
+from service.cli.connection import GatewayCommand, Target, gateway_of
+
+app = typer.Typer(add_completion=False)
 
 _TIMEOUT_S = 10.0
 
 
-async def health(gateway: Target, service: str = "") -> str:
-    """What the health service says: SERVING, NOT_SERVING, or why it could not be asked."""
-    try:
-        async with gateway.connect() as channel:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # not in its stubs
-                health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S
-            )
-    except grpc.aio.AioRpcError as error:
-        return gateway.explain(error)
-    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+@app.command(cls=GatewayCommand)
+def command(context: typer.Context) -> None:
+    """Print build, limits and models of the gateway."""
+    asyncio.run(show(gateway_of(context)))
 
 
-async def list_models(gateway: Target) -> None:
-    """Print every model in a table.
+async def show(gateway: Target) -> None:
+    """Print what GetServerInfo says, a row for each limit.
 
     Raises:
-        grpc.aio.AioRpcError: the gateway did not answer.
+        grpc.aio.AioRpcError: the call failed.
     """
-    table = Table()
-    for title in ("model", "version", "family", "skeleton", "inputs", "precision", "licence", "ready"):
-        table.add_column(title, overflow="fold")  # a licence that is cut off is not said
     async with gateway.connect() as channel:
-        stub = PoseServiceStub(channel)
-        token = ""
-        while True:
-            page = await stub.ListModels(pb.ListModelsRequest(page_token=token), timeout=_TIMEOUT_S)
-            for model in page.models:
-                table.add_row(
-                    model.name + (" (default)" if model.default else ""),
-                    model.version,
-                    model.family,
-                    f"{model.skeleton} ({model.keypoint_count})" if model.family else "",
-                    " ".join(f"{size.width}×{size.height}" for size in model.input_sizes),
-                    model.precision,
-                    model.licence,
-                    "yes" if model.ready else "no",
-                )
-            token = page.next_page_token
-            if not token:
-                break
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        info = await PoseServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=_TIMEOUT_S)
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("address", gateway.address)
+    table.add_row("version", info.version)
+    table.add_row("commit", info.commit or "not known")
+    table.add_row("Triton", info.triton_version or "cannot be reached")
+    table.add_row("default model", info.default_model)
+    table.add_row("models ready", ", ".join(info.models_ready) or "none")
+    for field in pb.Limits.DESCRIPTOR.fields:
+        table.add_row(field.name, _limit(getattr(info.limits, field.name)))
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)
+
+
+def _limit(value: int | Duration | Iterable[str]) -> str:
+    """A limit as text; 0 or unset is "no limit of its own" in the contract."""
+    if isinstance(value, Duration):
+        seconds = value.ToNanoseconds() / 1e9
+        return f"{seconds:g} s" if seconds else "none"
+    if isinstance(value, int):
+        return f"{value:,}" if value else "none"
+    return ", ".join(value) or "none"

@@ -1,145 +1,183 @@
-"""`posegate measure`: a table of joint angles, and the picture with the arcs drawn."""
+"""`posegate measure`: joint angles of the people in images, as a table, JSON Lines or overlays."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import grpc
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.cli.connection import Target
-from service.cli.files import write_whole
+from service.cli import options
+from service.cli.angles import AngleConfig
+from service.cli.connection import GatewayCommand, gateway_of
+from service.cli.failures import FAILED, BadOption
+from service.cli.images import ImageAnswer, ImageConfig, OverlayPaths, run, send
 
-Side = Literal["left", "right", "both"]
+app = typer.Typer(add_completion=False)
 
-_SIDES = {"left": types_pb2.SIDE_LEFT, "right": types_pb2.SIDE_RIGHT, "both": types_pb2.SIDE_BOTH}
-_FACING = {
-    "toward": pb.FACING_TOWARD_CAMERA,
-    "away": pb.FACING_AWAY_FROM_CAMERA,
-    "left": pb.FACING_IMAGE_LEFT,
-    "right": pb.FACING_IMAGE_RIGHT,
-}
-_FORMATS = {
-    ".png": types_pb2.OVERLAY_FORMAT_PNG,
-    ".jpg": types_pb2.OVERLAY_FORMAT_JPEG,
-    ".jpeg": types_pb2.OVERLAY_FORMAT_JPEG,
-}
-_STATUS_STYLES = {
+_STYLES = {
     pb.ANGLE_STATUS_OK: "green",
     pb.ANGLE_STATUS_DEGRADED: "yellow",
     pb.ANGLE_STATUS_UNAVAILABLE: "red",
 }
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What to measure.
+class MeasureConfig(ImageConfig):
+    """What to measure, and on which people.
 
     Attributes:
-        gateway: to ask.
-        measurements: names, comma-separated.
-        side: which side of the body.
+        angles: the measurements and how they are taken.
         model: empty for the service's default.
-        everybody: all people instead of the largest.
-        person: that number among those found, zero-based, instead of the largest.
-        facing: toward or away from the camera, left or right edge of the picture; empty: found out.
-        mirrored: the picture is a mirror image.
-        camera_roll_deg: by how much the camera was turned clockwise.
-        baseline: angles to subtract, each NAME=DEGREES for both sides or NAME:SIDE=DEGREES for one.
-        min_score: people must be above it; None for the service's default.
-        overlay: file to draw to, or None; its ending says PNG or JPEG.
-        timeout_s: of the call.
+        model_version: empty for the newest.
+        min_score: people below are left out; None for the service's default.
+        all_people: every person instead of the largest.
+        person: the person of that zero-based number, by falling score, instead of the largest.
+        overlay_each: an overlay for each measurement instead of one with all.
     """
 
-    gateway: Target
-    measurements: str
-    side: Side
-    model: str
-    everybody: bool
-    overlay: Path | None
-    timeout_s: float
-    person: int | None = None
-    facing: str = ""
-    mirrored: bool = False
-    camera_roll_deg: float = 0.0
-    baseline: tuple[str, ...] = ()
+    angles: AngleConfig = field(default_factory=AngleConfig)
+    model: str = ""
+    model_version: str = ""
     min_score: float | None = None
+    all_people: bool = False
+    person: int | None = None
+    overlay_each: bool = False
 
 
-class BadWish(Exception):
-    """The options cannot be meant; the text says which, and what to write."""
+@app.command(cls=GatewayCommand)
+def command(
+    context: typer.Context,
+    images: options.Images,
+    measurements: options.Measurements = None,
+    side: options.Side = options.BodySide.both,
+    all_people: Annotated[
+        bool, typer.Option("--all", help="Measure every person, not only the largest.")
+    ] = False,
+    person: Annotated[
+        int | None, typer.Option(min=0, help="Measure the person of this number, by falling score, from 0.")
+    ] = None,
+    facing: options.PersonFacing = None,
+    mirrored: options.Mirrored = False,
+    camera_roll: options.CameraRoll = 0.0,
+    baseline: options.Baseline = None,
+    min_score: options.MinScore = None,
+    results: options.Results = None,
+    overlay: options.Overlay = None,
+    overlay_format: options.OverlayEncoding = None,
+    overlay_each: Annotated[
+        bool, typer.Option("--overlay-each", help="One overlay for each measurement.")
+    ] = False,
+    model: options.ModelName = "",
+    model_version: options.ModelVersion = "",
+    timeout: options.Timeout = 60.0,
+) -> None:
+    """Measure joint angles in images. Exit code 1 if an image failed, with one line for each."""
+    angles = AngleConfig(
+        tuple(measurements or ()), side, facing, mirrored, camera_roll, tuple(baseline or ())
+    )
+    config = MeasureConfig(
+        gateway=gateway_of(context),
+        timeout_s=timeout,
+        results=results,
+        overlay=overlay,
+        overlay_format=overlay_format,
+        angles=angles,
+        model=model,
+        model_version=model_version,
+        min_score=min_score,
+        all_people=all_people,
+        person=person,
+        overlay_each=overlay_each,
+    )
+    if not run(measure(images, config), results):
+        raise typer.Exit(FAILED)
 
 
-async def measure(picture: Path, content: bytes, wish: Wish) -> bool:
-    """Print the angles and write the picture; False, with a line on stderr, when the call failed.
+async def measure(images: Sequence[Path], config: MeasureConfig) -> int:
+    """Send every image; the number that failed, each with a line on stderr.
 
     Raises:
-        BadWish: an option cannot be meant.
-        OSError: the overlay cannot be written.
+        BadOption: an option has no valid meaning; nothing was sent.
+        OSError: an output cannot be written.
     """
-    request = _request(content, wish)
-    try:
-        async with wish.gateway.connect() as channel:
-            answer = await PoseServiceStub(channel).MeasureAngles(request, timeout=wish.timeout_s)
-    except grpc.aio.AioRpcError as error:
-        print(f"{picture}: {wish.gateway.explain(error)}", file=sys.stderr)
-        return False
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    if not answer.persons:
-        console.print(f"{picture}: nobody was found", markup=False)
-    for person in answer.persons:
-        console.print(_table(person))
-    if wish.overlay is not None:
-        write_whole(wish.overlay, answer.overlay.content)
-        console.print(f"overlay: {wish.overlay}", markup=False)
-    return True
+    template = _request(config)
+    overlays = OverlayPaths(images, config)
+    if overlays.options is not None:
+        template.overlay.CopyFrom(overlays.options)
+    async with config.gateway.connect() as channel:
+        stub = PoseServiceStub(channel)
+
+        async def ask(content: bytes) -> ImageAnswer[pb.MeasureAnglesResponse]:
+            request = pb.MeasureAnglesRequest()
+            request.CopyFrom(template)
+            request.image.content = content
+            return _without_overlays(await stub.MeasureAngles(request, timeout=config.timeout_s))
+
+        return await send(images, config, overlays, ask, _show)
 
 
-def _request(content: bytes, wish: Wish) -> pb.MeasureAnglesRequest:
+def _request(config: MeasureConfig) -> pb.MeasureAnglesRequest:
+    """The request but for image and overlay."""
+    if not config.angles.measurements:
+        raise BadOption("--measure is missing: name what to measure, as in --measure knee_flexion,splits")
+    if config.all_people and config.person is not None:
+        raise BadOption("--all and --person: give one of them")
+    if config.overlay_each and config.overlay is None:
+        raise BadOption("--overlay-each needs --overlay: say where the overlays go")
+    angles = config.angles.options()
     request = pb.MeasureAnglesRequest(
-        image=types_pb2.Image(content=content),
-        measurements=[wish.measurements],
-        side=_SIDES[wish.side],
-        model=wish.model,
-        mirrored=wish.mirrored,
-        camera_roll_deg=wish.camera_roll_deg,
-        baseline=[_baseline(text) for text in wish.baseline],
-        min_score=wish.min_score,
+        measurements=config.angles.measurements,
+        side=angles.side,
+        facing=angles.facing,
+        mirrored=angles.mirrored,
+        camera_roll_deg=angles.camera_roll_deg,
+        baseline=angles.baseline,
+        model=config.model,
+        model_version=config.model_version,
+        min_score=config.min_score,
     )
-    if wish.facing:
-        request.facing = _FACING[wish.facing]
-    if wish.everybody and wish.person is not None:
-        raise BadWish("--all and --person: give one of them")
-    if wish.everybody:
+    if config.all_people:
         request.person.choice = pb.PERSON_CHOICE_ALL
-    elif wish.person is not None:
-        request.person.index = wish.person
-    if wish.overlay is not None:
-        ending = wish.overlay.suffix.lower()
-        if ending not in _FORMATS:
-            raise BadWish(f"--overlay {wish.overlay}: must end in {', '.join(_FORMATS)}")
-        request.overlay.format = _FORMATS[ending]
+    elif config.person is not None:
+        request.person.index = config.person
+    if config.overlay_each:
+        request.overlay_mode = pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT
     return request
 
 
-def _baseline(text: str) -> pb.BaselineAngle:
-    key, equals, degrees = text.partition("=")
-    name, _, side = key.partition(":")
-    try:
-        if not (equals and name):
-            raise ValueError
-        return pb.BaselineAngle(name=name, side=_SIDES[side or "both"], degrees=float(degrees))
-    except (KeyError, ValueError):
-        raise BadWish(
-            f"--baseline {text}: must be NAME=DEGREES or NAME:left=DEGREES, as in knee_flexion:left=4.5"
-        ) from None
+def _without_overlays(answer: pb.MeasureAnglesResponse) -> ImageAnswer[pb.MeasureAnglesResponse]:
+    """An answer and its overlays: keys are measurements, with the person where there are several."""
+    overlays: dict[str, bytes] = {}
+    if answer.HasField("overlay"):
+        overlays[""] = answer.overlay.content
+        answer.ClearField("overlay")
+    for person in answer.persons:
+        of_person = f"-{person.person_index}" if len(answer.persons) > 1 else ""
+        for measurement in person.measurements:
+            if measurement.HasField("overlay"):
+                overlays[f"{measurement.name}{of_person}"] = measurement.overlay.content
+                measurement.ClearField("overlay")
+    return ImageAnswer(answer, overlays)
+
+
+def _show(image: Path, answer: pb.MeasureAnglesResponse, overlays: list[Path]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, emoji=False)
+    found = answer.persons_found
+    none = "no people" if not found else f"none of the {found} people found has that number"
+    console.print(f"{image}:" if answer.persons else f"{image}: {none}", markup=False, soft_wrap=True)
+    for person in answer.persons:
+        console.print(_table(person))
+    for path in overlays:
+        console.print(f"overlay: {path}", markup=False, soft_wrap=True)
 
 
 def _table(person: pb.PersonAngles) -> Table:
@@ -149,7 +187,7 @@ def _table(person: pb.PersonAngles) -> Table:
     for title in ("measurement", "side", "angle", "status", "why"):
         table.add_column(title, overflow="fold", justify="right" if title == "angle" else "left")
     for measurement in person.measurements:
-        for side in ("left", "right"):
+        for side in _SIDES:
             if not measurement.HasField(side):
                 continue
             value = measurement.left if side == "left" else measurement.right
@@ -158,7 +196,7 @@ def _table(person: pb.PersonAngles) -> Table:
                 measurement.title,
                 side,
                 _angle(value),
-                f"[{_STATUS_STYLES[value.status]}]{status}[/]",
+                f"[{_STYLES[value.status]}]{status}[/]",
                 ", ".join(value.reasons),
             )
     return table

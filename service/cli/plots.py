@@ -1,174 +1,145 @@
-"""Angles over time as a picture: one panel for each person and measurement."""
+"""Angles over time as a figure, by matplotlib: a panel for each person and measurement."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from service.cli.failures import BadOption
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Sample = tuple[float, float | None, bool]
 """Seconds, degrees (None: not measured), and whether the value is doubtful."""
 
-_SCALE = 2  # drawn larger and scaled down: that is how lines get smooth
-_WIDTH, _PANEL, _HEAD, _FOOT = 1200, 260, 64, 44
-_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 28, 44, 18  # around the curves of a panel
-_INK, _FAINT, _GRID, _PAPER = (33, 37, 41), (108, 117, 125), (228, 231, 235), (255, 255, 255)
-_SIDES = (("left", (0, 119, 182)), ("right", (225, 108, 0)))  # as on the overlays, darker for white paper
+_FORMATS = (".png", ".svg", ".pdf")
+_WIDTH_IN, _PANEL_IN, _MARGIN_IN, _DPI = 12.0, 2.6, 1.0, 100
+_SIDES = (("left", "#0077B6"), ("right", "#E16C00"))  # as on the overlays, darker for white paper
+_FAINT, _GRID = "#6C757D", "#E4E7EB"
+_DOUBTFUL_ALPHA = 0.4
 _GAP_S = 0.5  # values further apart are not joined
 
 
 @dataclass
 class Curve:
-    """One measurement of one person."""
+    """One measurement of one person.
+
+    Attributes:
+        title: of its panel.
+        left: of the person's left, by rising time.
+        right: of the person's right.
+    """
 
     title: str
     left: list[Sample] = field(default_factory=list)
     right: list[Sample] = field(default_factory=list)
 
     def count(self) -> int:
-        """Values that there are."""
+        """Number of values."""
         return sum(degrees is not None for _, degrees, _ in (*self.left, *self.right))
 
 
-def draw_curves(title: str, curves: Sequence[Curve]) -> bytes:
-    """A PNG with a panel for each curve; says so where there is none.
+def check(path: Path) -> None:
+    """Refuse a plot that cannot be written, before the work for it.
+
+    Raises:
+        BadOption: the ending is unknown, or matplotlib is not installed.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise BadOption(f"--plot {path}: must end in {', '.join(_FORMATS)}")
+    if find_spec("matplotlib") is None:
+        raise BadOption("--plot needs matplotlib, which is not installed: pip install 'posegate[plots]'")
+
+
+def draw_curves(title: str, curves: Sequence[Curve], file_format: str) -> bytes:
+    """A figure with a panel for each curve, 1200 px wide as PNG; without curves a line that says so.
 
     Args:
-        title: of the whole picture.
-        curves: top to bottom.
+        title: of the figure.
+        curves: from top to bottom.
+        file_format: png, svg or pdf.
     """
-    height = _HEAD + _PANEL * max(len(curves), 1) + _FOOT
-    image = Image.new("RGB", (_WIDTH * _SCALE, height * _SCALE), _PAPER)
-    pen = _Pen(ImageDraw.Draw(image))
-    pen.text((_LEFT, 20), title, size=22, bold=True)
-    times = [time_s for curve in curves for time_s, _, _ in (*curve.left, *curve.right)]
-    span = (min(times), max(times)) if times else (0.0, 1.0)
-    if span[1] <= span[0]:
-        span = span[0], span[0] + 1.0
+    # Imported here: it takes most of a second, and only --plot needs it. A Figure of its own draws with Agg
+    # (or the SVG and PDF backends) and needs no display.
+    from matplotlib.figure import Figure
+
+    panels = max(len(curves), 1)
+    height_in = _PANEL_IN * panels + _MARGIN_IN
+    figure = Figure(figsize=(_WIDTH_IN, height_in), dpi=_DPI, layout="constrained")
+    figure.suptitle(_plain(title), x=0.01, ha="left", fontweight="bold")
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     if not curves:
-        pen.text((_LEFT, _HEAD + 40), "no angle could be measured", size=18, ink=_FAINT)
-    for number, curve in enumerate(curves):
-        _panel(pen, curve, _HEAD + number * _PANEL, span)
+        axes[0].set_axis_off()
+        axes[0].text(0.5, 0.5, "no angle could be measured", ha="center", va="center", color=_FAINT)
+    for panel, curve in zip(axes, curves, strict=False):
+        _draw(panel, curve)
     if curves:
-        _time_axis(pen, _HEAD + len(curves) * _PANEL - _BOTTOM, span)
-        _legend(pen)
-    small = image.resize((_WIDTH, height), Image.Resampling.LANCZOS)
+        axes[-1].set_xlabel("time (s)")
+        _legend(axes[0])
+    figure.align_ylabels()
     file = io.BytesIO()
-    small.save(file, "PNG", optimize=True)
+    figure.savefig(file, format=file_format)
     return file.getvalue()
 
 
-class _Pen:
-    """Draws in px of the finished picture."""
-
-    def __init__(self, canvas: ImageDraw.ImageDraw) -> None:
-        self._canvas = canvas
-
-    def line(self, points: Sequence[tuple[float, float]], ink: tuple[int, int, int], width: float) -> None:
-        scaled = [(x * _SCALE, y * _SCALE) for x, y in points]
-        self._canvas.line(scaled, fill=ink, width=max(1, round(width * _SCALE)), joint="curve")
-
-    def dot(self, at: tuple[float, float], ink: tuple[int, int, int], radius: float) -> None:
-        x, y = at
-        corners = [(x - radius) * _SCALE, (y - radius) * _SCALE, (x + radius) * _SCALE, (y + radius) * _SCALE]
-        self._canvas.ellipse(corners, fill=ink)
-
-    def text(
-        self,
-        at: tuple[float, float],
-        words: str,
-        *,
-        size: float = 14,
-        ink: tuple[int, int, int] = _INK,
-        anchor: str = "la",
-        bold: bool = False,
-    ) -> None:
-        font = ImageFont.load_default(size * _SCALE)
-        place = at[0] * _SCALE, at[1] * _SCALE
-        self._canvas.text(
-            place, words, fill=ink, font=font, anchor=anchor, stroke_width=int(bold), stroke_fill=ink
-        )
+def _draw(panel: Axes, curve: Curve) -> None:
+    panel.set_title(_plain(curve.title), loc="left", fontsize="medium")
+    panel.set_ylabel("degrees")
+    panel.grid(color=_GRID)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    for (_, color), samples in zip(_SIDES, (curve.left, curve.right), strict=True):
+        for times, degrees, doubtful in _runs(samples):
+            marker = "o" if len(times) == 1 else ""
+            alpha, width = (_DOUBTFUL_ALPHA, 1.4) if doubtful else (1.0, 2.0)
+            panel.plot(times, degrees, color=color, alpha=alpha, linewidth=width, marker=marker, markersize=3)
+    low, high = panel.get_ylim()
+    if low < 0 < high:
+        panel.axhline(0, color=_FAINT, linewidth=0.8, zorder=1)
 
 
-def _panel(pen: _Pen, curve: Curve, top: float, span: tuple[float, float]) -> None:
-    values = [degrees for _, degrees, _ in (*curve.left, *curve.right) if degrees is not None]
-    low, high, step = _axis(min(values, default=0.0), max(values, default=90.0), 5)
-    upper, lower = top + _TOP, top + _PANEL - _BOTTOM
+def _runs(samples: Sequence[Sample]) -> list[tuple[list[float], list[float], bool]]:
+    """Values that are joined by a line: without a gap, and all doubtful or all not.
 
-    def place(time_s: float, degrees: float) -> tuple[float, float]:
-        x = _LEFT + (time_s - span[0]) / (span[1] - span[0]) * (_WIDTH - _LEFT - _RIGHT)
-        return x, lower - (degrees - low) / (high - low) * (lower - upper)
-
-    pen.text((_LEFT, top + 14), curve.title, size=17, bold=True)
-    for number in range(round((high - low) / step) + 1):
-        degrees = low + number * step
-        y = place(span[0], degrees)[1]
-        zero = abs(degrees) < step / 1e3
-        pen.line([(_LEFT, y), (_WIDTH - _RIGHT, y)], _FAINT if zero else _GRID, 1)
-        pen.text((_LEFT - 10, y), f"{degrees:.0f}°", ink=_FAINT, anchor="rm")
-    for time_s in _ticks(*span, 10):
-        x = place(time_s, low)[0]
-        pen.line([(x, upper), (x, lower)], _GRID, 1)
-    for (_, ink), samples in zip(_SIDES, (curve.left, curve.right), strict=True):
-        _draw_side(pen, samples, ink, place)
-
-
-def _draw_side(pen: _Pen, samples: Sequence[Sample], ink: tuple[int, int, int], place: object) -> None:
-    assert callable(place)  # noqa: S101 - a closure of the panel
-    before: Sample | None = None
-    for sample in samples:
-        time_s, degrees, doubtful = sample
+    A run starts with the last value of the run that it continues, so that the line does not break.
+    """
+    runs: list[tuple[list[float], list[float], bool]] = []
+    last: tuple[float, float, bool] | None = None
+    for time_s, degrees, doubtful in samples:
         if degrees is None:
             continue
-        here = place(time_s, degrees)
-        if before is not None and before[1] is not None and time_s - before[0] <= _GAP_S:
-            pale = doubtful or before[2]
-            pen.line([place(before[0], before[1]), here], _pale(ink) if pale else ink, 1.8 if pale else 2.6)
+        joined = last is not None and time_s - last[0] <= _GAP_S
+        pale = doubtful or (joined and last is not None and last[2])  # a line is as doubtful as its ends
+        if not joined or last is None:
+            runs.append(([time_s], [degrees], doubtful))
+        elif runs[-1][2] == pale or len(runs[-1][0]) == 1:
+            runs[-1] = ([*runs[-1][0], time_s], [*runs[-1][1], degrees], pale)
         else:
-            pen.dot(here, ink, 1.5)
-        before = sample
+            runs.append(([last[0], time_s], [last[1], degrees], pale))
+        last = time_s, degrees, doubtful
+    return runs
 
 
-def _pale(ink: tuple[int, int, int]) -> tuple[int, int, int]:
-    red, green, blue = (round(0.55 * part + 0.45 * 255) for part in ink)
-    return red, green, blue
+def _legend(panel: Axes) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=color, linewidth=2, label=name) for name, color in _SIDES]
+    pale = Line2D([], [], color=_FAINT, linewidth=1.4, alpha=_DOUBTFUL_ALPHA, label="pale: doubtful")
+    panel.legend(
+        handles=[*handles, pale],
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=3,
+        frameon=False,
+        fontsize="small",
+    )
 
 
-def _time_axis(pen: _Pen, y: float, span: tuple[float, float]) -> None:
-    ticks = _ticks(*span, 10)
-    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]))) if len(ticks) > 1 else 1
-    for time_s in ticks:
-        x = _LEFT + (time_s - span[0]) / (span[1] - span[0]) * (_WIDTH - _LEFT - _RIGHT)
-        pen.text((x, y + 8), f"{time_s:.{digits}f} s", ink=_FAINT, anchor="ma")
-
-
-def _legend(pen: _Pen) -> None:
-    x = _WIDTH - _RIGHT - 330
-    for name, ink in _SIDES:
-        pen.line([(x, 32), (x + 26, 32)], ink, 3)
-        pen.text((x + 34, 32), name, anchor="lm")
-        x += 90
-    pen.line([(x, 32), (x + 26, 32)], _pale(_FAINT), 2)
-    pen.text((x + 34, 32), "pale: doubtful", ink=_FAINT, anchor="lm")
-
-
-def _axis(low: float, high: float, about: int) -> tuple[float, float, float]:
-    """Round limits that hold both values, and the step between grid lines."""
-    step = _step(max(high - low, 1.0) / about)
-    return math.floor(low / step) * step, max(math.ceil(high / step), math.floor(low / step) + 1) * step, step
-
-
-def _ticks(low: float, high: float, about: int) -> list[float]:
-    step = _step((high - low) / about)
-    return [
-        number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    ]
-
-
-def _step(least: float) -> float:
-    """The next of 1, 2, 5, 10, … from `least` on."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+def _plain(text: str) -> str:
+    """Text as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")

@@ -1,48 +1,108 @@
-"""`posegate up`: the bundled Triton and the gateway, started, watched and stopped as one; with `--web` the
-HTTP door too, a process of its own as everywhere."""
+"""`posegate up`: the bundled Triton and the gateway, started, watched and stopped as one.
+
+With `--web` the HTTP door too, a process of its own as everywhere.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
+from collections.abc import Iterable
 from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Annotated
 
-import structlog
+import typer
 
-from service.cli.web import door
-from service.server.app import gateway, stop_on_signals
+import service
+from service.cli.door import CannotStartDoor, door
+from service.cli.environment import read, settings_from_environment
+from service.cli.failures import on_one_line
+from service.server.app import CannotListen, gateway, stop_on_signals
+from service.server.tls import BadCertificate
 from service.settings import Settings
+from service.store.address import BadDatabaseUrl
+from service.telemetry.tracing import BadTracing
 from service.triton.launch import Launch, Ports, TritonProcessError
 from service.triton.process import TritonProcess
+from service.web.settings import WebSettings
 
-_log = structlog.get_logger()
+app = typer.Typer(add_completion=False)
+
+_SHIPPED = Path(service.__file__).resolve().parents[1] / "model_repository" / "backends"
 
 
-async def up(settings: Settings, *, web: bool = False) -> None:
+@app.command()
+def command(
+    web: Annotated[
+        bool, typer.Option("--web", help="Run the HTTP door too, at POSEGATE_WEB_LISTEN.")
+    ] = False,
+) -> None:
+    """Run the bundled Triton and the gateway, and watch both."""
+    settings = settings_from_environment()
+    web_listen = read(WebSettings).listen if web else ""
+    with on_one_line(
+        BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, CannotStartDoor, TritonProcessError
+    ):
+        asyncio.run(up(settings, web_listen=web_listen))
+    if sys.stderr.isatty():
+        print("posegate: stopped; `posegate up` starts it again", file=sys.stderr)
+
+
+async def up(settings: Settings, *, web_listen: str = "") -> None:
     """Run all until SIGTERM or SIGINT: Triton starts first and stops last.
 
     Args:
         settings: of the gateway and the bundled Triton.
-        web: run the HTTP door too.
+        web_listen: where the HTTP door will listen; empty: without the door.
 
     Raises:
+        CannotListen: one of the addresses cannot be bound; found out before Triton starts.
+        CannotStartDoor: the HTTP door ended by itself; its own words are in the log.
         TritonProcessError: Triton does not start.
-        CannotListen: the gateway's address cannot be bound.
-        CannotStartDoor: the HTTP door ends by itself; its own words are in the log.
     """
+    launch = _launch(settings)
+    for address in (settings.listen, settings.health_listen, settings.metrics_listen, web_listen):
+        check_address(address)
     stop = stop_on_signals()
-    triton = TritonProcess(_launch(settings))
+    triton = TritonProcess(launch)
     if not await _start(triton, stop):
         return
     watcher = asyncio.create_task(triton.watch())
     try:
         async with (
             gateway(settings.model_copy(update={"triton_url": triton.grpc_url})),
-            door(settings, stop) if web else nullcontext(),
+            door(settings, stop) if web_listen else nullcontext(),
         ):
             await stop.wait()
     finally:
         watcher.cancel()
         await triton.stop()
+
+
+def check_address(address: str) -> None:
+    """Bind a host:port for a moment; Unix sockets, port 0 and empty addresses are not checked.
+
+    Raises:
+        CannotListen: it is in use, or no address of this host.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or port == "0" or address.startswith("unix:"):
+        return
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        infos = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)
+        found = next((info for info in infos if info[0] == family), infos[0])
+        with socket.socket(found[0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+            probe.listen()
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {address}: {error.strerror or error}. Stop what listens there,"
+            " or choose another address"
+        ) from error
 
 
 async def _start(triton: TritonProcess, stop: asyncio.Event) -> bool:
@@ -70,11 +130,30 @@ def _launch(settings: Settings) -> Launch:
                 "give 127.0.0.1:PORT, or use `posegate serve` for a Triton elsewhere"
             )
         port = int(digits)
+    beside = settings.model_repository.resolve().parent / "backends"
     return Launch(
         runtime=settings.home / "triton",
         model_repository=settings.model_repository,
-        backends=settings.model_repository.resolve().parent / "backends",
+        backends=find_backends((beside, Path("model_repository/backends").resolve(), _SHIPPED)),
         cache=settings.home / "cache",
         ports=Ports(grpc=port),
         log_file=settings.home / "triton.log",
+    )
+
+
+def find_backends(folders: Iterable[Path]) -> Path:
+    """The first folder that holds Triton's Python-based backends: beside the model repository, then the
+    shipped ones.
+
+    Raises:
+        TritonProcessError: none does; the text names them.
+    """
+    folders = tuple(dict.fromkeys(folders))
+    for folder in folders:
+        if any(folder.glob("*/model.py")):
+            return folder
+    searched = ", ".join(map(str, folders))
+    raise TritonProcessError(
+        f"there are no backends (BACKEND/model.py) in {searched}: run posegate in its folder,"
+        " or copy model_repository/backends beside the folder that POSEGATE_MODEL_REPOSITORY names"
     )

@@ -1,7 +1,7 @@
 """`posegate video`: a video to JSON Lines, an annotated video, a plot of angles and a table.
 
-Results are written to `.partial` files that get their names when they are complete. A JSON Lines file
-that an interruption left is gone on with.
+Results are written to `.partial` files that get their names when they are complete. The JSON Lines file of an
+interrupted run is continued.
 """
 
 from __future__ import annotations
@@ -10,174 +10,298 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Annotated, Any, BinaryIO, TextIO
 
 import grpc
+import typer
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.cli.connection import Target
+from service.cli import options, plots
+from service.cli.angles import AngleConfig
+from service.cli.connection import GatewayCommand, Target, gateway_of
+from service.cli.failures import BadOption, CommandError, Interrupted
 from service.cli.files import is_device, partial, write_whole
-from service.cli.plots import Curve, draw_curves
-from service.cli.resume import Earlier, earlier
+from service.cli.formats import kind_of
+from service.cli.images import as_dict
+from service.cli.resume import Earlier, earlier, summary_of
+from service.cli.video_report import Curves, progress_bar, report, show_progress
+
+app = typer.Typer(add_completion=False)
 
 _CHUNK_BYTES = 1 << 18
-_MOST_S = 86_400.0 * 365
-_MOST_CURVES = 8
-_TABLE_WIDTH = 120
-_USELESS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+_MAX_S = 86_400.0 * 365
+_MAX_CURVES = 8
+_TEMPORARY = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+
+class Layout(StrEnum):
+    """Shape of the frames in the results."""
+
+    persons = "persons"
+    flat = "flat"
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What to do with the video; None and empty are the service's defaults, or nothing."""
+class AnalysisConfig:
+    """How to analyse a video, and what to write; None and empty are the service's defaults, or nothing.
+
+    Attributes:
+        gateway: to call.
+        angles: the measurements and how they are taken.
+        model: name of the model.
+        model_version: its version.
+        skeleton: of the keypoints.
+        min_score: people below are left out.
+        layout: of the frames in `out`.
+        every_nth: analyse every n-th frame.
+        target_fps: analyse so many frames per second.
+        start_s: seconds to skip.
+        end_s: second to stop at.
+        smooth: add smoothed keypoints and angles.
+        out: file for the frames, JSON Lines.
+        annotated: MP4 file for the video with people and angles drawn on it.
+        plot: file for the angles over time.
+    """
 
     gateway: Target
-    model: str
-    skeleton: str
-    measurements: tuple[str, ...]
-    every_nth: int | None
-    target_fps: float | None
-    start_s: float
-    end_s: float | None
-    smooth: bool
-    out: Path | None
-    annotated: Path | None
-    plot: Path | None
+    angles: AngleConfig = field(default_factory=AngleConfig)
+    model: str = ""
+    model_version: str = ""
+    skeleton: str = ""
+    min_score: float | None = None
+    layout: Layout = Layout.persons
+    every_nth: int | None = None
+    target_fps: float | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    smooth: bool = False
+    out: Path | None = None
+    annotated: Path | None = None
+    plot: Path | None = None
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a second run continues the files of an interrupted one."""
+        return self.out is not None and self.annotated is None and self.layout is Layout.persons
 
 
-class BadWish(Exception):
-    """The options cannot be meant; the text says which, and what to change."""
+class CutShort(CommandError):
+    """The analysis ended before the end of the video; the text says why."""
 
 
-class CutShort(Exception):
-    """The analysis ended before its time; the text says why."""
+@app.command(cls=GatewayCommand)
+def command(
+    context: typer.Context,
+    clip: Annotated[Path, typer.Argument(help="Video file.")],
+    out: Annotated[Path | None, typer.Option(help="File for the frames as JSON Lines.")] = None,
+    annotated: Annotated[
+        Path | None, typer.Option(help="MP4 file for the video with people and angles drawn on it.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="File for the angles over time: .png, .svg or .pdf.")
+    ] = None,
+    measurements: options.Measurements = None,
+    side: options.Side = options.BodySide.both,
+    facing: options.PersonFacing = None,
+    mirrored: options.Mirrored = False,
+    camera_roll: options.CameraRoll = 0.0,
+    baseline: options.Baseline = None,
+    model: options.ModelName = "",
+    model_version: options.ModelVersion = "",
+    skeleton: options.SkeletonName = "",
+    min_score: options.MinScore = None,
+    layout: Annotated[
+        Layout,
+        typer.Option(help="persons: every person; flat: the most prominent person as a row of numbers."),
+    ] = Layout.persons,
+    every_nth: Annotated[
+        int | None, typer.Option(min=1, max=(1 << 31) - 1, help="Analyse every n-th frame.")
+    ] = None,
+    target_fps: Annotated[float | None, typer.Option(help="Analyse so many frames per second.")] = None,
+    start: Annotated[float, typer.Option(help="Seconds to skip.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Second to stop at.")] = None,
+    smooth: Annotated[bool, typer.Option("--smooth", help="Add smoothed keypoints and angles.")] = False,
+) -> None:
+    """Find and track the people in a video. After an interruption run it again: it continues --out."""
+    angles = AngleConfig(
+        tuple(measurements or ()), side, facing, mirrored, camera_roll, tuple(baseline or ())
+    )
+    config = AnalysisConfig(
+        gateway=gateway_of(context),
+        angles=angles,
+        model=model,
+        model_version=model_version,
+        skeleton=skeleton,
+        min_score=min_score,
+        layout=layout,
+        every_nth=every_nth,
+        target_fps=target_fps,
+        start_s=start,
+        end_s=end,
+        smooth=smooth,
+        out=out,
+        annotated=annotated,
+        plot=plot,
+    )
+    try:
+        asyncio.run(analyze(clip, config))
+    except KeyboardInterrupt:
+        if config.can_resume and out is not None and partial(out).is_file():
+            text = f"interrupted. {partial(out)} holds the frames so far: run the same command to go on."
+        else:
+            text = "interrupted. Run the same command to start again."
+        raise Interrupted(text) from None
+    except OSError as error:  # a full disk has no file name
+        raise CommandError(f"{error.filename or out or annotated or plot}: {error.strerror}") from error
 
 
-async def video(clip: Path, wish: Wish) -> None:
-    """Send the video and write what comes.
+async def analyze(clip: Path, config: AnalysisConfig) -> None:
+    """Send the video and write the results.
 
     Raises:
-        BadWish: an option cannot be meant; nothing was sent.
-        CutShort: the service refused it, or the stream ended early.
+        BadOption: an option has no valid meaning; nothing was sent.
+        CutShort: the call failed, or the video breaks off; the text says which files are complete.
         OSError: a file cannot be read or written.
     """
-    _check(clip, wish)
+    _check(clip, config)
     console = Console(stderr=True, highlight=False)
-    config = _config(wish)
+    message = _message(config)
     head = {
         "clip": clip.name,
         "bytes": await asyncio.to_thread(lambda: clip.stat().st_size),
-        "config": MessageToDict(config, preserving_proto_field_name=True),
+        "config": MessageToDict(message, preserving_proto_field_name=True),
     }
-    before = await asyncio.to_thread(_earlier, wish, head, console)
+    before = await asyncio.to_thread(_earlier, config, head, console)
     if before.last is not None:
-        console.print(f"going on after frame {before.last['frame_index']}, {before.last['time']}")
-        start_s = before.start_s(wish.start_s, wish.target_fps)
-        config.start.FromNanoseconds(round(start_s * 1e9))
+        console.print(
+            f"going on after frame {before.last['frame_index']}, {before.last['time']}", soft_wrap=True
+        )
+        start_s = before.start_s(config.start_s, config.target_fps)
+        message.start.FromNanoseconds(round(start_s * 1e9))
     lines = list(before.lines)
-    summary = None
+    summary, broken = None, ""
     with ExitStack() as files:
-        out = _open_text(files, wish.out, before.end)
-        annotated = _open_binary(files, wish.annotated)
+        out = _open_text(files, config.out, before.end)
+        annotated = _open_binary(files, config.annotated)
         if not before.end:
             _write(out, head)
-        progress = files.enter_context(_progress(console))
+        progress = files.enter_context(progress_bar(console))
         task = progress.add_task(clip.name, total=100.0, frames="", rate="")
         try:
-            async with wish.gateway.connect() as channel:
-                async for answer in PoseServiceStub(channel).AnalyzeVideo(_requests(clip, config)):
+            async with config.gateway.connect() as channel:
+                async for answer in PoseServiceStub(channel).AnalyzeVideo(_requests(clip, message)):
                     kind = answer.WhichOneof("response")
                     if kind == "frame":
-                        line = _as_dict(answer.frame)
+                        line = as_dict(answer.frame)
                         line["frame_index"] = answer.frame.frame_index  # a number; JSON has int64 as text
                         if before.add(line):
-                            lines.append(_kept(line))
+                            lines.append(_needed(line))
                             _write(out, line)
                     elif kind == "progress":
-                        _show(progress, task, answer.progress)
+                        show_progress(progress, task, answer.progress)
                     elif kind == "annotated_chunk" and annotated is not None:
                         annotated.write(answer.annotated_chunk)
                     elif kind == "summary":
                         summary = before.whole(answer.summary, lines)
-                        _write(out, {"summary": _as_dict(summary)})
+                        _write(out, {"summary": as_dict(summary)})
         except grpc.aio.AioRpcError as error:
-            can_go_on = wish.out is not None and wish.annotated is None and error.code() not in _USELESS
-            again = " Run it again to go on." if can_go_on else ""
-            raise CutShort(f"{clip}: {wish.gateway.explain(error)}{again}") from error
-    if summary is None:
+            broken = config.gateway.explain(error)
+            # After DATA_LOSS another run would give the same frames: the files are complete as they are.
+            if error.code() is not grpc.StatusCode.DATA_LOSS or not lines:
+                can_go_on = config.can_resume and lines and error.code() in _TEMPORARY
+                raise CutShort(f"{clip}: {broken}{' Run it again to go on.' if can_go_on else ''}") from error
+            _write(out, {"error": broken})
+    if summary is None and not broken:
         raise CutShort(f"{clip}: the stream ended without a summary")
-    for path in (wish.out, wish.annotated):
+    for path in (config.out, config.annotated):
         if path is not None:
             partial(path).replace(path)
-    if wish.plot is not None:
-        curves = _Curves()
-        for line in lines:
-            curves.add(line)
-        left_out = await asyncio.to_thread(_plot, wish.plot, clip.name, curves)
-        if left_out:
-            console.print(
-                f"{wish.plot}: the {_MOST_CURVES} longest curves; {left_out} more are in --out only"
-            )
-    _report(summary, before)
+    summary = summary or summary_of(lines)
+    if config.plot is not None:
+        await asyncio.to_thread(_plot, config.plot, clip.name, lines, summary, console)
+    report(summary, resumed=bool(before.lines), complete=not broken)
+    if broken:
+        written = [str(path) for path in (config.out, config.annotated, config.plot) if path is not None]
+        kept = f" The frames before that are in {', '.join(written)}." if written else ""
+        raise CutShort(f"{clip}: {broken}{kept}")
 
 
-def _check(clip: Path, wish: Wish) -> None:
+def _check(clip: Path, config: AnalysisConfig) -> None:
     """Refuse what would fail only after the whole upload."""
     if not clip.is_file():
-        raise BadWish(f"{clip}: {'is a folder' if clip.is_dir() else 'there is no such file'}")
-    if wish.every_nth is not None and wish.target_fps is not None:
-        raise BadWish("--every-nth and --target-fps: give one of them")
-    for option, seconds in (("--start", wish.start_s), ("--end", wish.end_s)):
-        if seconds is not None and not 0 <= seconds <= _MOST_S:
-            raise BadWish(f"{option} {seconds:g}: must be a number of seconds from 0 to {_MOST_S:.0f}")
-    outputs = [path for path in (wish.out, wish.annotated, wish.plot) if path is not None]
+        raise BadOption(f"{clip}: {'is a folder' if clip.is_dir() else 'there is no such file'}")
+    if kind_of(clip) == "image":
+        raise BadOption(f"{clip}: is an image: use `posegate detect`, or `posegate measure` for angles")
+    if config.every_nth is not None and config.target_fps is not None:
+        raise BadOption("--every-nth and --target-fps: give one of them")
+    for option, seconds in (("--start", config.start_s), ("--end", config.end_s)):
+        if seconds is not None and not 0 <= seconds <= _MAX_S:
+            raise BadOption(f"{option} {seconds:g}: must be a number of seconds from 0 to {_MAX_S:.0f}")
+    if not config.angles.measurements:
+        if config.angles.options() != AngleConfig().options():
+            raise BadOption(
+                "--side, --facing, --mirrored, --camera-roll and --baseline are about angles: add --measure"
+            )
+        if config.plot is not None:
+            raise BadOption("--plot draws angles over time: add --measure")
+    _check_outputs(clip, config)
+
+
+def _check_outputs(clip: Path, config: AnalysisConfig) -> None:
+    outputs = [path for path in (config.out, config.annotated, config.plot) if path is not None]
     if len({path.resolve() for path in (*outputs, clip)}) <= len(outputs):
-        raise BadWish("--out, --annotated, --plot and the clip: must be different files")
+        raise BadOption("--out, --annotated, --plot and the clip: must be different files")
     for path in outputs:
         if not path.absolute().parent.is_dir():
-            raise BadWish(f"{path}: there is no folder {path.absolute().parent}")
+            raise BadOption(f"{path}: there is no folder {path.absolute().parent}")
         if path.is_dir() or is_device(path):
-            raise BadWish(f"{path}: is {'a folder' if path.is_dir() else 'no file'}")
+            raise BadOption(f"{path}: is {'a folder' if path.is_dir() else 'no file'}")
+    if config.annotated is not None and config.annotated.suffix.lower() != ".mp4":
+        raise BadOption(f"--annotated {config.annotated}: the video is an MP4; its name must end in .mp4")
+    if config.plot is not None:
+        plots.check(config.plot)
 
 
-def _config(wish: Wish) -> pb.VideoConfig:
-    config = pb.VideoConfig(
-        model=wish.model,
-        skeleton=wish.skeleton,
-        measurements=wish.measurements,
+def _message(config: AnalysisConfig) -> pb.VideoConfig:
+    message = pb.VideoConfig(
+        model=config.model,
+        model_version=config.model_version,
+        skeleton=config.skeleton,
+        min_score=config.min_score,
+        measurements=config.angles.measurements,
+        angle_options=config.angles.options() if config.angles.measurements else None,
         include_positions=True,
-        smoothing=pb.SMOOTHING_ONE_EURO if wish.smooth else pb.SMOOTHING_OFF,
+        smoothing=pb.SMOOTHING_ONE_EURO if config.smooth else pb.SMOOTHING_OFF,
+        layout=pb.FRAME_LAYOUT_FLAT if config.layout is Layout.flat else pb.FRAME_LAYOUT_PERSONS,
     )
-    if wish.every_nth is not None:
-        config.every_nth_frame = wish.every_nth
-    elif wish.target_fps is not None:
-        config.target_fps = wish.target_fps
-    config.start.FromNanoseconds(round(wish.start_s * 1e9))
-    if wish.end_s is not None:
-        config.end.FromNanoseconds(round(wish.end_s * 1e9))
-    if wish.annotated is not None:
-        config.annotated_video = pb.ANNOTATED_VIDEO_MP4
-        config.overlay.CopyFrom(types_pb2.OverlayOptions())
-    return config
+    if config.every_nth is not None:
+        message.every_nth_frame = config.every_nth
+    elif config.target_fps is not None:
+        message.target_fps = config.target_fps
+    message.start.FromNanoseconds(round(config.start_s * 1e9))
+    if config.end_s is not None:
+        message.end.FromNanoseconds(round(config.end_s * 1e9))
+    if config.annotated is not None:
+        message.annotated_video = pb.ANNOTATED_VIDEO_MP4
+        message.overlay.CopyFrom(types_pb2.OverlayOptions())
+    return message
 
 
 async def _requests(clip: Path, config: pb.VideoConfig) -> AsyncIterator[pb.AnalyzeVideoRequest]:
@@ -189,7 +313,7 @@ async def _requests(clip: Path, config: pb.VideoConfig) -> AsyncIterator[pb.Anal
 
 
 def _open_text(files: ExitStack, path: Path | None, end: int) -> TextIO | None:
-    """The partial file, to go on writing it after so many bytes; what it holds up to there stays."""
+    """The partial file, cut to its first `end` bytes and open for more."""
     if path is None:
         return None
     file = files.enter_context(partial(path).open("a", encoding="utf-8", buffering=1))
@@ -206,139 +330,38 @@ def _write(file: TextIO | None, line: dict[str, Any]) -> None:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _earlier(wish: Wish, head: dict[str, Any], console: Console) -> Earlier:
-    """What an interrupted run of the same analysis left."""
-    if wish.out is None or not partial(wish.out).is_file():
+def _earlier(config: AnalysisConfig, head: dict[str, Any], console: Console) -> Earlier:
+    """The frames that an interrupted run of the same analysis left."""
+    if config.out is None or not partial(config.out).is_file():
         return Earlier()
-    if wish.annotated is not None:
-        console.print(f"{partial(wish.out)}: an annotated video cannot be gone on with, starting anew")
+    if not config.can_resume:
+        what = "an annotated video" if config.annotated is not None else "the flat layout"
+        console.print(f"{partial(config.out)}: {what} cannot be continued, starting again", soft_wrap=True)
         return Earlier()
-    found = earlier(partial(wish.out), head)
-    if found is None:
-        console.print(f"{partial(wish.out)} is of another video or other options: starting anew")
-    return found or Earlier()
+    left = earlier(partial(config.out), head)
+    if left is None:
+        console.print(
+            f"{partial(config.out)} is of another video or other options: starting again", soft_wrap=True
+        )
+    return left or Earlier()
 
 
-def _kept(line: dict[str, Any]) -> dict[str, Any]:
-    """What is still needed of a frame that was written."""
+def _needed(line: dict[str, Any]) -> dict[str, Any]:
+    """The part of a frame that is needed after it was written."""
     people = [{"track_id": one["track_id"]} for one in line.get("persons", [])]
     return {key: line[key] for key in ("frame_index", "time", "angles")} | {"persons": people}
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-
-
-class _Rate(ProgressColumn):
-    """Frames, and frames a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.fields['frames']}  {task.fields['rate']}", style="progress.data.speed")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-def _show(progress: Progress, task: Any, told: pb.VideoProgress) -> None:
-    total = f"/{told.total}" if told.HasField("total") else ""
-    frames = f"{told.frame}{total} frames" if told.frame else f"{told.bytes_received / 1e6:.1f} MB sent"
-    progress.update(task, completed=told.percent, frames=frames, rate=f"{told.fps:.1f} fps")
-
-
-class _Curves:
-    """Angles over time, by person and measurement."""
-
-    def __init__(self) -> None:
-        self._curves: dict[tuple[int, str], Curve] = {}
-
-    def add(self, line: dict[str, Any]) -> None:
-        time_s = float(line["time"].removesuffix("s"))
-        for angle in line.get("angles", []):
-            key = angle.get("track_id", 0), angle["name"]
-            curve = self._curves.setdefault(key, Curve(_title(angle["name"], key[0])))
-            for side, values in (("left", curve.left), ("right", curve.right)):
-                value = angle.get(side, {})
-                degrees = value.get("smoothed_degrees", value.get("degrees"))
-                doubtful = value.get("status") == "ANGLE_STATUS_DEGRADED"
-                values.append((time_s, degrees, doubtful))
-
-    def count(self) -> int:
-        """Curves with a value at least."""
-        return sum(bool(curve.count()) for curve in self._curves.values())
-
-    def best(self, most: int) -> list[Curve]:
-        """Those with the most values, whoever was seen longest first."""
-        ranked = sorted(self._curves.items(), key=lambda item: -item[1].count())
-        kept = sorted(key for key, curve in ranked[:most] if curve.count())
-        return [self._curves[key] for key in kept]
-
-
-def _title(name: str, person: int) -> str:
-    words = name.replace("_", " ").capitalize()
-    return f"{words} · person {person}" if person else words
-
-
-def _plot(path: Path, clip: str, curves: _Curves) -> int:
-    """Draw the curves; how many are left out."""
-    write_whole(path, draw_curves(clip, curves.best(_MOST_CURVES)))
-    return max(curves.count() - _MOST_CURVES, 0)
-
-
-def _report(summary: pb.VideoSummary, before: Earlier) -> None:
-    seconds = summary.wall_time.ToNanoseconds() / 1e9
-    rate = summary.frames_analyzed / seconds if seconds else 0.0
-    print(
-        f"{summary.frames_analyzed} of {summary.total_frames} frames of "
-        f"{summary.frame_width}×{summary.frame_height} px in {seconds:.1f} s ({rate:.1f} a second), "
-        f"{summary.persons_tracked} {'person' if summary.persons_tracked == 1 else 'people'} followed"
-        + (", with those of the earlier run" if before.lines else "")
-    )
-    if not summary.frames_analyzed:
-        print("No frame lies there: --start is behind the end of the video, or --end before its first frame.")
-    if not summary.measurements:
-        return
-    table = Table()
-    for title in (
-        "person",
-        "measurement",
-        "side",
-        "min",
-        "max",
-        "range",
-        "reps",
-        "frames",
-        "doubtful",
-        "l − r",
-    ):
-        table.add_column(title, justify="left" if title in ("measurement", "side") else "right", no_wrap=True)
-    for one in summary.measurements:
-        for side in ("left", "right"):
-            if one.HasField(side):
-                table.add_row(*_row(one, side))
-    # Never narrower than its columns: what a terminal wraps can still be read, what is cut off cannot.
-    console = Console(highlight=False)
-    Console(highlight=False, width=max(console.width, _TABLE_WIDTH)).print(table)
-
-
-def _row(one: pb.MeasurementSummary, side: str) -> list[str]:
-    told: pb.SideSummary = getattr(one, side)
-    measured = told.HasField("range_of_motion_deg")
-    numbers = [
-        f"{value:.0f}°" if measured else "–"
-        for value in (told.min_deg, told.max_deg, told.range_of_motion_deg)
-    ]
-    symmetry = f"{one.symmetry.difference_deg:+.0f}°" if one.HasField("symmetry") and side == "left" else ""
-    who = str(one.track_id) if one.HasField("track_id") else "–"
-    reps = str(len(told.repetitions))
-    frames = str(told.frames_measured), str(told.frames_degraded)
-    return [who, one.title, side, *numbers, reps, *frames, symmetry]
+def _plot(
+    path: Path, title: str, lines: list[dict[str, Any]], summary: pb.VideoSummary, console: Console
+) -> None:
+    curves = Curves({one.name: one.title for one in summary.measurements})
+    for line in lines:
+        curves.add(line)
+    drawn = plots.draw_curves(title, curves.longest(_MAX_CURVES), path.suffix.lower().removeprefix("."))
+    write_whole(path, drawn)
+    if curves.count() > _MAX_CURVES:
+        more = curves.count() - _MAX_CURVES
+        console.print(
+            f"{path}: the {_MAX_CURVES} longest curves; {more} more are in --out only", soft_wrap=True
+        )

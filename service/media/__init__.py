@@ -1,1 +1,4 @@
-"""Bytes to pictures and back."""
+"""Encoded bytes to pixels and back: images, videos, downloads, uploads on disk.
+
+May import: cv2, Pillow, FFmpeg (av); `telemetry`, `core`, `errors`. No gRPC.
+"""

@@ -1,4 +1,4 @@
-"""How the commands of `posegate models` say what went wrong."""
+"""Failures of the commands of `posegate models`: one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.models.errors import ModelError
 
 @contextmanager
 def errors_on_one_line() -> Iterator[None]:
-    """Errors that the user can do something about: one line on stderr, exit code 1."""
+    """Turns ModelError and a missing onnx into one line on stderr and exit code 1."""
     try:
         yield
     except ModuleNotFoundError as exc:

@@ -34,7 +34,7 @@ KEYPOINT_SMOOTHING = OneEuroSettings(min_cutoff_hz=1.0, beta=30.0)
 ANGLE_SMOOTHING = OneEuroSettings(min_cutoff_hz=1.0, beta=0.05)
 
 # Smaller movements than at other joints count as repetitions here.
-_TURN_DEG = {"Neck": 8.0, "Back": 8.0}
+_TURN_DEG = {"neck": 8.0, "back": 8.0}
 _TRACKED_PX = 1000.0  # longer side of the pictures that the tracker sees
 _HELD_S = 1.0  # the most prominent person may be out of sight for so long before somebody else is
 _SIDES: tuple[Side, Side] = ("left", "right")

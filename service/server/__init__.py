@@ -1,1 +1,4 @@
-"""The gRPC server: wiring, life cycle, interceptors, health and TLS."""
+"""The gRPC server: wiring, life cycle, interceptors, health and TLS.
+
+May import: `servicers` and everything below it.
+"""

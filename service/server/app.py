@@ -42,6 +42,7 @@ from service.servicers.skeleton import SkeletonServicer
 from service.servicers.skeleton_lookup import SkeletonLookup
 from service.servicers.streaming import RecordingLimits, Recordings
 from service.settings import Settings
+from service.skeletons import format as skeleton_format
 from service.skeletons import known
 from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
@@ -143,7 +144,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ],
     )
     health_server = grpc.aio.server(options=_connection_options(settings))
-    store = SkeletonStore(database, max_skeletons=settings.max_skeletons)
+    store = SkeletonStore(database, skeleton_format, max_skeletons=settings.max_skeletons)
     lookup = SkeletonLookup(templates, SkeletonCache(store))
     recordings = Recordings(
         VideoAnalyzer(estimator, behind, streams, _video_settings(settings)),

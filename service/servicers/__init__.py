@@ -1,1 +1,4 @@
-"""Messages to domain and back; nothing else happens here."""
+"""The RPC methods: messages to domain and back, nothing else.
+
+May import: gRPC, protobuf, `pipeline` and everything below it.
+"""

@@ -257,7 +257,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             found.raise_any()
         call = current()
         call.uses(model.name)
-        plan = await choose_skeleton(self._skeletons, request.skeleton, pose_model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, request.skeleton, pose_model)
         overlay = None
         with call.stage_timer() as timer:
             load = await self._loader(request.image, timer)

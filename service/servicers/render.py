@@ -13,7 +13,7 @@ from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
 from service.core.poses import Poses
-from service.core.skeleton.json_format import parse_color
+from service.core.skeleton.colors import parse_color
 from service.core.skeleton.template import Rgb, Skeleton
 from service.core.skeleton.validation import shown
 from service.media.image import MAX_SIDE, ImageLimits

@@ -16,7 +16,6 @@ import grpc
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
-from service.core.skeleton.json_format import skeleton_data
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.core.skeleton.validation import nfc, shown, skeleton_problems
 from service.errors import AlreadyExists, NotAllowed
@@ -25,6 +24,7 @@ from service.servicers.render import PoseRenderer
 from service.servicers.requests.skeletons import read_skeleton
 from service.servicers.requests.validation import Violations, read_page
 from service.servicers.responses.skeletons import skeleton_message
+from service.skeletons.format import skeleton_data
 from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
 from service.telemetry.call_context import current
 

@@ -133,7 +133,7 @@ class Recordings:
         wish = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         pose_model = self._catalog.pose_model(config.model, config.model_version)
         model = pose_model.model
-        plan = await choose_skeleton(self._skeletons, config.skeleton, pose_model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, pose_model)
         effective = effective_video(config, wish, model, plan.target.name)
         current().uses(model.name)
         with self._streams.admitted():
@@ -163,7 +163,7 @@ class Recordings:
         wish = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         pose_model = self._catalog.pose_model(config.model, config.model_version)
         model = pose_model.model
-        plan = await choose_skeleton(self._skeletons, config.skeleton, pose_model)
+        plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, pose_model)
         effective = effective_stream(config, wish, model, plan.target.name)
         current().uses(model.name)
         with self._streams.admitted():

@@ -1,6 +1,6 @@
 """The skeleton templates that ship with the gateway: data files, read and checked once.
 
-README.md in this folder says where their names, links and numbers come from.
+README.md in this folder says where their names, links and numbers come from. May import: `core`, `errors`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from types import MappingProxyType
 
 import structlog
 
-from service.core.skeleton.json_format import parse_skeleton
 from service.core.skeleton.template import Skeleton
 from service.errors import InvalidRequest
+from service.skeletons.format import parse_skeleton
 
 _log = structlog.get_logger()
 
@@ -34,10 +34,10 @@ def shipped() -> Mapping[str, Skeleton]:
 
 
 def known(folder: Path) -> Mapping[str, Skeleton]:
-    """The shipped templates and the operator's own, which lie as JSON files in a folder beside the models.
+    """The shipped templates and those of the operator: JSON files in a folder beside the models.
 
-    A file that holds no skeleton, or one of a shipped name, is logged and left out: the models that do
-    not need it must serve all the same.
+    A file that holds no skeleton, or one with a shipped name, is logged and left out, so that the models that
+    do not need it are still served.
     """
     templates = dict(shipped())
     for path in sorted(folder.glob("*.json")):
@@ -51,10 +51,10 @@ def known(folder: Path) -> Mapping[str, Skeleton]:
 
 
 def read(path: Path) -> Skeleton:
-    """A template of the operator's own.
+    """A template of the operator.
 
     Raises:
-        ValueError: the file does not hold one, or one of a shipped name; the text says what is wrong.
+        ValueError: the file holds no skeleton, or one with a shipped name; the text says what is wrong.
     """
     try:
         template = parse_skeleton(json.loads(path.read_text(encoding="utf-8")))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Text, and_, case, cast, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.core.skeleton.json_format import parse_skeleton, skeleton_data
 from service.core.skeleton.template import Skeleton
 from service.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, QuotaExceeded
 from service.store.database import Database
@@ -51,6 +49,16 @@ class KeptSkeleton:
     update_time: datetime
 
 
+class SkeletonFormat(Protocol):
+    """Text form of a skeleton, as the database holds it."""
+
+    def load(self, text: str) -> Skeleton:
+        """The skeleton in a text; InvalidRequest or ValueError where it holds none."""
+
+    def dump(self, skeleton: Skeleton) -> str:
+        """The text that `load` reads."""
+
+
 class SkeletonStore:
     """Custom skeletons by tenant and name. No tenant sees another's.
 
@@ -58,11 +66,13 @@ class SkeletonStore:
 
     Args:
         database: where they are kept.
+        text_format: of the definitions.
         max_skeletons: of one tenant.
     """
 
-    def __init__(self, database: Database, *, max_skeletons: int) -> None:
+    def __init__(self, database: Database, text_format: SkeletonFormat, *, max_skeletons: int) -> None:
         self._database = database
+        self._format = text_format
         self._max_skeletons = max_skeletons
 
     async def get(self, tenant: str, name: str) -> KeptSkeleton | None:
@@ -71,7 +81,7 @@ class SkeletonStore:
             return None
         async with self._database.read() as connection:
             row = (await connection.execute(_WHOLE.where(_key(tenant, name)))).mappings().first()
-        return None if row is None else await asyncio.to_thread(_kept, dict(row))
+        return None if row is None else await asyncio.to_thread(self._kept, dict(row))
 
     async def etag(self, tenant: str, name: str) -> str | None:
         """The etag of the tenant's skeleton of that name, for less than the skeleton."""
@@ -113,7 +123,7 @@ class SkeletonStore:
                     if size >= max_size:
                         more = more or number + 1 < wanted
                         break
-        return await asyncio.to_thread(lambda: [_kept(row) for row in rows]), more
+        return await asyncio.to_thread(lambda: [self._kept(row) for row in rows]), more
 
     async def create(self, tenant: str, skeleton: Skeleton) -> KeptSkeleton:
         """Keep a new one, which has been checked.
@@ -123,7 +133,7 @@ class SkeletonStore:
             QuotaExceeded: the tenant has as many as allowed.
         """
         name = skeleton.name
-        definition = await asyncio.to_thread(_dump, skeleton)
+        definition = await asyncio.to_thread(self._format.dump, skeleton)
         now = datetime.now(UTC)
         kept = KeptSkeleton(skeleton, _new_etag(), now, now)
         # The lock makes counting and adding one step, and of two who want a name the second sees the first.
@@ -166,7 +176,7 @@ class SkeletonStore:
             NotFound: the tenant has none of that name.
             Conflict: the etag is not the current one.
         """
-        definition = await asyncio.to_thread(_dump, skeleton)
+        definition = await asyncio.to_thread(self._format.dump, skeleton)
         now, new_etag = datetime.now(UTC), _new_etag()
         statement = (
             update(table)
@@ -197,6 +207,13 @@ class SkeletonStore:
         async with self._database.write() as connection:
             if (await connection.execute(delete(table).where(_version(tenant, name, etag)))).rowcount != 1:
                 raise await _absent(connection, tenant, name, etag)
+
+    def _kept(self, row: Mapping[str, Any]) -> KeptSkeleton:
+        try:
+            skeleton = self._format.load(row["definition"])
+        except (ValueError, InvalidRequest) as error:
+            raise StoreError(f"the definition of skeleton '{row['name']}' is damaged") from error
+        return KeptSkeleton(skeleton, row["etag"], row["create_time"], row["update_time"])
 
 
 def not_found(name: str) -> NotFound:
@@ -249,15 +266,3 @@ def _new_etag() -> str:
 def _can_be_kept(*texts: str) -> bool:
     """Whether it is text that both databases can hold: no NUL, nothing that is not UTF-8."""
     return not any("\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text) for text in texts)
-
-
-def _dump(skeleton: Skeleton) -> str:
-    return json.dumps(skeleton_data(skeleton), ensure_ascii=False, separators=(",", ":"))
-
-
-def _kept(row: Mapping[str, Any]) -> KeptSkeleton:
-    try:
-        skeleton = parse_skeleton(json.loads(row["definition"]))
-    except (ValueError, InvalidRequest) as error:
-        raise StoreError(f"the definition of skeleton '{row['name']}' is damaged") from error
-    return KeptSkeleton(skeleton, row["etag"], row["create_time"], row["update_time"])

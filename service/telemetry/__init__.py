@@ -1,1 +1,4 @@
-"""What the service says of itself: call context, metrics, traces and logs."""
+"""What the service reports of itself: call context, metrics, traces and logs.
+
+May import: OpenTelemetry, Prometheus, structlog; `settings`, `core`, `errors`.
+"""

@@ -1,4 +1,4 @@
 """NVIDIA Triton: client, catalog of the served models, and the bundled server.
 
-The only package that imports tritonclient.
+May import: `telemetry`, `settings`, `core`, `errors`. The only package that imports tritonclient.
 """

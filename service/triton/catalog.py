@@ -136,6 +136,10 @@ class ModelCatalog:
         model = self.resolve(name, version)
         return PoseModel(model, self._detector(model), self._skeletons[model.skeleton])
 
+    def ready_skeletons(self) -> dict[str, Skeleton]:
+        """The native skeleton of every model that is ready, by the model's name."""
+        return {model.name: self._skeletons[model.skeleton] for model in self._models if model.ready}
+
     def _detector(self, model: Model) -> Model | None:
         if model.family != "top_down":
             return None

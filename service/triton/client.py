@@ -39,6 +39,7 @@ _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.enable_http_proxy", 0),  # the gateway reaches Triton directly, whatever http_proxy says
     # Without these the wait between two attempts grows to two minutes while Triton is away.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 500),

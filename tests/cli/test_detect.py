@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import signal
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,29 +14,23 @@ import pytest
 from PIL import Image
 
 from service.cli.connection import Target
-from service.cli.detect import Wish, detect
+from service.cli.detect import DetectConfig, detect
+from service.cli.failures import BadOption
+from service.cli.options import OverlayFormat
 from service.core.geometry import Rgb8
 from service.errors import NotFound
 from tests.fakes import candidate, rows
+from tests.media.clips import fast_start
 from tests.pictures import encoded, jpeg, plain
 from tests.running import Service
+from tests.servicers.gateway import CustomSkeletons, gateway
 
 TWO = rows(candidate((100, 50, 200, 350), 0.9), candidate((400, 60, 480, 300), 0.6))
 
 
 @pytest.fixture
-def wish(service: Service) -> Wish:
-    return Wish(
-        gateway=Target(service.address),
-        model="",
-        skeleton="",
-        min_score=None,
-        overlay=None,
-        overlay_format="png",
-        space_panel=False,
-        results=None,
-        timeout_s=10,
-    )
+def config(service: Service) -> DetectConfig:
+    return DetectConfig(gateway=Target(service.address), timeout_s=10)
 
 
 def pictures(folder: Path, *names: str) -> list[Path]:
@@ -57,18 +53,18 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-async def test_no_pictures_are_no_failure(wish: Wish, tmp_path: Path) -> None:
+async def test_no_pictures_are_no_failure(config: DetectConfig, tmp_path: Path) -> None:
     results = tmp_path / "out.jsonl"
-    assert await detect([], replace(wish, results=results)) == 0
+    assert await detect([], replace(config, results=results)) == 0
     assert results.read_text() == ""
 
 
 async def test_without_a_file_it_prints_what_it_found(
-    wish: Wish, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: DetectConfig, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.triton.script = [TWO]
     (picture,) = pictures(tmp_path, "a.jpg")
-    assert await detect([picture], wish) == 0
+    assert await detect([picture], config) == 0
     told = capsys.readouterr()
     first, *people = told.out.splitlines()
     assert first.startswith(f"{picture}: 2 people in 640×480 px, yolo11n_pose:1, ")
@@ -80,15 +76,20 @@ async def test_without_a_file_it_prints_what_it_found(
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 people"), (1, "1 person"), (2, "2 people")])
 async def test_it_counts_in_plain_english(
-    wish: Wish, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, text: str
+    config: DetectConfig,
+    service: Service,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+    text: str,
 ) -> None:
     service.triton.answer = rows(*TWO[:count])
-    await detect(pictures(tmp_path, "a.jpg"), wish)
+    await detect(pictures(tmp_path, "a.jpg"), config)
     assert f": {text} in " in capsys.readouterr().out
 
 
 async def test_results_are_json_lines_in_the_order_of_the_pictures(
-    wish: Wish, service: Service, tmp_path: Path
+    config: DetectConfig, service: Service, tmp_path: Path
 ) -> None:
     at_once: list[int] = [0]
 
@@ -109,17 +110,19 @@ async def test_results_are_json_lines_in_the_order_of_the_pictures(
     for number, path in enumerate(paths):
         path.write_bytes(encoded(plain((640, 480), (number * 10, 0, 0)), "PNG"))
     results = tmp_path / "out.jsonl"
-    assert await detect(paths, replace(wish, results=results)) == 0
+    assert await detect(paths, replace(config, results=results)) == 0
     lines = lines_of(results)
     assert [line["picture"] for line in lines] == [str(path) for path in paths]
     assert [line["persons"][0]["box"]["x1"] for line in lines] == [number * 10 for number in range(20)]
     assert 1 < max(at_once) <= 8
 
 
-async def test_a_line_holds_everything_but_the_overlay(wish: Wish, service: Service, tmp_path: Path) -> None:
+async def test_a_line_holds_everything_but_the_overlay(
+    config: DetectConfig, service: Service, tmp_path: Path
+) -> None:
     service.triton.answer = TWO
     results = tmp_path / "out.jsonl"
-    await detect(pictures(tmp_path, "a.jpg"), replace(wish, results=results, overlay=tmp_path / "drawn"))
+    await detect(pictures(tmp_path, "a.jpg"), replace(config, results=results, overlay=tmp_path / "drawn"))
     (line,) = lines_of(results)
     assert line["image_size"] == {"width": 640, "height": 480}
     assert (line["model"], line["model_version"], line["skeleton"]) == ("yolo11n_pose", "1", "coco_17")
@@ -131,11 +134,11 @@ async def test_a_line_holds_everything_but_the_overlay(wish: Wish, service: Serv
 
 
 async def test_the_file_has_its_name_only_once_it_is_complete(
-    wish: Wish, service: Service, tmp_path: Path
+    config: DetectConfig, service: Service, tmp_path: Path
 ) -> None:
     service.triton.gate.clear()
     results = tmp_path / "out.jsonl"
-    task = asyncio.create_task(detect(pictures(tmp_path, "a.jpg"), replace(wish, results=results)))
+    task = asyncio.create_task(detect(pictures(tmp_path, "a.jpg"), replace(config, results=results)))
     await service.triton.entered.wait()
     assert not results.exists()
     assert (tmp_path / "out.jsonl.partial").exists()
@@ -146,12 +149,12 @@ async def test_the_file_has_its_name_only_once_it_is_complete(
 
 
 async def test_an_interrupted_run_leaves_an_older_result_as_it_was(
-    wish: Wish, service: Service, tmp_path: Path
+    config: DetectConfig, service: Service, tmp_path: Path
 ) -> None:
     results = tmp_path / "out.jsonl"
     results.write_text("older\n")
     service.triton.gate.clear()
-    task = asyncio.create_task(detect(pictures(tmp_path, "a.jpg", "b.jpg"), replace(wish, results=results)))
+    task = asyncio.create_task(detect(pictures(tmp_path, "a.jpg", "b.jpg"), replace(config, results=results)))
     await service.triton.entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -161,20 +164,20 @@ async def test_an_interrupted_run_leaves_an_older_result_as_it_was(
 
 
 async def test_a_dash_means_the_terminal(
-    wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await detect(pictures(tmp_path, "a.jpg", "b.jpg"), replace(wish, results=Path("-")))
+    await detect(pictures(tmp_path, "a.jpg", "b.jpg"), replace(config, results=Path("-")))
     assert [json.loads(line)["persons"] for line in capsys.readouterr().out.splitlines()] == [[], []]
 
 
 async def test_pictures_that_fail_are_counted_with_one_line_each_and_the_others_go_on(
-    wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     long = "a_folder_with_a_name_that_goes_on_and_on/" * 3
     paths = pictures(tmp_path, "a.jpg", f"{long}bad.jpg", "missing.jpg", ":cat:bad[red].jpg", "b.jpg")
     paths.insert(2, tmp_path)
     results = tmp_path / "out.jsonl"
-    assert await detect(paths, replace(wish, results=results)) == 4
+    assert await detect(paths, replace(config, results=results)) == 4
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4
     assert errors[0].startswith(f"{paths[1]}: INVALID_ARGUMENT: The bytes are not a picture")
@@ -187,21 +190,21 @@ async def test_pictures_that_fail_are_counted_with_one_line_each_and_the_others_
 
 
 async def test_nobody_listening_is_a_line_for_each_picture(
-    wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nowhere = replace(wish, gateway=Target("127.0.0.1:1"), timeout_s=0.5)
+    nowhere = replace(config, gateway=Target("127.0.0.1:1"), timeout_s=0.5)
     assert await detect(pictures(tmp_path, "a.jpg", "b.jpg"), nowhere) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2
     assert all(": UNAVAILABLE: " in error or ": DEADLINE_EXCEEDED: " in error for error in errors)
 
 
-async def test_its_wishes_reach_the_service(wish: Wish, service: Service, tmp_path: Path) -> None:
+async def test_its_options_reach_the_service(config: DetectConfig, service: Service, tmp_path: Path) -> None:
     service.triton.answer = TWO
     results = tmp_path / "out.jsonl"
-    await detect(pictures(tmp_path, "a.jpg"), replace(wish, results=results, min_score=0.7))
+    await detect(pictures(tmp_path, "a.jpg"), replace(config, results=results, min_score=0.7))
     assert len(lines_of(results)[0]["persons"]) == 1
-    await detect(pictures(tmp_path, "a.jpg"), replace(wish, results=results, model="nobody"))
+    await detect(pictures(tmp_path, "a.jpg"), replace(config, results=results, model="nobody"))
     assert "NOT_FOUND: There is no model 'nobody'" in lines_of(results)[0]["error"]
 
 
@@ -209,11 +212,11 @@ async def test_its_wishes_reach_the_service(wish: Wish, service: Service, tmp_pa
     ("overlay_format", "suffix", "kind"), [("png", ".png", "PNG"), ("jpeg", ".jpg", "JPEG")]
 )
 async def test_overlays_are_files_in_the_folder_named_like_the_pictures(
-    wish: Wish, tmp_path: Path, overlay_format: str, suffix: str, kind: str
+    config: DetectConfig, tmp_path: Path, overlay_format: str, suffix: str, kind: str
 ) -> None:
     folder = tmp_path / "new" / "folder"
     paths = pictures(tmp_path, "a.jpg", "x/a.png", "x/a-2.jpg", "b.jpg", "bad.jpg")
-    await detect(paths, replace(wish, overlay=folder, overlay_format=overlay_format))
+    await detect(paths, replace(config, overlay=folder, overlay_format=OverlayFormat(overlay_format)))
     assert sorted(path.name for path in folder.iterdir()) == [
         f"a-2-2{suffix}", f"a-2{suffix}", f"a{suffix}", f"b{suffix}",
     ]  # fmt: skip
@@ -224,45 +227,108 @@ async def test_overlays_are_files_in_the_folder_named_like_the_pictures(
 
 @pytest.mark.parametrize("overlay_format", ["png", "jpeg"])
 async def test_an_overlay_never_takes_the_place_of_a_picture(
-    wish: Wish, tmp_path: Path, overlay_format: str, monkeypatch: pytest.MonkeyPatch
+    config: DetectConfig, tmp_path: Path, overlay_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pictures(tmp_path, "a.png", "a.jpg", "b.png", "b.jpg")
     before = contents(tmp_path)
     paths = [Path("a.png"), Path("a.jpg"), tmp_path / "b.png", Path("b.jpg")]
-    await detect(paths, replace(wish, overlay=Path(), overlay_format=overlay_format))
+    await detect(paths, replace(config, overlay=Path(), overlay_format=OverlayFormat(overlay_format)))
     after = contents(tmp_path)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 4
 
 
 async def test_a_folder_that_cannot_be_made_is_an_error_at_once(
-    wish: Wish, service: Service, tmp_path: Path
+    config: DetectConfig, service: Service, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):
-        await detect(pictures(tmp_path, "a.jpg"), replace(wish, overlay=tmp_path / "file"))
+        await detect(pictures(tmp_path, "a.jpg"), replace(config, overlay=tmp_path / "file"))
     with pytest.raises(FileNotFoundError):
-        await detect(pictures(tmp_path, "a.jpg"), replace(wish, results=tmp_path / "no" / "out.jsonl"))
+        await detect(pictures(tmp_path, "a.jpg"), replace(config, results=tmp_path / "no" / "out.jsonl"))
     assert service.triton.calls == []
 
 
 async def test_an_error_of_the_service_is_told_in_its_words(
-    wish: Wish, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: DetectConfig, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.triton.answer = NotFound("Nothing\nhere.")
-    assert await detect(pictures(tmp_path, "a.jpg"), wish) == 1
+    assert await detect(pictures(tmp_path, "a.jpg"), config) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("NOT_FOUND: Nothing here.")
 
 
-async def test_results_into_a_pipe_do_not_take_its_place(wish: Wish, tmp_path: Path) -> None:
+async def test_results_into_a_pipe_do_not_take_its_place(config: DetectConfig, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read: list[str] = []
     reading = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reading.start()
-    assert await detect(pictures(tmp_path, "a.jpg"), replace(wish, results=pipe)) == 0
+    assert await detect(pictures(tmp_path, "a.jpg"), replace(config, results=pipe)) == 0
     reading.join(10)
     assert json.loads(read[0])["picture"].endswith("a.jpg")
     assert pipe.is_fifo()
+
+
+async def test_two_hands_are_one_person(
+    config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with gateway(CustomSkeletons()) as address:
+        hands = replace(config, gateway=Target(address), model="whole", skeleton="mediapipe_hand_21")
+        assert await detect(pictures(tmp_path, "a.jpg"), hands) == 0
+    first, *people = capsys.readouterr().out.splitlines()
+    assert ": 2 people (3 × mediapipe_hand_21) in 640×480 px, whole:" in first
+    assert people[0].startswith("  0. person 0 left  score ")
+    assert people[1].startswith("  1. person 0 right  score ")
+    assert people[2].startswith("  2. person 1 right  score ")
+
+
+async def test_a_video_is_refused_with_the_command_for_it(
+    config: DetectConfig, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = tmp_path / "clip.jpg"
+    clip.write_bytes(fast_start())
+    assert await detect([clip], config) == 1
+    assert capsys.readouterr().err == f"{clip}: is a video: use `posegate video`\n"
+    assert service.triton.calls == []
+
+
+async def test_a_version_that_is_not_there_is_refused(
+    config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = pictures(tmp_path, "a.jpg")
+    assert await detect(images, replace(config, model="yolo11n_pose", model_version="1")) == 0
+    assert await detect(images, replace(config, model="yolo11n_pose", model_version="9")) == 1
+    assert "has no version '9'" in capsys.readouterr().err
+
+
+async def test_one_overlay_can_be_a_file_but_several_need_a_folder(
+    config: DetectConfig, tmp_path: Path
+) -> None:
+    images = pictures(tmp_path, "in/a.jpg", "in/b.jpg")
+    assert await detect(images[:1], replace(config, overlay=tmp_path / "o.jpeg")) == 0
+    assert (tmp_path / "o.jpeg").read_bytes()[:2] == b"\xff\xd8"
+    with pytest.raises(BadOption, match="is one file for 2 images: give a folder"):
+        await detect(images, replace(config, overlay=tmp_path / "o.jpeg"))
+
+
+async def test_an_interrupted_run_says_where_the_results_are(
+    config: DetectConfig, service: Service, tmp_path: Path
+) -> None:
+    results = tmp_path / "out.jsonl"
+    service.triton.gate.clear()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", "detect", str(pictures(tmp_path, "a.jpg")[0]),
+        "--json", str(results), "--address", service.address,
+        cwd=Path(__file__).parents[2], stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await asyncio.wait_for(service.triton.entered.wait(), 60)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    service.triton.gate.set()
+    assert process.returncode == 130
+    assert err.decode().splitlines()[-1] == (
+        f"posegate: interrupted. The images done so far are in {results}.partial;"
+        " run the same command to start again."
+    )

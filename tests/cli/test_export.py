@@ -50,7 +50,7 @@ async def test_coco_files_are_written(address: str, tmp_path: Path) -> None:
     said = await posegate("export", file, str(folder), "--address", address)
 
     assert said.exit_code == 0, said.output
-    assert "2 pictures, 4 people, coco_17" in said.output
+    assert "2 images, 4 people, coco_17" in said.output
     assert sorted(path.name for path in folder.iterdir()) == ["annotations.json", "results.json"]
     known = COCO(str(folder / "annotations.json"))
     assert sorted(known.getImgIds()) == [139, 285]
@@ -94,7 +94,7 @@ async def test_pictures_that_failed_are_left_out_and_counted(address: str, tmp_p
     said = await posegate("export", file, str(tmp_path), "--address", address)
 
     assert said.exit_code == 0, said.output
-    assert "1 pictures have no result" in said.output
+    assert "left out: 1 image" in said.output
 
 
 @pytest.mark.parametrize(

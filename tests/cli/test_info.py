@@ -1,62 +1,45 @@
-"""`posegate health` and `posegate models list`."""
+"""`posegate info`."""
 
-from dataclasses import replace
+import asyncio
+from importlib.metadata import version
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2
+from typer.testing import CliRunner
 
+from posegate.v1 import pose_service_pb2 as pb
 from service.cli.connection import Target
-from service.cli.info import health, list_models
-from tests.fakes import MODEL
-from tests.running import Service
+from service.cli.info import show
+from service.cli.main import app
+from tests.running import Service, running
 
 
-async def test_health_is_what_the_service_says(service: Service) -> None:
-    assert await health(Target(service.address)) == "SERVING"
-    await service.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-    assert await health(Target(service.address)) == "NOT_SERVING"
-    await service.health.set("posegate.v1.PoseService", health_pb2.HealthCheckResponse.SERVING)
-    assert await health(Target(service.address), "posegate.v1.PoseService") == "SERVING"
-
-
-async def test_health_says_why_it_could_not_be_asked(service: Service) -> None:
-    assert (await health(Target(service.address), "nobody")).startswith("NOT_FOUND")
-    assert (await health(Target("127.0.0.1:1"))).startswith("UNAVAILABLE: ")
-
-
-async def test_no_models_are_an_empty_table(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    service.triton.served = []
-    await service.catalog.refresh()
-    await list_models(Target(service.address))
-    assert "licence" in capsys.readouterr().out
-
-
-async def test_models_are_listed_with_licence_and_inputs(
+async def test_build_models_and_every_limit_are_printed(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service.triton.served = [MODEL, replace(MODEL, name="other", ready=False, licence="Apache-2.0")]
-    await service.catalog.refresh()
-    await list_models(Target(service.address))
-    lines = capsys.readouterr().out.splitlines()
-    (default,) = [line for line in lines if "yolo11n_pose (default)" in line]
-    assert "AGPL-3.0" in default
-    assert "640×384" in default
-    assert "yes" in default
-    (other,) = [line for line in lines if "other" in line]
-    assert "Apache-2.0" in other
-    assert "no" in other.split()
-
-
-async def test_every_page_of_models_is_listed(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    service.triton.served = [replace(MODEL, name=f"m{number:03}") for number in range(120)]
-    await service.catalog.refresh()
-    await list_models(Target(service.address))
+    await show(Target(service.address))
     told = capsys.readouterr().out
-    assert all(f"m{number:03}" in told for number in range(120))
+    rows = dict(
+        [cell.strip() for cell in line.strip("│").split("│")] for line in told.splitlines() if "│" in line
+    )
+    assert rows["address"] == service.address
+    assert rows["version"] == version("posegate")
+    assert rows["default model"] == "yolo11n_pose"
+    assert rows["models ready"] == "yolo11n_pose"
+    assert {field.name for field in pb.Limits.DESCRIPTOR.fields} < set(rows)
+    assert rows["max_image_bytes"] == "8,000,000"
+    assert rows["max_video_duration"] == "60 s"
 
 
-async def test_nobody_listening_is_an_error_for_the_command_line_to_tell() -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await list_models(Target("127.0.0.1:1"))
-    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+async def test_hosts_are_named_and_no_limit_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(uri_hosts=frozenset({"images.example"})) as service:
+        await show(Target(service.address))
+    told = capsys.readouterr().out
+    (row,) = [line for line in told.splitlines() if "allowed_uri_hosts" in line]
+    assert "images.example" in row
+
+
+async def test_a_gateway_that_does_not_answer_is_one_line() -> None:
+    ran = await asyncio.to_thread(lambda: CliRunner().invoke(app, ["info", "--address", "127.0.0.1:1"]))
+    assert ran.exit_code == 1
+    assert ran.stderr.startswith("posegate: UNAVAILABLE: no gateway answers at 127.0.0.1:1")
+    assert ran.stderr.count("\n") == 1

@@ -1,15 +1,22 @@
 """`posegate` as a user starts it: exit codes, and what is told where."""
 
 import asyncio
+import importlib
+import inspect
 import json
 import os
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from service.cli.main import app
+from service.cli.connection import GatewayCommand, target
+from service.cli.main import COMMANDS, app
 from tests.fakes import candidate, rows
 from tests.pictures import jpeg
 from tests.running import Service
@@ -73,8 +80,89 @@ def test_settings_that_cannot_work_are_told_by_the_names_of_their_variables(
     assert "'many'" in told[1]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["detect", "--help"], ["serve", "--help"]], ids=str)
+def every_command() -> Iterator[tuple[str, Any]]:
+    """Commands by their names on the command line, groups taken apart."""
+    for name, module, _ in COMMANDS:
+        command = typer.main.get_command(importlib.import_module(module).app)
+        parts = getattr(command, "commands", None)
+        yield from [(name, command)] if parts is None else ((f"{name} {part}", parts[part]) for part in parts)
+
+
+EVERY = dict(every_command())
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], *([*name.split(), "--help"] for name in EVERY)], ids=str
+)
 def test_every_command_explains_itself(arguments: list[str]) -> None:
     ended = CliRunner().invoke(app, arguments)
     assert ended.exit_code == (0 if arguments else 2)
     assert "Usage:" in ended.output
+
+
+def test_the_commands_are_these() -> None:
+    assert list(EVERY) == [
+        "up", "serve", "detect", "measure", "video", "export",
+        "skeletons list", "skeletons show", "skeletons create", "skeletons update", "skeletons delete",
+        "models list", "models add", "models fetch", "models fill", "models build", "models verify",
+        "health", "info",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "module", "line"), COMMANDS)
+def test_the_line_of_help_is_the_beginning_of_the_commands_own(name: str, module: str, line: str) -> None:
+    command = EVERY.get(name)
+    if command is not None:
+        assert command.help.startswith(line)
+    assert CliRunner().invoke(app, ["--help"]).output.count(f"│ {name} ") == 1
+
+
+@pytest.mark.parametrize("name", [name for name, one in EVERY.items() if isinstance(one, GatewayCommand)])
+def test_every_command_that_calls_a_gateway_has_the_connection_options(name: str) -> None:
+    options = {option.name for option in EVERY[name].params}
+    assert set(inspect.signature(target).parameters) <= options
+    assert "key" not in options  # free for another meaning
+
+
+def test_one_name_is_one_option_in_every_command() -> None:
+    helps: dict[str, set[tuple[str, str]]] = {}
+    for command in EVERY.values():
+        for option in command.params:
+            for name in option.opts:
+                if name.startswith("--"):
+                    helps.setdefault(name, set()).add((str(option.bare_type()), option.help))
+    several = {name for name, found in helps.items() if len({kind for kind, _ in found}) > 1}
+    assert not several
+    for shared in (
+        "--model", "--model-version", "--measure", "--side", "--facing", "--camera-roll", "--overlay",
+        "--min-score", "--json", "--timeout", "--address",
+    ):  # fmt: skip
+        assert len(helps[shared]) == 1, shared
+
+
+@pytest.mark.parametrize("options", [["--version"], ["--version", "detect"]])
+def test_the_version_is_printed(options: list[str]) -> None:
+    ended = CliRunner().invoke(app, options)
+    assert (ended.exit_code, ended.output) == (0, f"posegate {version('posegate')}\n")
+
+
+def test_an_unknown_command_is_refused_with_the_nearest_name() -> None:
+    ended = CliRunner().invoke(app, ["detekt"])
+    assert ended.exit_code == 2
+    assert "detect" in ended.stderr
+
+
+async def test_help_imports_no_command() -> None:
+    code = (
+        "import sys, service.cli.main as m\n"
+        "try: m.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'grpc', 'google.protobuf', 'numpy', 'cv2', 'pydantic', 'cryptography', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert b"Usage:" in out
+    assert err.decode().strip() == "[]"

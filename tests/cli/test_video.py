@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +14,22 @@ import cv2
 import numpy as np
 import pytest
 
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
+from service.cli.angles import AngleConfig
 from service.cli.connection import Target
-from service.cli.plots import Curve, draw_curves
-from service.cli.video import BadWish, CutShort, Wish, video
+from service.cli.failures import BadOption
+from service.cli.options import BodySide, Facing
+from service.cli.plots import Curve
+from service.cli.video import AnalysisConfig, CutShort, Layout, _message, analyze
 from service.core.geometry import Rgb8
 from service.core.poses import Floats
 from tests.fakes import candidate, rows
 from tests.media.clips import fast_start
+from tests.pictures import jpeg
 from tests.running import Service, running
 
+ROOT = Path(__file__).parents[2]
 WHO = candidate((200, 100, 440, 500), 0.9)
 
 
@@ -31,19 +41,11 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-def wish(service: Service, tmp_path: Path) -> Wish:
-    return Wish(
+def config(service: Service, tmp_path: Path) -> AnalysisConfig:
+    return AnalysisConfig(
         gateway=Target(service.address),
-        model="",
-        skeleton="",
-        measurements=("elbow_side",),
-        every_nth=None,
-        target_fps=None,
-        start_s=0.0,
-        end_s=None,
-        smooth=False,
+        angles=AngleConfig(measurements=("elbow_side",)),
         out=tmp_path / "out.jsonl",
-        annotated=None,
         plot=tmp_path / "plot.png",
     )
 
@@ -57,11 +59,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 async def test_frames_plot_and_table_are_made(
-    wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: AnalysisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
-    await video(clip, replace(wish, annotated=tmp_path / "out.mp4"))
+    await analyze(clip, replace(config, annotated=tmp_path / "out.mp4"))
     found = lines(tmp_path / "out.jsonl")
     assert [line["frame_index"] for line in found[1:-1]] == list(range(40))
     assert "summary" in found[-1]
@@ -125,21 +127,21 @@ def smoothed(found: list[dict[str, Any]]) -> list[float]:
 @pytest.mark.parametrize("sampling", [{}, {"every_nth": 4}, {"target_fps": 7.0}, {"start_s": 1.03}])
 @pytest.mark.parametrize("share", [0.1, 0.55, 0.62, 0.9])
 async def test_an_interrupted_run_is_gone_on_with_as_if_it_had_not_been(
-    wish: Wish, tmp_path: Path, service: Service, sampling: dict[str, Any], share: float
+    config: AnalysisConfig, tmp_path: Path, service: Service, sampling: dict[str, Any], share: float
 ) -> None:
     service.triton.answer = crowd
     clip = tmp_path / "clip.mp4"
     # 60 a second in ticks of 1/90000 s: times that no decimal fraction holds exactly.
     clip.write_bytes(fast_start(count=230, images=numbered, times=[number / 29.97 for number in range(230)]))
-    wish = replace(wish, smooth=True, **sampling)
-    await video(clip, wish)
+    config = replace(config, smooth=True, **sampling)
+    await analyze(clip, config)
     complete = lines(tmp_path / "out.jsonl")
     (tmp_path / "out.jsonl").unlink()
     kept = max(2, round(share * len(complete)))
     text = "".join(json.dumps(line) + "\n" for line in complete[:kept])
     (tmp_path / "out.jsonl.partial").write_text(text + '{"frame_index": 14, "ti', encoding="utf-8")
     calls = len(service.triton.calls)
-    await video(clip, wish)
+    await analyze(clip, config)
     again = lines(tmp_path / "out.jsonl")
     if share > 0.5:
         assert len(service.triton.calls) - calls < calls
@@ -152,18 +154,18 @@ async def test_an_interrupted_run_is_gone_on_with_as_if_it_had_not_been(
 
 
 async def test_what_was_kept_is_never_written_anew(
-    wish: Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: AnalysisConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
-    await video(clip, wish)
+    await analyze(clip, config)
     (tmp_path / "out.jsonl").rename(tmp_path / "whole")
     content = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
     partial = tmp_path / "out.jsonl.partial"
     partial.write_bytes(b"".join(content[:15]))
     monkeypatch.setattr("service.cli.video._write", full)
     with pytest.raises(OSError, match="full"):
-        await video(clip, wish)
+        await analyze(clip, config)
     assert partial.read_bytes() == b"".join(content[:15])
 
 
@@ -171,47 +173,43 @@ def full(*_arguments: object) -> None:
     raise OSError(28, "full")
 
 
-@pytest.mark.parametrize("changed", [{"measurements": ()}, {"annotated": True}])
+@pytest.mark.parametrize("changed", [{"angles": AngleConfig(), "plot": None}, {"annotated": True}])
 async def test_a_run_that_cannot_be_gone_on_with_says_so(
-    wish: Wish, tmp_path: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    config: AnalysisConfig, tmp_path: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
-    await video(clip, wish)
+    await analyze(clip, config)
     (tmp_path / "out.jsonl").rename(tmp_path / "out.jsonl.partial")
     if "annotated" in changed:
         changed = {"annotated": tmp_path / "out.mp4"}
-    await video(clip, replace(wish, **changed))
-    assert "starting anew" in capsys.readouterr().err.replace("\n", " ")
+    await analyze(clip, replace(config, **changed))
+    assert "starting again" in capsys.readouterr().err
     assert len(lines(tmp_path / "out.jsonl")) == 42
 
 
-async def test_another_config_starts_anew(wish: Wish, tmp_path: Path, service: Service) -> None:
+async def test_another_config_starts_anew(config: AnalysisConfig, tmp_path: Path, service: Service) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
     (tmp_path / "out.jsonl.partial").write_text('{"clip": "other.mp4"}\n', encoding="utf-8")
-    await video(clip, wish)
+    await analyze(clip, config)
     assert len(lines(tmp_path / "out.jsonl")) == 42
 
 
-async def test_a_video_that_is_cut_short_leaves_what_there_is(wish: Wish, tmp_path: Path) -> None:
+async def test_the_files_of_a_video_that_breaks_off_are_completed(
+    config: AnalysisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = tmp_path / "clip.mp4"
     content = fast_start(count=200)
     clip.write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(CutShort, match="DATA_LOSS"):
-        await video(clip, wish)
-    assert not (tmp_path / "out.jsonl").exists()
-    assert len(lines(tmp_path / "out.jsonl.partial")) > 20
-
-
-@pytest.mark.parametrize("count", [0, 1, 8])
-def test_the_plot_has_a_panel_for_each_curve(count: int) -> None:
-    samples = [(number / 10, 50 + 40 * np.sin(number / 5), number % 7 == 0) for number in range(60)]
-    curves = [Curve(f"Knee {number}", list(samples), [(0.0, None, False)]) for number in range(count)]
-    image = cv2.imdecode(np.frombuffer(draw_curves("clip.mp4", curves), np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None
-    assert image.shape == (64 + 44 + 260 * max(count, 1), 1200, 3)
-    assert (image < 128).any()
+    with pytest.raises(CutShort, match=r"DATA_LOSS.* The frames before that are in .*out\.jsonl"):
+        await analyze(clip, config)
+    assert "frames until the video broke off, 2 people tracked" in capsys.readouterr().out
+    assert sorted(names(tmp_path)) == ["clip.mp4", "out.jsonl", "plot.png"]
+    found = lines(tmp_path / "out.jsonl")
+    assert found[-1]["error"].startswith("DATA_LOSS: ")
+    assert [line["frame_index"] for line in found[1:-1]] == list(range(len(found) - 2))
+    assert len(found) > 20
 
 
 @pytest.mark.parametrize(
@@ -225,29 +223,161 @@ def test_the_plot_has_a_panel_for_each_curve(count: int) -> None:
         ({"plot": "none/plot.png"}, "there is no folder"),
         ({"annotated": "clip.mp4"}, "different files"),
         ({"plot": "."}, "is a folder"),
+        ({"plot": "plot.gif"}, "plot.gif: must end in .png, .svg, .pdf"),
+        ({"annotated": "out.avi"}, "must end in .mp4"),
+        ({"angles": AngleConfig()}, "--plot draws angles over time: add --measure"),
+        (
+            {"angles": AngleConfig(mirrored=True), "plot": None},
+            "--mirrored, .* are about angles: add --measure",
+        ),
+        ({"angles": AngleConfig(("elbow_side",), baseline=("elbow",))}, "--baseline elbow: must be"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_before_the_upload(
-    wish: Wish, tmp_path: Path, service: Service, changes: dict[str, Any], named: str
+    config: AnalysisConfig, tmp_path: Path, service: Service, changes: dict[str, Any], named: str
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
     changes = {key: tmp_path / value if isinstance(value, str) else value for key, value in changes.items()}
-    with pytest.raises(BadWish, match=named):
-        await video(clip, replace(wish, **changes))
+    with pytest.raises(BadOption, match=named):
+        await analyze(clip, replace(config, **changes))
     assert service.triton.calls == []
     assert names(tmp_path) == ["clip.mp4"]
 
 
-async def test_a_folder_is_no_clip(wish: Wish, tmp_path: Path) -> None:
-    with pytest.raises(BadWish, match="is a folder"):
-        await video(tmp_path, wish)
+async def test_a_folder_is_no_clip(config: AnalysisConfig, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match="is a folder"):
+        await analyze(tmp_path, config)
 
 
 async def test_a_start_behind_the_end_is_told(
-    wish: Wish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: AnalysisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(fast_start())
-    await video(clip, replace(wish, start_s=50.0))
+    await analyze(clip, replace(config, start_s=50.0))
     assert "--start is behind the end" in capsys.readouterr().out
+
+
+async def test_an_image_is_refused_with_the_command_for_it(config: AnalysisConfig, tmp_path: Path) -> None:
+    image = tmp_path / "image.mp4"
+    image.write_bytes(jpeg((64, 48)))
+    with pytest.raises(BadOption, match=r"is an image: use `posegate detect`"):
+        await analyze(image, config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": "whole", "model_version": "2"}, {"model": "whole", "model_version": "2"}),
+        ({"skeleton": "coco_17"}, {"skeleton": "coco_17"}),
+        ({"min_score": 0.5}, {"min_score": 0.5}),
+        ({"layout": Layout.flat}, {"layout": pb.FRAME_LAYOUT_FLAT}),
+        ({"smooth": True}, {"smoothing": pb.SMOOTHING_ONE_EURO}),
+        ({"every_nth": 3}, {"every_nth_frame": 3}),
+        ({"target_fps": 5.0}, {"target_fps": 5.0}),
+        (
+            {
+                "angles": AngleConfig(
+                    ("elbow_side",), BodySide.left, Facing.right, True, -3.0, ("elbow_side:left=2",)
+                )
+            },
+            {
+                "angle_options": pb.AngleOptions(
+                    side=types_pb2.SIDE_LEFT,
+                    facing=pb.FACING_IMAGE_RIGHT,
+                    mirrored=True,
+                    camera_roll_deg=-3.0,
+                    baseline=[pb.BaselineAngle(name="elbow_side", side=types_pb2.SIDE_LEFT, degrees=2)],
+                )
+            },
+        ),
+    ],
+)
+def test_every_option_reaches_the_config(
+    config: AnalysisConfig, changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    message = _message(replace(config, **changes))
+    plain = _message(config)
+    assert message != plain
+    plain.MergeFrom(pb.VideoConfig(**expected))
+    assert message == plain
+
+
+async def test_the_flat_layout_is_a_row_of_numbers_for_each_frame(
+    config: AnalysisConfig, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    await analyze(clip, replace(config, layout=Layout.flat))
+    found = lines(tmp_path / "out.jsonl")
+    assert {len(line["values"]) for line in found[1:-1]} == {17 * 6}
+    assert all(line["persons"] == [] for line in found[1:-1])
+
+
+async def test_plot_and_table_have_the_same_titles(
+    config: AnalysisConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[str] = []
+
+    def draw(_: str, curves: list[Curve], file_format: str) -> bytes:
+        drawn.extend(curve.title for curve in curves)
+        return file_format.encode()
+
+    monkeypatch.setattr("service.cli.plots.draw_curves", draw)
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    await analyze(clip, replace(config, angles=AngleConfig(("squats_knee_side,elbow_side",))))
+    assert set(drawn) == {
+        f"{title} · person {number}"
+        for title in ("Elbow (side view)", "Squats Knee (side view)")
+        for number in (1, 2)
+    }
+    told = capsys.readouterr().out
+    assert "Squats Knee (side view)" in told
+    assert "Elbow (side view)" in told
+    assert (tmp_path / "plot.png").read_bytes() == b"png"
+
+
+async def test_a_failure_says_to_run_again_only_where_that_helps(
+    config: AnalysisConfig, tmp_path: Path, service: Service
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    with pytest.raises(CutShort) as unknown:
+        await analyze(clip, replace(config, model="nobody"))
+    assert "NOT_FOUND" in str(unknown.value)
+    assert "again" not in str(unknown.value)
+    with pytest.raises(CutShort) as away:
+        await analyze(clip, replace(config, gateway=Target("127.0.0.1:1")))
+    assert "start one with `posegate up`" in str(away.value)
+    assert "Run it again" not in str(away.value)  # there are no frames to continue from
+
+
+@pytest.mark.parametrize(("annotated", "told"), [([], "to go on."), (["--annotated"], "to start again.")])
+async def test_after_an_interruption_the_last_line_says_how_to_go_on(
+    config: AnalysisConfig, tmp_path: Path, service: Service, annotated: list[str], told: str
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    service.triton.gate.clear()
+    files = [
+        "--out",
+        str(tmp_path / "out.jsonl"),
+        *[*annotated, str(tmp_path / "a.mp4")][: 2 * len(annotated)],
+    ]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", "video", str(clip), *files, "--address", service.address,
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await asyncio.wait_for(service.triton.entered.wait(), 60)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    service.triton.gate.set()
+    assert process.returncode == 130
+    last = err.decode().splitlines()[-1]
+    assert last.startswith("posegate: interrupted.")
+    assert last.endswith(told)

@@ -18,7 +18,7 @@ import pytest
 
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.cli.connection import Target
-from service.cli.info import health
+from service.cli.health import health
 from service.client import connect
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 from PIL import Image
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, FilePayload, Page, async_playwright
 
 from tests.e2e.conftest import DATA, ROOT, Service, free_port
 from tests.web.running import RunningDoor, running_door
@@ -183,9 +183,9 @@ async def test_a_camera_is_answered_live(browser: Browser, door: RunningDoor) ->
 async def test_an_error_is_told_on_the_page(browser: Browser, door: RunningDoor) -> None:
     watched = await ready(browser, door)
     page = watched.page
-    broken = {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"no video"}
+    broken = FilePayload(name="a.mp4", mimeType="video/mp4", buffer=b"no video")
     await page.click("#tab-video")
-    await page.set_input_files("#video input[type=file]", files=[broken])  # type: ignore[list-item]
+    await page.set_input_files("#video input[type=file]", files=[broken])
     await page.click("#video .go")
     await page.wait_for_function(
         "() => document.querySelector('#video .problem').textContent.includes('not a video')"

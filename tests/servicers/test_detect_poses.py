@@ -294,7 +294,21 @@ async def test_a_skeleton_that_the_model_does_not_give_is_refused() -> None:
         assert (failed.code, failed.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SKELETON_NOT_SUPPLIED")
         assert failed.metadata["skeleton"] == "tail"
         assert "tail" in failed.message
+        assert failed.message.endswith("No model that is served does.")
+        assert failed.metadata["models"] == ""
         assert service.triton.calls == []
+
+
+async def test_the_served_models_that_supply_a_refused_skeleton_are_named() -> None:
+    tail = Skeleton(name="tail", title="A tail", keypoints=(Keypoint("root"), Keypoint("tip")))
+    with_tail = replace(MODEL, name="cat_pose", skeleton="tail", keypoint_count=2)
+    async with running(skeletons=[tail]) as service:
+        service.triton.served = [MODEL, with_tail, replace(with_tail, name="asleep", ready=False)]
+        await service.catalog.refresh()
+        failed = await failure(service.detect(VGA, skeleton="tail"))
+        assert failed.reason == "SKELETON_NOT_SUPPLIED"
+        assert failed.message.endswith("it does not give 'root', 'tip'. Models that do: cat_pose.")
+        assert failed.metadata["models"] == "cat_pose"
 
 
 @pytest.mark.parametrize("ready", [False, None], ids=["not ready", "not loaded"])

@@ -49,7 +49,7 @@ async def test_a_known_figure_reads_as_it_was_drawn(service: Service) -> None:
     angle = await only(service)
     assert angle.left.degrees == pytest.approx(90, abs=0.3)
     assert angle.right.degrees == pytest.approx(170, abs=0.3)
-    assert (angle.title, angle.body_part) == ("Shoulder Abduction", "Shoulder")
+    assert (angle.title, angle.body_part) == ("Shoulder Abduction", "shoulder")
     assert angle.left.std_error_deg > 0
     assert angle.view.required == angle.view.detected == pb.VIEW_FRONTAL
     assert not angle.extension

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from service.core.skeleton.json_format import parse_skeleton, skeleton_data
 from service.core.skeleton.template import Skeleton
 from service.skeletons import known, shipped
+from service.skeletons.format import parse_skeleton, skeleton_data
 
 # cocodataset/cocoapi, PythonAPI/pycocotools/cocoeval.py, Params.setKpParams: kpt_oks_sigmas / 10.
 COCO_SIGMAS = (

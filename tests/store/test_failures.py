@@ -23,6 +23,7 @@ WRITER = """
 import asyncio, sys
 import structlog
 from service.core.skeleton.template import Keypoint, Skeleton
+from service.skeletons import format as skeleton_format
 from service.store.address import parse
 from service.store.database import Database
 from service.store.skeletons import SkeletonStore
@@ -30,7 +31,8 @@ from service.store.skeletons import SkeletonStore
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
-    store = SkeletonStore(Database(parse(sys.argv[1]), connections=2, timeout_s=10), max_skeletons=10**6)
+    database = Database(parse(sys.argv[1]), connections=2, timeout_s=10)
+    store = SkeletonStore(database, skeleton_format, max_skeletons=10**6)
     number = 0
     while True:
         await store.create("default", Skeleton(f"s{number:06}", "", (Keypoint("point"),)))

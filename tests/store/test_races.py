@@ -14,6 +14,7 @@ import asyncio, sys
 import structlog
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.errors import AlreadyExists
+from service.skeletons import format as skeleton_format
 from service.store.address import parse
 from service.store.database import Database
 from service.store.skeletons import SkeletonStore
@@ -22,7 +23,7 @@ structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
     database = Database(parse(sys.argv[1]), connections=4, timeout_s=20)
-    store = SkeletonStore(database, max_skeletons=1000)
+    store = SkeletonStore(database, skeleton_format, max_skeletons=1000)
 
     async def create(name):
         try:

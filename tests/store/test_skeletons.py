@@ -9,6 +9,7 @@ import pytest
 
 from service.core.skeleton.template import Edge, Keypoint, Skeleton
 from service.errors import AlreadyExists, Conflict, NotFound, QuotaExceeded, Unavailable
+from service.skeletons import format as skeleton_format
 from service.store.address import parse
 from service.store.cache import SkeletonCache
 from service.store.database import Database
@@ -32,7 +33,7 @@ async def opened(
 ) -> AsyncIterator[SkeletonStore]:
     database = Database(parse(url), connections=4, timeout_s=timeout_s)
     try:
-        yield SkeletonStore(database, max_skeletons=max_skeletons)
+        yield SkeletonStore(database, skeleton_format, max_skeletons=max_skeletons)
     finally:
         await database.close()
 

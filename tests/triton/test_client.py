@@ -156,6 +156,15 @@ async def test_errors_of_triton_become_errors_of_the_domain(
     assert failed.value.__cause__ is not None
 
 
+async def test_triton_is_never_called_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with connected(FakeTriton(answer=ONE)) as client:
+        np.testing.assert_array_equal(await infer(client), ONE[None])
+
+
 async def test_nobody_listening_is_unavailable() -> None:
     client = TritonClient("127.0.0.1:1", shared_memory=False)
     try:

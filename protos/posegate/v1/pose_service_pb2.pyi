@@ -864,9 +864,9 @@ class AngleMeasurement(_message.Message):
     name: _builtins.str
     """Name as in the request, for example `shoulder_abduction`."""
     title: _builtins.str
-    """Name for people to read, for example "Shoulder Abduction"."""
+    """Title for display, for example "Shoulder Abduction" or "Squats Knee (front view)"."""
     body_part: _builtins.str
-    """"Shoulder", "Back", "Knee", "Neck", "Hip" or "Elbow"; "Ankle" or "Wrist" of an extension."""
+    """"shoulder", "back", "knee", "neck", "hip" or "elbow"; "ankle" or "wrist" of an extension."""
     extension: _builtins.bool
     """True: not one of the nineteen; it needs points beyond the seventeen of COCO."""
     @_builtins.property
@@ -1696,9 +1696,9 @@ class MeasurementSummary(_message.Message):
     name: _builtins.str
     """Name of the measurement."""
     title: _builtins.str
-    """Name for people to read."""
+    """Title for display, as in `AngleMeasurement`."""
     body_part: _builtins.str
-    """"Shoulder", "Back", "Knee", "Neck", "Hip" or "Elbow"; "Ankle" or "Wrist" of an extension."""
+    """"shoulder", "back", "knee", "neck", "hip" or "elbow"; "ankle" or "wrist" of an extension."""
     track_id: _builtins.int
     """The person's number. Unset: tracking is off."""
     @_builtins.property

@@ -10,6 +10,8 @@ measure        `measure`: values, standard errors and flags of all persons at on
 flags          the reasons that degrade or withhold a value
 report         `person_measures`: one person in words and numbers; `goniometers`: what to draw
 captions, thresholds   short texts for overlays; every number that decides about a status
+
+May import: numpy and the rest of `core`.
 """
 
 from service.core.angles.captions import reason_text, title_text, value_text

@@ -21,7 +21,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "shoulder_abduction",
         "Shoulder Abduction",
-        "Shoulder",
+        "shoulder",
         "frontal",
         "Upper arm against the midline of the trunk in the frontal plane; 0 with the arm along the trunk, "
         "positive away from the body, up to 190 past overhead. Arms relaxed at the side read about 9.",
@@ -32,7 +32,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "shoulder_forward_flexion",
         "Shoulder Forward Flexion",
-        "Shoulder",
+        "shoulder",
         "sagittal",
         "Upper arm against the trunk in profile; 0 with the arm along the trunk, positive forward and up.",
         *sides(lambda side: specs.shoulder_flexion(side, 1)),
@@ -42,7 +42,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "shoulder_extension",
         "Shoulder Extension",
-        "Shoulder",
+        "shoulder",
         "sagittal",
         "The negative of shoulder_forward_flexion: positive with the arm behind the trunk. The trunk "
         "leans forward in this motion; details give its inclination.",
@@ -53,7 +53,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "back_side_flexion",
         "Back Side Flexion",
-        "Back",
+        "back",
         "frontal",
         "Midline of the trunk against gravity in the frontal plane; positive for a lean to that side, so "
         "right is always minus left. Follows the roll of the camera.",
@@ -65,7 +65,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "back_lumbar_forward_flexion",
         "Back Lumbar Forward Flexion",
-        "Back",
+        "back",
         "sagittal",
         "Inclination of the whole trunk (shoulder over hip) against gravity; 0 upright, positive forward. "
         "Hips, lumbar and thoracic spine together: lumbar-only norms do not apply. Follows the roll of "
@@ -77,7 +77,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "back_lumbar_extension",
         "Back Lumbar Extension",
-        "Back",
+        "back",
         "sagittal",
         "The negative of back_lumbar_forward_flexion: positive for a lean backward.",
         *sides(lambda side: specs.trunk_flexion(side, -1)),
@@ -87,7 +87,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "knee_flexion",
         "Knee Flexion",
-        "Knee",
+        "knee",
         "sagittal",
         "Shank against the line of the thigh in profile; 0 straight, positive flexed, negative "
         "hyperextended. Without a known facing the magnitude.",
@@ -97,7 +97,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "knee_extension",
         "Knee Extension",
-        "Knee",
+        "knee",
         "sagittal",
         "The negative of knee_flexion: positive hyperextended, negative where extension is lacking.",
         *sides(lambda side: specs.knee_flexion(side, -1)),
@@ -106,7 +106,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "neck_lateral_flexion",
         "Neck Lateral Flexion",
-        "Neck",
+        "neck",
         "frontal",
         "Line of the ears (of the face where the skeleton has it, of the eyes at worst) against the line "
         "of the shoulders; positive with the ear toward that shoulder, so right is always minus left.",
@@ -118,7 +118,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "neck_forward_flexion",
         "Neck Forward Flexion",
-        "Neck",
+        "neck",
         "sagittal",
         "Pitch of the head (ear to nose) against the trunk; positive chin to chest. Zero is an assumed "
         "neutral head, 8 ± 6 below the horizontal, unless a baseline is given.",
@@ -129,7 +129,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "neck_extension",
         "Neck Extension",
-        "Neck",
+        "neck",
         "sagittal",
         "The negative of neck_forward_flexion: positive looking up.",
         *sides(lambda side: specs.neck_flexion(side, -1)),
@@ -139,7 +139,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "splits",
         "Splits",
-        "Hip",
+        "hip",
         "any",
         "Angle between the two thighs, through the direction of the trunk, so that an over-split reads "
         "more than 180. One value for both sides.",
@@ -150,8 +150,8 @@ def _table() -> Iterable[Measurement]:
     )
     yield Measurement(
         "squats_knee_front",
-        "Squat Knee (Front)",
-        "Knee",
+        "Squats Knee (front view)",
+        "knee",
         "frontal",
         "Frontal-plane projection angle of the knee; 0 straight in the picture, positive valgus (knee "
         "in). Withheld where the thigh is foreshortened: there it says nothing about valgus.",
@@ -162,8 +162,8 @@ def _table() -> Iterable[Measurement]:
     )
     yield Measurement(
         "squats_knee_side",
-        "Squat Knee (Side)",
-        "Knee",
+        "Squats Knee (side view)",
+        "knee",
         "sagittal",
         "The same quantity as knee_flexion: 0 straight, positive flexed.",
         *sides(lambda side: specs.knee_flexion(side, 1)),
@@ -171,8 +171,8 @@ def _table() -> Iterable[Measurement]:
     )
     yield Measurement(
         "squats_hip_front",
-        "Squat Hip (Front)",
-        "Hip",
+        "Squats Hip (front view)",
+        "hip",
         "frontal",
         "Thigh against the midline of the trunk in the frontal plane; positive abduction (knee out). "
         "Withheld where the thigh is foreshortened.",
@@ -182,8 +182,8 @@ def _table() -> Iterable[Measurement]:
     )
     yield Measurement(
         "squats_hip_side",
-        "Squat Hip (Side)",
-        "Hip",
+        "Squats Hip (side view)",
+        "hip",
         "sagittal",
         "Thigh against the line of the trunk in profile; 0 aligned, positive flexed. It holds lumbar "
         "flexion too and so exceeds the goniometer's hip flexion.",
@@ -193,8 +193,8 @@ def _table() -> Iterable[Measurement]:
     folded = "Interior angle, 180 straight. Noise folds at 180: a straight limb reads a few degrees less."
     yield Measurement(
         "elbow_side",
-        "Elbow (Side)",
-        "Elbow",
+        "Elbow (side view)",
+        "elbow",
         "any",
         f"Shoulder, elbow, wrist. {folded}",
         *sides(specs.elbow_interior),
@@ -202,8 +202,8 @@ def _table() -> Iterable[Measurement]:
     )
     yield Measurement(
         "hip_side",
-        "Hip (Side)",
-        "Hip",
+        "Hip (side view)",
+        "hip",
         "sagittal",
         f"Shoulder, hip, knee. {folded}",
         *sides(specs.hip_interior),
@@ -211,8 +211,8 @@ def _table() -> Iterable[Measurement]:
     )
     yield Measurement(
         "knee_side",
-        "Knee (Side)",
-        "Knee",
+        "Knee (side view)",
+        "knee",
         "sagittal",
         f"Hip, knee, ankle. {folded}",
         *sides(specs.knee_interior),
@@ -221,7 +221,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "ankle_dorsiflexion",
         "Ankle Dorsiflexion",
-        "Ankle",
+        "ankle",
         "sagittal",
         "Foot (heel to toe) against the shank; 0 at a right angle, positive toes up.",
         *sides(specs.ankle_dorsiflexion),
@@ -231,7 +231,7 @@ def _table() -> Iterable[Measurement]:
     yield Measurement(
         "wrist_flexion",
         "Wrist Flexion",
-        "Wrist",
+        "wrist",
         "any",
         "Hand (wrist to middle knuckle) against the line of the forearm; 0 straight, positive the way in "
         "which the fingers curl. Without visible fingers the magnitude.",

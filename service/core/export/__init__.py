@@ -1,4 +1,6 @@
-"""People written as files that training tools read: COCO keypoints, Ultralytics YOLO pose, CSV.
+"""Persons written as files that training tools read: COCO keypoints, Ultralytics YOLO pose, CSV.
 
-Each format is one module with one function, from pictures and their skeleton to files in memory.
+May import: numpy and the rest of `core`.
+
+Each format is one module with one function, from images and their skeleton to files in memory.
 """

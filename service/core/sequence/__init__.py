@@ -1,1 +1,4 @@
-"""Values over time: smoothing, range of motion, repetitions."""
+"""Values over time: smoothing, range of motion, repetitions.
+
+May import: numpy and the rest of `core`.
+"""

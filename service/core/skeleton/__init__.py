@@ -1,1 +1,4 @@
-"""Skeleton templates: definition, checks, and mapping between them by keypoint name."""
+"""Skeleton templates: definition, validation, and mapping between them by keypoint name.
+
+May import: numpy and the rest of `core`.
+"""

@@ -1,1 +1,4 @@
-"""Analysis of encoded videos."""
+"""Analysis of encoded videos.
+
+May import: what `pipeline` may import.
+"""

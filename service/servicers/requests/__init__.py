@@ -1,1 +1,4 @@
-"""Protobuf requests to domain objects."""
+"""Protobuf requests to domain objects.
+
+May import: what `servicers` may import.
+"""

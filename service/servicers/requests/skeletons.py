@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from posegate.v1 import skeleton_service_pb2 as pb
-from service.core.skeleton.json_format import parse_color
+from service.core.skeleton.colors import parse_color
 from service.core.skeleton.template import Edge, Keypoint, Rgb, Skeleton
 from service.core.skeleton.validation import checked, refuse, shown
 from service.errors import InvalidRequest, Violation

@@ -1,1 +1,4 @@
-"""Domain objects to protobuf responses."""
+"""Domain objects to protobuf responses.
+
+May import: what `servicers` may import.
+"""

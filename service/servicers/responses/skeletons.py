@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from posegate.v1 import skeleton_service_pb2 as pb
-from service.core.skeleton.json_format import color_text
+from service.core.skeleton.colors import color_text
 from service.core.skeleton.template import Skeleton
 
 

@@ -41,8 +41,8 @@ def test_values_have_units_errors_and_no_drowned_digits(
     ("name", "side", "text"),
     [
         ("knee_flexion", "left", "Left Knee Flexion"),
-        ("elbow_side", "right", "Right Elbow (Side)"),
-        ("splits", None, "Splits (Hip)"),
+        ("elbow_side", "right", "Right Elbow (side view)"),
+        ("splits", None, "Splits (hip)"),
     ],
 )
 def test_titles_name_side_and_joint(name: str, side: Side | None, text: str) -> None:

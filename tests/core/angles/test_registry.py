@@ -48,6 +48,31 @@ def test_there_are_nineteen_and_two_extensions() -> None:
     assert len(MEASUREMENTS) == 21
 
 
+def test_titles_and_body_parts_are_those_that_users_of_joint_angle_apis_know() -> None:
+    found = {m.name: (m.title, m.body_part) for m in MEASUREMENTS.values() if not m.extension}
+    assert found == {
+        "shoulder_abduction": ("Shoulder Abduction", "shoulder"),
+        "shoulder_forward_flexion": ("Shoulder Forward Flexion", "shoulder"),
+        "shoulder_extension": ("Shoulder Extension", "shoulder"),
+        "back_side_flexion": ("Back Side Flexion", "back"),
+        "back_lumbar_forward_flexion": ("Back Lumbar Forward Flexion", "back"),
+        "back_lumbar_extension": ("Back Lumbar Extension", "back"),
+        "knee_flexion": ("Knee Flexion", "knee"),
+        "knee_extension": ("Knee Extension", "knee"),
+        "neck_lateral_flexion": ("Neck Lateral Flexion", "neck"),
+        "neck_forward_flexion": ("Neck Forward Flexion", "neck"),
+        "neck_extension": ("Neck Extension", "neck"),
+        "splits": ("Splits", "hip"),
+        "squats_knee_front": ("Squats Knee (front view)", "knee"),
+        "squats_knee_side": ("Squats Knee (side view)", "knee"),
+        "squats_hip_front": ("Squats Hip (front view)", "hip"),
+        "squats_hip_side": ("Squats Hip (side view)", "hip"),
+        "elbow_side": ("Elbow (side view)", "elbow"),
+        "hip_side": ("Hip (side view)", "hip"),
+        "knee_side": ("Knee (side view)", "knee"),
+    }
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")], ids=str)
 def test_options_that_are_not_finite_are_all_refused_at_once(bad: float) -> None:
     with pytest.raises(InvalidRequest) as refused:

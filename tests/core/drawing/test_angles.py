@@ -167,7 +167,7 @@ def test_what_was_not_measured_says_why() -> None:
     found = measure(poses_of(person), COCO, ("elbow_side",), AngleOptions(), side="right")
     wanted = goniometers(found, 0)
     (plate,) = lay_out(wanted, (1000, 1000))
-    assert [line.text for line in plate.lines] == ["Right Elbow (Side)", "n/a: right wrist unsure"]
+    assert [line.text for line in plate.lines] == ["Right Elbow (side view)", "n/a: right wrist unsure"]
     assert plate.color == DOUBTFUL
     image = blank()
     assert (draw_angles(image, wanted) != image).any()

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.skeleton.json_format import color_text, parse_color, parse_skeleton, skeleton_data
 from service.core.skeleton.template import Edge, Instance, Keypoint, Skeleton
 from service.core.skeleton.validation import skeleton_problems
 from service.errors import InvalidRequest
+from service.skeletons.format import dump, load, parse_skeleton, skeleton_data
 
 GOOD: dict[str, Any] = {
     "name": "upper_body",
@@ -59,6 +59,67 @@ def test_what_is_written_is_read_back() -> None:
     skeleton = parse_skeleton(GOOD | {"instances": [{"side": "right", "names": {"neck": "throat"}}]})
 
     assert parse_skeleton(json.loads(json.dumps(skeleton_data(skeleton)))) == skeleton
+
+
+def test_a_text_that_was_dumped_is_loaded() -> None:
+    skeleton = parse_skeleton(GOOD)
+
+    assert load(dump(skeleton)) == skeleton
+    with pytest.raises(ValueError, match="Expecting"):
+        load("{")
+    with pytest.raises(InvalidRequest):
+        load("[]")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (
+            [],
+            {
+                "": "must be an object, not a list",
+                "name": "must have 1 to 128 characters, not 0",
+                "keypoints": "must be 1 to 1000, not 0",
+            },
+        ),
+        (
+            GOOD | {"nodes": [], "name": 7, "title": "\ud800"},
+            {
+                "name": "must be text, not a number",
+                "title": "must have no control characters",
+                "nodes": "is unknown; known are name, title, keypoints, edges, flip_pairs, instances, etag, "
+                "shipped, create_time, update_time",
+            },
+        ),
+        (
+            GOOD | {"keypoints": ["neck", {"sigma": "big", "flag": 1, "color": "red"}, None], "edges": {}},
+            {
+                "keypoints[1].sigma": "must be a number, not text",
+                "keypoints[1].flag": "is unknown; known are name, color, sigma, optional, sources",
+                "keypoints[1].color": "must be #RRGGBB, not 'red'",
+                "keypoints[1].name": "must have 1 to 128 characters, not 0",
+                "keypoints[2]": "must be an object, not nothing",
+                "edges": "must be a list, not an object",
+                "flip_pairs[0].left": "must be a keypoint of the skeleton; there is no 'left_shoulder'",
+                "flip_pairs[0].right": "must be a keypoint of the skeleton; there is no 'right_shoulder'",
+            },
+        ),
+        (
+            GOOD | {"flip_pairs": [["a", "b", "c"]], "instances": [{"names": {"neck": 1, "nose": None}}]},
+            {
+                "flip_pairs[0]": "must be two names, not 3",
+                "instances[0].names": "must be an object of names",
+            },
+        ),
+    ],
+    ids=["no object", "fields", "keypoints", "pairs and names"],
+)
+def test_every_problem_is_told_at_once_with_its_path(data: Any, told: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_skeleton(data)
+
+    assert {problem.field: problem.description for problem in caught.value.violations} == told
+    assert len(caught.value.violations) == len(told)
 
 
 def test_an_instance_without_a_side_is_the_whole_person() -> None:
@@ -153,17 +214,6 @@ def test_wrong_types_and_wrong_values_are_told_together() -> None:
 
 def test_ten_thousand_points_are_told_in_one_line() -> None:
     assert violations({"name": "big", "keypoints": ["p"] * 10_000}) == ["keypoints"]
-
-
-@pytest.mark.parametrize(
-    ("text", "color"),
-    [("#000000", (0, 0, 0)), ("#FFaa01", (255, 170, 1)), ("", None), ("#FFF", None), ("#GG0000", None),
-     ("000000", None), ("#0000000", None), ("#00000\n", None), ("#٠٠٠٠٠٠", None)],
-)  # fmt: skip
-def test_colors(text: str, color: tuple[int, int, int] | None) -> None:
-    assert parse_color(text) == color
-    if color is not None:
-        assert color_text(color) == text.upper()
 
 
 anything = st.recursive(

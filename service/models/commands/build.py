@@ -1,4 +1,4 @@
-"""`posegate models build | verify`: TensorRT plans."""
+"""`posegate models build`: TensorRT plans, on the GPU that runs them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from service.models.commands.options import REPOSITORY, WEIGHTS, Repository
 from service.models.errors import EngineError
 from service.models.one_line import errors_on_one_line
 
-REPOSITORY = Path("model_repository")
-WEIGHTS = Path(".posegate/weights")
 UNKNOWN = "unknown"  # the sha256 of weights without a published one
 
 
@@ -29,7 +28,7 @@ def build(
     onnx: Annotated[
         Path | None, typer.Option(help="The graph, instead of a checkpoint; for one model.")
     ] = None,
-    repository: Annotated[Path, typer.Option(help="The folder that holds gpu/.")] = REPOSITORY,
+    repository: Repository = REPOSITORY,
     samples: Annotated[
         Path | None, typer.Option(help="Pictures to compare the plan on; else those that ship.")
     ] = None,
@@ -107,20 +106,8 @@ def build(
             typer.echo("Note: Triton loads plans of TensorRT only, not of TensorRT-RTX.", err=True)
 
 
-def verify(
-    repository: Annotated[Path, typer.Argument(help="The folder that Triton serves.")] = REPOSITORY / "gpu",
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Exit with 0 whatever is found.")
-    ] = False,
-) -> None:
-    """Check plans against this machine's GPU and TensorRT, before Triton starts."""
-    from service.models.verify import main
-
-    raise typer.Exit(main([str(repository), *(["--report-only"] if report_only else [])]))
-
-
 def _provide_graph(model: Any, onnx: Path | None, weights: Path | None) -> bytes | None:
-    """Put the graph into the model's folder; the same in fp32 to compare with, None without a checkpoint."""
+    """Write the graph into the model's folder; the fp32 graph to compare with, None without a checkpoint."""
     from service.models.publish import GRAPH, put_graph
 
     if onnx is not None:
@@ -168,7 +155,7 @@ def _write_graph(model: Any, weights: Path) -> tuple[bytes, bytes]:
 
 
 def _gate(model: Any, tensorrt: Any, samples: Path | None, reference: bytes | None) -> Any:
-    """What compares the plan with its graph on this machine's GPU."""
+    """Comparison of the plan with its graph, on this machine's GPU."""
     from service.models.accuracy import load_samples, shipped_samples
     from service.models.cuda import Cuda
     from service.models.publish import Gate

@@ -1,0 +1,3 @@
+module example.com/posegate-detect
+
+go 1.24

@@ -1,0 +1,57 @@
+"""`posegate models`: what the gateway serves, and the commands that bring models into the repository."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service.cli.connection import GatewayCommand, Target, gateway_of
+from service.models.cli import app as repository_commands
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(repository_commands)
+
+_TIMEOUT_S = 10.0
+
+
+@app.command("list", cls=GatewayCommand)
+def command(context: typer.Context) -> None:
+    """List what the gateway serves, with licences."""
+    asyncio.run(list_models(gateway_of(context)))
+
+
+async def list_models(gateway: Target) -> None:
+    """Print every model in a table.
+
+    Raises:
+        grpc.aio.AioRpcError: the call failed.
+    """
+    table = Table()
+    for title in ("model", "version", "family", "skeleton", "inputs", "precision", "licence", "ready"):
+        table.add_column(title, overflow="fold")  # a licence must be readable in full
+    async with gateway.connect() as channel:
+        stub = PoseServiceStub(channel)
+        token = ""
+        while True:
+            page = await stub.ListModels(pb.ListModelsRequest(page_token=token), timeout=_TIMEOUT_S)
+            for model in page.models:
+                table.add_row(
+                    model.name + (" (default)" if model.default else ""),
+                    model.version,
+                    model.family,
+                    f"{model.skeleton} ({model.keypoint_count})" if model.family else "",
+                    " ".join(f"{size.width}×{size.height}" for size in model.input_sizes),
+                    model.precision,
+                    model.licence,
+                    "yes" if model.ready else "no",
+                )
+            token = page.next_page_token
+            if not token:
+                break
+    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)

@@ -1,0 +1,24 @@
+"""`posegate serve`: the gateway against a Triton that runs elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from service.cli.environment import settings_from_environment
+from service.cli.failures import on_one_line
+from service.server.app import CannotListen, serve
+from service.server.tls import BadCertificate
+from service.store.address import BadDatabaseUrl
+from service.telemetry.tracing import BadTracing
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def command() -> None:
+    """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
+    settings = settings_from_environment()
+    with on_one_line(BadCertificate, BadDatabaseUrl, BadTracing, CannotListen):
+        asyncio.run(serve(settings))

@@ -1,0 +1,1 @@
+"""Commands that bring models into the repository: one file a command, each with its own options."""
