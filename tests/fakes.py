@@ -99,6 +99,7 @@ class FakeTritonClient:
         entered: set as soon as an inference has begun.
         served: the models there are; None while Triton is away.
         version: what server_version says; an error is raised.
+        closed: whether `close` was called.
     """
 
     def __init__(self) -> None:
@@ -116,6 +117,7 @@ class FakeTritonClient:
         self.served: Sequence[Model] | None = [MODEL]
         self.version: str | Exception = "2.51.0"
         self.attached: list[int] = []
+        self.closed = False
 
     async def infer(
         self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
@@ -142,6 +144,15 @@ class FakeTritonClient:
             return self.second_stage(inputs)
         found = answer(inputs["images"][0]) if callable(answer) else answer
         return {"candidates": found[None]}
+
+    def forget(self) -> None:
+        """Forget the inferences until now."""
+        self.calls.clear()
+        self.entered.clear()
+        self.most_at_once = 0
+
+    async def close(self) -> None:
+        self.closed = True
 
     async def models(self) -> Sequence[Model]:
         if self.served is None:

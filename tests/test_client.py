@@ -36,7 +36,7 @@ async def test_a_large_picture_is_sent_again_when_that_can_help(
 
 
 async def test_a_full_service_is_tried_again_when_it_says_so() -> None:
-    async with running(max_calls=1) as service:
+    async with running(max_in_flight=1) as service:
         service.triton.gate.clear()
         busy = asyncio.create_task(service.detect(LARGE))
         await service.triton.entered.wait()

@@ -16,8 +16,8 @@ from typing import Any
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.core.angles import Side, Status
-from service.pipeline.sequence_analyzer import Motions
-from service.pipeline.tracking import MEMORY_S
+from service.core.sequence.recording import Motions
+from service.core.sequence.tracking import MEMORY_S
 from service.servicers.responses.frames import motions
 
 _AGAIN_S = MEMORY_S + 0.5  # seconds analysed again; the tracker forgets a person after MEMORY_S anyway

@@ -8,7 +8,8 @@ import typer
 
 from service.cli.environment import settings_from_environment
 from service.cli.failures import on_one_line
-from service.server.app import CannotListen, serve
+from service.server.app import CannotListen, build_gateway
+from service.server.lifecycle import serve
 from service.server.tls import BadCertificate
 from service.store.address import BadDatabaseUrl
 from service.telemetry.tracing import BadTracing
@@ -21,4 +22,4 @@ def command() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
     settings = settings_from_environment()
     with on_one_line(BadCertificate, BadDatabaseUrl, BadTracing, CannotListen):
-        asyncio.run(serve(settings))
+        asyncio.run(serve(build_gateway(settings)))

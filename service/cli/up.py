@@ -19,7 +19,8 @@ import service
 from service.cli.door import CannotStartDoor, door
 from service.cli.environment import read, settings_from_environment
 from service.cli.failures import on_one_line
-from service.server.app import CannotListen, gateway, stop_on_signals
+from service.server.app import CannotListen, build_gateway
+from service.server.lifecycle import stop_on_signals
 from service.server.tls import BadCertificate
 from service.settings import Settings
 from service.store.address import BadDatabaseUrl
@@ -72,7 +73,7 @@ async def up(settings: Settings, *, web_listen: str = "") -> None:
     watcher = asyncio.create_task(triton.watch())
     try:
         async with (
-            gateway(settings.model_copy(update={"triton_url": triton.grpc_url})),
+            build_gateway(settings.model_copy(update={"triton_url": triton.grpc_url})),
             door(settings, stop) if web_listen else nullcontext(),
         ):
             await stop.wait()

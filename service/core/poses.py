@@ -84,6 +84,12 @@ class Poses:
         )
 
 
+def largest(poses: Poses) -> int:
+    """Place of the person with the largest box, of at least one person."""
+    sides = poses.boxes_xyxy[:, 2:] - poses.boxes_xyxy[:, :2]
+    return int(np.argmax(sides.prod(axis=1)))
+
+
 def present(keypoints: Floats) -> NDArray[np.bool_]:
     """Which keypoints are there at all: (..., 3) of x, y, score to (...) bool.
 

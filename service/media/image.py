@@ -83,13 +83,19 @@ def inspect(content: bytes, limits: ImageLimits) -> tuple[int, int]:
         raise ImageUndecodable("The picture's header is broken: send a whole, valid file.") from error
     if width < 1 or height < 1:
         raise ImageUndecodable("The picture has no pixels: its width or height is zero.")
+    check_pixels((width, height), limits)
+    return width, height
+
+
+def check_pixels(size_wh: tuple[int, int], limits: ImageLimits) -> None:
+    """Raise ImageTooLarge if an image of that size has more pixels than allowed."""
+    width, height = size_wh
     if width * height > limits.max_pixels:
         raise ImageTooLarge(
             f"The picture has {width}×{height} px; at most {limits.max_pixels} px are accepted: "
             "scale it down.",
             metadata={"limit_pixels": str(limits.max_pixels), "actual_pixels": str(width * height)},
         )
-    return width, height
 
 
 def decode(content: bytes, limits: ImageLimits) -> Rgb8:

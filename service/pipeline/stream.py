@@ -1,4 +1,4 @@
-"""The use case: pictures as they are taken, to what is seen on them, in order."""
+"""Use case StreamPoses: images as they are captured, to the persons on them, in order."""
 
 from __future__ import annotations
 
@@ -6,94 +6,106 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from service.core.geometry import Rgb8
 from service.core.model import PoseModel
+from service.core.sequence.recording import MeasurementMotion
 from service.errors import DeadlineExceeded
-from service.pipeline.concurrency import ended, next_within
+from service.pipeline.background import EventQueue, background
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
+from service.pipeline.ordered_window import InFlight, OrderedWindow
+from service.pipeline.patience import item_within
 from service.pipeline.sequence_analyzer import (
     FrameAnalysis,
-    MeasurementMotion,
     SequenceAnalyzer,
     SequenceConfig,
 )
 from service.pipeline.stream_limiter import StreamLimiter
 from service.telemetry.call_context import StageTimer, Timings, current
 
-Policy = Literal["every", "latest"]
+FramePolicy = Literal["every", "latest"]
 
-_LOOK_S = 1.0  # between two looks at whether the service stops
-# More at the model at once would only make every answer later.
-_LATEST_AT_ONCE = 2
+_DRAIN_CHECK_S = 1.0
+# With more frames at the model at once every result would only come later.
+_LATEST_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What is wanted of a stream of pictures.
+    """What a caller asks of one stream.
 
     Attributes:
-        model: answers, with its detector and its skeleton.
-        options: how.
-        following: what becomes of the people.
-        policy: "every" answers all pictures; "latest" drops those that wait when a newer one comes.
+        model: estimates the poses.
+        options: of the detection.
+        sequence: tracking, smoothing and measurements.
+        policy: "every" answers all frames; "latest" drops a frame that waits when a newer one comes.
     """
 
     model: PoseModel
     options: DetectionOptions
-    following: SequenceConfig
-    policy: Policy
+    sequence: SequenceConfig
+    policy: FramePolicy
 
 
 @dataclass(frozen=True, eq=False)
-class LiveFrame:
-    """One picture.
+class StreamFrame:
+    """One frame of a stream.
 
     Attributes:
-        frame_id: the caller's name for it.
-        load: gives the upright RGB picture; runs in a worker thread.
-        capture_s: when it was taken; None for the time of arrival.
-        echo: goes into its result as it is.
+        frame_id: the caller's name of it.
+        load: gives the upright RGB image (H, W, 3); for a worker thread.
+        capture_ns: capture time on the caller's clock; None for the time of arrival.
     """
 
     frame_id: str
     load: Callable[[], Rgb8]
-    capture_s: float | None
-    echo: object = None
+    capture_ns: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class FrameAnswer:
+    """The persons on one frame.
+
+    Attributes:
+        size_wh: of the upright image, px.
+        analysis: the persons on it.
+        timings: by stage.
+    """
+
+    size_wh: tuple[int, int]
+    analysis: FrameAnalysis
+    timings: Timings
 
 
 @dataclass(frozen=True, eq=False)
 class StreamResult:
-    """What is seen on one picture, or why nothing can be said of it.
+    """The result of one frame.
 
     Attributes:
-        frame_id, capture_s, echo: of the picture.
-        dropped: pictures dropped since the one before.
-        size_wh, followed, timings: None where there is an error.
-        total_ms: from arrival to answer.
-        error: what is wrong with this picture; a stranger's error is not for the caller's eyes.
+        frame_id: of the frame.
+        capture_ns: of the frame, or its time of arrival since the start of the stream.
+        dropped: frames dropped since the previous result.
+        total_ms: from arrival to result.
+        answer: the persons on it, or the error of this frame alone. Errors other than PosegateError are
+            internal: they are logged, not sent.
     """
 
     frame_id: str
-    capture_s: float
+    capture_ns: int
     dropped: int
     total_ms: float
-    size_wh: tuple[int, int] | None = None
-    followed: FrameAnalysis | None = None
-    timings: Timings | None = None
-    error: Exception | None = None
-    echo: object = None
+    answer: FrameAnswer | Exception
 
 
 @dataclass(frozen=True)
-class Silence:
-    """There was nothing to say for a while."""
+class KeepAlive:
+    """No result for the keep-alive interval."""
 
 
 @dataclass(frozen=True)
-class LiveSummary:
-    """The whole stream."""
+class StreamSummary:
+    """Totals of the whole stream; the last event. `wall_s` is its duration."""
 
     received: int
     answered: int
@@ -104,245 +116,222 @@ class LiveSummary:
     motions: list[MeasurementMotion]
 
 
-Event = StreamResult | Silence | LiveSummary
+Event: TypeAlias = StreamResult | KeepAlive | StreamSummary
 
 
 class StreamAnalyzer:
-    """Analyses streams of pictures.
+    """Analyses streams of images.
 
     Args:
-        estimator: pictures to people.
-        streams: says when to stop.
-        look_ahead: pictures of one stream at work at once.
-        frame_timeout_s: for one picture.
-        keep_alive_s: silence after which something is said.
-        quiet_s: a stream without a picture for longer is ended.
+        estimator: estimates the poses on one frame.
+        limiter: the stop of the service.
+        look_ahead: frames of one stream in flight.
+        frame_timeout_s: of one frame at the model.
+        keep_alive_s: interval without a result after which a keep-alive is sent.
+        quiet_s: a stream without a frame for longer is ended.
+        clock: seconds.
     """
 
     def __init__(
         self,
         estimator: Estimator,
-        streams: StreamLimiter,
+        limiter: StreamLimiter,
         *,
         look_ahead: int,
         frame_timeout_s: float,
         keep_alive_s: float,
         quiet_s: float,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._estimator = estimator
-        self._streams = streams
+        self._limiter = limiter
         self._look_ahead = look_ahead
         self._frame_timeout_s = frame_timeout_s
         self._keep_alive_s = keep_alive_s
         self._quiet_s = quiet_s
+        self._clock = clock
 
     async def analyze(
-        self,
-        frames: AsyncIterator[LiveFrame],
-        plan: StreamRequest,
+        self, frames: AsyncIterator[StreamFrame], request: StreamRequest
     ) -> AsyncGenerator[Event, None]:
-        """What is seen, in order; `LiveSummary` last. Close the iterator to stop the work.
+        """Results in the order of the frames; `StreamSummary` is the last event. Close the iterator to stop
+        the work.
 
         Args:
-            frames: pictures; its errors become those of the analysis.
-            plan: what is wanted.
+            frames: the stream; its errors become those of the analysis.
+            request: what is asked for.
 
         Raises:
             Unavailable: the service stops.
-            DeadlineExceeded: no picture came for too long.
-            PosegateError: whatever `frames` raises.
+            DeadlineExceeded: no frame came for too long.
+            PosegateError: what `frames` raises.
         """
-        at_once = _LATEST_AT_ONCE if plan.policy == "latest" else self._look_ahead
-        job = _Run(self._estimator, plan, at_once, self._frame_timeout_s, self._quiet_s)
-        work = asyncio.create_task(job.run(frames))
-        told_at = time.monotonic()
-        try:
+        run = _Run(
+            estimator=self._estimator,
+            request=request,
+            in_flight=_LATEST_IN_FLIGHT if request.policy == "latest" else self._look_ahead,
+            frame_timeout_s=self._frame_timeout_s,
+            quiet_s=self._quiet_s,
+            clock=self._clock,
+        )
+        last_sent_at = self._clock()
+        async with background(run.execute(frames)):
             while True:
-                event = await job.next_event(_LOOK_S)
-                if isinstance(event, Exception):
-                    raise event
+                event = await run.events.next_within(min(_DRAIN_CHECK_S, self._keep_alive_s))
+                if event is None and self._clock() - last_sent_at >= self._keep_alive_s:
+                    event = KeepAlive()
                 if event is not None:
-                    told_at = time.monotonic()
+                    last_sent_at = self._clock()
                     yield event
-                    if isinstance(event, LiveSummary):
-                        return
-                elif time.monotonic() - told_at >= self._keep_alive_s:
-                    told_at = time.monotonic()
-                    yield Silence()
-                if self._streams.ending:
+                if isinstance(event, StreamSummary):
+                    return
+                if self._limiter.ending:
                     raise StreamLimiter.stopping()
-        finally:
-            work.cancel()
-            await ended(work)
 
 
 @dataclass(frozen=True, eq=False)
-class _AtModel:
-    """A picture that the model is looking at."""
+class _FrameAtModel:
+    """A frame that the model works on."""
 
-    frame: LiveFrame
+    frame: StreamFrame
     arrived_at: float
-    capture_s: float
+    capture_ns: int
     dropped: int
-    task: asyncio.Task[Estimate]
     timer: StageTimer
 
 
 class _Run:
-    """One stream under way."""
+    """The analysis of one stream."""
 
     def __init__(
         self,
+        *,
         estimator: Estimator,
-        plan: StreamRequest,
-        at_once: int,
+        request: StreamRequest,
+        in_flight: int,
         frame_timeout_s: float,
         quiet_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self._estimator = estimator
-        self._plan = plan
-        self._at_once = at_once
+        self._request = request
         self._frame_timeout_s = frame_timeout_s
         self._quiet_s = quiet_s
-        self._follower = SequenceAnalyzer(plan.following, plan.model.skeleton)
-        self._ordered: asyncio.Queue[_AtModel | Exception | None] = asyncio.Queue()
-        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(1)
-        self._room = asyncio.Semaphore(at_once)
-        self._at_work: set[asyncio.Task[Estimate]] = set()
-        self._under_way = 0  # launched and not yet told
-        self._pending: tuple[LiveFrame, float] | None = None
-        self._dropped_lately = 0
+        self._clock = clock
+        self._sequence = SequenceAnalyzer(request.sequence, request.model.skeleton)
+        self._window: OrderedWindow[_FrameAtModel, Estimate] = OrderedWindow(in_flight)
+        self._waiting: tuple[StreamFrame, float] | None = None  # for a place, with its time of arrival
+        self._input_ended = False
+        self._dropped_before_next = 0
         self._received = self._answered = self._dropped = self._failed = 0
-        self._over = False
-        self._started_at = time.perf_counter()
+        self._started_at = clock()
         self._last_s = 0.0
+        self.events: EventQueue[Event] = EventQueue(1)
 
-    async def next_event(self, patience_s: float) -> Event | Exception | None:
-        """The next thing to tell; None if there is none in time."""
-        return await next_within(self._events, patience_s)
-
-    async def run(self, frames: AsyncIterator[LiveFrame]) -> None:
-        """Do everything; the last event is the summary or an error."""
+    async def execute(self, frames: AsyncIterator[StreamFrame]) -> None:
+        """Analyse the stream; the last event is the summary or an error."""
         intake = asyncio.create_task(self._take_in(frames))
         try:
-            while (item := await self._ordered.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                await self._events.put(await self._finish(item))
-                self._go_on()
-            await self._events.put(self._summary())
-        except Exception as error:  # the caller gets it where the events end
-            await self._events.put(error)
+            while (item := await self._window.next()) is not None:
+                await self.events.put(await self._finish(item))
+                self._window.release()
+                self._start_waiting()
+            await self.events.put(self._summary())
+        except Exception as error:
+            await self.events.put(error)
         finally:
             intake.cancel()
-            for task in self._at_work:
-                task.cancel()
-            await asyncio.gather(intake, *self._at_work, return_exceptions=True)
+            await self._window.cancel()
+            await asyncio.gather(intake, return_exceptions=True)
 
-    async def _take_in(self, frames: AsyncIterator[LiveFrame]) -> None:
+    async def _take_in(self, frames: AsyncIterator[StreamFrame]) -> None:
         try:
-            while (frame := await self._next(frames)) is not None:
+            while (frame := await item_within(frames, self._quiet_s, self._idle)) is not None:
                 self._received += 1
-                arrived_at = time.perf_counter()
-                if self._plan.policy == "every":
-                    await self._room.acquire()  # and read no further meanwhile: that slows the sender down
-                    self._launch(frame, arrived_at)
-                elif self._under_way < self._at_once:
-                    self._launch(frame, arrived_at)
+                arrived_at = self._clock()
+                if self._request.policy == "every":
+                    await self._window.reserve()  # no further frame is read meanwhile: back-pressure
+                    self._start(frame, arrived_at)
+                elif self._waiting is None and self._window.try_reserve():
+                    self._start(frame, arrived_at)
                 else:
-                    if self._pending is not None:
+                    if self._waiting is not None:
                         self._dropped += 1
-                        self._dropped_lately += 1
-                    self._pending = frame, arrived_at
+                        self._dropped_before_next += 1
+                    self._waiting = frame, arrived_at
         except Exception as error:
-            self._ordered.put_nowait(error)
+            self._window.finish(error)
             return
-        self._over = True
-        if self._pending is None:
-            self._ordered.put_nowait(None)
+        self._input_ended = True
+        if self._waiting is None:
+            self._window.finish()
 
-    async def _next(self, frames: AsyncIterator[LiveFrame]) -> LiveFrame | None:
-        try:
-            async with asyncio.timeout(self._quiet_s):
-                return await anext(frames, None)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"No picture came for {self._quiet_s:g} s: half-close a stream that is over, and open a new "
-                "one when there are pictures again.",
-                reason="STREAM_IDLE",
-                metadata={"limit_seconds": f"{self._quiet_s:g}"},
-            ) from None
+    def _start_waiting(self) -> None:
+        """Start the frame that waits for a place, now that one is free."""
+        if self._waiting is None or not self._window.try_reserve():
+            return
+        frame, arrived_at = self._waiting
+        self._waiting = None
+        self._start(frame, arrived_at)
+        if self._input_ended:
+            self._window.finish()
 
-    def _launch(self, frame: LiveFrame, arrived_at: float) -> None:
-        capture_s = arrived_at - self._started_at if frame.capture_s is None else frame.capture_s
+    def _start(self, frame: StreamFrame, arrived_at: float) -> None:
+        """Send a frame to the model, in a reserved place."""
+        capture_ns = frame.capture_ns
+        if capture_ns is None:
+            capture_ns = round((arrived_at - self._started_at) * 1e9)
         timer = current().stage_timer()
-        task = asyncio.create_task(
+        self._window.start(
+            _FrameAtModel(frame, arrived_at, capture_ns, self._dropped_before_next, timer),
             self._estimator.estimate(
                 frame.load,
-                self._plan.model,
-                self._plan.options,
+                self._request.model,
+                self._request.options,
                 timeout_s=self._frame_timeout_s,
                 stream=self,
                 timer=timer,
-            )
+            ),
         )
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
-        self._under_way += 1
-        self._ordered.put_nowait(_AtModel(frame, arrived_at, capture_s, self._dropped_lately, task, timer))
-        self._dropped_lately = 0
+        self._dropped_before_next = 0
 
-    def _go_on(self) -> None:
-        """One picture was told: there is room for the next."""
-        self._under_way -= 1
-        if self._plan.policy == "every":
-            self._room.release()
-        elif self._pending is not None:
-            frame, arrived_at = self._pending
-            self._pending = None
-            self._launch(frame, arrived_at)
-            if self._over:
-                self._ordered.put_nowait(None)
-
-    async def _finish(self, item: _AtModel) -> StreamResult:
+    async def _finish(self, item: InFlight[_FrameAtModel, Estimate]) -> StreamResult:
+        frame = item.frame
+        answer: FrameAnswer | Exception
         try:
-            with item.timer:
-                estimate = await item.task
-        except Exception as error:  # of this picture alone
+            with frame.timer:
+                estimate = await item.result
+        except Exception as error:  # of this frame alone
             self._failed += 1
-            return StreamResult(
-                item.frame.frame_id,
-                item.capture_s,
-                item.dropped,
-                _ms_since(item.arrived_at),
-                error=error,
-                echo=item.frame.echo,
-            )
-        self._answered += 1
-        self._last_s = max(self._last_s, item.capture_s)
-        followed = self._follower.follow(estimate.poses, estimate.size_wh, self._last_s)
+            answer = error
+        else:
+            self._answered += 1
+            self._last_s = max(self._last_s, frame.capture_ns / 1e9)
+            analysis = self._sequence.add_frame(estimate.poses, estimate.size_wh, self._last_s)
+            answer = FrameAnswer(estimate.size_wh, analysis, estimate.timings)
         return StreamResult(
-            frame_id=item.frame.frame_id,
-            capture_s=item.capture_s,
-            dropped=item.dropped,
-            total_ms=_ms_since(item.arrived_at),
-            size_wh=estimate.size_wh,
-            followed=followed,
-            timings=estimate.timings,
-            echo=item.frame.echo,
+            frame_id=frame.frame.frame_id,
+            capture_ns=frame.capture_ns,
+            dropped=frame.dropped,
+            total_ms=(self._clock() - frame.arrived_at) * 1e3,
+            answer=answer,
         )
 
-    def _summary(self) -> LiveSummary:
-        return LiveSummary(
+    def _idle(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"No picture came for {self._quiet_s:g} s: half-close a stream that is over, and open a new "
+            "one when there are pictures again.",
+            reason="STREAM_IDLE",
+            metadata={"limit_seconds": f"{self._quiet_s:g}"},
+        )
+
+    def _summary(self) -> StreamSummary:
+        return StreamSummary(
             received=self._received,
             answered=self._answered,
             dropped=self._dropped,
             failed=self._failed,
-            persons_tracked=self._follower.persons_tracked,
-            wall_s=time.perf_counter() - self._started_at,
-            motions=self._follower.summary(),
+            persons_tracked=self._sequence.persons_tracked,
+            wall_s=self._clock() - self._started_at,
+            motions=self._sequence.summary(),
         )
-
-
-def _ms_since(moment: float) -> float:
-    return (time.perf_counter() - moment) * 1e3

@@ -1,4 +1,4 @@
-"""How many videos and live streams are at work, what they may hold, and their end when the service stops."""
+"""Limits on concurrent videos and streams and on the memory they hold; their end when the service stops."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from service.errors import Overloaded, Unavailable
 from service.telemetry.call_context import current
 
-_ARRIVING = 4  # calls without a config, for each place
+_ARRIVING = 4  # calls that have not sent their config yet, for each place
 
 
 class StreamLimiter:
-    """Counts streams in and out.
+    """Admits streams up to a limit.
 
     Args:
-        at_once: more are refused.
-        max_bytes: that all of them together may hold; one alone may hold any amount.
+        at_once: streams that run concurrently; more are refused.
+        max_bytes: memory that all of them may hold together; one alone may hold any amount.
 
     Attributes:
-        ending: whoever still runs has to stop now.
-        running: how many there are.
+        ending: streams that still run have to stop now.
+        running: number of streams at work.
     """
 
     def __init__(self, at_once: int, max_bytes: int) -> None:
@@ -33,21 +33,21 @@ class StreamLimiter:
         self.running = 0
 
     def drain(self) -> None:
-        """Let nobody in any more."""
+        """Admit no further stream."""
         self._draining = True
 
     def end(self) -> None:
-        """Make those who still run stop."""
+        """Make the streams that still run stop."""
         self.drain()
         self.ending = True
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """Count a call in that has yet to say what it wants; it holds nothing, but there is an end to how
-        many may stand there.
+        """Count a call that has not sent its config yet. It holds no place, but the number of such calls is
+        limited too.
 
         Raises:
-            Overloaded: there are too many.
+            Overloaded: there are as many as are allowed.
         """
         if self._arriving >= _ARRIVING * self._at_once:
             raise self._too_many(self._arriving)
@@ -59,7 +59,7 @@ class StreamLimiter:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Count a stream in for the time of the block.
+        """Hold a place for a stream for the time of the block.
 
         Raises:
             Overloaded: there are as many as are allowed.
@@ -78,10 +78,10 @@ class StreamLimiter:
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
-        """Count memory in for the time of the block.
+        """Reserve memory for the time of the block.
 
         Raises:
-            Overloaded: with it there would be more than is allowed.
+            Overloaded: with it all streams would hold more than is allowed.
         """
         if self._held and self._held + size > self._max_bytes:
             raise Overloaded(
@@ -107,7 +107,7 @@ class StreamLimiter:
 
     @staticmethod
     def stopping() -> Unavailable:
-        """What a stream ends with that has to stop."""
+        """The error of a stream that ends because the service stops."""
         return Unavailable(
             "The service is stopping: send it again, to another instance.",
             reason="DRAINING",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Protocol
 
 import cv2
 import grpc
@@ -24,23 +24,23 @@ from posegate.v1 import (
     skeleton_service_pb2,
     skeleton_service_pb2_grpc,
 )
-from service.media.image import ImageLimits
 from service.media.spool import SpoolSpace
-from service.media.video_reader import VideoLimits
-from service.pipeline.estimator import Estimator
+from service.pipeline.estimator import Estimator, InferenceClient
+from service.pipeline.limits import Limits
 from service.pipeline.stream import StreamAnalyzer
 from service.pipeline.stream_limiter import StreamLimiter
-from service.pipeline.video.analyzer import VideoAnalyzer, VideoSettings
+from service.pipeline.video.analyzer import VideoAnalyzer
+from service.server import health as health_monitor
+from service.server.admission import AdmissionInterceptor
 from service.server.health import HealthMonitor
-from service.server.interceptors import AdmissionInterceptor, RequestInterceptor
+from service.server.interceptors import RequestInterceptor
+from service.server.lifecycle import drain, end_threads
 from service.server.malloc import keep_freed_memory
 from service.server.tls import CertificateFiles, Certificates
-from service.servicers.export import PoseExporter
-from service.servicers.pose import PoseLimits, PoseServicer
-from service.servicers.render import PoseRenderer, RenderLimits
+from service.servicers.pose import PoseServicer, TritonVersion
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.servicers.skeleton import SkeletonServicer
-from service.servicers.skeleton_lookup import SkeletonLookup
-from service.servicers.streaming import RecordingLimits, Recordings
+from service.servicers.streaming import StreamingMethods
 from service.settings import Settings
 from service.skeletons import format as skeleton_format
 from service.skeletons import known
@@ -50,47 +50,67 @@ from service.store.database import Database
 from service.store.skeletons import SkeletonStore
 from service.telemetry.metrics import Metrics, MetricsPort
 from service.telemetry.tracing import from_environment
-from service.triton.catalog import ModelCatalog
+from service.triton.catalog import ModelCatalog, ModelSource
 from service.triton.client import TritonClient
 
 _log = structlog.get_logger()
 
-_BEGUN_S = 0.05  # a call that was let in at the last moment has begun by then
-_SENT_S = 0.5  # an answer that is ready has been sent by then
-
-_GOODBYE_S = 3.0  # streams that are still running end so long before the grace does, with a last word
-_WORKERS_S = 5.0  # longer than cv2 takes for one step on the largest picture
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_VIDEO_THREADS = 3  # of each stream: one waits for bytes, one writes them, one encodes
 
-
-@dataclass(frozen=True)
-class Gateway:
-    """A gateway that listens.
-
-    Attributes:
-        port: the one it was given, or the free one it found for port 0.
-        health: for whoever wants to watch it.
-        health_port: of the second address, which serves health only; None without one.
-        metrics_port: of the metrics; None without them.
-    """
-
-    port: int
-    health: health_aio.HealthServicer
-    health_port: int | None = None
-    metrics_port: int | None = None
+_SERVICES = (
+    (pose_service_pb2.DESCRIPTOR, "PoseService"),
+    (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"),
+)
 
 
 class CannotListen(Exception):
-    """The address is taken or not ours; the text says which."""
+    """The address is in use or not one of this host; the text says which."""
+
+
+class Triton(InferenceClient, ModelSource, TritonVersion, health_monitor.Triton, Protocol):
+    """Everything that the gateway needs of Triton."""
+
+    async def close(self) -> None:
+        """Close the connection and free what it holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gateway:
+    """A listening gateway.
+
+    Attributes:
+        port: the configured port, or the free one that was found for port 0.
+        health_port: of the second address, which serves health only; None without one.
+        metrics_port: of the metrics; None without them.
+        server: the gRPC server.
+        health: status by service.
+        catalog: models that Triton serves.
+        streams: counts and ends videos and streams.
+        workers: threads for CPU work.
+    """
+
+    port: int
+    health_port: int | None
+    metrics_port: int | None
+    server: grpc.aio.Server
+    health: health_aio.HealthServicer
+    catalog: ModelCatalog
+    streams: StreamLimiter
+    workers: ThreadPoolExecutor
 
 
 @asynccontextmanager
-async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
-    """A listening gateway; on leaving the block it is drained.
+async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> AsyncIterator[Gateway]:
+    """A listening gateway; at the end of the block it is drained and everything it opened is closed.
 
-    Draining: NOT_SERVING first, so that load balancers look elsewhere; then no new calls, and those
-    in flight get to finish, videos and streams a little less long; then the connections to Triton and the
-    database close. The health port says NOT_SERVING until all of that is done.
+    Whatever fails on the way, what was opened before is closed. At the end comes the drain, as
+    `lifecycle.drain` describes it; then the connections to Triton and the database, the threads, metrics and
+    traces are closed, and last the health port, which says NOT_SERVING until then.
+
+    Args:
+        settings: of the gateway.
+        triton: in place of a connection to `settings.triton_url`; closed at the end like that.
 
     Raises:
         BadDatabaseUrl: the database's URL is not one that can be used.
@@ -98,151 +118,182 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         BadTracing: the environment asks for traces that cannot be exported.
         CannotListen: an address cannot be bound.
     """
-    database = _database(settings)
-    certificates = _certificates(settings)
-    tracing = from_environment()
-    streams = StreamLimiter(settings.max_streams, settings.max_video_memory_bytes)
-    metrics = Metrics(
-        version("posegate"),
-        [method.name for file, name in _SERVICES for method in file.services_by_name[name].methods],
-        in_flight=lambda: requests.at_work,
-        streams=lambda: streams.running,
-    )
-    requests = RequestInterceptor(settings.request_timeout_s, settings.max_message_bytes, metrics, tracing)
+    async with AsyncExitStack() as stack:
+        if triton is not None:
+            stack.push_async_callback(triton.close)
+        limits = Limits.of(settings)
+        certificates = _certificates(settings)
+        _set_up_process()
+
+        health = health_aio.HealthServicer()
+        await health_monitor.announce_start(health)
+        health_port = await _serve_health(stack, health, settings) if settings.health_listen else None
+        tracing = from_environment()
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+
+        streams = StreamLimiter(limits.max_streams, limits.max_video_memory_bytes)
+        metrics = Metrics(
+            version("posegate"),
+            [method.name for file, name in _SERVICES for method in file.services_by_name[name].methods],
+            in_flight=lambda: requests.at_work,
+            streams=lambda: streams.running,
+        )
+        requests = RequestInterceptor(limits.request_timeout_s, limits.max_message_bytes, metrics, tracing)
+        metrics_port = await _serve_metrics(stack, metrics, settings) if settings.metrics_listen else None
+
+        workers = _threads(stack, settings.workers, "pixels")
+        video_threads = _threads(stack, _VIDEO_THREADS * limits.max_streams, "video")
+        database = _database(settings)
+        stack.push_async_callback(database.close)
+        if triton is None:
+            triton = _triton_client(settings)
+            stack.push_async_callback(triton.close)
+
+        templates = known(settings.skeletons)
+        catalog = ModelCatalog(triton, templates, settings.default_model)
+        estimator = Estimator(
+            triton,
+            workers,
+            limits.max_inferences,
+            limits.max_stream_inferences,
+            limits.stream_inferences_beside,
+        )
+        store = SkeletonStore(database, skeleton_format, max_skeletons=limits.max_skeletons)
+        lookup = SkeletonLookup(templates, SkeletonCache(store))
+        streaming = StreamingMethods(
+            VideoAnalyzer(
+                estimator,
+                video_threads,
+                streams,
+                limits,
+                SpoolSpace(settings.video_spool, settings.max_spool_bytes),
+            ),
+            StreamAnalyzer(
+                estimator,
+                streams,
+                look_ahead=limits.video_look_ahead,
+                frame_timeout_s=limits.request_timeout_s,
+                keep_alive_s=limits.stream_keep_alive_s,
+                quiet_s=limits.stream_quiet_s,
+            ),
+            catalog,
+            lookup,
+            streams,
+            limits,
+        )
+        server = grpc.aio.server(
+            interceptors=[
+                requests,
+                AdmissionInterceptor(limits.max_in_flight, limits.max_in_flight_bytes),
+            ],
+            options=[
+                ("grpc.max_receive_message_length", limits.max_message_bytes),
+                ("grpc.max_send_message_length", limits.max_message_bytes),
+                *_connection_options(settings),
+            ],
+        )
+        pose = PoseServicer(estimator, catalog, lookup, triton, limits, streaming, commit=settings.commit)
+        pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
+        skeleton = SkeletonServicer(
+            store,
+            templates,
+            lookup,
+            workers,
+            limits,
+        )
+        skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        if settings.reflection:
+            _reflect(server)
+
+        port = _bind(server, settings.listen, certificates)
+        database.start()
+        await server.start()
+        stack.push_async_callback(
+            drain,
+            server,
+            health,
+            requests,
+            streams,
+            delay_s=settings.drain_delay_s,
+            grace_s=settings.drain_grace_s,
+        )
+        monitor = HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics)
+        stack.callback(asyncio.create_task(monitor.run()).cancel)
+        if certificates is not None:
+            metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
+            stack.callback(asyncio.create_task(certificates.run()).cancel)
+        _log.info(
+            "listening",
+            address=settings.listen,
+            port=port,
+            tls=_tls(settings),
+            health_port=health_port,
+            metrics_port=metrics_port,
+            triton=settings.triton_url,
+        )
+        yield Gateway(
+            port=port,
+            health_port=health_port,
+            metrics_port=metrics_port,
+            server=server,
+            health=health,
+            catalog=catalog,
+            streams=streams,
+            workers=workers,
+        )
+    _log.info("stopped")
+
+
+def _set_up_process() -> None:
+    """What holds for the whole process."""
     keep_freed_memory()
-    cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would fight it
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # broken pictures are answered, not printed
-    workers = ThreadPoolExecutor(settings.workers, thread_name_prefix="pixels")
-    triton = TritonClient(
+    cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would compete with it
+    # Broken images are answered, not printed.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+async def _serve_health(stack: AsyncExitStack, health: health_aio.HealthServicer, settings: Settings) -> int:
+    """Serve health on its own address, without TLS; the port."""
+    server = grpc.aio.server(options=_connection_options(settings))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    port = _bind(server, settings.health_listen)
+    await server.start()
+    stack.push_async_callback(server.stop, None)
+    return port
+
+
+async def _serve_metrics(stack: AsyncExitStack, metrics: Metrics, settings: Settings) -> int:
+    """Serve metrics over HTTP; the port."""
+    try:
+        listening: MetricsPort = metrics.serve(settings.metrics_listen)
+    except OSError as error:
+        raise _cannot_listen(settings.metrics_listen) from error
+    stack.push_async_callback(asyncio.to_thread, listening.close)
+    return listening.port
+
+
+def _threads(stack: AsyncExitStack, count: int, name: str) -> ThreadPoolExecutor:
+    threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+    stack.push_async_callback(end_threads, threads)
+    return threads
+
+
+def _triton_client(settings: Settings) -> TritonClient:
+    return TritonClient(
         settings.triton_url,
         shared_memory=settings.triton_shared_memory == "auto" and _on_this_host(settings.triton_url),
         slots=settings.max_inferences,
     )
-    templates = known(settings.skeletons)
-    catalog = ModelCatalog(triton, templates, settings.default_model)
-    estimator = Estimator(
-        triton,
-        workers,
-        settings.max_inferences,
-        settings.max_stream_inferences,
-        settings.stream_inferences_beside,
-    )
-    # Three for each stream: one waits for bytes, one writes them, one encodes.
-    behind = ThreadPoolExecutor(3 * settings.max_streams, thread_name_prefix="video")
-    health = health_aio.HealthServicer()
-    server = grpc.aio.server(
-        interceptors=[
-            requests,
-            AdmissionInterceptor(settings.max_in_flight, settings.max_in_flight_bytes),
-        ],
-        options=[
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", settings.max_message_bytes),
-            *_connection_options(settings),
-        ],
-    )
-    health_server = grpc.aio.server(options=_connection_options(settings))
-    store = SkeletonStore(database, skeleton_format, max_skeletons=settings.max_skeletons)
-    lookup = SkeletonLookup(templates, SkeletonCache(store))
-    recordings = Recordings(
-        VideoAnalyzer(estimator, behind, streams, _video_settings(settings)),
-        StreamAnalyzer(
-            estimator,
-            streams,
-            look_ahead=settings.video_look_ahead,
-            frame_timeout_s=settings.request_timeout_s,
-            keep_alive_s=settings.stream_keep_alive_s,
-            quiet_s=settings.stream_quiet_s,
-        ),
-        catalog,
-        lookup,
-        streams,
-        _recording_limits(settings),
-    )
-    limits = _limits(settings)
-    pose = PoseServicer(estimator, catalog, lookup, triton, limits, recordings)
-    pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
-    render_limits = RenderLimits(
-        image=limits.image,
-        max_persons=limits.max_persons,
-        uri_hosts=limits.uri_hosts,
-    )
-    skeleton = SkeletonServicer(
-        store,
-        templates,
-        PoseRenderer(lookup, workers, render_limits),
-        PoseExporter(lookup, workers, max_bytes=settings.max_message_bytes),
-    )
-    skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health, health_server)
-    if settings.reflection:
-        names = [
-            *(file.services_by_name[name].full_name for file, name in _SERVICES),
-            HEALTH_SERVICE,
-            reflection.SERVICE_NAME,
-        ]
-        reflection.enable_server_reflection(names, server)
-    try:
-        port = _bind(server, settings.listen, certificates)
-        health_port = _bind(health_server, settings.health_listen) if settings.health_listen else None
-        metrics_port = _serve_metrics(metrics, settings.metrics_listen) if settings.metrics_listen else None
-    except CannotListen:
-        await triton.close()
-        workers.shutdown()
-        behind.shutdown()
-        await asyncio.to_thread(tracing.close)
-        raise
-    watching = [
-        asyncio.create_task(
-            HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics).run()
-        )
+
+
+def _reflect(server: grpc.aio.Server) -> None:
+    names = [
+        *(file.services_by_name[name].full_name for file, name in _SERVICES),
+        HEALTH_SERVICE,
+        reflection.SERVICE_NAME,
     ]
-    if certificates is not None:
-        metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
-        watching.append(asyncio.create_task(certificates.run()))
-    database.start()
-    await health_server.start()
-    await server.start()
-    _log.info(
-        "listening",
-        address=settings.listen,
-        port=port,
-        tls=_tls(settings),
-        health_port=health_port,
-        metrics_port=metrics_port.port if metrics_port is not None else None,
-        triton=settings.triton_url,
-    )
-    try:
-        yield Gateway(
-            port=port,
-            health=health,
-            health_port=health_port,
-            metrics_port=metrics_port.port if metrics_port is not None else None,
-        )
-    finally:
-        _log.info("draining")
-        for watch in watching:
-            watch.cancel()
-        await health.enter_graceful_shutdown()
-        await asyncio.sleep(settings.drain_delay_s)
-        streams.drain()
-        ending = asyncio.get_running_loop().call_later(
-            max(settings.drain_grace_s - _GOODBYE_S, settings.drain_grace_s / 2), streams.end
-        )
-        await _stop(server, requests, settings.drain_grace_s)
-        ending.cancel()
-        await triton.close()
-        await database.close()
-        await _end(workers)
-        await _end(behind)
-        await asyncio.to_thread(tracing.close)
-        if metrics_port is not None:
-            await asyncio.to_thread(metrics_port.close)
-        await health_server.stop(None)
-        _log.info("stopped")
+    reflection.enable_server_reflection(names, server)
 
 
 def _bind(server: grpc.aio.Server, address: str, certificates: Certificates | None = None) -> int:
@@ -252,57 +303,11 @@ def _bind(server: grpc.aio.Server, address: str, certificates: Certificates | No
             return server.add_insecure_port(address)
         return server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
-        raise CannotListen(f"cannot listen on {address}: it is in use or not an address here") from error
+        raise _cannot_listen(address) from error
 
 
-def _serve_metrics(metrics: Metrics, address: str) -> MetricsPort:
-    try:
-        return metrics.serve(address)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {address}: it is in use or not an address here") from error
-
-
-async def _end(workers: ThreadPoolExecutor) -> None:
-    """End the threads. The calls they worked for are over, and they stop at their next checkpoint; who
-    waits for them must not hold up the event loop."""
-    ending = asyncio.create_task(asyncio.to_thread(workers.shutdown, cancel_futures=True))
-    ended, _ = await asyncio.wait([ending], timeout=_WORKERS_S)
-    if not ended:
-        _log.warning("workers_still_busy")
-
-
-async def _stop(server: grpc.aio.Server, requests: RequestInterceptor, grace_s: float) -> None:
-    """No new calls; those of our services get the grace to finish. Whoever watches health never ends the
-    call by himself, and is waited for no longer than them."""
-    stopping = asyncio.create_task(server.stop(grace_s))
-    await asyncio.sleep(_BEGUN_S)
-    idle = asyncio.create_task(requests.idle())
-    await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
-    idle.cancel()
-    await server.stop(min(_SENT_S, grace_s))
-    await stopping
-
-
-async def serve(settings: Settings) -> None:
-    """Run a gateway until SIGTERM or SIGINT."""
-    stop = stop_on_signals()
-    async with gateway(settings):
-        await stop.wait()
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-_SERVICES = (
-    (pose_service_pb2.DESCRIPTOR, "PoseService"),
-    (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"),
-)
+def _cannot_listen(address: str) -> CannotListen:
+    return CannotListen(f"cannot listen on {address}: it is in use or not an address here")
 
 
 def _on_this_host(url: str) -> bool:
@@ -332,64 +337,10 @@ def _tls(settings: Settings) -> str:
     return "on" if settings.tls_client_ca is None else "mutual"
 
 
-def _video_limits(settings: Settings) -> VideoLimits:
-    return VideoLimits(
-        max_bytes=settings.max_video_bytes,
-        max_pixels=settings.max_video_pixels,
-        max_seconds=settings.max_video_seconds,
-        max_frames=settings.max_video_frames,
-    )
-
-
-def _video_settings(settings: Settings) -> VideoSettings:
-    return VideoSettings(
-        limits=_video_limits(settings),
-        look_ahead=settings.video_look_ahead,
-        look_ahead_bytes=settings.video_look_ahead_bytes,
-        decode_threads=settings.video_decode_threads,
-        encode_threads=settings.video_encode_threads,
-        encoder=settings.video_encoder,
-        spool=SpoolSpace(settings.video_spool, settings.max_spool_bytes),
-        idle_s=settings.stream_idle_s,
-        max_upload_s=settings.max_upload_s,
-        frame_timeout_s=settings.request_timeout_s,
-    )
-
-
-def _recording_limits(settings: Settings) -> RecordingLimits:
-    return RecordingLimits(
-        video=_video_limits(settings),
-        image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
-        max_persons=settings.max_persons,
-        max_streams=settings.max_streams,
-        idle_s=settings.stream_idle_s,
-        stall_s=settings.stream_stall_s,
-        angles=settings.angles,
-    )
-
-
 def _database(settings: Settings) -> Database:
     url = settings.database_url.get_secret_value()
     return Database(
         parse(url) if url else SqliteAddress(settings.home.absolute() / "posegate.db"),
         connections=settings.database_connections,
         timeout_s=settings.database_timeout_s,
-    )
-
-
-def _limits(settings: Settings) -> PoseLimits:
-    return PoseLimits(
-        image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
-        max_batch_size=settings.max_batch_size,
-        max_persons=settings.max_persons,
-        max_in_flight=settings.max_in_flight,
-        max_in_flight_bytes=settings.max_in_flight_bytes,
-        max_message_bytes=settings.max_message_bytes,
-        max_kept_images=2 * settings.workers + 2,
-        max_batch_at_once=settings.max_inferences,
-        request_timeout_s=settings.request_timeout_s,
-        max_skeletons=settings.max_skeletons,
-        angles=settings.angles,
-        commit=settings.commit,
-        uri_hosts=frozenset(filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))),
     )

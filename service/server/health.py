@@ -68,8 +68,7 @@ class HealthMonitor:
 
     async def run(self) -> None:
         """Look, tell, sleep; until cancelled."""
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        await self._tell(serving=False)
+        await announce_start(self._health)
         while True:
             try:
                 why = await self._look()
@@ -147,6 +146,13 @@ class HealthMonitor:
         status = health_pb2.HealthCheckResponse
         for service in SERVICES:
             await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+
+async def announce_start(health: health_aio.HealthServicer) -> None:
+    """Say that the process works but cannot answer yet; the health service itself starts as SERVING."""
+    await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+    for service in SERVICES:
+        await health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
 def _nothing() -> None:

@@ -6,72 +6,35 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
-import grpc
 import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
-from service.core.angles import Thresholds
 from service.core.geometry import Rgb8
 from service.core.model import PoseModel
 from service.core.skeleton.mapping import apply
-from service.errors import Overloaded, PosegateError, Unavailable, Unimplemented
-from service.media.image import ImageLimits
+from service.errors import Overloaded, Unavailable
+from service.pipeline.angles import measure_angles
 from service.pipeline.estimator import Estimator
-from service.servicers import angles
-from service.servicers.pictures import loader
-from service.servicers.requests.validation import OverlayConfig, Violations, read_detection, read_page
+from service.pipeline.limits import Limits
+from service.pipeline.overlay import OverlayConfig, draw_overlay
+from service.servicers.context import Context
+from service.servicers.requests.angles import read_measuring
+from service.servicers.requests.images import loader
+from service.servicers.requests.skeleton_choice import choose_skeleton
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
+from service.servicers.requests.validation import Violations, read_detection, read_page
 from service.servicers.responses import messages
-from service.servicers.responses.error_status import internal_error, to_status
-from service.servicers.responses.overlays import draw_overlay
-from service.servicers.skeleton_choice import choose_skeleton
-from service.servicers.skeleton_lookup import SkeletonLookup
-from service.servicers.streaming import Recordings
+from service.servicers.responses.angles import angles_response
+from service.servicers.responses.error_status import to_status
+from service.servicers.responses.overlays import overlay_message
+from service.servicers.streaming import StreamingMethods
 from service.telemetry.call_context import StageTimer, current
+from service.telemetry.caller_error import caller_error
 from service.triton.catalog import ModelCatalog
-
-_log = structlog.get_logger()
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
-
-
-@dataclass(frozen=True)
-class PoseLimits:
-    """What the service allows.
-
-    Attributes:
-        image: of one picture.
-        max_batch_size: pictures in one batch.
-        max_persons: people in one answer.
-        max_in_flight: calls at once.
-        max_in_flight_bytes: bytes of their requests.
-        max_message_bytes: of one message.
-        max_kept_images: decoded pictures held for drawing at once.
-        max_batch_at_once: pictures of one batch that are worked on at once.
-        request_timeout_s: deadline of a call whose caller set none.
-        uri_hosts: hosts that pictures may be fetched from.
-        max_skeletons: custom ones of one tenant.
-        angles: where measurements draw the line between a value, a doubtful one and none.
-        commit: of the build, hexadecimal; empty where it is not known.
-    """
-
-    image: ImageLimits
-    max_batch_size: int
-    max_persons: int
-    max_in_flight: int
-    max_in_flight_bytes: int
-    max_message_bytes: int
-    max_kept_images: int
-    max_batch_at_once: int
-    request_timeout_s: float
-    uri_hosts: frozenset[str]
-    max_skeletons: int
-    angles: Thresholds
-    commit: str = ""
 
 
 class TritonVersion(Protocol):
@@ -90,7 +53,8 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         skeletons: finds the skeletons that requests name.
         triton: for its version.
         limits: what is allowed.
-        recordings: for videos and streams; None for a service without them.
+        streaming: the streaming RPCs.
+        commit: of the build, hexadecimal; empty where it is not known.
     """
 
     def __init__(
@@ -99,15 +63,18 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         catalog: ModelCatalog,
         skeletons: SkeletonLookup,
         triton: TritonVersion,
-        limits: PoseLimits,
-        recordings: Recordings | None = None,
+        limits: Limits,
+        streaming: StreamingMethods,
+        *,
+        commit: str = "",
     ) -> None:
         self._estimator = estimator
         self._catalog = catalog
         self._skeletons = skeletons
         self._triton = triton
         self._limits = limits
-        self._recordings = recordings
+        self._streaming = streaming
+        self._commit = commit
         # A decoded picture can have 150 MB: only so many wait to be drawn on.
         self._kept_images = asyncio.Semaphore(limits.max_kept_images)
 
@@ -126,7 +93,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         if not 1 <= count <= limit:
             found.add("requests", f"must be 1 to {limit}, not {count}")
         found.raise_any()
-        room = asyncio.Semaphore(self._limits.max_batch_at_once)
+        room = asyncio.Semaphore(self._limits.max_inferences)
 
         async def one(item: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
             async with room:
@@ -148,36 +115,28 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     ) -> pb.MeasureAnglesResponse:
         """Joint angles of the people chosen; what cannot be measured says why."""
         arrived = time.perf_counter()
-        wish = angles.read_measuring(
-            request, max_persons=self._limits.max_persons, thresholds=self._limits.angles
-        )
-        pose_model = self._catalog.pose_model(request.model, request.model_version)
-        model = pose_model.model
+        wanted = read_measuring(request, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
+        model = self._catalog.pose_model(request.model, request.model_version)
         call = current()
-        call.uses(model.name)
+        call.uses(model.model.name)
         with call.stage_timer() as timer:
             load = await self._loader(request.image, timer)
-            async with self._keeping(pose_model, wish.overlay, timer):
-                estimated = await self._estimator.estimate(
-                    load, pose_model, wish.detection, keep_image=wish.overlay is not None, timer=timer
+            async with self._keeping(model, wanted.overlay, timer):
+                estimate = await self._estimator.estimate(
+                    load, model, wanted.detection, keep_image=wanted.overlay is not None, timer=timer
                 )
-                measured = await self._estimator.run(
-                    angles.answer, estimated, pose_model.skeleton, wish, timer
-                )
-        measured.model, measured.model_version = model.name, model.version
-        measured.timings.total_ms = (time.perf_counter() - arrived) * 1e3
+                report = await self._estimator.run(measure_angles, estimate, model.skeleton, wanted, timer)
         structlog.contextvars.bind_contextvars(
-            measurements=len(wish.names), image_bytes=len(request.image.content)
+            measurements=len(wanted.names), image_bytes=len(request.image.content)
         )
-        return measured
+        total_ms = (time.perf_counter() - arrived) * 1e3
+        return await self._estimator.run(angles_response, report, estimate, model, timer.timings(), total_ms)
 
     async def AnalyzeVideo(
         self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
     ) -> AsyncGenerator[pb.AnalyzeVideoResponse, None]:
         """What is seen on the frames of a video, while it is uploaded."""
-        if self._recordings is None:
-            raise Unimplemented("This service analyses no videos: send frames to DetectPoses.")
-        async with aclosing(self._recordings.analyze_video(request_iterator, context)) as answers:
+        async with aclosing(self._streaming.analyze_video(request_iterator, context)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -185,9 +144,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamPosesRequest], context: Context
     ) -> AsyncGenerator[pb.StreamPosesResponse, None]:
         """What is seen on pictures as they are taken."""
-        if self._recordings is None:
-            raise Unimplemented("This service takes no streams: send frames to DetectPoses.")
-        async with aclosing(self._recordings.stream_poses(request_iterator, context)) as answers:
+        async with aclosing(self._streaming.stream_poses(request_iterator, context)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -216,7 +173,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         limits = self._limits
         return pb.GetServerInfoResponse(
             version=version("posegate"),
-            commit=limits.commit,
+            commit=self._commit,
             limits=pb.Limits(
                 max_image_bytes=limits.image.max_bytes,
                 max_image_pixels=limits.image.max_pixels,
@@ -227,7 +184,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 max_message_bytes=limits.max_message_bytes,
                 max_skeletons=limits.max_skeletons,
                 allowed_uri_hosts=sorted(limits.uri_hosts),
-                **(self._recordings.limit_fields() if self._recordings is not None else {}),
+                **self._streaming.limit_fields(),
             ),
             default_model=self._catalog.default_model,
             triton_version=triton_version,
@@ -235,16 +192,12 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         )
 
     async def _detect_or_status(self, request: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
-        call_id = current().request_id
         try:
             return pb.BatchDetectPosesResult(response=await self._detect(request))
-        except PosegateError as error:
+        except Exception as error:
             if isinstance(error, Overloaded):
                 current().observer.shed(error.reason)
-            return pb.BatchDetectPosesResult(error=to_status(error, call_id))
-        except Exception as error:
-            _log.error("internal_error", exc_info=error)
-            return pb.BatchDetectPosesResult(error=to_status(internal_error(call_id), call_id))
+            return pb.BatchDetectPosesResult(error=to_status(caller_error(error), current().request_id))
 
     async def _detect(self, request: pb.DetectPosesRequest) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()
@@ -282,7 +235,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             skeleton=plan.target.name,
             model=model.name,
             model_version=model.version,
-            overlay=overlay,
+            overlay=overlay_message(overlay) if overlay is not None else None,
             timings=messages.timings(timer.timings(), total_ms=(time.perf_counter() - arrived) * 1e3),
         )
 
@@ -302,7 +255,6 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             self._kept_images.release()
 
     async def _loader(self, image: types_pb2.Image, timer: StageTimer) -> Callable[[], Rgb8]:
-        limits = self._limits
         fetch = timer.timed("decode") if image.uri else nullcontext()  # it is part of decoding
         with fetch:
-            return await loader(image, limits=limits.image, uri_hosts=limits.uri_hosts)
+            return await loader(image, self._limits)

@@ -9,26 +9,31 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import grpc
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.core.skeleton.validation import nfc, shown, skeleton_problems
 from service.errors import AlreadyExists, NotAllowed
-from service.servicers.export import PoseExporter
-from service.servicers.render import PoseRenderer
+from service.pipeline.concurrency import run
+from service.pipeline.export import ExportFormat, export_files
+from service.pipeline.limits import Limits
+from service.pipeline.render import render
+from service.servicers.context import Context
+from service.servicers.requests.export import read_format, read_images
+from service.servicers.requests.images import loader
+from service.servicers.requests.render import read_drawing, read_persons
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.servicers.requests.skeletons import read_skeleton
 from service.servicers.requests.validation import Violations, read_page
+from service.servicers.responses.export import exported_file
+from service.servicers.responses.overlays import overlay_message
 from service.servicers.responses.skeletons import skeleton_message
 from service.skeletons.format import skeleton_data
 from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
 from service.telemetry.call_context import current
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in its stubs only
 
 # Well below the 4 MB that a gRPC client takes unless it is told otherwise, with room for the last one.
 _PAGE_CHARACTERS = 1_000_000
@@ -39,21 +44,24 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
 
     Args:
         store: custom skeletons.
-        shipped: those that come with the service, by name.
-        renderer: draws people.
-        exporter: writes people to files.
+        shipped: templates that come with the service, by name.
+        skeletons: finds the skeletons that requests name.
+        workers: threads for CPU work.
+        limits: of what is drawn and exported.
     """
 
     def __init__(
         self,
         store: SkeletonStore,
         shipped: Mapping[str, Skeleton],
-        renderer: PoseRenderer,
-        exporter: PoseExporter,
+        skeletons: SkeletonLookup,
+        workers: Executor,
+        limits: Limits,
     ) -> None:
         self._store = store
-        self._renderer = renderer
-        self._exporter = exporter
+        self._skeletons = skeletons
+        self._workers = workers
+        self._limits = limits
         self._shipped = {name: _shipped_message(shipped[name]) for name in sorted(shipped)}
 
     async def ListSkeletons(
@@ -124,12 +132,33 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         return pb.DeleteSkeletonResponse()
 
     async def RenderPoses(self, request: pb.RenderPosesRequest, context: Context) -> pb.RenderPosesResponse:
-        """Draw given people."""
-        return await self._renderer.render(request)
+        """Draw given persons."""
+        found, limits, call = Violations(), self._limits, current()
+        drawing = read_drawing(found, request, limits)
+        skeleton = await self._skeletons.named(found, call.tenant, request.skeleton)
+        persons = await run(self._workers, read_persons, found, request, skeleton, limits)
+        assert drawing.overlay is not None  # noqa: S101 - there is a default, and a wrong one was raised
+        load = drawing.canvas.load if drawing.canvas is not None else await loader(request.image, limits)
+        with call.stage_timer() as timer:
+            overlay = await run(
+                self._workers, render, load, persons.poses, persons.numbers, skeleton, drawing.overlay, timer
+            )
+        return pb.RenderPosesResponse(overlay=overlay_message(overlay))
 
     async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> pb.ExportPosesResponse:
-        """Given people as files."""
-        return await self._exporter.export(request)
+        """Given persons as files."""
+        found = Violations()
+        format_ = read_format(found, request)
+        skeleton = await self._skeletons.named(found, current().tenant, request.skeleton)
+        return await run(self._workers, self._export, found, request, skeleton, format_)
+
+    def _export(
+        self, found: Violations, request: pb.ExportPosesRequest, skeleton: Skeleton, format_: ExportFormat
+    ) -> pb.ExportPosesResponse:
+        """For a worker thread."""
+        images = read_images(found, request, skeleton, format_)
+        files = export_files(images, skeleton, format_, max_bytes=self._limits.max_message_bytes)
+        return pb.ExportPosesResponse(files=[exported_file(file) for file in files])
 
     def _check_custom(self, name: str) -> None:
         if name in self._shipped:

@@ -60,6 +60,15 @@ def group_members(leader: int) -> frozenset[int]:
     return frozenset(group - {leader})
 
 
+def is_suspended(pid: int) -> bool:
+    """Whether a process was stopped by a signal (SIGSTOP) or a debugger; False if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split(maxsplit=1)[0] in ("T", "t")  # after the name in parentheses
+
+
 async def first_ended(pids: Iterable[int]) -> int:
     """Wait for the first of these processes to end; its pid."""
     waits = {asyncio.create_task(ended(pid)): pid for pid in pids}

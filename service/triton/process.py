@@ -26,6 +26,7 @@ from service.triton.cleanup import (
     ended,
     first_ended,
     group_members,
+    is_suspended,
     kill_group,
     owner_prefix,
     remove_shared_memory,
@@ -40,7 +41,10 @@ _POLL_S = 0.05
 _CONTROL_TIMEOUT_S = 2.0
 _KILL_GRACE_S = 5.0
 _ATTEMPTS_FOR_PORTS = 3
-_BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # the last one repeats
+_BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # the last one repeats
+_PROBE_INTERVAL_S = 1.0
+_PROBE_TIMEOUT_S = 2.0
+_PROBES = 4  # in a row without an answer: the server hangs
 _STABLE_S = 60.0  # after a life of this length the pauses between restarts begin anew
 
 
@@ -125,20 +129,17 @@ class TritonProcess:
         on_down: Callable[[], None] = lambda: None,
         on_up: Callable[[], None] = lambda: None,
     ) -> None:
-        """Restart the server whenever it dies, with growing pauses; until cancelled or stopped."""
+        """Restart the server whenever it dies or hangs, with growing pauses; until cancelled or stopped."""
         loop = asyncio.get_running_loop()
         failures = 0
         while self._process is not None and not self._stopping:
             since = loop.time()
-            # The end of one model process counts as the end of the server: Triton does not start that one
-            # again, yet calls the model ready and answers every request for it with an error.
-            dead = await first_ended({self._process.pid, *self._stubs})
+            what = await self._failure(self._process)
             if self._stopping:
                 return
             self._up.clear()
             await self._reap()
             code = await self._process.wait()
-            what = "server" if dead == self._process.pid else "model"
             last_lines = list(self._server_log.tail)[-5:]
             _log.error("triton_died", what=what, exit_code=code, last_lines=last_lines)
             on_down()
@@ -158,6 +159,47 @@ class TritonProcess:
                     _log.info("triton_restarted", pid=self.pid)
                     on_up()
                     break
+
+    async def _failure(self, process: asyncio.subprocess.Process) -> str:
+        """Wait until the server can no longer serve: `server` or `model` for a process that ended, `hang` for
+        a server that does not answer, `stopped` for a model process that was suspended.
+
+        The end of one model process counts as the end of the server: Triton does not start that one again,
+        yet calls the model ready and answers every request for it with an error.
+        """
+        ending = asyncio.create_task(first_ended({process.pid, *self._stubs}))
+        hanging = asyncio.create_task(self._until_unresponsive())
+        try:
+            await asyncio.wait((ending, hanging), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                return "server" if ending.result() == process.pid else "model"
+            return hanging.result()
+        finally:
+            ending.cancel()
+            hanging.cancel()
+            await asyncio.gather(ending, hanging, return_exceptions=True)
+
+    async def _until_unresponsive(self) -> str:
+        """Wait until several probes in a row have failed; which kind of failure it is."""
+        client = self._client()
+        try:
+            failures = 0
+            while failures < _PROBES:
+                await asyncio.sleep(_PROBE_INTERVAL_S)
+                failing = "hang"
+                try:
+                    answers = await client.is_server_live(client_timeout=_PROBE_TIMEOUT_S)
+                except InferenceServerException:
+                    answers = False
+                if answers and any(is_suspended(pid) for pid in self._stubs):
+                    answers, failing = False, "stopped"
+                failures = 0 if answers else failures + 1
+            return failing
+        finally:
+            await client.close()
+
+    def _client(self) -> triton_aio.InferenceServerClient:
+        return triton_aio.InferenceServerClient(self.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)])
 
     async def stop(self) -> None:
         """Let requests in flight finish, end every process of the server and remove what it left."""

@@ -22,8 +22,8 @@ from service.errors import NotFound
 from tests.fakes import candidate, rows
 from tests.media.clips import fast_start
 from tests.pictures import encoded, jpeg, plain
-from tests.running import Service
-from tests.servicers.gateway import CustomSkeletons, gateway
+from tests.running import Service, running
+from tests.servicers.two_persons import TwoPersons
 
 TWO = rows(candidate((100, 50, 200, 350), 0.9), candidate((400, 60, 480, 300), 0.6))
 
@@ -274,8 +274,8 @@ async def test_results_into_a_pipe_do_not_take_its_place(config: DetectConfig, t
 async def test_two_hands_are_one_person(
     config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with gateway(CustomSkeletons()) as address:
-        hands = replace(config, gateway=Target(address), model="whole", skeleton="mediapipe_hand_21")
+    async with running(TwoPersons(), default_model="body") as whole:
+        hands = replace(config, gateway=Target(whole.address), model="whole", skeleton="mediapipe_hand_21")
         assert await detect(pictures(tmp_path, "a.jpg"), hands) == 0
     first, *people = capsys.readouterr().out.splitlines()
     assert ": 2 people (3 × mediapipe_hand_21) in 640×480 px, whole:" in first

@@ -15,13 +15,14 @@ from typer.testing import CliRunner, Result
 from posegate.v1 import pose_service_pb2 as pb
 from service.cli.main import app
 from service.client import connect
-from tests.servicers.gateway import CustomSkeletons, gateway, grey, pose_stub
+from tests.running import running
+from tests.servicers.two_persons import TwoPersons, grey, pose_stub
 
 
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
-    async with gateway(CustomSkeletons()) as listening:
-        yield listening
+    async with running(TwoPersons(), default_model="body") as service:
+        yield service.address
 
 
 async def result(address: str, picture: str, **fields: Any) -> dict[str, Any]:

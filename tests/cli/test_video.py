@@ -35,7 +35,7 @@ WHO = candidate((200, 100, 440, 500), 0.9)
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    async with running(recordings={"spool": tmp_path}) as one:
+    async with running(video_spool=tmp_path) as one:
         one.triton.answer = rows(WHO, candidate((10, 100, 90, 500), 0.8))
         yield one
 

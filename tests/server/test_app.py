@@ -27,7 +27,8 @@ from posegate.v1.skeleton_service_pb2 import (
     SkeletonKeypoint,
 )
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
-from service.server.app import CannotListen, Gateway, gateway, serve
+from service.server.app import CannotListen, Gateway, build_gateway
+from service.server.lifecycle import serve
 from service.settings import Settings
 from tests.fakes import FakeTriton, candidate, listening, rows, until
 from tests.pictures import jpeg
@@ -48,11 +49,11 @@ def _database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class Running:
     """A gateway and a caller's view of it."""
 
-    gateway: Gateway
     address: str
     channel: grpc.aio.Channel
     stub: Any
     health: Any
+    metrics_port: int | None = None
 
     async def status(self, service: str = "") -> int:
         answer = await self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
@@ -84,21 +85,20 @@ async def up(triton: FakeTriton, **changes: Any) -> AsyncIterator[Running]:
     """A gateway that serves, for the time of the block."""
     async with (
         listening(triton) as port,
-        gateway(settings_for(port, **changes)) as running,
-        connected(running) as caller,
+        build_gateway(settings_for(port, **changes)) as running,
+        connected(running.port) as caller,
     ):
+        caller.metrics_port = running.metrics_port
         await caller.until(SERVING)
         yield caller
 
 
 @asynccontextmanager
-async def connected(running: Gateway) -> AsyncIterator[Running]:
-    address = f"127.0.0.1:{running.port}"
+async def connected(port: int) -> AsyncIterator[Running]:
+    address = f"127.0.0.1:{port}"
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        yield Running(
-            running, address, channel, PoseServiceStub(channel), health_pb2_grpc.HealthStub(channel)
-        )
+        yield Running(address, channel, PoseServiceStub(channel), health_pb2_grpc.HealthStub(channel))
 
 
 def regions() -> list[Path]:
@@ -191,7 +191,7 @@ async def test_reflection_can_be_turned_off() -> None:
 async def test_an_address_in_use_is_refused_with_a_plain_sentence() -> None:
     async with up(FakeTriton()) as caller:
         with pytest.raises(CannotListen, match=f"cannot listen on {caller.address}"):
-            async with gateway(settings_for(1, listen=caller.address)):
+            async with build_gateway(settings_for(1, listen=caller.address)):
                 pass
         assert await caller.status() == SERVING
 
@@ -201,7 +201,7 @@ async def test_an_address_in_use_is_refused_with_a_plain_sentence() -> None:
 )
 async def test_an_address_that_is_none_of_ours_is_refused(address: str) -> None:
     with pytest.raises(CannotListen, match="cannot listen on"):
-        async with gateway(settings_for(1, listen=address)):
+        async with build_gateway(settings_for(1, listen=address)):
             pass
 
 
@@ -243,7 +243,7 @@ async def test_what_it_keeps_is_there_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_without_triton_it_lives_and_says_why_it_cannot_serve() -> None:
-    async with gateway(settings_for(1)) as running, connected(running) as caller:
+    async with build_gateway(settings_for(1)) as running, connected(running.port) as caller:
         assert await caller.status() == NOT_SERVING
         assert await caller.status("liveness") == SERVING
         failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
@@ -257,8 +257,8 @@ async def test_it_notices_that_triton_goes_and_returns() -> None:
     triton = FakeTriton(answer=rows(candidate((100, 50, 200, 350), 0.9)))
     async with (
         listening(triton) as port,
-        gateway(settings_for(port)) as running,
-        connected(running) as caller,
+        build_gateway(settings_for(port)) as running,
+        connected(running.port) as caller,
     ):
         await caller.until(SERVING)
         before = regions()
@@ -284,14 +284,14 @@ async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_wo
     stop = asyncio.Event()
 
     async def run(port: int, running: asyncio.Future[Gateway]) -> None:
-        async with gateway(settings_for(port, drain_delay_s=0.8)) as one:
+        async with build_gateway(settings_for(port, drain_delay_s=0.8)) as one:
             running.set_result(one)
             await stop.wait()
 
     async with listening(triton) as port:
         started: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(run(port, started))
-        async with connected(await started) as caller:
+        async with connected((await started).port) as caller:
             await caller.until(SERVING)
             triton.gate.clear()
             at_work = asyncio.create_task(_answer(caller))
@@ -314,7 +314,7 @@ async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_wo
 async def _refused(gateway: Gateway) -> None:
     """Wait until newcomers are turned away."""
     while True:
-        async with connected(gateway) as newcomer:
+        async with connected(gateway.port) as newcomer:
             try:
                 await newcomer.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
             except grpc.aio.AioRpcError as error:
@@ -332,8 +332,8 @@ async def _answer(caller: Running) -> pb.DetectPosesResponse:
 async def test_calls_that_outlast_the_grace_are_cancelled() -> None:
     triton = FakeTriton()
     async with listening(triton) as port:
-        async with gateway(settings_for(port, drain_grace_s=0.2)) as running:
-            caller = connected(running)
+        async with build_gateway(settings_for(port, drain_grace_s=0.2)) as running:
+            caller = connected(running.port)
             one = await caller.__aenter__()
             await one.until(SERVING)
             triton.gate.clear()
@@ -357,8 +357,8 @@ async def test_somebody_who_watches_health_does_not_hold_up_the_drain() -> None:
             seen.append(answer.status)  # noqa: PERF401 - it fails in the end
 
     async with listening(triton) as port:
-        async with gateway(settings_for(port, drain_grace_s=5)) as running:
-            caller = connected(running)
+        async with build_gateway(settings_for(port, drain_grace_s=5)) as running:
+            caller = connected(running.port)
             one = await caller.__aenter__()
             await one.until(SERVING)
             watching = asyncio.create_task(watch(one))
@@ -379,9 +379,10 @@ async def test_signals_end_it_cleanly(number: int) -> None:
         port = free.getsockname()[1]
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     async with listening(FakeTriton()) as triton_port:
-        task = asyncio.create_task(serve(settings_for(triton_port, listen=f"127.0.0.1:{port}")))
+        settings = settings_for(triton_port, listen=f"127.0.0.1:{port}")
+        task = asyncio.create_task(serve(build_gateway(settings)))
         try:
-            async with connected(Gateway(port=port, health=None)) as caller:  # type: ignore[arg-type]
+            async with connected(port) as caller:
                 async with asyncio.timeout(5):
                     while True:
                         try:

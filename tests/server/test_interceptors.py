@@ -1,4 +1,4 @@
-"""What every call goes through, on a real server: request ids, admission, errors, one log line."""
+"""What every call goes through, on a real server: request ids, errors, one log line."""
 
 import asyncio
 import json
@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import pytest
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from posegate.v1 import pose_service_pb2 as pb
@@ -28,7 +27,6 @@ from service.errors import (
     Unimplemented,
     Violation,
 )
-from service.server.interceptors import AdmissionInterceptor
 from tests.fakes import until
 from tests.pictures import encoded, jpeg, noise
 from tests.running import Service, cancelled, detect_request, failure, running
@@ -319,99 +317,6 @@ async def test_a_client_stream_that_fails_says_why(streaming: Service) -> None:
     assert (await failure(call)).message == "internal error"
 
 
-# --- admission ----------------------------------------------------------------------------------------
-
-
-def test_nothing_at_work_lets_in_one_request_of_any_size() -> None:
-    admission = AdmissionInterceptor(2, 100)
-    with admission.admitted(1000):
-        pass
-    with admission.admitted(0), admission.admitted(100):
-        pass
-
-
-def test_room_comes_back_whatever_happens_inside() -> None:
-    admission = AdmissionInterceptor(1, 100)
-    for _ in range(3):
-        with pytest.raises(RuntimeError), admission.admitted(100):
-            raise RuntimeError
-    with admission.admitted(100):
-        pass
-
-
-def test_a_refusal_takes_no_room() -> None:
-    admission = AdmissionInterceptor(2, 100)
-    with admission.admitted(60):
-        for _ in range(3):
-            with pytest.raises(Overloaded) as refused, admission.admitted(41):
-                pass
-            assert refused.value.reason == "TOO_MANY_BYTES_IN_FLIGHT"
-            assert refused.value.metadata == {"limit_bytes": "100", "actual_bytes": "101"}
-        with admission.admitted(40), pytest.raises(Overloaded) as refused, admission.admitted(0):
-            pass
-        assert refused.value.reason == "TOO_MANY_IN_FLIGHT"
-        assert refused.value.metadata == {"limit": "2"}
-
-
-async def test_one_call_too_many_is_refused_and_the_others_are_not_harmed() -> None:
-    async with running(max_calls=2) as service:
-        service.triton.gate.clear()
-        busy = [service.detect(PICTURE) for _ in range(2)]
-        tasks = [asyncio.create_task(one) for one in busy]
-        await until(lambda: len(service.triton.calls) == 2)
-        failed = await failure(service.detect(PICTURE))
-        assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert failed.reason == "TOO_MANY_IN_FLIGHT"
-        assert failed.retry_s == 0.25
-        assert failed.trailing["grpc-retry-pushback-ms"] == "250"
-        service.triton.gate.set()
-        await asyncio.gather(*tasks)
-        await service.detect(PICTURE)
-
-
-async def test_too_many_bytes_at_work_are_refused() -> None:
-    large = encoded(noise((200, 200)), "BMP")
-    async with running(max_bytes=200_000) as service:
-        service.triton.gate.clear()
-        task = asyncio.create_task(service.detect(large))
-        await service.triton.entered.wait()
-        failed = await failure(service.detect(large))
-        assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert failed.reason == "TOO_MANY_BYTES_IN_FLIGHT"
-        assert failed.metadata["limit_bytes"] == "200000"
-        assert int(failed.metadata["actual_bytes"]) > 240_000
-        assert failed.retry_s
-        small = asyncio.create_task(service.detect(PICTURE))
-        await until(lambda: len(service.triton.calls) == 2)
-        service.triton.gate.set()
-        await asyncio.gather(task, small)
-
-
-async def test_health_answers_while_the_service_is_full() -> None:
-    async with running(max_calls=1) as service:
-        service.triton.gate.clear()
-        task = asyncio.create_task(service.detect(PICTURE))
-        await service.triton.entered.wait()
-        assert (await failure(list_models(service))).code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        health: Any = health_pb2_grpc.HealthStub(service.channel)
-        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        service.triton.gate.set()
-        await task
-
-
-async def test_a_cancelled_call_gives_its_room_back() -> None:
-    async with running(max_calls=1) as service:
-        service.triton.gate.clear()
-        for number in range(3):
-            call = service.poses.DetectPoses(detect_request(PICTURE), timeout=10)
-            await until(lambda number=number: len(service.triton.calls) == number + 1)  # type: ignore[misc]
-            await cancelled(call)
-            await until(lambda number=number: service.triton.cancelled == number + 1)  # type: ignore[misc]
-        service.triton.gate.set()
-        await service.detect(PICTURE)
-
-
 # --- deadlines ----------------------------------------------------------------------------------------
 
 
@@ -431,7 +336,7 @@ async def test_the_callers_deadline_reaches_triton(service: Service) -> None:
 
 
 async def test_a_caller_without_a_deadline_gets_that_of_the_service() -> None:
-    async with running(timeout_s=0.3) as service:
+    async with running(request_timeout_s=0.3) as service:
         service.triton.gate.clear()
         failed = await failure(service.poses.DetectPoses(detect_request(PICTURE)))
         assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -443,7 +348,7 @@ async def test_a_caller_without_a_deadline_gets_that_of_the_service() -> None:
 
 
 async def test_a_caller_may_wait_for_longer_than_the_service_would() -> None:
-    async with running(timeout_s=0.1) as service:
+    async with running(request_timeout_s=0.1) as service:
         service.triton.gate.clear()
         task = asyncio.create_task(service.detect(PICTURE))
         await asyncio.sleep(0.3)

@@ -24,7 +24,7 @@ from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from posegate.v1.skeleton_service_pb2 import ListSkeletonsRequest
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from service.client import connect
-from service.server.app import CannotListen, Gateway, gateway
+from service.server.app import CannotListen, Gateway, build_gateway
 from service.server.tls import BadCertificate
 from service.settings import Settings
 from tests.fakes import FakeTriton, candidate, listening, rows, until
@@ -78,7 +78,7 @@ async def up(settings: dict[str, Any], triton: FakeTriton | None = None) -> Asyn
     triton = triton or FakeTriton(answer=rows(candidate((100, 50, 200, 350), 0.9)))
     async with (
         listening(triton) as port,
-        gateway(Settings(**settings, triton_url=f"127.0.0.1:{port}")) as running,
+        build_gateway(Settings(**settings, triton_url=f"127.0.0.1:{port}")) as running,
     ):
         async with plain(running.health_port) as channel:
             await becomes(channel, SERVING)
@@ -246,7 +246,7 @@ async def test_it_does_not_start_with_a_certificate_that_cannot_be_used(
 ) -> None:
     secret.write(cert, key, AUTHORITY.cert_pem.bytes())
     with pytest.raises(BadCertificate, match=why):
-        async with gateway(Settings(**settings, **tls(secret))):
+        async with build_gateway(Settings(**settings, **tls(secret))):
             pass
 
 
@@ -289,7 +289,9 @@ async def test_the_health_port_serves_nothing_else(settings: dict[str, Any]) -> 
 
 
 async def test_without_an_address_there_is_no_health_port(settings: dict[str, Any]) -> None:
-    async with gateway(Settings(**{**settings, "health_listen": ""}, triton_url="127.0.0.1:1")) as running:
+    async with build_gateway(
+        Settings(**{**settings, "health_listen": ""}, triton_url="127.0.0.1:1")
+    ) as running:
         assert running.health_port is None
 
 
@@ -342,7 +344,7 @@ async def test_a_health_address_in_use_is_refused_with_a_plain_sentence(settings
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(CannotListen, match=f"cannot listen on {address}: it is in use"):
-            async with gateway(Settings(**{**settings, "health_listen": address})):
+            async with build_gateway(Settings(**{**settings, "health_listen": address})):
                 pass
 
 

@@ -134,34 +134,36 @@ async def test_an_internal_error_of_one_picture_says_nothing_and_is_logged(servi
     assert [line["event"] for line in lines].count("internal_error") == 1
 
 
-async def test_a_batch_does_not_take_all_the_room(service: Service) -> None:
-    service.triton.gate.clear()
-    task = asyncio.create_task(_run(service, 4))
-    await until(lambda: service.triton.under_way == 2)  # max_batch_at_once of this service
-    await asyncio.sleep(0.05)
-    assert service.triton.under_way == 2
-    service.triton.gate.set()
-    assert len((await task).responses) == 4
-    assert service.triton.most_at_once == 2
+async def test_a_batch_has_no_more_pictures_at_work_than_the_model_takes() -> None:
+    async with running(max_inferences=2) as service:
+        service.triton.gate.clear()
+        task = asyncio.create_task(_run(service, 4))
+        await until(lambda: service.triton.under_way == 2)
+        await asyncio.sleep(0.05)
+        assert service.triton.under_way == 2
+        service.triton.gate.set()
+        assert len((await task).responses) == 4
+        assert service.triton.most_at_once == 2
 
 
 async def _run(service: Service, count: int) -> pb.BatchDetectPosesResponse:
     return await service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * count), timeout=10)
 
 
-async def test_a_cancelled_batch_stops_all_its_pictures(service: Service) -> None:
-    service.triton.gate.clear()
-    call = service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * 4), timeout=10)
-    await until(lambda: service.triton.under_way == 2)
-    await cancelled(call)
-    await until(lambda: service.triton.cancelled == 2)
-    service.triton.gate.set()
-    await asyncio.sleep(0.05)
-    assert len(service.triton.calls) == 2  # those that waited never began
+async def test_a_cancelled_batch_stops_all_its_pictures() -> None:
+    async with running(max_inferences=2) as service:
+        service.triton.gate.clear()
+        call = service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * 4), timeout=10)
+        await until(lambda: service.triton.under_way == 2)
+        await cancelled(call)
+        await until(lambda: service.triton.cancelled == 2)
+        service.triton.gate.set()
+        await asyncio.sleep(0.05)
+        assert len(service.triton.calls) == 2  # those that waited never began
 
 
 async def test_a_batch_ends_with_its_deadline() -> None:
-    async with running(timeout_s=0.2) as service:
+    async with running(request_timeout_s=0.2) as service:
         service.triton.gate.clear()
         failed = await failure(service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * 4)))
         assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED

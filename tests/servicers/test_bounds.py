@@ -13,15 +13,15 @@ PEOPLE = rows(*(candidate((10.0 * k, 50, 10.0 * k + 8, 200), 0.9 - k / 100) for 
 
 
 async def test_an_answer_that_does_not_fit_into_a_message_says_so() -> None:
-    async with running(max_message_bytes=200_000) as service:
+    async with running(max_message_bytes=1 << 20) as service:
         wish = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)
-        content = encoded(noise((640, 480)), "JPEG", quality=80)
+        content = encoded(noise((800, 600)), "JPEG", quality=80)
         failed = await failure(service.poses.DetectPoses(detect_request(content, overlay=wish), timeout=10))
         assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
         assert failed.retry_s is None
-        assert failed.metadata["limit_bytes"] == "200000"
-        assert int(failed.metadata["actual_bytes"]) > 200_000
-        assert (await service.detect(content)).image_size.width == 640
+        assert failed.metadata["limit_bytes"] == "1048576"
+        assert int(failed.metadata["actual_bytes"]) > 1 << 20
+        assert (await service.detect(content)).image_size.width == 800
 
 
 async def test_too_many_overlays_are_refused_before_they_are_drawn(service: Service) -> None:

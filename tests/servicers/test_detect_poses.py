@@ -16,7 +16,6 @@ from PIL import Image
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
 from service.core.skeleton.template import Keypoint, Skeleton
-from service.media.image import ImageLimits
 from tests.fakes import MODEL, BusyThread, candidate, rows, until
 from tests.media.test_download import CERTIFICATE, Site
 from tests.media.test_download import site as site  # a fixture
@@ -108,7 +107,7 @@ async def test_the_timings_add_up(service: Service) -> None:
 
 
 async def test_waiting_for_a_free_place_shows_in_the_total_only() -> None:
-    async with running(at_once=1) as service:
+    async with running(max_inferences=1) as service:
         service.triton.gate.clear()
         calls = [asyncio.create_task(service.detect(VGA)) for _ in range(2)]
         await service.triton.entered.wait()
@@ -289,7 +288,7 @@ async def test_the_models_own_skeleton_may_be_named(service: Service) -> None:
 
 async def test_a_skeleton_that_the_model_does_not_give_is_refused() -> None:
     tail = Skeleton(name="tail", title="A tail", keypoints=(Keypoint("root"), Keypoint("tip")))
-    async with running(skeletons=[tail]) as service:
+    async with running(templates=[tail]) as service:
         failed = await failure(service.detect(VGA, skeleton="tail"))
         assert (failed.code, failed.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SKELETON_NOT_SUPPLIED")
         assert failed.metadata["skeleton"] == "tail"
@@ -302,7 +301,7 @@ async def test_a_skeleton_that_the_model_does_not_give_is_refused() -> None:
 async def test_the_served_models_that_supply_a_refused_skeleton_are_named() -> None:
     tail = Skeleton(name="tail", title="A tail", keypoints=(Keypoint("root"), Keypoint("tip")))
     with_tail = replace(MODEL, name="cat_pose", skeleton="tail", keypoint_count=2)
-    async with running(skeletons=[tail]) as service:
+    async with running(templates=[tail]) as service:
         service.triton.served = [MODEL, with_tail, replace(with_tail, name="asleep", ready=False)]
         await service.catalog.refresh()
         failed = await failure(service.detect(VGA, skeleton="tail"))
@@ -336,8 +335,11 @@ async def test_what_is_no_picture_is_refused(service: Service, content: bytes) -
 
 @pytest.mark.parametrize("limit", ["bytes", "pixels"])
 async def test_what_is_too_large_is_refused_with_limit_and_actual_value(limit: str) -> None:
-    limits = {"bytes": ImageLimits(len(VGA) - 1, 10**9), "pixels": ImageLimits(10**9, 640 * 480 - 1)}
-    async with running(image=limits[limit]) as service:
+    limits: dict[str, Any] = {
+        "bytes": {"max_image_bytes": len(VGA) - 1},
+        "pixels": {"max_image_pixels": 640 * 480 - 1},
+    }
+    async with running(**limits[limit]) as service:
         failed = await failure(service.detect(VGA))
     assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE")
     actual = {"bytes": len(VGA), "pixels": 640 * 480}[limit]
@@ -369,7 +371,7 @@ async def test_a_uri_of_an_allowed_host_is_fetched_and_others_are_refused(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    async with running(uri_hosts=frozenset({site.host})) as service:
+    async with running(uri_hosts=site.host) as service:
         site.content = VGA
         call = service.poses.DetectPoses(uri_request(f"https://{site.host}/picture"), timeout=10)
         assert (await call).image_size.width == 640
@@ -387,7 +389,7 @@ async def test_a_slow_host_ends_with_the_callers_deadline(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    async with running(uri_hosts=frozenset({site.host})) as service:
+    async with running(uri_hosts=site.host) as service:
         call = service.poses.DetectPoses(uri_request(f"https://{site.host}/silent"), timeout=0.3)
         assert (await failure(call)).code is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -453,14 +455,14 @@ async def test_an_overlay_of_nobody_is_the_picture_itself(service: Service) -> N
 
 
 async def test_no_more_decoded_pictures_are_kept_for_drawing_than_allowed() -> None:
-    async with running(max_kept_images=2) as service:
+    async with running(workers=1) as service:
         service.triton.gate.clear()
-        calls = [asyncio.create_task(service.detect(VGA, overlay={"format": PNG})) for _ in range(5)]
-        await until(lambda: service.triton.under_way == 2)
+        calls = [asyncio.create_task(service.detect(VGA, overlay={"format": PNG})) for _ in range(7)]
+        await until(lambda: service.triton.under_way == 4)  # two for each worker thread, and two more
         without = asyncio.create_task(service.detect(VGA))
-        await until(lambda: service.triton.under_way == 3)  # who wants no overlay does not wait
+        await until(lambda: service.triton.under_way == 5)  # a call without an overlay does not wait
         await asyncio.sleep(0.05)
-        assert service.triton.under_way == 3
+        assert service.triton.under_way == 5
         service.triton.gate.set()
         await asyncio.gather(*calls, without)
 

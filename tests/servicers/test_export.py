@@ -14,7 +14,8 @@ from posegate.v1 import types_pb2
 from service.core.skeleton.template import Skeleton
 from service.skeletons import shipped
 from tests.core.persons import ODD, random_people
-from tests.servicers.gateway import reason_of, skeleton_stub, violations_of
+from tests.running import running
+from tests.servicers.two_persons import reason_of, skeleton_stub, violations_of
 
 COCO = shipped()["coco_17"]
 FORMATS = (pb.EXPORT_FORMAT_COCO_JSON, pb.EXPORT_FORMAT_YOLO_TXT, pb.EXPORT_FORMAT_CSV)
@@ -198,12 +199,12 @@ async def test_ten_thousand_pictures_are_exported(channel: grpc.aio.Channel) -> 
     assert len(files) == 10_001
 
 
-async def test_more_than_fits_into_an_answer_is_refused(channel: grpc.aio.Channel) -> None:
+async def test_more_than_fits_into_an_answer_is_refused() -> None:
     items = [item(f"{number}.jpg", *people(20)) for number in range(200)]
+    request = pb.ExportPosesRequest(format=pb.EXPORT_FORMAT_COCO_JSON, skeleton="coco_17", items=items)
 
-    error = await refused(
-        channel, pb.ExportPosesRequest(format=pb.EXPORT_FORMAT_COCO_JSON, skeleton="coco_17", items=items)
-    )
+    async with running(max_message_bytes=2_000_000) as service:
+        error = await refused(service.channel, request)
 
     assert reason_of(error) == "EXPORT_TOO_LARGE"
 

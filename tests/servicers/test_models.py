@@ -121,7 +121,7 @@ async def info(service: Service) -> pb.GetServerInfoResponse:
 
 
 async def test_server_info_says_build_limits_and_what_is_ready() -> None:
-    async with running(uri_hosts=frozenset({"b.example", "a.example"})) as service:
+    async with running(uri_hosts="b.example,a.example") as service:
         service.triton.served = [
             MODEL,
             replace(MODEL, version="2"),

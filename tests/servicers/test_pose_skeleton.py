@@ -9,7 +9,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.errors import SkeletonNotSupplied
 from service.servicers.responses.error_status import DOMAIN
-from tests.servicers.gateway import CustomSkeletons, found, grey, pose_stub, reason_of
+from tests.servicers.two_persons import found, grey, pose_stub, reason_of
 
 
 def points(person: types_pb2.Person) -> list[tuple[float, float, float]]:
@@ -109,9 +109,9 @@ async def test_in_a_batch_each_picture_has_its_own_skeleton(channel: grpc.aio.Ch
 
 
 async def test_detection_goes_on_without_the_store(
-    channel: grpc.aio.Channel, custom: CustomSkeletons
+    channel_without_store: grpc.aio.Channel,
 ) -> None:
-    custom.away = True
+    channel = channel_without_store
     stub = pose_stub(channel)
 
     for name in ("", "coco_17"):

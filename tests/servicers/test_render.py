@@ -12,7 +12,7 @@ from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.skeletons import shipped
 from tests.core.persons import random_people
-from tests.servicers.gateway import CustomSkeletons, grey, reason_of, skeleton_stub, violations_of
+from tests.servicers.two_persons import grey, reason_of, skeleton_stub, violations_of
 
 COCO = shipped()["coco_17"]
 
@@ -285,9 +285,9 @@ async def test_uris_are_off(channel: grpc.aio.Channel) -> None:
 
 
 async def test_shipped_skeletons_are_drawn_without_the_store(
-    channel: grpc.aio.Channel, custom: CustomSkeletons
+    channel_without_store: grpc.aio.Channel,
 ) -> None:
-    custom.away = True
+    channel = channel_without_store
 
     image = await drawn(
         channel, pb.RenderPosesRequest(canvas=canvas(), skeleton="coco_17", persons=[person()])

@@ -24,7 +24,7 @@ JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    async with running(recordings={"keep_alive_s": 0.2, "look_ahead": 4, "spool": tmp_path}) as one:
+    async with running(stream_keep_alive_s=0.2, video_look_ahead=4, video_spool=tmp_path) as one:
         one.triton.answer = rows(WHO)
         yield one
 
@@ -123,13 +123,22 @@ async def test_an_error_inside_tells_the_caller_nothing(service: Service) -> Non
 
 
 async def test_latest_drops_what_waits_and_counts_it(service: Service) -> None:
-    config = pb.StreamConfig(frame_policy=pb.FRAME_POLICY_LATEST)
     service.triton.gate.clear()
-    call = service.poses.StreamPoses(sent(config, [picture(f"p{number}") for number in range(50)]))
+    all_sent = asyncio.Event()
+
+    async def send() -> AsyncIterator[pb.StreamPosesRequest]:
+        async for request in sent(
+            pb.StreamConfig(frame_policy=pb.FRAME_POLICY_LATEST), [picture(f"p{n}") for n in range(50)]
+        ):
+            yield request
+        all_sent.set()
+
+    call = service.poses.StreamPoses(send())
     answered = aiter(call)
     await anext(answered)
     await until(lambda: service.triton.under_way == 2)
-    await asyncio.sleep(0.2)
+    await all_sent.wait()
+    assert (await anext(answered)).HasField("keep_alive")  # all has long been received
     service.triton.gate.set()
     answers = [answer async for answer in answered]
     results = [answer.result for answer in answers if answer.HasField("result")]
@@ -153,9 +162,11 @@ async def test_every_slows_the_sender_down(service: Service) -> None:
     call = service.poses.StreamPoses(send())
     answered = aiter(call)
     await anext(answered)
-    await asyncio.sleep(0.7)
+    await until(lambda: service.triton.under_way == 4)
+    for _ in range(3):
+        assert (await anext(answered)).HasField("keep_alive")
     assert taken < 60  # what gRPC buffers, and four at the model
-    assert service.triton.under_way <= 4
+    assert service.triton.under_way == 4
     service.triton.gate.set()
     answers = [answer async for answer in answered]
     assert answers[-1].summary.frames_answered == 200
@@ -300,7 +311,7 @@ async def test_a_stream_without_pictures_is_ended() -> None:
         yield picture("a")
         await asyncio.sleep(60)
 
-    async with running(recordings={"quiet_s": 0.3, "keep_alive_s": 0.1}) as service:
+    async with running(stream_quiet_s=0.3, stream_keep_alive_s=0.1) as service:
         failed = await ended(service.poses.StreamPoses(silent(), timeout=30))
         assert (failed.code, failed.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "STREAM_IDLE")
         await until(lambda: service.streams.running == 0)

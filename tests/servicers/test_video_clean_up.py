@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,10 @@ import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.errors import PosegateError
-from service.media.video_reader import VideoFrame, VideoReader
-from service.media.video_writer import NoEncoder
-from service.pipeline.stream_limiter import StreamLimiter
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip
 from tests.running import Service, running, told
-from tests.servicers.test_analyze_video import analyze, messages, spools
+from tests.servicers.test_analyze_video import analyze, spools
 
 WHO = candidate((200, 100, 440, 500), 0.9)
 MP4 = pb.ANNOTATED_VIDEO_MP4
@@ -27,50 +23,9 @@ MP4 = pb.ANNOTATED_VIDEO_MP4
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    async with running(recordings={"spool": tmp_path}) as one:
+    async with running(video_spool=tmp_path) as one:
         one.triton.answer = rows(WHO)
         yield one
-
-
-class Readers:
-    """Counts readers opened and closed, and whether any was closed while a thread was in it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.opened = self.closed = self.inside = 0
-        self.closed_inside = False
-        self.hold = threading.Event()
-        self.hold.set()
-        self.entered = threading.Event()
-        begin, step, end = VideoReader.__init__, VideoReader.next_frame, VideoReader.close
-
-        def opened(reader: VideoReader, *arguments: object) -> None:
-            begin(reader, *arguments)  # type: ignore[arg-type]
-            self.opened += 1
-
-        def stepped(reader: VideoReader) -> VideoFrame | None:
-            self.inside += 1
-            self.entered.set()
-            try:
-                assert self.hold.wait(20)
-                return step(reader)
-            finally:
-                self.inside -= 1
-
-        def closed(reader: VideoReader) -> None:
-            self.closed += 1
-            self.closed_inside |= self.inside > 0
-            end(reader)
-
-        monkeypatch.setattr(VideoReader, "__init__", opened)
-        monkeypatch.setattr(VideoReader, "next_frame", stepped)
-        monkeypatch.setattr(VideoReader, "close", closed)
-
-
-@pytest.fixture
-def readers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Readers]:
-    found = Readers(monkeypatch)
-    yield found
-    found.hold.set()
 
 
 async def paused(content: bytes, **config: object) -> AsyncIterator[pb.AnalyzeVideoRequest]:
@@ -91,8 +46,8 @@ async def ended(call: AsyncIterable[object]) -> grpc.aio.AioRpcError:
 
 @pytest.mark.parametrize("annotated", [pb.ANNOTATED_VIDEO_UNSPECIFIED, MP4])
 @pytest.mark.parametrize("outcome", ["ok", "damaged", "no video", "model error", "left", "drained"])
-async def test_every_reader_that_was_opened_is_closed(
-    service: Service, readers: Readers, tmp_path: Path, outcome: str, annotated: pb.AnnotatedVideo
+async def test_however_a_call_ends_its_place_and_its_spool_are_free(
+    service: Service, tmp_path: Path, outcome: str, annotated: pb.AnnotatedVideo
 ) -> None:
     content = clip("matroska", "mpeg4")
     if outcome == "ok":
@@ -119,8 +74,6 @@ async def test_every_reader_that_was_opened_is_closed(
             async with asyncio.timeout(8):  # of 10 s that the upload may be idle
                 assert (await ended(call)).code() is grpc.StatusCode.UNAVAILABLE
     await until(lambda: service.streams.running == 0)
-    assert (readers.opened, readers.closed) == (1, 1)
-    assert not readers.closed_inside
     assert spools(tmp_path) == []
 
 
@@ -131,63 +84,9 @@ async def test_a_model_error_is_told_at_once_however_slow_the_upload_is(service:
         assert (await analyze(service, requests)).failed is not None
 
 
-async def test_the_place_is_free_only_when_the_threads_are_through(
-    service: Service, readers: Readers
-) -> None:
-    readers.hold.clear()
-    call = service.poses.AnalyzeVideo(messages(clip(), 1 << 16, {}), timeout=30)
-    await asyncio.to_thread(readers.entered.wait, 10)
-    call.cancel()
-    await asyncio.sleep(0.2)
-    assert service.streams.running == 1
-    assert readers.closed == 0
-    readers.hold.set()
-    await until(lambda: service.streams.running == 0)
-    assert readers.closed == 1
-    assert not readers.closed_inside
-
-
-async def test_frames_that_nobody_wanted_are_not_decoded_for_somebody_who_left(service: Service) -> None:
-    decoded = 0
-
-    def counting(self: VideoReader, frame: object) -> float:
-        nonlocal decoded
-        decoded += 1
-        return original(self, frame)  # type: ignore[arg-type]
-
-    original = VideoReader._time
-    content = clip("matroska", "mpeg4", count=1400, size_wh=(320, 240))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoReader, "_time", counting)
-        call = service.poses.AnalyzeVideo(
-            messages(content, 1 << 20, {"every_nth_frame": 100_000}), timeout=30
-        )
-        await until(lambda: decoded > 5)
-        call.cancel()
-        await until(lambda: service.streams.running == 0)
-        at_the_end = decoded
-        await asyncio.sleep(0.1)
-    assert decoded == at_the_end < 1400
-
-
-async def test_without_an_encoder_nothing_goes_on(
-    service: Service, readers: Readers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none(*_arguments: object, **_more: object) -> None:
-        raise NoEncoder("h264_nvenc")
-
-    monkeypatch.setattr("service.pipeline.video.analyzer.Mp4Writer", none)
-    found = await analyze(service, clip(), annotated_video=MP4)
-    assert found.failed is not None
-    assert found.failed.reason == "NO_ENCODER"
-    assert service.triton.calls == []
-    assert (readers.opened, readers.closed) == (1, 1)
-    assert [task for task in asyncio.all_tasks() if "_feed" in repr(task)] == []
-
-
 async def test_waiting_for_a_turn_is_not_counted_against_a_frame(tmp_path: Path) -> None:
     # One place at the model, 0.1 s a frame, 0.5 s for each: ten frames at once need 1 s of waiting.
-    async with running(at_once=1, recordings={"spool": tmp_path, "frame_timeout_s": 0.5}) as service:
+    async with running(max_inferences=1, video_spool=tmp_path, request_timeout_s=0.5) as service:
         service.triton.seconds = 0.1
         found = await analyze(service, clip(count=12))
     assert found.failed is None
@@ -195,7 +94,7 @@ async def test_waiting_for_a_turn_is_not_counted_against_a_frame(tmp_path: Path)
 
 
 async def test_a_model_that_takes_too_long_for_a_frame_ends_the_video(tmp_path: Path) -> None:
-    async with running(recordings={"spool": tmp_path, "frame_timeout_s": 0.2}) as service:
+    async with running(video_spool=tmp_path, request_timeout_s=0.2) as service:
         service.triton.seconds = 5.0
         found = await analyze(service, clip(count=3))
     assert found.failed is not None
@@ -205,7 +104,7 @@ async def test_a_model_that_takes_too_long_for_a_frame_ends_the_video(tmp_path: 
 async def test_videos_that_need_much_memory_wait_for_one_another(tmp_path: Path) -> None:
     # H.264 may refer to 16 frames: a small file can make the decoder hold them all.
     content = clip(size_wh=(640, 480), codec_options={"x264-params": "ref=16"})
-    async with running(max_video_memory_bytes=1 << 20, recordings={"spool": tmp_path}) as service:
+    async with running(max_video_memory_bytes=1 << 20, video_spool=tmp_path) as service:
         service.triton.answer = rows(WHO)
         first = service.poses.AnalyzeVideo(paused(clip("matroska", "mpeg4")), timeout=30)
         async for answer in first:
@@ -222,15 +121,6 @@ async def test_videos_that_need_much_memory_wait_for_one_another(tmp_path: Path)
     assert alone.summary is not None
 
 
-def test_memory_is_given_back() -> None:
-    streams = StreamLimiter(4, 100)
-    for _ in range(3):
-        with streams.holding(80), pytest.raises(PosegateError), streams.holding(21):
-            raise AssertionError
-    with streams.holding(1000):
-        pass
-
-
 async def test_an_upload_that_takes_for_ever_is_given_up(tmp_path: Path) -> None:
     async def drops() -> AsyncIterator[pb.AnalyzeVideoRequest]:
         yield pb.AnalyzeVideoRequest(config=pb.VideoConfig())
@@ -238,7 +128,7 @@ async def test_an_upload_that_takes_for_ever_is_given_up(tmp_path: Path) -> None
             yield pb.AnalyzeVideoRequest(chunk=bytes([byte]))
             await asyncio.sleep(0.05)
 
-    async with running(recordings={"spool": tmp_path, "max_upload_s": 0.5}) as service:
+    async with running(video_spool=tmp_path, max_upload_s=0.5) as service:
         found = await analyze(service, drops())
     assert found.failed is not None
     assert (found.failed.code, found.failed.reason) == (
@@ -248,7 +138,7 @@ async def test_an_upload_that_takes_for_ever_is_given_up(tmp_path: Path) -> None
 
 
 async def test_callers_without_a_config_are_bounded(tmp_path: Path) -> None:
-    async with running(recordings={"spool": tmp_path, "max_streams": 1}) as service:
+    async with running(video_spool=tmp_path, max_streams=1) as service:
 
         async def nothing() -> AsyncIterator[pb.AnalyzeVideoRequest]:
             await asyncio.sleep(60)

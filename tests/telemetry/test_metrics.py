@@ -20,7 +20,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2, types_pb2
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from service.errors import REASONS
-from service.server.app import CannotListen, gateway
+from service.server.app import CannotListen, build_gateway
 from service.telemetry.call_context import STAGES
 from service.telemetry.metrics import Metrics
 from tests.fakes import FakeTriton, candidate, model_config, rows
@@ -90,7 +90,7 @@ async def measured(triton: FakeTriton, **changes: object) -> AsyncIterator[Runni
 
 
 async def seen(caller: Running) -> Seen:
-    return Seen(await asyncio.to_thread(scraped, caller.gateway.metrics_port))
+    return Seen(await asyncio.to_thread(scraped, caller.metrics_port))
 
 
 async def test_a_call_is_counted_with_its_stages_people_and_bytes() -> None:
@@ -245,12 +245,12 @@ async def test_the_build_and_the_process_are_told_of() -> None:
 
 async def test_without_a_port_for_them_there_are_none() -> None:
     async with up(FakeTriton()) as caller:
-        assert caller.gateway.metrics_port is None
+        assert caller.metrics_port is None
 
 
 async def test_the_port_is_closed_with_the_gateway() -> None:
     async with measured(FakeTriton()) as caller:
-        port = caller.gateway.metrics_port
+        port = caller.metrics_port
         assert await asyncio.to_thread(scraped, port)
     with pytest.raises(urllib.error.URLError):
         await asyncio.to_thread(scraped, port)
@@ -262,7 +262,7 @@ async def test_a_port_in_use_is_told_of() -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(CannotListen, match=address):
-            async with gateway(settings_for(1, metrics_listen=address)):
+            async with build_gateway(settings_for(1, metrics_listen=address)):
                 raise AssertionError("it listens")
 
 
@@ -287,7 +287,7 @@ async def test_a_picture_of_a_batch_counts_by_itself() -> None:
 async def test_names_types_and_labels_are_those_of_the_contract() -> None:
     async with measured(FakeTriton()) as caller:
         await caller.stub.DetectPoses(detect_request(VGA), timeout=10)
-        text = await asyncio.to_thread(page, caller.gateway.metrics_port)
+        text = await asyncio.to_thread(page, caller.metrics_port)
     families = {
         family.name: family
         for family in text_string_to_metric_families(text)

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tritonclient.grpc.aio as triton_grpc
+from structlog.testing import capture_logs
 
 from service.triton import launch as launching
 from service.triton.cleanup import owner_prefix, remove_traces_of_dead_processes
@@ -161,6 +162,27 @@ def test_only_traces_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: 
         (tmp_path / name).mkdir()
     remove_traces_of_dead_processes()
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("suspended", "what"),
+    [("server", "hang"), ("model", "stopped")],
+    ids=["the server hangs", "a model process is suspended"],
+)
+async def test_a_server_that_does_not_answer_is_replaced(launch: Launch, suspended: str, what: str) -> None:
+    async with TritonProcess(launch) as triton:
+        assert triton.pid is not None
+        server = psutil.Process(triton.pid)
+        (server if suspended == "server" else server.children()[0]).suspend()
+        back = asyncio.Event()
+        with capture_logs() as lines:
+            watcher = asyncio.create_task(triton.watch(on_up=back.set))
+            await asyncio.wait_for(back.wait(), 60)
+            watcher.cancel()
+        assert await is_ready(triton.grpc_url)
+        assert triton.pid != server.pid
+        assert [line["what"] for line in lines if line["event"] == "triton_died"] == [what]
+        await eventually(lambda: gone(server))
 
 
 async def test_a_port_that_is_taken_is_named(launch: Launch) -> None:

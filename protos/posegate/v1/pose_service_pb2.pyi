@@ -294,15 +294,18 @@ class DetectPosesRequest(_message.Message):
     model: _builtins.str
     """Name of the model, as `ListModels` gives it. Empty: the service's default model. An unknown
     name is NOT_FOUND.
+    At most 512 bytes.
     """
     model_version: _builtins.str
     """Version of the model, as `ListModels` gives it. Empty: the newest that is ready. An unknown
     version is NOT_FOUND.
+    At most 64 bytes.
     """
     skeleton: _builtins.str
     """Name of the skeleton in which keypoints are reported, shipped or custom. Empty: the model's
     own. Unknown is NOT_FOUND; one the model cannot supply is FAILED_PRECONDITION,
     SKELETON_NOT_SUPPLIED.
+    At most 512 bytes.
     """
     min_score: _builtins.float
     """People with a lower score are left out. 0–1. Default 0.25."""
@@ -482,6 +485,7 @@ class BatchDetectPosesRequest(_message.Message):
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectPosesRequest]:
         """1 to 32 requests (`Limits.max_batch_size`; a plan may allow fewer). None or too many is
         INVALID_ARGUMENT for the whole call.
+        At most 1000 elements.
         """
 
     def __init__(
@@ -605,9 +609,13 @@ class MeasureAnglesRequest(_message.Message):
     side: _types_pb2.Side.ValueType
     """The sides to measure. Unset: BOTH."""
     model: _builtins.str
-    """Name of the model. Empty: the service's default model. Unknown is NOT_FOUND."""
+    """Name of the model. Empty: the service's default model. Unknown is NOT_FOUND.
+    At most 512 bytes.
+    """
     model_version: _builtins.str
-    """Version of the model. Empty: the newest that is ready. Unknown is NOT_FOUND."""
+    """Version of the model. Empty: the newest that is ready. Unknown is NOT_FOUND.
+    At most 64 bytes.
+    """
     facing: Global___Facing.ValueType
     """Where the person faces. Unset: found out from the keypoints. Give it where the answer says
     FACING_UNKNOWN.
@@ -636,6 +644,7 @@ class MeasureAnglesRequest(_message.Message):
         """Names from the list above; one string with several names separated by commas does as well.
         Letter case, blanks and repetitions do not matter. At least one is required; an unknown name is
         INVALID_ARGUMENT and the error lists the known ones.
+        At most 64 elements of 4096 bytes.
         """
 
     @_builtins.property
@@ -646,6 +655,7 @@ class MeasureAnglesRequest(_message.Message):
     def baseline(self) -> _containers.RepeatedCompositeFieldContainer[Global___BaselineAngle]:
         """Angles of the neutral stance, to be subtracted. At most one per measurement and side. Empty:
         nothing is subtracted.
+        At most 64 elements.
         """
 
     @_builtins.property
@@ -720,7 +730,9 @@ class BaselineAngle(_message.Message):
     DEGREES_FIELD_NUMBER: _builtins.int
     STD_ERROR_DEG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the measurement. A name that is not among those measured is INVALID_ARGUMENT."""
+    """Name of the measurement. A name that is not among those measured is INVALID_ARGUMENT.
+    At most 512 bytes.
+    """
     side: _types_pb2.Side.ValueType
     """LEFT or RIGHT; unset or BOTH: either side."""
     degrees: _builtins.float
@@ -1093,6 +1105,7 @@ class AngleOptions(_message.Message):
     def baseline(self) -> _containers.RepeatedCompositeFieldContainer[Global___BaselineAngle]:
         """Angles of the neutral stance, to be subtracted. At most one per measurement and side. Empty:
         nothing is subtracted.
+        At most 64 elements.
         """
 
     def __init__(
@@ -1212,12 +1225,17 @@ class VideoConfig(_message.Message):
     ANGLE_OPTIONS_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Name of the model. Empty: the service's default model. Unknown is NOT_FOUND."""
+    """Name of the model. Empty: the service's default model. Unknown is NOT_FOUND.
+    At most 512 bytes.
+    """
     model_version: _builtins.str
-    """Version of the model. Empty: the newest that is ready. Unknown is NOT_FOUND."""
+    """Version of the model. Empty: the newest that is ready. Unknown is NOT_FOUND.
+    At most 64 bytes.
+    """
     skeleton: _builtins.str
     """Name of the skeleton in which keypoints are reported. Empty: the model's own. Unknown is
     NOT_FOUND; one the model cannot supply is FAILED_PRECONDITION, SKELETON_NOT_SUPPLIED.
+    At most 512 bytes.
     """
     every_nth_frame: _builtins.int
     """The first frame and every n-th after it, counted from `start`. 1 or more; 1: every frame."""
@@ -1265,7 +1283,9 @@ class VideoConfig(_message.Message):
 
     @_builtins.property
     def measurements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of measurements to take on every frame, as in `MeasureAnglesRequest`. Empty: none."""
+        """Names of measurements to take on every frame, as in `MeasureAnglesRequest`. Empty: none.
+        At most 64 elements of 4096 bytes.
+        """
 
     @_builtins.property
     def angle_options(self) -> Global___AngleOptions:
@@ -1929,12 +1949,17 @@ class StreamConfig(_message.Message):
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
     ANGLE_OPTIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Name of the model. Empty: the service's default model. Unknown is NOT_FOUND."""
+    """Name of the model. Empty: the service's default model. Unknown is NOT_FOUND.
+    At most 512 bytes.
+    """
     model_version: _builtins.str
-    """Version of the model. Empty: the newest that is ready. Unknown is NOT_FOUND."""
+    """Version of the model. Empty: the newest that is ready. Unknown is NOT_FOUND.
+    At most 64 bytes.
+    """
     skeleton: _builtins.str
     """Name of the skeleton in which keypoints are reported. Empty: the model's own. Unknown is
     NOT_FOUND; one the model cannot supply is FAILED_PRECONDITION, SKELETON_NOT_SUPPLIED.
+    At most 512 bytes.
     """
     min_score: _builtins.float
     """People with a lower score are left out. 0–1. Default 0.25."""
@@ -1960,7 +1985,9 @@ class StreamConfig(_message.Message):
     """What happens to pictures that come faster than they are answered. Unset: EVERY."""
     @_builtins.property
     def measurements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of measurements to take on every picture, as in `MeasureAnglesRequest`. Empty: none."""
+        """Names of measurements to take on every picture, as in `MeasureAnglesRequest`. Empty: none.
+        At most 64 elements of 4096 bytes.
+        """
 
     @_builtins.property
     def angle_options(self) -> Global___AngleOptions:
@@ -2026,6 +2053,7 @@ class StreamFrame(_message.Message):
     """The caller's own name for the picture, echoed in its result; any text up to 128 characters (a longer
     one is an error in the picture's result), not
     necessarily unique. Empty is fine.
+    At most 1024 bytes.
     """
     encoded: _builtins.bytes
     """An encoded file, as `Image.content`. Fewest bytes."""
@@ -2319,6 +2347,7 @@ class ListModelsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before. Empty: the first page. A token that the service did not
     give is INVALID_ARGUMENT.
+    At most 4096 bytes.
     """
     def __init__(
         self,

@@ -84,26 +84,36 @@ class Skeleton(_message.Message):
     name: _builtins.str
     """What a request names it by: 1–128 characters of any script, no control characters, no blanks at
     either end. Compared after Unicode normalisation NFC, with letter case.
+    At most 512 bytes.
     """
     title: _builtins.str
-    """What people read: up to 256 characters. Empty: the name."""
+    """What people read: up to 256 characters. Empty: the name.
+    At most 1024 bytes.
+    """
     etag: _builtins.str
     """Changes with every change of the skeleton. Set by the service; in `UpdateSkeleton` the etag of
     the version that is to be replaced. Without meaning in `CreateSkeleton`.
+    At most 256 bytes.
     """
     shipped: _builtins.bool
     """True: comes with the service and cannot be changed. Set by the service."""
     @_builtins.property
     def keypoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkeletonKeypoint]:
-        """1–1000 points, in the order in which coordinates are reported. Their names differ."""
+        """1–1000 points, in the order in which coordinates are reported. Their names differ.
+        At most 1000 elements.
+        """
 
     @_builtins.property
     def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkeletonEdge]:
-        """Up to 10000 limbs, drawn in this order."""
+        """Up to 10000 limbs, drawn in this order.
+        At most 10000 elements.
+        """
 
     @_builtins.property
     def flip_pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlipPair]:
-        """Points that change places when a picture is mirrored. Each point at most once."""
+        """Points that change places when a picture is mirrored. Each point at most once.
+        At most 500 elements.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -148,9 +158,12 @@ class SkeletonKeypoint(_message.Message):
     name: _builtins.str
     """1–128 characters of any script, no control characters, no blanks at either end; unique within
     the skeleton after NFC. Without `sources` it is the name of the model's point that is taken.
+    At most 512 bytes.
     """
     color: _builtins.str
-    """Colour it is drawn with, "#RRGGBB". Empty: the colour of its side."""
+    """Colour it is drawn with, "#RRGGBB". Empty: the colour of its side.
+    At most 64 bytes.
+    """
     sigma: _builtins.float
     """OKS sigma as COCO publishes it (the constant of the point is 2 sigma), more than 0, at most 1.
     Unset: not published.
@@ -163,6 +176,7 @@ class SkeletonKeypoint(_message.Message):
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeypointSource]:
         """Makes the point the weighted mean of points of the model, for example `neck` of both shoulders;
         its score is the lowest of theirs. Up to 16. Empty: the model's point of the same name.
+        At most 16 elements.
         """
 
     def __init__(
@@ -193,7 +207,9 @@ class KeypointSource(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name in the model's own skeleton; not that of a derived point of this one."""
+    """Name in the model's own skeleton; not that of a derived point of this one.
+    At most 512 bytes.
+    """
     weight: _builtins.float
     """Share in the mean; more than 0, at most 1000. They need not add up to 1. Default 1."""
     def __init__(
@@ -222,11 +238,17 @@ class SkeletonEdge(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     COLOR_FIELD_NUMBER: _builtins.int
     start: _builtins.str
-    """Name of the point where it starts; one of the skeleton's."""
+    """Name of the point where it starts; one of the skeleton's.
+    At most 512 bytes.
+    """
     end: _builtins.str
-    """Name of the point where it ends; another one of the skeleton's."""
+    """Name of the point where it ends; another one of the skeleton's.
+    At most 512 bytes.
+    """
     color: _builtins.str
-    """Colour it is drawn with, "#RRGGBB". Empty: the colour of its side."""
+    """Colour it is drawn with, "#RRGGBB". Empty: the colour of its side.
+    At most 64 bytes.
+    """
     def __init__(
         self,
         *,
@@ -251,9 +273,13 @@ class FlipPair(_message.Message):
     LEFT_FIELD_NUMBER: _builtins.int
     RIGHT_FIELD_NUMBER: _builtins.int
     left: _builtins.str
-    """Name of the point on the person's left."""
+    """Name of the point on the person's left.
+    At most 512 bytes.
+    """
     right: _builtins.str
-    """Name of the point on the person's right."""
+    """Name of the point on the person's right.
+    At most 512 bytes.
+    """
     def __init__(
         self,
         *,
@@ -283,6 +309,7 @@ class ListSkeletonsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before. Empty: the first page. A token that the service did not
     give is INVALID_ARGUMENT.
+    At most 4096 bytes.
     """
     def __init__(
         self,
@@ -334,7 +361,9 @@ class GetSkeletonRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name. Required."""
+    """Its name. Required.
+    At most 512 bytes.
+    """
     def __init__(
         self,
         *,
@@ -479,9 +508,13 @@ class DeleteSkeletonRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name. Required."""
+    """Its name. Required.
+    At most 512 bytes.
+    """
     etag: _builtins.str
-    """Etag of the version that is to be removed. Empty: whatever is there."""
+    """Etag of the version that is to be removed. Empty: whatever is there.
+    At most 256 bytes.
+    """
     def __init__(
         self,
         *,
@@ -525,7 +558,9 @@ class RenderPosesRequest(_message.Message):
     PERSONS_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
     skeleton: _builtins.str
-    """Name of the skeleton, shipped or custom. Required. Unknown is NOT_FOUND."""
+    """Name of the skeleton, shipped or custom. Required. Unknown is NOT_FOUND.
+    At most 512 bytes.
+    """
     @_builtins.property
     def image(self) -> _types_pb2.Image:
         """A picture; the keypoints are px of it, upright."""
@@ -539,6 +574,7 @@ class RenderPosesRequest(_message.Message):
         """The people, each with as many keypoints as the skeleton has; any other number is
         INVALID_ARGUMENT. A person without a box is drawn without one. At most `Limits.max_persons`;
         none is fine.
+        At most 10000 elements.
         """
 
     @_builtins.property
@@ -573,7 +609,9 @@ class Canvas(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     COLOR_FIELD_NUMBER: _builtins.int
     color: _builtins.str
-    """Colour, "#RRGGBB". Empty: black."""
+    """Colour, "#RRGGBB". Empty: black.
+    At most 64 bytes.
+    """
     @_builtins.property
     def size(self) -> _types_pb2.ImageSize:
         """Size, px; at most `Limits.max_image_pixels` in all and 1000000 px a side, 65500 as JPEG. Required."""
@@ -628,10 +666,14 @@ class ExportPosesRequest(_message.Message):
     format: Global___ExportFormat.ValueType
     """The format. Required."""
     skeleton: _builtins.str
-    """Name of the skeleton the keypoints are in, shipped or custom. Required. Unknown is NOT_FOUND."""
+    """Name of the skeleton the keypoints are in, shipped or custom. Required. Unknown is NOT_FOUND.
+    At most 512 bytes.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportItem]:
-        """1–10000 pictures with their people."""
+        """1–10000 pictures with their people.
+        At most 10000 elements.
+        """
 
     def __init__(
         self,
@@ -662,6 +704,7 @@ class ExportItem(_message.Message):
     request. Files made for the picture are named after it: for YOLO_TXT names that differ in their
     endings only (a.jpg, a.png) are INVALID_ARGUMENT. Where all names are numbers (000042.jpg), these
     are the numbers of the pictures in COCO_JSON.
+    At most 1024 bytes.
     """
     @_builtins.property
     def image_size(self) -> _types_pb2.ImageSize:
@@ -672,6 +715,7 @@ class ExportItem(_message.Message):
         """The people, each with as many keypoints as the skeleton has, and with a box or a keypoint that is
         not 0: without a box the one around the keypoints is written. Empty: a picture without people,
         which is worth having in training data.
+        At most 10000 elements.
         """
 
     def __init__(

@@ -22,35 +22,46 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from posegate.v1 import bounds_pb2 as posegate_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17posegate/v1/types.proto\x12\x0bposegate.v1\"3\n\x05Image\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\r\n\x03uri\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"*\n\tImageSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"5\n\x03\x42ox\x12\n\n\x02x1\x18\x01 \x01(\x02\x12\n\n\x02y1\x18\x02 \x01(\x02\x12\n\n\x02x2\x18\x03 \x01(\x02\x12\n\n\x02y2\x18\x04 \x01(\x02\"/\n\x08Keypoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05score\x18\x03 \x01(\x02\"+\n\x08Position\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\t\n\x01z\x18\x03 \x01(\x02\"\xf8\x02\n\x06Person\x12\x1d\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x10.posegate.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12(\n\tkeypoints\x18\x03 \x03(\x0b\x32\x15.posegate.v1.Keypoint\x12(\n\tpositions\x18\x04 \x03(\x0b\x32\x15.posegate.v1.Position\x12\x15\n\x08track_id\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12.\n\x0c\x64\x65pth_source\x18\x06 \x01(\x0e\x32\x18.posegate.v1.DepthSource\x12\x18\n\x10\x64\x65pth_assumption\x18\x07 \x01(\t\x12\x1f\n\x04side\x18\x08 \x01(\x0e\x32\x11.posegate.v1.Side\x12\x19\n\x0cperson_index\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x31\n\x12smoothed_keypoints\x18\n \x03(\x0b\x32\x15.posegate.v1.KeypointB\x0b\n\t_track_idB\x0f\n\r_person_index\"\x9b\x02\n\x0eOverlayOptions\x12*\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1a.posegate.v1.OverlayFormat\x12\x17\n\nline_width\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05\x62oxes\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06labels\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x19\n\x0cjpeg_quality\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x1f\n\x12min_keypoint_score\x18\x06 \x01(\x02H\x04\x88\x01\x01\x12\x13\n\x0bspace_panel\x18\x07 \x01(\x08\x42\r\n\x0b_line_widthB\x08\n\x06_boxesB\t\n\x07_labelsB\x0f\n\r_jpeg_qualityB\x15\n\x13_min_keypoint_score\"T\n\x07Overlay\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12$\n\x04size\x18\x03 \x01(\x0b\x32\x16.posegate.v1.ImageSize*v\n\x0b\x44\x65pthSource\x12\x1c\n\x18\x44\x45PTH_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45PTH_SOURCE_NONE\x10\x01\x12\x19\n\x15\x44\x45PTH_SOURCE_MEASURED\x10\x02\x12\x17\n\x13\x44\x45PTH_SOURCE_LIFTED\x10\x03*J\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\r\n\tSIDE_LEFT\x10\x01\x12\x0e\n\nSIDE_RIGHT\x10\x02\x12\r\n\tSIDE_BOTH\x10\x03*`\n\rOverlayFormat\x12\x1e\n\x1aOVERLAY_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12OVERLAY_FORMAT_PNG\x10\x01\x12\x17\n\x13OVERLAY_FORMAT_JPEG\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17posegate/v1/types.proto\x12\x0bposegate.v1\x1a\x18posegate/v1/bounds.proto\":\n\x05Image\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\x14\n\x03uri\x18\x02 \x01(\tB\x05\xf8\xcf\x18\x80 H\x00\x42\x08\n\x06source\"*\n\tImageSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"5\n\x03\x42ox\x12\n\n\x02x1\x18\x01 \x01(\x02\x12\n\n\x02y1\x18\x02 \x01(\x02\x12\n\n\x02x2\x18\x03 \x01(\x02\x12\n\n\x02y2\x18\x04 \x01(\x02\"/\n\x08Keypoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05score\x18\x03 \x01(\x02\"+\n\x08Position\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\t\n\x01z\x18\x03 \x01(\x02\"\x94\x03\n\x06Person\x12\x1d\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x10.posegate.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12/\n\tkeypoints\x18\x03 \x03(\x0b\x32\x15.posegate.v1.KeypointB\x05\x80\xd0\x18\xe8\x07\x12/\n\tpositions\x18\x04 \x03(\x0b\x32\x15.posegate.v1.PositionB\x05\x80\xd0\x18\xe8\x07\x12\x15\n\x08track_id\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12.\n\x0c\x64\x65pth_source\x18\x06 \x01(\x0e\x32\x18.posegate.v1.DepthSource\x12\x1f\n\x10\x64\x65pth_assumption\x18\x07 \x01(\tB\x05\xf8\xcf\x18\x80\x08\x12\x1f\n\x04side\x18\x08 \x01(\x0e\x32\x11.posegate.v1.Side\x12\x19\n\x0cperson_index\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x38\n\x12smoothed_keypoints\x18\n \x03(\x0b\x32\x15.posegate.v1.KeypointB\x05\x80\xd0\x18\xe8\x07\x42\x0b\n\t_track_idB\x0f\n\r_person_index\"\x9b\x02\n\x0eOverlayOptions\x12*\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1a.posegate.v1.OverlayFormat\x12\x17\n\nline_width\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05\x62oxes\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06labels\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x19\n\x0cjpeg_quality\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x1f\n\x12min_keypoint_score\x18\x06 \x01(\x02H\x04\x88\x01\x01\x12\x13\n\x0bspace_panel\x18\x07 \x01(\x08\x42\r\n\x0b_line_widthB\x08\n\x06_boxesB\t\n\x07_labelsB\x0f\n\r_jpeg_qualityB\x15\n\x13_min_keypoint_score\"T\n\x07Overlay\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12$\n\x04size\x18\x03 \x01(\x0b\x32\x16.posegate.v1.ImageSize*v\n\x0b\x44\x65pthSource\x12\x1c\n\x18\x44\x45PTH_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45PTH_SOURCE_NONE\x10\x01\x12\x19\n\x15\x44\x45PTH_SOURCE_MEASURED\x10\x02\x12\x17\n\x13\x44\x45PTH_SOURCE_LIFTED\x10\x03*J\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\r\n\tSIDE_LEFT\x10\x01\x12\x0e\n\nSIDE_RIGHT\x10\x02\x12\r\n\tSIDE_BOTH\x10\x03*`\n\rOverlayFormat\x12\x1e\n\x1aOVERLAY_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12OVERLAY_FORMAT_PNG\x10\x01\x12\x17\n\x13OVERLAY_FORMAT_JPEG\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'posegate.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPTHSOURCE']._serialized_start=1037
-  _globals['_DEPTHSOURCE']._serialized_end=1155
-  _globals['_SIDE']._serialized_start=1157
-  _globals['_SIDE']._serialized_end=1231
-  _globals['_OVERLAYFORMAT']._serialized_start=1233
-  _globals['_OVERLAYFORMAT']._serialized_end=1329
-  _globals['_IMAGE']._serialized_start=40
-  _globals['_IMAGE']._serialized_end=91
-  _globals['_IMAGESIZE']._serialized_start=93
-  _globals['_IMAGESIZE']._serialized_end=135
-  _globals['_BOX']._serialized_start=137
-  _globals['_BOX']._serialized_end=190
-  _globals['_KEYPOINT']._serialized_start=192
-  _globals['_KEYPOINT']._serialized_end=239
-  _globals['_POSITION']._serialized_start=241
-  _globals['_POSITION']._serialized_end=284
-  _globals['_PERSON']._serialized_start=287
-  _globals['_PERSON']._serialized_end=663
-  _globals['_OVERLAYOPTIONS']._serialized_start=666
-  _globals['_OVERLAYOPTIONS']._serialized_end=949
-  _globals['_OVERLAY']._serialized_start=951
-  _globals['_OVERLAY']._serialized_end=1035
+  _globals['_IMAGE'].fields_by_name['uri']._loaded_options = None
+  _globals['_IMAGE'].fields_by_name['uri']._serialized_options = b'\370\317\030\200 '
+  _globals['_PERSON'].fields_by_name['keypoints']._loaded_options = None
+  _globals['_PERSON'].fields_by_name['keypoints']._serialized_options = b'\200\320\030\350\007'
+  _globals['_PERSON'].fields_by_name['positions']._loaded_options = None
+  _globals['_PERSON'].fields_by_name['positions']._serialized_options = b'\200\320\030\350\007'
+  _globals['_PERSON'].fields_by_name['depth_assumption']._loaded_options = None
+  _globals['_PERSON'].fields_by_name['depth_assumption']._serialized_options = b'\370\317\030\200\010'
+  _globals['_PERSON'].fields_by_name['smoothed_keypoints']._loaded_options = None
+  _globals['_PERSON'].fields_by_name['smoothed_keypoints']._serialized_options = b'\200\320\030\350\007'
+  _globals['_DEPTHSOURCE']._serialized_start=1098
+  _globals['_DEPTHSOURCE']._serialized_end=1216
+  _globals['_SIDE']._serialized_start=1218
+  _globals['_SIDE']._serialized_end=1292
+  _globals['_OVERLAYFORMAT']._serialized_start=1294
+  _globals['_OVERLAYFORMAT']._serialized_end=1390
+  _globals['_IMAGE']._serialized_start=66
+  _globals['_IMAGE']._serialized_end=124
+  _globals['_IMAGESIZE']._serialized_start=126
+  _globals['_IMAGESIZE']._serialized_end=168
+  _globals['_BOX']._serialized_start=170
+  _globals['_BOX']._serialized_end=223
+  _globals['_KEYPOINT']._serialized_start=225
+  _globals['_KEYPOINT']._serialized_end=272
+  _globals['_POSITION']._serialized_start=274
+  _globals['_POSITION']._serialized_end=317
+  _globals['_PERSON']._serialized_start=320
+  _globals['_PERSON']._serialized_end=724
+  _globals['_OVERLAYOPTIONS']._serialized_start=727
+  _globals['_OVERLAYOPTIONS']._serialized_end=1010
+  _globals['_OVERLAY']._serialized_start=1012
+  _globals['_OVERLAY']._serialized_end=1096
 # @@protoc_insertion_point(module_scope)

@@ -125,6 +125,7 @@ class Image(_message.Message):
     uri: _builtins.str
     """An https URI that the service fetches. Refused with PERMISSION_DENIED unless the operator
     allows its host; none is allowed by default.
+    At most 4096 bytes.
     """
     def __init__(
         self,
@@ -297,6 +298,7 @@ class Person(_message.Message):
     depth_assumption: _builtins.str
     """The assumption in words, for example "standing height 1.70 m". Empty unless `depth_source` is
     LIFTED.
+    At most 1024 bytes.
     """
     side: Global___Side.ValueType
     """Which side a part belongs to: LEFT or RIGHT with a skeleton of a one-sided part such as
@@ -314,18 +316,22 @@ class Person(_message.Message):
 
     @_builtins.property
     def keypoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keypoint]:
-        """In the order of the skeleton, one for each of its keypoints."""
+        """In the order of the skeleton, one for each of its keypoints.
+        At most 1000 elements.
+        """
 
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Position]:
         """In the order of the skeleton, one for each of its keypoints. Empty where they were not asked
         for or the model gives none (`depth_source` is NONE).
+        At most 1000 elements.
         """
 
     @_builtins.property
     def smoothed_keypoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keypoint]:
         """`keypoints` after smoothing over time, in the same order; the score is that of the raw point.
         Empty: smoothing is off. The raw keypoints are always there.
+        At most 1000 elements.
         """
 
     def __init__(

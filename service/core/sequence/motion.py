@@ -8,18 +8,18 @@ from collections import deque
 from dataclasses import dataclass
 
 WINDOW_S = 0.2
-"""Length of the running median. Keypoint noise is white to first order and single frames go astray: a
-median over a fifth of a second takes both away and leaves human movement, which has next to no power
+"""Length of the running median. Keypoint noise is white to first order and single frames are outliers: a
+median over a fifth of a second removes both and leaves human movement, which has next to no power
 above 6 Hz (Winter, Biomechanics and Motor Control of Human Movement, 4th ed., ch. 3)."""
 
 TURN_DEG = 15.0
 """A value has to come back by so much before it counts as a turn."""
 
-_LEAST = 3  # values of a median: with fewer, one that goes astray would be the median
-_ASTRAY_DEG = 60.0  # off both neighbours: at 5 values a second no joint is as fast, there and back
-_NEAR_S = 1.5  # values further apart do not help each other
+_LEAST = 3  # values of a median: of fewer, an outlier would be the median
+_OUTLIER_DEG = 60.0  # off both neighbours: at 5 values per second no joint is as fast, there and back
+_NEAR_S = 1.5  # values further apart say nothing of each other
 _SHARE_OF_RANGE = 0.3  # of the range of motion that a repetition has at least
-_AT_REST = 0.1  # of a movement's range: so near to its ends it has not begun yet, or is over
+_AT_REST = 0.1  # of a movement's range: that near to its ends it has not begun yet, or is over
 _PATH = 4096  # values kept of the movement under way; of longer ones every second is left out
 
 
@@ -40,7 +40,7 @@ class MotionSeen:
 
     Attributes:
         min_deg, max_deg: extremes of the filtered angle.
-        min_time_s, max_time_s: when they were seen.
+        min_time_s, max_time_s: their times.
         repetitions: in order of time.
     """
 
@@ -63,11 +63,11 @@ class _Sample:
 
 
 class Motion:
-    """Collects one angle as it comes.
+    """Range of motion and repetitions of one angle, value by value.
 
     A repetition leads from a turn of the kind the recording starts at to the next one of that kind,
     and its peak is the turn between. A turn counts once the angle has come back by `turn_deg`
-    (hysteresis), so trembling makes no repetitions; nor do movements of less than three tenths of the
+    (hysteresis), so tremor makes no repetitions; nor do movements of less than three tenths of the
     range of motion. It begins when the angle leaves the tenth of the movement's range around the first
     turn, and ends when it first comes into the tenth around the last one: pauses are not part of it.
 
@@ -81,7 +81,7 @@ class Motion:
         self._unread = 0  # samples at the window's end that have not been its middle yet
         self._low: _Sample | None = None
         self._high: _Sample | None = None
-        self._scheduler: list[_Sample] = []  # the last two at most, the first of a repetition in front
+        self._turns: list[_Sample] = []  # the last two at most, the first of a repetition in front
         self._path: list[_Sample] = []  # since the last repetition's end
         self._extreme: _Sample | None = None  # of the movement under way
         self._rising: bool | None = None
@@ -97,7 +97,7 @@ class Motion:
             self._read_middle()
 
     def result(self) -> MotionSeen | None:
-        """What was seen up to now; None without a value. Nothing may be added afterwards."""
+        """The motion so far; None without a value. No value may be added afterwards."""
         while self._unread:
             self._read_middle()
         if self._low is None or self._high is None:
@@ -130,15 +130,15 @@ class Motion:
         self._follow(_Sample(middle.time_s, statistics.median(values)))
 
     def _beside(self, middle: _Sample) -> list[float]:
-        """Few values a second: each stands for itself, or the tops of movements would be cut off; unless it
-        is far from its neighbours, which agree."""
+        """The values to filter with where there are few per second: the value alone, or the peaks of
+        movements would be cut off; its neighbours, if it is far from both and they agree."""
         nearest = sorted(self._window, key=lambda one: abs(one.time_s - middle.time_s))[:_LEAST]
         others = [
             one.deg for one in nearest if one is not middle and abs(one.time_s - middle.time_s) <= _NEAR_S
         ]
-        astray = len(others) == _LEAST - 1 and min(abs(middle.deg - deg) for deg in others) > _ASTRAY_DEG
-        agree = len(others) == _LEAST - 1 and max(others) - min(others) < _ASTRAY_DEG / 4
-        return others if astray and agree else [middle.deg]
+        outlier = len(others) == _LEAST - 1 and min(abs(middle.deg - deg) for deg in others) > _OUTLIER_DEG
+        agree = len(others) == _LEAST - 1 and max(others) - min(others) < _OUTLIER_DEG / 4
+        return others if outlier and agree else [middle.deg]
 
     def _follow(self, sample: _Sample) -> None:
         self._path.append(sample)
@@ -160,29 +160,29 @@ class Motion:
             self._extreme, self._rising = sample, not self._rising
 
     def _begin(self, sample: _Sample) -> None:
-        """The first movement: away from whichever extreme lies far enough behind."""
+        """The first movement: away from the extreme that lies far enough behind."""
         if self._since_low is None or sample.deg <= self._since_low.deg:
             self._since_low = sample
         if self._since_high is None or sample.deg >= self._since_high.deg:
             self._since_high = sample
         if sample.deg - self._since_low.deg >= self._turn_deg:
-            self._scheduler, self._rising, self._extreme = [self._since_low], True, sample
+            self._turns, self._rising, self._extreme = [self._since_low], True, sample
         elif self._since_high.deg - sample.deg >= self._turn_deg:
-            self._scheduler, self._rising, self._extreme = [self._since_high], False, sample
+            self._turns, self._rising, self._extreme = [self._since_high], False, sample
 
     def _turn(self, at: _Sample) -> None:
-        self._scheduler.append(at)
-        if len(self._scheduler) == 3:
-            done = self._repetition(*self._scheduler)
+        self._turns.append(at)
+        if len(self._turns) == 3:
+            done = self._repetition(*self._turns)
             self._done.append(done)
-            self._scheduler = [at]
+            self._turns = [at]
             self._path = [one for one in self._path if one.time_s >= done.end_s]
 
     def _unfinished(self) -> list[RepetitionSeen]:
         """The last movement, if it has come back at least half of the way when the recording ends."""
-        if len(self._scheduler) < 2 or self._extreme is None:
+        if len(self._turns) < 2 or self._extreme is None:
             return []
-        start, peak = self._scheduler
+        start, peak = self._turns
         way, back = abs(peak.deg - start.deg), abs(peak.deg - self._extreme.deg)
         return [self._repetition(start, peak, self._extreme)] if back >= way / 2 else []
 

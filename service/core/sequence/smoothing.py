@@ -2,7 +2,7 @@
 
 Géry Casiez, Nicolas Roussel, Daniel Vogel: "1 € Filter: A Simple Speed-based Low-pass Filter for Noisy
 Input in Interactive Systems", CHI 2012, https://gery.casiez.net/1euro/. A low-pass filter whose cut-off
-rises with the speed of the value: slow values are freed of jitter, fast ones do not lag.
+rises with the speed of the value: jitter is removed from slow values, and fast ones do not lag.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class OneEuroSettings:
     """How strongly values are smoothed.
 
     Attributes:
-        min_cutoff_hz: cut-off of a value that stands still; lower is smoother.
+        min_cutoff_hz: cut-off of a value at rest; lower is smoother.
         beta: rise of the cut-off with speed, Hz per (unit of the value and second); higher lags less.
         derivative_cutoff_hz: cut-off of the speed itself.
     """
@@ -74,5 +74,5 @@ class OneEuro:
 
 def _weight(cutoff_hz: Doubles, elapsed_s: Doubles) -> Doubles:
     """Share of the new value in exponential smoothing; 0 where no time has passed."""
-    turns: Doubles = 2 * math.pi * cutoff_hz * elapsed_s
-    return turns / (turns + 1)
+    radians: Doubles = 2 * math.pi * cutoff_hz * elapsed_s
+    return radians / (radians + 1)

@@ -102,7 +102,7 @@ def _name_problems(field: str, name: str) -> list[Violation]:
     if not 1 <= length <= MAX_NAME:
         return [Violation(field, f"must have 1 to {MAX_NAME} characters, not {length}")]
     found = []
-    if _has_control_characters(name):
+    if has_control_characters(name):
         found.append(Violation(field, f"must have no control characters: {shown(name)}"))
     if name != name.strip():
         found.append(Violation(field, f"must have no blanks at either end: {shown(name)}"))
@@ -112,12 +112,13 @@ def _name_problems(field: str, name: str) -> list[Violation]:
 def _title_problems(title: str) -> list[Violation]:
     if len(title) > MAX_TITLE:
         return [Violation("title", f"must have at most {MAX_TITLE} characters, not {len(title)}")]
-    if _has_control_characters(title):
+    if has_control_characters(title):
         return [Violation("title", "must have no control characters")]
     return []
 
 
-def _has_control_characters(text: str) -> bool:
+def has_control_characters(text: str) -> bool:
+    """Whether a text holds control characters, line separators or surrogates."""
     return not text.isprintable() and any(unicodedata.category(letter) in _FORBIDDEN for letter in text)
 
 

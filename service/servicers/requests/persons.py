@@ -13,6 +13,7 @@ from service.core.poses import DepthSource, Floats, Poses
 from service.core.skeleton.template import Skeleton
 from service.core.skeleton.validation import shown
 from service.servicers.requests.validation import MAX_LISTED, Violations
+from service.servicers.sides import SIDE_NAMES
 
 _AXES = ("x", "y", "score")
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -20,7 +21,6 @@ _DEPTH: dict[int, DepthSource] = {
     types_pb2.DEPTH_SOURCE_MEASURED: "measured",
     types_pb2.DEPTH_SOURCE_LIFTED: "lifted",
 }
-_SIDES = {types_pb2.SIDE_UNSPECIFIED: "", types_pb2.SIDE_LEFT: "left", types_pb2.SIDE_RIGHT: "right"}
 _UNKNOWN = np.array([np.nan] * 4, np.float32)
 
 
@@ -66,7 +66,7 @@ def read_people(
             what = f"must be {count} or none, not {len(person.positions)}"
             found.add(f"{path}[{place}].positions", what)
             sound = False
-        if person.side not in _SIDES:
+        if person.side not in SIDE_NAMES:
             found.add(f"{path}[{place}].side", f"must be LEFT, RIGHT or unset, not {person.side}")
             sound = False
     if not sound:
@@ -77,7 +77,7 @@ def read_people(
         keypoints=_keypoints(found, persons, count, path),
         positions=_positions(persons, count),
         depth_source=_depth_source(persons),
-        sides=np.array([_SIDES[person.side] for person in persons], "<U5"),
+        sides=np.array([SIDE_NAMES[person.side] for person in persons], "<U5"),
         person_index=np.array(
             [person.person_index if person.HasField("person_index") else -1 for person in persons], np.intp
         ),

@@ -11,6 +11,12 @@ from service.core.drawing.poses import OverlayStyle
 from service.errors import InvalidRequest, Violation
 from service.media.image import Format
 from service.pipeline.estimator import DetectionOptions
+from service.pipeline.overlay import OverlayConfig
+
+DEFAULT_MIN_SCORE = 0.25
+DEFAULT_IOU_THRESHOLD = 0.7
+DEFAULT_MAX_PERSONS = 300
+DEFAULT_JPEG_QUALITY = 90
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
@@ -52,16 +58,6 @@ class Violations:
             told = "; ".join(f"{item.field} {item.description}" for item in self._found)
             more = f"; and {self._unlisted} more" if self._unlisted else ""
             raise InvalidRequest(f"The request is invalid: {told}{more}.", violations=self._found)
-
-
-@dataclass(frozen=True)
-class OverlayConfig:
-    """The overlay a caller asked for."""
-
-    media_format: Format
-    jpeg_quality: int
-    style: OverlayStyle
-    space_panel: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,22 +103,34 @@ def read_options(
         region_xyxy: where to look.
     """
     return DetectionOptions(
-        min_score=found.number(
-            "min_score", request.min_score if request.HasField("min_score") else 0.25, 0, 1
-        ),
+        min_score=read_min_score(found, request),
         iou_threshold=found.number(
-            "iou_threshold", request.iou_threshold if request.HasField("iou_threshold") else 0.7, 0, 1
+            "iou_threshold",
+            request.iou_threshold if request.HasField("iou_threshold") else DEFAULT_IOU_THRESHOLD,
+            0,
+            1,
         ),
         max_persons=int(
             found.number(
                 "max_persons",
-                request.max_persons if request.HasField("max_persons") else min(300, max_persons),
+                request.max_persons
+                if request.HasField("max_persons")
+                else min(DEFAULT_MAX_PERSONS, max_persons),
                 1,
                 max_persons,
             )
         ),
         region_xyxy=region_xyxy,
     )
+
+
+def read_min_score(
+    found: Violations,
+    request: pb.DetectPosesRequest | pb.MeasureAnglesRequest | pb.VideoConfig | pb.StreamConfig,
+) -> float:
+    """Least score of a person, with its default."""
+    score = request.min_score if request.HasField("min_score") else DEFAULT_MIN_SCORE
+    return found.number("min_score", score, 0, 1)
 
 
 def check_image(found: Violations, image: types_pb2.Image, *, present: bool) -> None:
@@ -152,9 +160,8 @@ def read_overlay(
         types_pb2.OVERLAY_FORMAT_JPEG: "jpeg",
     }
     style = read_style(found, wish)
-    quality = found.number(
-        "overlay.jpeg_quality", wish.jpeg_quality if wish.HasField("jpeg_quality") else 90, 1, 100
-    )
+    quality = wish.jpeg_quality if wish.HasField("jpeg_quality") else DEFAULT_JPEG_QUALITY
+    found.number("overlay.jpeg_quality", quality, 1, 100)
     if wish.space_panel and not in_space:
         found.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
     if wish.format not in formats:
@@ -169,7 +176,7 @@ def read_overlay(
         found.add("overlay.jpeg_quality", "is for JPEG only: leave it unset for PNG")
     return OverlayConfig(
         media_format=media_format,
-        jpeg_quality=int(quality),
+        jpeg_quality=quality,
         style=style,
         space_panel=wish.space_panel,
     )

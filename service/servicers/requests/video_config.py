@@ -1,4 +1,4 @@
-"""What is wanted of a video or a stream: configs to plans, and the configs in force."""
+"""Configs of AnalyzeVideo and StreamPoses: checked, defaults filled in, and as requests of the use cases."""
 
 from __future__ import annotations
 
@@ -11,39 +11,52 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.core.angles import AngleOptions, SideSelection, Thresholds
 from service.core.drawing.poses import OverlayStyle
-from service.core.model import Model
+from service.core.model import PoseModel
 from service.core.skeleton.mapping import MappingPlan
 from service.media.video_reader import Sampling
 from service.pipeline.estimator import DetectionOptions
 from service.pipeline.sequence_analyzer import SequenceConfig
-from service.pipeline.stream import Policy
-from service.servicers.angles import read_angle_options, read_names
+from service.pipeline.stream import FramePolicy, StreamRequest
+from service.pipeline.video.request import VideoRequest
+from service.servicers.requests.angles import read_angle_options, read_names
 from service.servicers.requests.validation import Violations, read_options, read_style
 
-_MOST_FPS = 240.0
-_MOST_S = 315_576_000_000  # seconds in a Duration, by its own definition
+_MAX_FPS = 240.0
+_MAX_S = 315_576_000_000  # of a Duration, by its definition
+_NANOS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class PersonOptions:
-    """How people are found and followed; the part that videos and streams share."""
+    """Options that videos and streams share.
 
-    options: DetectionOptions
+    Attributes:
+        detection: of the persons on one frame.
+        min_keypoint_score: keypoints below are sent as zeros.
+        include_positions: send positions in metres where the model gives them.
+        track: number the persons.
+        smooth: send smoothed keypoints and angles too.
+        measurements: names of angles; may be empty.
+        side: of the measurements.
+        angles: how they are taken.
+    """
+
+    detection: DetectionOptions
     min_keypoint_score: float
     include_positions: bool
     track: bool
     smooth: bool
-    names: tuple[str, ...]
+    measurements: tuple[str, ...]
     side: SideSelection
     angles: AngleOptions
 
-    def following(self, plan: MappingPlan, *, prominent_only: bool) -> SequenceConfig:
-        """What a follower has to do."""
+    def sequence(self, plan: MappingPlan, *, prominent_only: bool) -> SequenceConfig:
+        """Config of the sequence analyzer."""
         return SequenceConfig(
             plan=plan,
             track=self.track,
             smooth=self.smooth,
-            names=self.names,
+            measurements=self.measurements,
             side=self.side,
             angles=self.angles,
             prominent_only=prominent_only,
@@ -51,24 +64,55 @@ class PersonOptions:
 
 
 @dataclass(frozen=True)
-class VideoConfig:
-    """A valid VideoConfig, defaults filled in."""
+class VideoOptions:
+    """A valid VideoConfig, defaults filled in.
 
-    people: PersonOptions
+    Attributes:
+        persons: options shared with streams.
+        sampling: which frames are analysed.
+        flat: layout FLAT: one row of numbers of the most prominent person.
+        overlay: style of the annotated video; None for no such video.
+    """
+
+    persons: PersonOptions
     sampling: Sampling
     flat: bool
-    annotated: OverlayStyle | None
+    overlay: OverlayStyle | None
+
+    def request(self, model: PoseModel, plan: MappingPlan) -> VideoRequest:
+        """Request of the use case, with the model and the skeletons that the config names."""
+        return VideoRequest(
+            model=model,
+            options=self.persons.detection,
+            sampling=self.sampling,
+            sequence=self.persons.sequence(plan, prominent_only=self.flat),
+            overlay=self.overlay,
+        )
 
 
 @dataclass(frozen=True)
-class StreamConfig:
-    """A valid StreamConfig, defaults filled in."""
+class StreamOptions:
+    """A valid StreamConfig, defaults filled in.
 
-    people: PersonOptions
-    policy: Policy
+    Attributes:
+        persons: options shared with videos.
+        policy: which frames are answered.
+    """
+
+    persons: PersonOptions
+    policy: FramePolicy
+
+    def request(self, model: PoseModel, plan: MappingPlan) -> StreamRequest:
+        """Request of the use case, with the model and the skeletons that the config names."""
+        return StreamRequest(
+            model=model,
+            options=self.persons.detection,
+            sequence=self.persons.sequence(plan, prominent_only=False),
+            policy=self.policy,
+        )
 
 
-def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Thresholds) -> VideoConfig:
+def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Thresholds) -> VideoOptions:
     """Check a config and fill in its defaults.
 
     Raises:
@@ -81,17 +125,17 @@ def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Threshol
     if config.annotated_video not in pb.AnnotatedVideo.values():
         found.add("annotated_video", f"must be MP4 or unset, not {config.annotated_video}")
     style = _style(found, config)
-    people = _people(found, config, max_persons, thresholds)
+    persons = _persons(found, config, max_persons, thresholds)
     found.raise_any()
-    return VideoConfig(
-        people=people,
+    return VideoOptions(
+        persons=persons,
         sampling=sampling,
         flat=config.layout == pb.FRAME_LAYOUT_FLAT,
-        annotated=style if config.annotated_video == pb.ANNOTATED_VIDEO_MP4 else None,
+        overlay=style if config.annotated_video == pb.ANNOTATED_VIDEO_MP4 else None,
     )
 
 
-def read_stream(config: pb.StreamConfig, *, max_persons: int, thresholds: Thresholds) -> StreamConfig:
+def read_stream(config: pb.StreamConfig, *, max_persons: int, thresholds: Thresholds) -> StreamOptions:
     """Check a config and fill in its defaults.
 
     Raises:
@@ -100,62 +144,31 @@ def read_stream(config: pb.StreamConfig, *, max_persons: int, thresholds: Thresh
     found = Violations("config.")
     if config.frame_policy not in pb.FramePolicy.values():
         found.add("frame_policy", f"must be EVERY or LATEST, not {config.frame_policy}")
-    people = _people(found, config, max_persons, thresholds)
+    persons = _persons(found, config, max_persons, thresholds)
     found.raise_any()
-    return StreamConfig(people, "latest" if config.frame_policy == pb.FRAME_POLICY_LATEST else "every")
-
-
-def effective_video(config: pb.VideoConfig, wish: VideoConfig, model: Model, skeleton: str) -> pb.VideoConfig:
-    """The config in force."""
-    effective = pb.VideoConfig()
-    effective.CopyFrom(config)
-    _fill(effective, wish.people, model, skeleton)
-    if config.WhichOneof("sampling") is None:
-        effective.every_nth_frame = 1
-    effective.start.CopyFrom(duration(wish.sampling.start_s))
-    effective.layout = pb.FRAME_LAYOUT_FLAT if wish.flat else pb.FRAME_LAYOUT_PERSONS
-    if wish.annotated is not None:
-        style = wish.annotated
-        effective.overlay.line_width = style.line_width
-        effective.overlay.boxes, effective.overlay.labels = style.boxes, style.labels
-        effective.overlay.min_keypoint_score = style.min_keypoint_score
-    return effective
-
-
-def effective_stream(
-    config: pb.StreamConfig, wish: StreamConfig, model: Model, skeleton: str
-) -> pb.StreamConfig:
-    """The config in force."""
-    effective = pb.StreamConfig()
-    effective.CopyFrom(config)
-    _fill(effective, wish.people, model, skeleton)
-    effective.frame_policy = pb.FRAME_POLICY_LATEST if wish.policy == "latest" else pb.FRAME_POLICY_EVERY
-    return effective
-
-
-def duration(seconds: float) -> duration_pb2.Duration:
-    """Seconds as a Duration, to the nanosecond."""
-    nanos = round(seconds * 1e9)
-    whole, rest = divmod(abs(nanos), 1_000_000_000)
-    sign = -1 if nanos < 0 else 1  # of both parts, as Duration wants it
-    return duration_pb2.Duration(seconds=sign * whole, nanos=sign * rest)
+    return StreamOptions(persons, "latest" if config.frame_policy == pb.FRAME_POLICY_LATEST else "every")
 
 
 def read_duration(found: Violations, field: str, value: duration_pb2.Duration) -> float:
     """A Duration in seconds; not negative."""
-    if abs(value.nanos) >= 1_000_000_000 or abs(value.seconds) > _MOST_S or value.seconds * value.nanos < 0:
+    return read_duration_ns(found, field, value) / _NANOS
+
+
+def read_duration_ns(found: Violations, field: str, value: duration_pb2.Duration) -> int:
+    """A Duration in nanoseconds; not negative."""
+    if abs(value.nanos) >= _NANOS or abs(value.seconds) > _MAX_S or value.seconds * value.nanos < 0:
         found.add(field, "is not a valid Duration: nanos go up to 999,999,999 and have the sign of seconds")
-        return 0.0
-    seconds = value.seconds + value.nanos / 1e9
-    if seconds < 0:
-        found.add(field, f"must be 0 or more, not {seconds:g} s")
-    return max(seconds, 0.0)
+        return 0
+    nanoseconds = value.seconds * _NANOS + value.nanos
+    if nanoseconds < 0:
+        found.add(field, f"must be 0 or more, not {nanoseconds / _NANOS:g} s")
+    return max(nanoseconds, 0)
 
 
-def _people(
+def _persons(
     found: Violations, config: pb.VideoConfig | pb.StreamConfig, max_persons: int, thresholds: Thresholds
 ) -> PersonOptions:
-    options = read_options(found, config, max_persons=max_persons)
+    detection = read_options(found, config, max_persons=max_persons)
     min_keypoint_score = found.number("min_keypoint_score", config.min_keypoint_score, 0)
     track = config.track if config.HasField("track") else True
     if config.smoothing not in pb.Smoothing.values():
@@ -168,29 +181,29 @@ def _people(
         found.add("angle_options", "needs `measurements`: name some, or leave it unset")
     side, angles = read_angle_options(found, config.angle_options, names, thresholds, "angle_options.")
     return PersonOptions(
-        options=options,
+        detection=detection,
         min_keypoint_score=min_keypoint_score,
         include_positions=config.include_positions,
         track=track,
         smooth=smooth,
-        names=names,
+        measurements=names,
         side=side,
         angles=angles,
     )
 
 
 def _style(found: Violations, config: pb.VideoConfig) -> OverlayStyle:
-    """How the annotated video is drawn; what can be of no effect is refused."""
-    wish = config.overlay
+    """Style of the annotated video; fields without an effect on it are refused."""
+    overlay = config.overlay
     if config.HasField("overlay") and config.annotated_video == pb.ANNOTATED_VIDEO_UNSPECIFIED:
         found.add("overlay", "needs `annotated_video`: set it to MP4, or leave the overlay unset")
-    if wish.format != types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
+    if overlay.format != types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
         found.add("overlay.format", "is for single pictures: leave it unset, the video is an MP4")
-    if wish.HasField("jpeg_quality"):
+    if overlay.HasField("jpeg_quality"):
         found.add("overlay.jpeg_quality", "is for single pictures: leave it unset")
-    if wish.space_panel:
+    if overlay.space_panel:
         found.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
-    return read_style(found, wish)
+    return read_style(found, overlay)
 
 
 def _sampling(found: Violations, config: pb.VideoConfig) -> Sampling:
@@ -200,25 +213,10 @@ def _sampling(found: Violations, config: pb.VideoConfig) -> Sampling:
         every_nth = int(found.number("every_nth_frame", config.every_nth_frame, 1))
     elif chosen == "target_fps":
         target_fps = config.target_fps
-        if not (math.isfinite(target_fps) and 0 < target_fps <= _MOST_FPS):
-            found.add("target_fps", f"must be more than 0 and at most {_MOST_FPS:g}, not {target_fps:g}")
+        if not (math.isfinite(target_fps) and 0 < target_fps <= _MAX_FPS):
+            found.add("target_fps", f"must be more than 0 and at most {_MAX_FPS:g}, not {target_fps:g}")
     start_s = read_duration(found, "start", config.start)
     end_s = read_duration(found, "end", config.end) if config.HasField("end") else None
     if end_s is not None and end_s <= start_s:
         found.add("end", f"must be after start, which is {start_s:g} s")
     return Sampling(every_nth=every_nth, target_fps=target_fps, start_s=start_s, end_s=end_s)
-
-
-def _fill(
-    effective: pb.VideoConfig | pb.StreamConfig, people: PersonOptions, model: Model, skeleton: str
-) -> None:
-    effective.model, effective.model_version, effective.skeleton = model.name, model.version, skeleton
-    effective.min_score, effective.iou_threshold = people.options.min_score, people.options.iou_threshold
-    effective.max_persons = people.options.max_persons
-    effective.min_keypoint_score = people.min_keypoint_score
-    effective.track = people.track
-    effective.smoothing = pb.SMOOTHING_ONE_EURO if people.smooth else pb.SMOOTHING_OFF
-    del effective.measurements[:]
-    effective.measurements.extend(people.names)
-    if people.names and effective.angle_options.side == types_pb2.SIDE_UNSPECIFIED:
-        effective.angle_options.side = types_pb2.SIDE_BOTH

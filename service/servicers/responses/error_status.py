@@ -1,4 +1,4 @@
-"""Domain errors as `google.rpc.Status`, the form in which callers get them."""
+"""Domain errors as `google.rpc.Status`: code, message and details of the contract."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from service.errors import (
 
 DOMAIN = "posegate"
 
-# Of the 8 KiB that gRPC metadata may have, with base64 and percent encoding of the rest.
+# A status travels in gRPC metadata of 8 KiB at most; this leaves room for its encoding and for the rest.
 _VIOLATIONS_BYTES = 1800
 
-# Looked up along the error's ancestry, so a subclass needs no row of its own.
+# Looked up along the base classes of an error, so that a subclass needs no row.
 _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     DataLoss: grpc.StatusCode.DATA_LOSS,
@@ -48,11 +48,6 @@ _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
 }
-
-
-def internal_error(request_id: str) -> PosegateError:
-    """What a caller is told of an error that is none of the domain's: nothing but where to look."""
-    return PosegateError("internal error", reason="INTERNAL", metadata={"request_id": request_id})
 
 
 def code_of(error: PosegateError) -> grpc.StatusCode:
@@ -86,14 +81,14 @@ def to_status(error: PosegateError, request_id: str) -> status_pb2.Status:
 
 def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
     """Every violation, or as many as fit into the metadata and the number of the rest."""
-    told = error_details_pb2.BadRequest()
+    listed = error_details_pb2.BadRequest()
     for number, violation in enumerate(violations):
         one = error_details_pb2.BadRequest.FieldViolation(
             field=violation.field, description=violation.description
         )
-        if told.ByteSize() + one.ByteSize() > _VIOLATIONS_BYTES:
+        if listed.ByteSize() + one.ByteSize() > _VIOLATIONS_BYTES:
             rest = f"{len(violations) - number} more fields are wrong"
-            told.field_violations.add(field="", description=rest)
+            listed.field_violations.add(field="", description=rest)
             break
-        told.field_violations.append(one)
-    return told
+        listed.field_violations.append(one)
+    return listed

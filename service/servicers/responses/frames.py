@@ -1,4 +1,4 @@
-"""People over time, as messages."""
+"""Persons over time as messages."""
 
 from __future__ import annotations
 
@@ -11,59 +11,61 @@ from posegate.v1 import types_pb2
 from service.core.angles import Side
 from service.core.poses import Floats
 from service.core.sequence.motion import symmetry
-from service.pipeline.sequence_analyzer import FrameAnalysis, MeasurementMotion, PersonAngles, SideMotion
-from service.servicers.angles import value_message
-from service.servicers.requests.video_config import PersonOptions, duration
+from service.core.sequence.recording import MeasurementMotion, SideMotion
+from service.pipeline.sequence_analyzer import FrameAnalysis, PersonAngles
+from service.servicers.requests.video_config import PersonOptions
 from service.servicers.responses import messages
+from service.servicers.responses.angles import value_message
+from service.servicers.responses.durations import duration
 
 
-def followed_persons(followed: FrameAnalysis, people: PersonOptions) -> list[types_pb2.Person]:
-    """One message per person or part, with its number and its smoothed points."""
+def tracked_persons(analysis: FrameAnalysis, options: PersonOptions) -> list[types_pb2.Person]:
+    """One message per person or part, with its track id and its smoothed keypoints."""
     persons = messages.persons(
-        followed.poses,
-        min_keypoint_score=people.min_keypoint_score,
-        include_positions=people.include_positions,
+        analysis.poses,
+        min_keypoint_score=options.min_keypoint_score,
+        include_positions=options.include_positions,
     )
-    if followed.track_ids is not None:
+    if analysis.track_ids is not None:
         for place, person in enumerate(persons):
-            person.track_id = followed.track_ids[followed.owner(place)]
-    if followed.smoothed is not None:
-        for person, points in zip(persons, _hidden(followed.smoothed, people).tolist(), strict=True):
+            person.track_id = analysis.track_ids[analysis.owner(place)]
+    if analysis.smoothed is not None:
+        for person, points in zip(persons, _hidden(analysis.smoothed, options).tolist(), strict=True):
             person.smoothed_keypoints.extend(types_pb2.Keypoint(x=x, y=y, score=s) for x, y, s in points)
     return persons
 
 
 def flat_values(
-    followed: FrameAnalysis, people: PersonOptions, keypoint_count: int
+    analysis: FrameAnalysis, options: PersonOptions, keypoint_count: int
 ) -> tuple[list[float], list[float]]:
     """n_kpts × 6 numbers of the most prominent person, raw and smoothed; the second empty without smoothing.
 
-    All are 0 when nobody is seen.
+    All are 0 while that person is out of sight.
     """
-    nobody = np.zeros(keypoint_count * 6, np.float32)
-    place = _prominent_place(followed)
-    smooth = followed.smoothed is not None or (people.smooth and place is None)
+    zeros = np.zeros(keypoint_count * 6, np.float32)
+    place = _prominent_place(analysis)
+    smooth = analysis.smoothed is not None or (options.smooth and place is None)
     if place is None:
-        return nobody.tolist(), nobody.tolist() if smooth else []
+        return zeros.tolist(), zeros.tolist() if smooth else []
     positions = np.zeros((keypoint_count, 3), np.float32)
-    if followed.poses.positions is not None:
-        positions = np.nan_to_num(followed.poses.positions[place], nan=0.0, posinf=0.0, neginf=0.0)
-    raw = np.concatenate([_hidden(followed.poses.keypoints[place], people).ravel(), positions.ravel()])
-    if followed.smoothed is None:
+    if analysis.poses.positions is not None:
+        positions = np.nan_to_num(analysis.poses.positions[place], nan=0.0, posinf=0.0, neginf=0.0)
+    raw = np.concatenate([_hidden(analysis.poses.keypoints[place], options).ravel(), positions.ravel()])
+    if analysis.smoothed is None:
         return raw.tolist(), []
-    smoothed = np.concatenate([_hidden(followed.smoothed[place], people).ravel(), positions.ravel()])
+    smoothed = np.concatenate([_hidden(analysis.smoothed[place], options).ravel(), positions.ravel()])
     return raw.tolist(), smoothed.tolist()
 
 
-def frame_angles(followed: FrameAnalysis, *, flat: bool) -> list[pb.FrameAngle]:
+def frame_angles(analysis: FrameAnalysis, *, flat: bool) -> list[pb.FrameAngle]:
     """One message for each person and measurement."""
     return [
         message
-        for seen in followed.angles
+        for seen in analysis.angles
         for message in _angles_of(
             seen,
             person_index=0 if flat else seen.place,
-            track_id=followed.track_ids[seen.place] if followed.track_ids is not None else None,
+            track_id=analysis.track_ids[seen.place] if analysis.track_ids is not None else None,
         )
     ]
 
@@ -84,15 +86,15 @@ def motions(seen: Sequence[MeasurementMotion]) -> list[pb.MeasurementSummary]:
     ]
 
 
-def _hidden(keypoints: Floats, people: PersonOptions) -> Floats:
-    return np.where(keypoints[..., 2:] >= people.min_keypoint_score, keypoints, np.float32(0))
+def _hidden(keypoints: Floats, options: PersonOptions) -> Floats:
+    return np.where(keypoints[..., 2:] >= options.min_keypoint_score, keypoints, np.float32(0))
 
 
-def _prominent_place(followed: FrameAnalysis) -> int | None:
-    """Where the most prominent person, or their first part, stands among `poses`."""
-    if followed.prominent is None:
+def _prominent_place(analysis: FrameAnalysis) -> int | None:
+    """Place of the most prominent person, or of the first of their parts, among `poses`."""
+    if analysis.prominent is None:
         return None
-    places = (place for place in range(len(followed.poses)) if followed.owner(place) == followed.prominent)
+    places = (place for place in range(len(analysis.poses)) if analysis.owner(place) == analysis.prominent)
     return next(places, None)
 
 

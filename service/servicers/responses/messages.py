@@ -9,6 +9,7 @@ from posegate.v1 import types_pb2
 from service.core.model import Model
 from service.core.poses import DepthSource, Poses
 from service.core.topdown import STATURE_M
+from service.servicers.sides import SIDES
 from service.telemetry.call_context import Timings
 
 LIFTED_BY = f"x and y by limb lengths of an adult of {STATURE_M:.2f} m; z is the model's own"
@@ -17,11 +18,6 @@ _DEPTH: dict[DepthSource, types_pb2.DepthSource.ValueType] = {
     "none": types_pb2.DEPTH_SOURCE_NONE,
     "measured": types_pb2.DEPTH_SOURCE_MEASURED,
     "lifted": types_pb2.DEPTH_SOURCE_LIFTED,
-}
-_SIDES: dict[str, types_pb2.Side.ValueType] = {
-    "": types_pb2.SIDE_UNSPECIFIED,
-    "left": types_pb2.SIDE_LEFT,
-    "right": types_pb2.SIDE_RIGHT,
 }
 
 
@@ -46,7 +42,7 @@ def persons(poses: Poses, *, min_keypoint_score: float, include_positions: bool)
             ),
             depth_source=depth,
             depth_assumption=LIFTED_BY if depth == types_pb2.DEPTH_SOURCE_LIFTED else "",
-            side=_SIDES[sides[number]],
+            side=SIDES[sides[number]],
             person_index=owners[number] if owners[number] >= 0 else None,
         )
         for number, (box, score, points) in enumerate(

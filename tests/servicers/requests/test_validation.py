@@ -12,9 +12,9 @@ from posegate.v1 import types_pb2
 from service.core.drawing.poses import OverlayStyle
 from service.errors import InvalidRequest
 from service.pipeline.estimator import DetectionOptions
+from service.pipeline.overlay import OverlayConfig
 from service.servicers.requests.validation import (
     Detection,
-    OverlayConfig,
     Violations,
     read_detection,
     read_page,

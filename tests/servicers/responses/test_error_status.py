@@ -20,7 +20,8 @@ from service.errors import (
     Unimplemented,
     Violation,
 )
-from service.servicers.responses.error_status import code_of, internal_error, to_status
+from service.servicers.responses.error_status import code_of, to_status
+from service.telemetry.caller_error import caller_error
 from tests.running import of_status
 
 
@@ -32,7 +33,7 @@ class NeverSeenBefore(NotFound):
     ("error", "code", "reason"),
     [
         (PosegateError("x"), "INTERNAL", "INTERNAL"),
-        (internal_error("id-1"), "INTERNAL", "INTERNAL"),
+        (caller_error(RuntimeError("x")), "INTERNAL", "INTERNAL"),
         (InvalidRequest("x"), "INVALID_ARGUMENT", "INVALID_REQUEST"),
         (ImageUndecodable("x"), "INVALID_ARGUMENT", "IMAGE_UNDECODABLE"),
         (ImageTooLarge("x"), "INVALID_ARGUMENT", "IMAGE_TOO_LARGE"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.core.poses import Floats
-from service.pipeline.tracking import Tracker
+from service.core.sequence.tracking import Tracker
 
 
 def boxes(*centres: tuple[float, float], size: tuple[float, float] = (80, 240)) -> Floats:

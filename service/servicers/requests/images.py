@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
 from service.media.download import fetch
-from service.media.image import ImageLimits, decode
+from service.media.image import decode
+from service.pipeline.limits import Limits
 from service.telemetry.call_context import current
 
 
-async def loader(
-    image: types_pb2.Image, *, limits: ImageLimits, uri_hosts: Collection[str]
-) -> Callable[[], Rgb8]:
+async def loader(image: types_pb2.Image, limits: Limits) -> Callable[[], Rgb8]:
     """What gives the upright RGB picture; to be called in a worker thread.
 
     Args:
         image: one source is set.
-        limits: of bytes and pixels.
-        uri_hosts: hosts that pictures may be fetched from.
+        limits: of bytes and pixels, and the hosts that images may be fetched from.
 
     Raises:
         NotAllowed, InvalidRequest, ImageTooLarge: the picture cannot be fetched. What is returned
@@ -33,8 +31,8 @@ async def loader(
         content = await asyncio.to_thread(
             fetch,
             image.uri,
-            hosts=uri_hosts,
-            max_bytes=limits.max_bytes,
+            hosts=limits.uri_hosts,
+            max_bytes=limits.image.max_bytes,
             timeout_s=max(0.1, current().deadline - time.monotonic()),
         )
-    return partial(decode, content, limits)
+    return partial(decode, content, limits.image)

@@ -6,7 +6,7 @@ from service.core.model import PoseModel
 from service.core.skeleton.mapping import MappingPlan, plan_mapping
 from service.core.skeleton.template import Skeleton
 from service.errors import SkeletonNotSupplied
-from service.servicers.skeleton_lookup import SkeletonLookup
+from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.telemetry.call_context import current
 from service.triton.catalog import ModelCatalog
 

@@ -1,0 +1,45 @@
+"""Waiting with a limit: for the caller's next message, and for a model that is unavailable for a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from service.errors import Overloaded, Unavailable
+
+T = TypeVar("T")
+
+_RETRY_AFTER_S = 1.0  # where the error gives no hint
+
+
+async def item_within(items: AsyncIterator[T], seconds: float, late: Callable[[], Exception]) -> T | None:
+    """The next item of an iterator; None after the last. Raises `late()` if there is none in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(items, None)
+    except TimeoutError:
+        raise late() from None
+
+
+async def retry_unavailable(
+    call: Callable[[], Awaitable[T]], patience_s: float, clock: Callable[[], float] = time.monotonic
+) -> T:
+    """Call until it succeeds, pausing as long as each error asks for.
+
+    Args:
+        call: the call; only Overloaded and Unavailable are tried again.
+        patience_s: from the first error on; an error whose pause would end later passes through.
+        clock: seconds.
+    """
+    give_up_at: float | None = None
+    while True:
+        try:
+            return await call()
+        except (Overloaded, Unavailable) as error:
+            now, pause_s = clock(), error.retry_after_s or _RETRY_AFTER_S
+            give_up_at = give_up_at or now + patience_s
+            if now + pause_s >= give_up_at:
+                raise
+        await asyncio.sleep(pause_s)

@@ -1,0 +1,78 @@
+"""Admission: bounds the unary calls in the gateway, by number and by the bytes of their requests."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from service.errors import Overloaded
+from service.server.handlers import Context, Continuation, Handler, is_ours, wrap
+from service.telemetry.call_context import current
+
+_RETRY_AFTER_S = 0.25
+
+
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses unary calls beyond the limits. Streams are bounded by the `StreamLimiter`.
+
+    Args:
+        max_calls: at once.
+        max_bytes: of all their requests together; a single request is always admitted.
+    """
+
+    def __init__(self, max_calls: int, max_bytes: int) -> None:
+        self._max_calls = max_calls
+        self._max_bytes = max_bytes
+        self._calls = 0
+        self._bytes = 0
+
+    async def intercept_service(
+        self, continuation: Continuation, details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Wrap the unary handlers of the gateway's own services."""
+        handler = await continuation(details)
+        if handler is None or not is_ours(details):
+            return handler
+        return wrap(handler, self._unary, lambda inner: inner)
+
+    def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Any, context: Context) -> Any:
+            # The size of a stream of requests is not known yet: it counts as a call only.
+            with self.admitted(request.ByteSize() if isinstance(request, Message) else 0):
+                return await inner(request, context)
+
+        return call
+
+    @contextmanager
+    def admitted(self, size: int) -> Iterator[None]:
+        """Count a call of `size` bytes for the time of the block.
+
+        Raises:
+            Overloaded: the limits leave no room for it.
+        """
+        if self._calls >= self._max_calls:
+            raise Overloaded(
+                f"{self._calls} calls are at work, as many as are allowed: try again.",
+                reason="TOO_MANY_IN_FLIGHT",
+                metadata={"limit": str(self._max_calls)},
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        if self._calls and self._bytes + size > self._max_bytes:
+            raise Overloaded(
+                "The calls at work hold as many bytes as are allowed: try again.",
+                reason="TOO_MANY_BYTES_IN_FLIGHT",
+                metadata={"limit_bytes": str(self._max_bytes), "actual_bytes": str(self._bytes + size)},
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self._calls += 1
+        self._bytes += size
+        current().observer.admitted()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            self._bytes -= size

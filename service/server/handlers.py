@@ -1,0 +1,51 @@
+"""Wrapping of RPC handlers, for interceptors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+
+from service.servicers.context import Context as Context
+
+# As text: the classes are generic in their stubs only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
+
+Unary: TypeAlias = Callable[..., Awaitable[Any]]
+Stream: TypeAlias = Callable[..., AsyncIterator[Any]]
+
+_OURS = "/posegate.v1."
+
+
+def is_ours(details: grpc.HandlerCallDetails) -> bool:
+    """Whether the method is one of the gateway's own services, and not health or reflection."""
+    return details.method.startswith(_OURS)
+
+
+def wrap(
+    handler: Handler,
+    unary: Callable[[Unary], Unary],
+    stream: Callable[[Stream], Stream],
+    deserialize: Callable[[bytes], Any] | None = None,
+) -> Handler:
+    """The handler with its behaviour wrapped.
+
+    Args:
+        handler: of any of the four kinds.
+        unary: wraps a behaviour with a single answer.
+        stream: wraps a behaviour with a stream of answers.
+        deserialize: in place of the handler's own; None to keep that.
+    """
+    codec = {
+        "request_deserializer": deserialize or handler.request_deserializer,
+        "response_serializer": handler.response_serializer,
+    }
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), **codec)
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(stream(handler.unary_stream), **codec)  # type: ignore[arg-type]
+    if handler.stream_unary is not None:
+        return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), **codec)
+    return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), **codec)  # type: ignore[arg-type]

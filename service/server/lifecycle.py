@@ -1,0 +1,96 @@
+"""Life cycle of the gateway: serve until a signal, drain, end the worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1.health import aio as health_aio
+
+from service.pipeline.stream_limiter import StreamLimiter
+from service.server.interceptors import RequestInterceptor
+
+_log = structlog.get_logger()
+
+_BEGUN_S = 0.05  # a call that was accepted at the last moment has begun by then
+_SENT_S = 0.5  # an answer that is ready has been sent by then
+_GOODBYE_S = 3.0  # streams are ended so long before the grace is over, to send their last message
+_THREADS_S = 5.0  # longer than cv2 takes for one step on the largest image
+
+
+async def serve(gateway: AbstractAsyncContextManager[Any]) -> None:
+    """Run a gateway until SIGTERM or SIGINT, then drain it."""
+    stop = stop_on_signals()
+    async with gateway:
+        await stop.wait()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def drain(
+    server: grpc.aio.Server,
+    health: health_aio.HealthServicer,
+    requests: RequestInterceptor,
+    streams: StreamLimiter,
+    *,
+    delay_s: float,
+    grace_s: float,
+) -> None:
+    """Stop a server without failing calls in flight.
+
+    NOT_SERVING comes first, so that load balancers look elsewhere; after the delay new calls are refused, and
+    those in flight have the grace to finish, videos and streams a little less.
+
+    Args:
+        server: listens.
+        health: its status.
+        requests: counts the calls in flight.
+        streams: ends videos and streams.
+        delay_s: between NOT_SERVING and refusing new calls.
+        grace_s: for calls in flight.
+    """
+    _log.info("draining")
+    await health.enter_graceful_shutdown()
+    await asyncio.sleep(delay_s)
+    streams.drain()
+    ending = asyncio.get_running_loop().call_later(max(grace_s - _GOODBYE_S, grace_s / 2), streams.end)
+    try:
+        await _stop(server, requests, grace_s)
+    finally:
+        ending.cancel()
+
+
+async def _stop(server: grpc.aio.Server, requests: RequestInterceptor, grace_s: float) -> None:
+    """Refuse new calls; those of the gateway's own services have the grace to finish. A health watch never
+    ends on its own, and is given no more time than they need."""
+    if not grace_s:
+        await server.stop(None)
+        return
+    stopping = asyncio.create_task(server.stop(grace_s))
+    await asyncio.sleep(_BEGUN_S)
+    idle = asyncio.create_task(requests.idle())
+    await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+    idle.cancel()
+    await server.stop(min(_SENT_S, grace_s))
+    await stopping
+
+
+async def end_threads(threads: ThreadPoolExecutor) -> None:
+    """End the threads of a pool in a bounded time. The calls they worked for are over, and work stops at its
+    next checkpoint; the event loop goes on meanwhile."""
+    ending = asyncio.create_task(asyncio.to_thread(threads.shutdown, cancel_futures=True))
+    done, _ = await asyncio.wait([ending], timeout=_THREADS_S)
+    if not done:
+        _log.warning("workers_still_busy")

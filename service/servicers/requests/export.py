@@ -1,0 +1,104 @@
+"""ExportPosesRequest: images with their persons, and the format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from posegate.v1 import skeleton_service_pb2 as pb
+from service.core.cancellation import checkpoint
+from service.core.export.files import ExportImage
+from service.core.export.yolo_txt import label_name
+from service.core.poses import Poses, present
+from service.core.skeleton.template import Skeleton
+from service.core.skeleton.validation import has_control_characters, nfc, shown
+from service.pipeline.export import ExportFormat
+from service.servicers.requests.persons import read_people
+from service.servicers.requests.validation import Violations
+
+_MAX_ITEMS = 10_000
+_MAX_FILE_NAME = 255
+_MAX_FILE_NAME_BYTES = 255  # what file systems hold
+
+_FORMATS: dict[int, ExportFormat] = {
+    pb.EXPORT_FORMAT_COCO_JSON: "coco",
+    pb.EXPORT_FORMAT_YOLO_TXT: "yolo",
+    pb.EXPORT_FORMAT_CSV: "csv",
+}
+
+
+def read_format(found: Violations, request: pb.ExportPosesRequest) -> ExportFormat:
+    """The format of the files; violations, in the number of images too, are added to `found`."""
+    format_ = _FORMATS.get(request.format)
+    if format_ is None:
+        found.add("format", "must be COCO_JSON, YOLO_TXT or CSV")
+    if not 1 <= len(request.items) <= _MAX_ITEMS:
+        found.add("items", f"must be 1 to {_MAX_ITEMS}, not {len(request.items)}")
+    return format_ or "coco"
+
+
+def read_images(
+    found: Violations, request: pb.ExportPosesRequest, skeleton: Skeleton, format_: ExportFormat
+) -> list[ExportImage]:
+    """The images with their persons. CPU work, for a worker thread.
+
+    Raises:
+        InvalidRequest: with every violation, those in `found` too.
+    """
+    items = request.items[:_MAX_ITEMS]
+    _check_names(found, items, labels=format_ == "yolo")
+    images = []
+    for place, item in enumerate(items):
+        checkpoint()
+        images.append(_image(found, item, skeleton, f"items[{place}]"))
+    found.raise_any()
+    return images
+
+
+def _image(found: Violations, item: pb.ExportItem, skeleton: Skeleton, path: str) -> ExportImage:
+    width, height = item.image_size.width, item.image_size.height
+    if width < 1 or height < 1:
+        found.add(f"{path}.image_size", f"must be 1 px or more each way, not {width}×{height}")
+    persons = read_people(found, item.persons, skeleton, f"{path}.persons")
+    for place in np.flatnonzero(_nowhere(persons.poses)):
+        found.add(f"{path}.persons[{place}]", "must have a box, or a keypoint that is not 0")
+    return ExportImage(item.file_name, (width, height), persons.poses, persons.track_ids)
+
+
+def _nowhere(poses: Poses) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which persons have neither a box nor a keypoint; (N,)."""
+    nowhere = np.isnan(poses.boxes_xyxy).all(axis=1) & ~present(poses.keypoints).any(axis=1)
+    return np.asarray(nowhere, np.bool_)
+
+
+def _check_names(found: Violations, items: Sequence[pb.ExportItem], *, labels: bool) -> None:
+    """File names are names and no paths, and differ; so do those of label files, if there are any."""
+    names: dict[str, int] = {}
+    label_files: dict[str, int] = {}
+    for place, item in enumerate(items):
+        field, name = f"items[{place}].file_name", item.file_name
+        problem = _name_problem(name)
+        if problem:
+            found.add(field, problem)
+            continue
+        first = names.setdefault(nfc(name), place)
+        if first != place:
+            found.add(field, f"must be unique; {shown(name)} is items[{first}] too")
+        elif labels:
+            label = label_name(name)
+            if len(label.encode()) > _MAX_FILE_NAME_BYTES:
+                found.add(field, f"must be shorter: its label file is called {shown(label)}")
+            first = label_files.setdefault(nfc(label), place)
+            if first != place:
+                found.add(field, f"must not share its label file {shown(label)} with items[{first}]")
+
+
+def _name_problem(name: str) -> str:
+    if not 1 <= len(name) <= _MAX_FILE_NAME:
+        return f"must have 1 to {_MAX_FILE_NAME} characters, not {len(name)}"
+    if "/" in name or "\\" in name or name in (".", ".."):
+        return f"must be the name of a file without a path, not {shown(name)}"
+    if has_control_characters(name):
+        return f"must have no control characters: {shown(name)}"
+    return ""
