@@ -85,7 +85,7 @@ async def command(*arguments: str, **environment: str) -> AsyncIterator[psutil.P
 
 
 async def blocks(calls: dict[str, list[Call]], seconds: float, rounds: int) -> dict[str, list[list[float]]]:
-    """Latencies in ms, block by block: each contestant calls for so long, in turn, with all its callers at once."""
+    """Latencies in ms, block by block: each way calls for so long, in turn, with all its callers at once."""
     found: dict[str, list[list[float]]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, callers in calls.items():
@@ -122,9 +122,9 @@ async def pictures(console: Console, gateway: str, web: str, options: argparse.N
             await stub.DetectPoses(request, timeout=60)
 
         for in_flight in options.in_flight:
-            connections = []
-            for _ in range(in_flight):
-                connections.append(HttpConnection(*await asyncio.open_connection(host, int(port))))
+            connections = [
+                HttpConnection(*await asyncio.open_connection(host, int(port))) for _ in range(in_flight)
+            ]
             by_http: list[Call] = [
                 lambda connection=connection: connection.post(head, content)  # type: ignore[misc]
                 for connection in connections
