@@ -10,7 +10,7 @@ It is a client of the gateway like any other and may import `posegate` (protos),
     middleware     request ids, admission, errors to problem documents, one log line a request
     problems       RFC 9457 problem documents and how gRPC statuses become them
     gateway        calls to the gateway: metadata, deadlines, quota headers
-    body, form     request bodies while they stream in; forms, JSON and bare pictures
+    body, form     request bodies while they stream in; forms, JSON and bare images
     fields         options of a call, with every wrong one reported at once
     answers        messages of the contract as JSON
     pose, detect, videos, infer, skeletons, stream, info     the calls

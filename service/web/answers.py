@@ -91,7 +91,7 @@ def size(message: types_pb2.ImageSize) -> dict[str, int]:
 
 
 def data_uri(overlay: types_pb2.Overlay) -> str:
-    """A picture as a data URI."""
+    """A image as a data URI."""
     return f"data:{overlay.media_type};base64,{base64.b64encode(overlay.content).decode()}"
 
 
@@ -137,7 +137,7 @@ def _metres(value: float) -> float | None:
 
 
 def detected(answer: pb.DetectPosesResponse) -> dict[str, Any]:
-    """The people in one picture."""
+    """The people in one image."""
     result: dict[str, Any] = {
         "persons": persons(answer.persons),
         "image": size(answer.image_size),
@@ -265,7 +265,7 @@ def _summary(message: pb.MeasurementSummary) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "name": message.name,
         "title": message.title,
-        "bodyPart": message.body_part,
+        "bodyPart": message.body_part.capitalize(),
         "track_id": message.track_id if message.HasField("track_id") else None,
     }
     for side in ("left", "right"):

@@ -1,4 +1,4 @@
-"""`POST /detect`: joint angles of the largest person in a picture."""
+"""`POST /detect`: joint angles of the largest person in an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.web import answers
 from service.web.body import Held
 from service.web.door import Door
 from service.web.fields import Fields
-from service.web.form import only_picture, read_form
+from service.web.form import only_image, read_form
 from service.web.gateway import caller_of
 from service.web.measurements import BY_NAME
 from service.web.problems import Problem
@@ -43,7 +43,7 @@ class DetectCalls:
         self._door = door
 
     async def detect(self, request: Request) -> Response:
-        """One picture, one or several measurements."""
+        """One image, one or several measurements."""
         door = self._door
         with Held(door.in_flight) as held:
             form = await read_form(request, ("image",), door.body_limits, held)
@@ -51,7 +51,7 @@ class DetectCalls:
             wish = read_options(fields)
             url = fields.text("image_url")
             fields.check()
-            content, uri = only_picture(form, "image", {"image_url": url})
+            content, uri = only_image(form, "image", {"image_url": url})
             if content is None:
                 wish.image.uri = uri
             else:
@@ -88,7 +88,7 @@ def read_options(fields: Fields) -> pb.MeasureAnglesRequest:
 
 def measured(answer: pb.MeasureAnglesResponse, asked: list[str] | Any) -> dict[str, Any]:
     """The answer, with the names of the product's fields."""
-    combined = _picture(answer.overlay) if answer.HasField("overlay") else None
+    combined = _image(answer.overlay) if answer.HasField("overlay") else None
     document: dict[str, Any] = {
         "status": "ok",
         "image": combined or {"data": None, **answers.size(answer.image_size)},
@@ -106,7 +106,7 @@ def measured(answer: pb.MeasureAnglesResponse, asked: list[str] | Any) -> dict[s
             {
                 "name": one.name,
                 "title": one.title,
-                "bodyPart": one.body_part,
+                "bodyPart": one.body_part.capitalize(),
                 "value": {
                     side: None if value is None else answers.degrees(value, 1)
                     for side, value in sides.items()
@@ -120,7 +120,7 @@ def measured(answer: pb.MeasureAnglesResponse, asked: list[str] | Any) -> dict[s
                 "reasons": {
                     side: [] if value is None else list(value.reasons) for side, value in sides.items()
                 },
-                "image": _picture(one.overlay) if one.HasField("overlay") else combined,
+                "image": _image(one.overlay) if one.HasField("overlay") else combined,
             }
         )
     return document
@@ -140,5 +140,5 @@ def _nobody(name: str) -> dict[str, Any]:
     }
 
 
-def _picture(overlay: types_pb2.Overlay) -> dict[str, Any]:
+def _image(overlay: types_pb2.Overlay) -> dict[str, Any]:
     return {"data": answers.data_uri(overlay), **answers.size(overlay.size)}

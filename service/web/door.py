@@ -19,7 +19,7 @@ class Door:
         gateway: that answers.
         in_flight: bytes of bodies at work.
         videos: places for videos.
-        cameras: places for streams of pictures.
+        cameras: places for streams of images.
     """
 
     settings: WebSettings

@@ -1,4 +1,4 @@
-"""Bodies with pictures: forms, JSON and bare files, read into options and pictures."""
+"""Bodies with images: forms, JSON and bare files, read into options and images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLANKS = b" \t\r\n"
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture of a body.
+    """One image of a body.
 
     Attributes:
         field: name of the field it came in.
@@ -39,11 +39,11 @@ class Upload:
 
 @dataclass
 class Form:
-    """A body with pictures.
+    """A body with images.
 
     Attributes:
         values: of the options, from the body and from the query.
-        uploads: pictures, in order.
+        uploads: images, in order.
     """
 
     values: dict[str, list[str]] = field(default_factory=dict)
@@ -62,12 +62,12 @@ class Form:
         self.values.setdefault(name, []).append(value)
 
 
-async def read_form(request: Request, pictures: Collection[str], limits: BodyLimits, held: Held) -> Form:
+async def read_form(request: Request, images: Collection[str], limits: BodyLimits, held: Held) -> Form:
     """Read a body in any of the forms that are accepted.
 
     Args:
         request: with its body unread.
-        pictures: names of the fields that hold pictures; a bare file is taken as the first of them.
+        images: names of the fields that hold images; a bare file is taken as the first of them.
         limits: of the body.
         held: counts its bytes.
 
@@ -78,15 +78,15 @@ async def read_form(request: Request, pictures: Collection[str], limits: BodyLim
     kind = content_type.partition(";")[0].strip().lower()
     form = Form(query_values(request.query_params))
     if kind == "multipart/form-data":
-        await _multipart(request, content_type, pictures, form, limits, held)
+        await _multipart(request, content_type, images, form, limits, held)
     elif kind == "application/json" or kind.endswith("+json"):
-        _json(await whole(request, limits, held), pictures, form)
+        _json(await whole(request, limits, held), images, form)
     elif kind == "application/x-www-form-urlencoded":
-        _urlencoded(await whole(request, limits, held), pictures, form)
+        _urlencoded(await whole(request, limits, held), images, form)
     elif kind.startswith("image/") or kind in ("application/octet-stream", ""):
-        form.uploads.append(Upload(next(iter(pictures)), "", await whole(request, limits, held)))
+        form.uploads.append(Upload(next(iter(images)), "", await whole(request, limits, held)))
     else:
-        raise unsupported(kind, "multipart/form-data, application/json, or image/jpeg with the bare picture")
+        raise unsupported(kind, "multipart/form-data, application/json, or image/jpeg with the bare image")
     return form
 
 
@@ -108,16 +108,16 @@ def unsupported(kind: str, good: str) -> Problem:
     )
 
 
-def picture_of(upload: Upload, path: str) -> bytes:
-    """The encoded file of a picture, which may have come as base64 text, with `data:` in front or without.
+def image_of(upload: Upload, path: str) -> bytes:
+    """The encoded file of an image, which may have come as base64 text, with `data:` in front or without.
 
     Args:
-        upload: the picture.
+        upload: the image.
         path: name of the field for the error.
     """
     content = upload.content
     if not content.isascii():
-        return content  # no picture format is plain ASCII, and base64 always is
+        return content  # no image format is plain ASCII, and base64 always is
     text = content.translate(None, _BLANKS)
     if text.startswith(b"data:"):
         head, comma, text = text.partition(b",")
@@ -129,7 +129,7 @@ def picture_of(upload: Upload, path: str) -> bytes:
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:
-        raise _no_base64(path, "is neither a picture file nor complete base64") from None
+        raise _no_base64(path, "is neither an image file nor complete base64") from None
 
 
 def _no_base64(path: str, description: str) -> Problem:
@@ -139,7 +139,7 @@ def _no_base64(path: str, description: str) -> Problem:
 async def _multipart(
     request: Request,
     content_type: str,
-    pictures: Collection[str],
+    images: Collection[str],
     form: Form,
     limits: BodyLimits,
     held: Held,
@@ -153,17 +153,17 @@ async def _multipart(
         elif isinstance(event, PartEnd):
             assert head is not None  # noqa: S101 - a part has its head first
             content = b"".join(pieces)
-            if head.name in pictures:
+            if head.name in images:
                 form.uploads.append(Upload(head.name, head.file_name, content))
             else:
                 form.add(head.name, _text(content, head.name))
         else:
             held.add(len(event))
             size += len(event)
-            if head is not None and head.name not in pictures and size > _MAX_VALUE_BYTES:
+            if head is not None and head.name not in images and size > _MAX_VALUE_BYTES:
                 raise invalid(
-                    f"The field {head.name[:100]} has more than {_MAX_VALUE_BYTES} bytes; pictures are "
-                    f"expected in {' or '.join(pictures)}.",
+                    f"The field {head.name[:100]} has more than {_MAX_VALUE_BYTES} bytes; images are "
+                    f"expected in {' or '.join(images)}.",
                     [Violation(head.name[:100], f"has more than {_MAX_VALUE_BYTES} bytes")],
                 )
             pieces.append(event)
@@ -179,7 +179,7 @@ def _text(content: bytes, name: str) -> str:
         ) from None
 
 
-def _json(body: bytes, pictures: Collection[str], form: Form) -> None:
+def _json(body: bytes, images: Collection[str], form: Form) -> None:
     for name, value in json_object(body).items():
         for one in value if isinstance(value, list) else [value]:
             if one is None:
@@ -190,7 +190,7 @@ def _json(body: bytes, pictures: Collection[str], form: Form) -> None:
                     [Violation(name[:100], "must be text, a number, true or false, or a list of those")],
                 )
             text = one if isinstance(one, str) else json.dumps(one)
-            if name in pictures:
+            if name in images:
                 form.uploads.append(Upload(name, "", text.encode(errors="replace")))
             else:
                 form.add(name, text)
@@ -207,30 +207,30 @@ def json_object(body: bytes) -> dict[str, object]:
     return value
 
 
-def _urlencoded(body: bytes, pictures: Collection[str], form: Form) -> None:
+def _urlencoded(body: bytes, images: Collection[str], form: Form) -> None:
     if not body.isascii():
         raise unsupported(
             "application/x-www-form-urlencoded",
-            "a bare picture with its own type, as in curl -H 'content-type: image/jpeg' --data-binary @FILE",
+            "a bare image with its own type, as in curl -H 'content-type: image/jpeg' --data-binary @FILE",
         )
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000)
     except ValueError as error:
         raise invalid(f"The form cannot be read: {error}.", reason="FORM_UNREADABLE") from error
     for name, value in pairs:
-        if name in pictures:
+        if name in images:
             # A + of base64 that was not escaped has become a blank.
             form.uploads.append(Upload(name, "", value.strip().replace(" ", "+").encode(errors="replace")))
         else:
             form.add(name, value)
 
 
-def only_picture(form: Form, field_name: str, urls: Mapping[str, str]) -> tuple[bytes | None, str]:
-    """The one picture of a call: its file, or the URI in the field `image_url`.
+def only_image(form: Form, field_name: str, urls: Mapping[str, str]) -> tuple[bytes | None, str]:
+    """The one image of a call: its file, or the URI in the field `image_url`.
 
     Args:
         form: the body.
-        field_name: of the picture, for errors.
+        field_name: of the image, for errors.
         urls: name of the field with an address: its value; empty values count as missing.
     """
     given = [name for name, value in urls.items() if value]
@@ -238,7 +238,7 @@ def only_picture(form: Form, field_name: str, urls: Mapping[str, str]) -> tuple[
     if count != 1:
         names = " or ".join([field_name, *urls])
         description = "is missing" if not count else f"must be there once, not {count} times"
-        raise invalid(f"The picture {description}: send {names}.", [Violation(field_name, description)])
+        raise invalid(f"The image {description}: send {names}.", [Violation(field_name, description)])
     if given:
         return None, urls[given[0]]
-    return picture_of(form.uploads[0], field_name), ""
+    return image_of(form.uploads[0], field_name), ""

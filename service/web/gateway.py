@@ -72,7 +72,7 @@ class Gateway:
     Args:
         channel: to the gateway.
         request_timeout_s: deadline of a call with one answer.
-        stream_timeout_s: deadline of a video or a stream of pictures.
+        stream_timeout_s: deadline of a video or a stream of images.
         stall_s: a gateway that takes no message of a stream for longer is given up.
     """
 

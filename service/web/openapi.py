@@ -27,7 +27,7 @@ _COMMON: dict[str, Schema] = {
 }
 _POSE: dict[str, Schema] = {
     **_COMMON,
-    "return_overlay": {**_FLAG, "description": "Add a drawn picture."},
+    "return_overlay": {**_FLAG, "description": "Add a drawn image."},
     "overlay_format": {"type": "string", "enum": ["png", "jpeg"], "default": "png"},
 }
 _ANGLES: dict[str, Schema] = {
@@ -36,9 +36,9 @@ _ANGLES: dict[str, Schema] = {
         "type": "string",
         "enum": ["auto", "toward", "away", "left", "right"],
         "default": "auto",
-        "description": "Where the person faces: the camera, away from it, or an edge of the picture.",
+        "description": "Where the person faces: the camera, away from it, or an edge of the image.",
     },
-    "mirrored": {**_FLAG, "description": "The picture is a mirror image."},
+    "mirrored": {**_FLAG, "description": "The image is a mirror image."},
     "camera_roll": {
         "type": "number",
         "minimum": -180,
@@ -81,10 +81,10 @@ _URL: Schema = {
     "description": "In place of a file, where the operator allows its host.",
 }
 _DESCRIPTION = (
-    "People, keypoints and joint angles from pictures, videos and cameras. Coordinates are px of the upright "
+    "People, keypoints and joint angles from images, videos and cameras. Coordinates are px of the upright "
     "original, origin top left; left and right are the person's own; scores are the model's own and not "
     "probabilities. Errors are RFC 9457 problem documents. Every answer has x-request-id. Cameras use the "
-    "WebSocket /v1/stream: first a text with the options as JSON, then one picture a message."
+    "WebSocket /v1/stream: first a text with the options as JSON, then one image a message."
 )
 _ERRORS = {
     "400": "The request must change.",
@@ -120,23 +120,23 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"bearer": []}, {"key": []}],
-        "tags": [{"name": one} for one in ("Pictures", "Angles", "Videos", "Skeletons", "Service")],
+        "tags": [{"name": one} for one in ("Images", "Angles", "Videos", "Skeletons", "Service")],
         "paths": {
             "/v1/pose": {
                 "post": _operation(
-                    "Pictures",
+                    "Images",
                     "pose",
-                    "The people in a picture",
+                    "The people in an image",
                     ref("Pose"),
-                    body=_picture_body("image", _POSE),
-                    parameters=_options(_POSE, "with a bare picture as the body"),
+                    body=_image_body("image", _POSE),
+                    parameters=_options(_POSE, "with a bare image as the body"),
                 )
             },
             "/v1/pose/batch": {
                 "post": _operation(
-                    "Pictures",
+                    "Images",
                     "pose_batch",
-                    "The people in several pictures, each with a result or an error of its own",
+                    "The people in several images, each with a result or an error of its own",
                     ref("Batch"),
                     body={
                         "required": True,
@@ -154,9 +154,9 @@ def document() -> dict[str, Any]:
                 "post": _operation(
                     "Angles",
                     "detect",
-                    "Joint angles of the largest person in a picture",
+                    "Joint angles of the largest person in an image",
                     ref("Detection"),
-                    body=_picture_body("image", _DETECT, bare=False),
+                    body=_image_body("image", _DETECT, bare=False),
                 )
             },
             "/v1/video/upload": {
@@ -222,7 +222,7 @@ def document() -> dict[str, Any]:
                 "post": _operation(
                     "Skeletons",
                     "render",
-                    "Draw people on a picture or a canvas",
+                    "Draw people on an image or a canvas",
                     ref("Rendered"),
                     body=_json_body(_RENDER),
                     parameters=[name],
@@ -366,7 +366,7 @@ def _json_body(schema: Schema) -> Schema:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
-def _picture_body(field: str, options: dict[str, Schema], *, bare: bool = True) -> Schema:
+def _image_body(field: str, options: dict[str, Schema], *, bare: bool = True) -> Schema:
     required = ["measurement"] if "measurement" in options else []
     text = {"type": "string", "description": "base64, with data: in front or without."}
     content: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`POST /v1/pose` and `POST /v1/pose/batch`: the people in pictures."""
+"""`POST /v1/pose` and `POST /v1/pose/batch`: the people in images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.web import answers
 from service.web.body import Held
 from service.web.door import Door
 from service.web.fields import Fields
-from service.web.form import Form, only_picture, picture_of, read_form
+from service.web.form import Form, image_of, only_image, read_form
 from service.web.gateway import caller_of
 from service.web.problems import Problem, from_status, invalid
 
@@ -25,7 +25,7 @@ OVERLAY_FORMATS = {"png": types_pb2.OVERLAY_FORMAT_PNG, "jpeg": types_pb2.OVERLA
 
 
 class PoseCalls:
-    """The people in pictures.
+    """The people in images.
 
     Args:
         door: what the calls share.
@@ -35,7 +35,7 @@ class PoseCalls:
         self._door = door
 
     async def detect(self, request: Request) -> Response:
-        """One picture."""
+        """One image."""
         door = self._door
         with Held(door.in_flight) as held:
             form = await read_form(request, ("image",), door.body_limits, held)
@@ -43,7 +43,7 @@ class PoseCalls:
             wish = read_options(fields)
             url = fields.text("image_url")
             fields.check()
-            content, uri = only_picture(form, "image", {"image_url": url})
+            content, uri = only_image(form, "image", {"image_url": url})
             if content is None:
                 wish.image.uri = uri
             else:
@@ -58,7 +58,7 @@ class PoseCalls:
             return answers.json_response(answers.detected(answered.message), headers=answered.headers)
 
     async def batch(self, request: Request) -> Response:
-        """Several pictures with the same options, each with a result or an error of its own."""
+        """Several images with the same options, each with a result or an error of its own."""
         door = self._door
         with Held(door.in_flight) as held:
             form = await read_form(request, ("images", "image"), door.body_limits, held)
@@ -67,7 +67,7 @@ class PoseCalls:
             fields.check()
             if not form.uploads:
                 raise invalid(
-                    "No picture came: send one or more `images`.", [Violation("images", "is missing")]
+                    "No image came: send one or more `images`.", [Violation("images", "is missing")]
                 )
             outcomes: list[dict[str, Any]] = [{} for _ in form.uploads]
             batch, places = _requests(form, wish, outcomes, request.state.request_id)
@@ -117,7 +117,7 @@ def _requests(
         if upload.file_name:
             outcomes[place]["name"] = upload.file_name
         try:
-            content = picture_of(upload, f"images[{place}]")
+            content = image_of(upload, f"images[{place}]")
         except Problem as problem:
             outcomes[place]["error"] = problem.document(request_id)
             continue

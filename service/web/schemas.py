@@ -120,7 +120,7 @@ SCHEMAS: dict[str, Schema] = {
                 "additionalProperties": {"type": "number"},
                 "description": "Milliseconds.",
             },
-            "overlay": _text("The drawn picture as a data URI, with return_overlay."),
+            "overlay": _text("The drawn image as a data URI, with return_overlay."),
         },
         optional=("overlay",),
     ),
@@ -135,17 +135,17 @@ SCHEMAS: dict[str, Schema] = {
                     },
                     optional=("name", "result", "error"),
                 ),
-                "One for each picture in order, each with `result` or `error`.",
+                "One for each image in order, each with `result` or `error`.",
             )
         }
     ),
-    "Picture": _object(
+    "Image": _object(
         {"data": _nullable(_text("Data URI.")), "width": _integer("px"), "height": _integer("px")}
     ),
     "Detection": _object(
         {
             "status": _text(enum=["ok"]),
-            "image": ref("Picture"),
+            "image": ref("Image"),
             "measurements": _array(ref("Measurement")),
             "model": _text(),
             "model_version": _text(),
@@ -160,7 +160,7 @@ SCHEMAS: dict[str, Schema] = {
             "std_error": _sides(_nullable(_number()), "Standard error, degrees."),
             "status": _sides({"type": ["string", "null"], "enum": [*_STATUS, None]}, "null: not asked for."),
             "reasons": _sides(_array(_text()), "Why the status is not OK, or what was assumed."),
-            "image": {"oneOf": [ref("Picture"), {"type": "null"}]},
+            "image": {"oneOf": [ref("Image"), {"type": "null"}]},
         }
     ),
     "VideoStarted": _object(

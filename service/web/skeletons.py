@@ -20,7 +20,7 @@ from service.web.accept import preferred
 from service.web.body import Held, whole
 from service.web.door import Door
 from service.web.fields import Fields
-from service.web.form import Upload, json_object, picture_of, query_values, unsupported
+from service.web.form import Upload, image_of, json_object, query_values, unsupported
 from service.web.gateway import caller_of
 from service.web.pose import OVERLAY_FORMATS
 from service.web.problems import Problem, invalid
@@ -116,7 +116,7 @@ class SkeletonCalls:
         return Response(status_code=204, headers=answered.headers)
 
     async def render(self, request: Request) -> Response:
-        """People drawn on a picture or a canvas."""
+        """People drawn on an image or a canvas."""
         kind = preferred(request.headers.get("accept", ""), ("application/json", "image/png", "image/jpeg"))
         with Held(self._door.in_flight) as held:
             body = json_object(await self._json_body(request, held))
@@ -130,8 +130,8 @@ class SkeletonCalls:
                 raise problem.renamed({"overlay.": "", "canvas.size.": "canvas."}) from problem
             overlay = answered.message.overlay
             if kind == "application/json":
-                picture = {"overlay": answers.data_uri(overlay), **answers.size(overlay.size)}
-                return answers.json_response(picture, headers=answered.headers)
+                image = {"overlay": answers.data_uri(overlay), **answers.size(overlay.size)}
+                return answers.json_response(image, headers=answered.headers)
             return Response(overlay.content, media_type=overlay.media_type, headers=answered.headers)
 
     async def export(self, request: Request) -> Response:
@@ -210,7 +210,7 @@ def _if_match(request: Request) -> str:
 
 
 def _rendering(body: dict[str, object], name: str, kind: str) -> pb.RenderPosesRequest:
-    persons, picture, canvas = body.pop("persons", []), body.pop("image", None), body.pop("canvas", None)
+    persons, image, canvas = body.pop("persons", []), body.pop("image", None), body.pop("canvas", None)
     fields = Fields({key: [_plain(value)] for key, value in body.items()})
     wish = pb.RenderPosesRequest(skeleton=name)
     wish.overlay.format = fields.choice("format", OVERLAY_FORMATS, types_pb2.OVERLAY_FORMAT_UNSPECIFIED)
@@ -230,10 +230,10 @@ def _rendering(body: dict[str, object], name: str, kind: str) -> pb.RenderPosesR
     if least is not None:
         wish.overlay.min_keypoint_score = least
     wish.persons.extend(_persons(fields, persons, "persons"))
-    if (picture is None) == (canvas is None):
+    if (image is None) == (canvas is None):
         fields.add("image", "or canvas must be there, and not both")
-    elif isinstance(picture, str):
-        wish.image.content = picture_of(Upload("image", "", picture.encode(errors="replace")), "image")
+    elif isinstance(image, str):
+        wish.image.content = image_of(Upload("image", "", image.encode(errors="replace")), "image")
     elif isinstance(canvas, dict):
         wish.canvas.size.CopyFrom(_size(fields, canvas, "canvas"))
         wish.canvas.color = _plain(canvas.get("color", ""))
@@ -253,7 +253,7 @@ def _exporting(body: dict[str, object], name: str) -> pb.ExportPosesRequest:
     if not wish.format and not fields.violations:
         fields.add("format", f"is missing: one of {', '.join(_FORMATS)}")
     if not isinstance(items, list) or not items:
-        fields.add("items", "must be a list of pictures, each with file_name, image and persons")
+        fields.add("items", "must be a list of images, each with file_name, image and persons")
         items = []
     for number, item in enumerate(items):
         path = f"items[{number}]"

@@ -1,7 +1,7 @@
-"""`/v1/stream`: a WebSocket for a camera; pictures in as they are taken, people out.
+"""`/v1/stream`: a WebSocket for a camera; images in as they are taken, people out.
 
-The first message is JSON with the options, then every binary message is one encoded picture; the text
-`{"type": "end"}` asks for the summary. Answers are JSON: `started`, a `result` for every picture that was
+The first message is JSON with the options, then every binary message is one encoded image; the text
+`{"type": "end"}` asks for the summary. Answers are JSON: `started`, a `result` for every image that was
 not dropped for a newer one, `summary`, or `error` and the end.
 """
 
@@ -36,7 +36,7 @@ _POLICIES = {"latest": pb.FRAME_POLICY_LATEST, "every": pb.FRAME_POLICY_EVERY}
 
 
 class StreamCalls:
-    """Streams of pictures.
+    """Streams of images.
 
     Args:
         door: what the calls share.
@@ -118,7 +118,7 @@ async def _config(socket: WebSocket) -> tuple[pb.StreamConfig, str]:
     if message["type"] == "websocket.disconnect":
         raise CallerGone
     if message.get("text") is None:
-        raise invalid('The first message must be the options, as {"model": ""}; pictures come after it.')
+        raise invalid('The first message must be the options, as {"model": ""}; images come after it.')
     body = json_object(message["text"].encode(errors="replace"))
     key = body.pop("api_key", "")
     values = {
@@ -150,7 +150,7 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-async def _pictures(socket: WebSocket) -> AsyncIterator[bytes]:
+async def _images(socket: WebSocket) -> AsyncIterator[bytes]:
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
@@ -161,13 +161,13 @@ async def _pictures(socket: WebSocket) -> AsyncIterator[bytes]:
         elif json_object(message["text"].encode(errors="replace")).get("type") == "end":
             return
         else:
-            raise invalid('A text after the first one must be {"type": "end"}; pictures are binary messages.')
+            raise invalid('A text after the first one must be {"type": "end"}; images are binary messages.')
 
 
 async def _send(socket: WebSocket, stream: Stream, config: pb.StreamConfig) -> None:
     await stream.send(pb.StreamPosesRequest(config=config))
     number = 0
-    async for content in _pictures(socket):
+    async for content in _images(socket):
         frame = pb.StreamFrame(frame_id=str(number), encoded=content)
         await stream.send(pb.StreamPosesRequest(frame=frame))
         number += 1

@@ -230,7 +230,7 @@ async def test_the_same_call_is_there_as_code(browser: Browser, door: RunningDoo
 
 async def test_the_documentation_opens_without_other_hosts(browser: Browser, door: RunningDoor) -> None:
     watched = await opened(browser, door, path="/docs")
-    await watched.page.wait_for_selector("text=The people in a picture >> nth=0")
+    await watched.page.wait_for_selector("text=The people in an image >> nth=0")
     await done(watched)
 
 

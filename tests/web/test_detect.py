@@ -22,7 +22,7 @@ PICTURE = jpeg((640, 640))
 
 def test_the_doors_list_of_measurements_is_the_gateways() -> None:
     assert [(one.name, one.title, one.body_part, one.extension) for one in MEASUREMENTS] == [
-        (one.name, one.title, one.body_part, one.extension) for one in OF_THE_CORE.values()
+        (one.name, one.title, one.body_part.capitalize(), one.extension) for one in OF_THE_CORE.values()
     ]
 
 
