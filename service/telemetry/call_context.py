@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-Stage = Literal["decode", "preprocess", "queue", "inference", "postprocess", "draw"]
+from service.telemetry.spans import CallSpan, Stage
+
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _SIZES = 32  # in a log line
@@ -55,33 +56,6 @@ class Observer:
 
     def triton(self, *, up: bool, models: Mapping[str, bool]) -> None:
         """Triton was looked at: whether it answers, and which of its models are ready."""
-
-
-class CallSpan:
-    """One call as a trace sees it. This one keeps nothing.
-
-    Attributes:
-        trace_id: 32 hexadecimal digits; empty without a trace.
-    """
-
-    trace_id = ""
-
-    def stage(self, stage: Stage, started: float, ended: float) -> None:
-        """A stage of a picture is over; the times are time.perf_counter()'s."""
-
-    def inference(self, model: str, model_version: str) -> AbstractContextManager[dict[str, str] | None]:
-        """A call to Triton, for the time of the block; gives the metadata that carries the trace on."""
-        return nullcontext()
-
-    def end(self, code: str, reason: str, error: BaseException | None, facts: Mapping[str, Any]) -> None:
-        """The call is over.
-
-        Args:
-            code: canonical code, as OK.
-            reason: of the error; empty without one.
-            error: what was raised; its text goes nowhere.
-            facts: what the log says of the call.
-        """
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from prometheus_client import (
 from typing_extensions import override
 
 from service.errors import REASONS
-from service.telemetry.call_context import STAGES, Observer, Stage
+from service.telemetry.call_context import STAGES, Observer
+from service.telemetry.spans import Stage
 
 # From one small picture on a GPU (5 ms) to a call that waits for its deadline (30 s), finest where people
 # notice, from 50 to 500 ms; a video takes what it takes. A stage may be a small part of the one

@@ -221,7 +221,12 @@ class Keypoint(_message.Message):
     y: _builtins.float
     """Px of the upright original, raw: it may lie outside the picture."""
     score: _builtins.float
-    """The model's own score, 0 or more; usually up to 1, but not a probability."""
+    """The model's own score, 0 or more; usually up to 1, but not a probability.
+
+    `mediapipe_wholebody`: all points of one hand, or of one face, have the same score, because its
+    networks give no more. Of body and feet each point has its own; it falls where the two networks
+    that see the body differ about a joint. Small toes are in none of its networks and stay 0.
+    """
     def __init__(
         self,
         *,
@@ -302,11 +307,12 @@ class Person(_message.Message):
     """
     side: Global___Side.ValueType
     """Which side a part belongs to: LEFT or RIGHT with a skeleton of a one-sided part such as
-    `mediapipe_hand_21`. UNSPECIFIED: a whole person.
+    `mediapipe_hand_21`. UNSPECIFIED: a whole person, or a part that a person has once, such as the
+    face of `mediapipe_face_mesh_468`.
     """
     person_index: _builtins.int
     """Zero-based number of the whole person that a part belongs to; two hands of one person have the
-    same. Unset: a whole person.
+    same, a person whose part was not seen has none. Unset: a whole person.
     """
     @_builtins.property
     def box(self) -> Global___Box:
