@@ -14,27 +14,31 @@ from typing import Any
 
 import grpc
 
-_SERVICE_CONFIG = {
-    # Behind a headless Service every gateway pod gets its share.
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [
-                {"service": "posegate.v1.PoseService"},
-                {"service": "posegate.v1.SkeletonService"},
-                {"service": "posegate.v1.AccountService"},
-            ],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                # Both are sent before any work is done; how long to wait comes with the answer.
-                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
-            },
-        }
-    ],
-}
+# Both are sent before any work is done; how long to wait comes with the answer.
+_RETRY_ON = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+
+
+def _service_config(retry_on: Sequence[str]) -> dict[str, Any]:
+    return {
+        # Behind a headless Service every gateway pod gets its share.
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": "posegate.v1.PoseService"},
+                    {"service": "posegate.v1.SkeletonService"},
+                    {"service": "posegate.v1.AccountService"},
+                ],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": list(retry_on),
+                },
+            }
+        ],
+    }
 
 
 def connect(
@@ -43,6 +47,7 @@ def connect(
     credentials: grpc.ChannelCredentials | None = None,
     api_key: str = "",
     max_message_bytes: int = 256 << 20,
+    retry_on: Sequence[str] = _RETRY_ON,
 ) -> grpc.aio.Channel:
     """A channel that retries, takes large messages and notices dead connections.
 
@@ -52,9 +57,10 @@ def connect(
         api_key: sent with every call; empty for none. It is a secret: give credentials too, unless the
             network is encrypted otherwise.
         max_message_bytes: of one message, either way.
+        retry_on: names of the status codes on which a call is tried again.
     """
     options: list[tuple[str, str | int]] = [
-        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.service_config", json.dumps(_service_config(retry_on))),
         # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
         ("grpc.max_send_message_length", max_message_bytes),

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = (
     ("up", "service.cli.up", "Run the bundled Triton and the gateway, and watch both."),
     ("serve", "service.cli.serve", "Run the gateway against the Triton at POSEGATE_TRITON_URL."),
+    ("web", "service.cli.web", "Run the HTTP door in front of the gateway at POSEGATE_WEB_GATEWAY."),
     ("detect", "service.cli.detect", "Find the people in images."),
     ("measure", "service.cli.measure", "Measure joint angles in images."),
     ("video", "service.cli.video", "Find and track the people in a video."),

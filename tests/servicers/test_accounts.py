@@ -447,7 +447,7 @@ async def test_a_tenant_at_its_limits_leaves_the_others_latency_alone(tmp_path: 
             await asyncio.gather(*hammers)
         # Of eight calls of the busy tenant at work, two at most are ahead at the model, and one that ends.
         assert sorted(before)[len(before) // 2] <= 3
-        assert done > 60
+        assert done > 25  # the busy one was at work all the time
 
 
 async def test_usage_is_kept_by_tenant_day_and_rpc(opened: Accounts) -> None:

@@ -30,6 +30,10 @@
 {{- $wrong = append $wrong (printf "envoy.terminationGracePeriodSeconds is %v, less than preStopSeconds %v + timeoutSeconds %v + 5: at least %v" $v.envoy.terminationGracePeriodSeconds $v.envoy.preStopSeconds $v.envoy.timeoutSeconds $needed) -}}
 {{- end -}}
 
+{{- if and $v.web.enabled $v.web.ingress.enabled (not $v.web.ingress.host) -}}
+{{- $wrong = append $wrong "web.ingress.enabled needs web.ingress.host: the name that callers use" -}}
+{{- end -}}
+
 {{- /* scaling */ -}}
 {{- if and $g.autoscaling.enabled (gt (int $g.autoscaling.minReplicas) (int $g.autoscaling.maxReplicas)) -}}
 {{- $wrong = append $wrong (printf "gateway.autoscaling: minReplicas %v is above maxReplicas %v" $g.autoscaling.minReplicas $g.autoscaling.maxReplicas) -}}

@@ -96,6 +96,8 @@ class _AngleOverlayModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Angl
     """One picture with everything, in `MeasureAnglesResponse.overlay`."""
     ANGLE_OVERLAY_MODE_PER_MEASUREMENT: _AngleOverlayMode.ValueType  # 2
     """One picture for each measurement, in `AngleMeasurement.overlay`."""
+    ANGLE_OVERLAY_MODE_BOTH: _AngleOverlayMode.ValueType  # 3
+    """Both of them."""
 
 class AngleOverlayMode(_AngleOverlayMode, metaclass=_AngleOverlayModeEnumTypeWrapper):
     """How angles are drawn."""
@@ -106,6 +108,8 @@ ANGLE_OVERLAY_MODE_COMBINED: AngleOverlayMode.ValueType  # 1
 """One picture with everything, in `MeasureAnglesResponse.overlay`."""
 ANGLE_OVERLAY_MODE_PER_MEASUREMENT: AngleOverlayMode.ValueType  # 2
 """One picture for each measurement, in `AngleMeasurement.overlay`."""
+ANGLE_OVERLAY_MODE_BOTH: AngleOverlayMode.ValueType  # 3
+"""Both of them."""
 Global___AngleOverlayMode: _TypeAlias = AngleOverlayMode  # noqa: Y015
 
 class _AngleStatus:
@@ -626,7 +630,7 @@ class MeasureAnglesRequest(_message.Message):
     back; the neck without hips). −180 to 180. Default 0.
     """
     overlay_mode: Global___AngleOverlayMode.ValueType
-    """One overlay for everything, or one for each measurement. Set without `overlay.format` it is
+    """One overlay for everything, one for each measurement, or both. Set without `overlay.format` it is
     INVALID_ARGUMENT. Unset: COMBINED.
     """
     min_score: _builtins.float
@@ -785,7 +789,7 @@ class MeasureAnglesResponse(_message.Message):
 
     @_builtins.property
     def overlay(self) -> _types_pb2.Overlay:
-        """All people with their angles in one picture. Unset unless asked for with the mode COMBINED."""
+        """All people with their angles in one picture. Unset unless asked for with the mode COMBINED or BOTH."""
 
     @_builtins.property
     def timings(self) -> Global___Timings:
@@ -892,7 +896,7 @@ class AngleMeasurement(_message.Message):
     @_builtins.property
     def overlay(self) -> _types_pb2.Overlay:
         """The picture with this measurement, the person's own overlay. Unset unless asked for with the
-        mode PER_MEASUREMENT.
+        mode PER_MEASUREMENT or BOTH.
         """
 
     def __init__(
