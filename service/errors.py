@@ -75,6 +75,7 @@ REASONS = frozenset(
         "UNKNOWN_MEASUREMENT",
         "UPLOAD_IDLE",
         "UPLOAD_TOO_SLOW",
+        "URI_ADDRESS_NOT_ALLOWED",
         "URI_HOST_NOT_ALLOWED",
         "URI_INVALID",
         "URI_NOT_FETCHED",
@@ -177,7 +178,7 @@ class VideoTooLong(InvalidRequest):
 
 
 class DataLoss(PosegateError):
-    """A video is damaged or cut short; what came before the damage was answered."""
+    """A video is cut short, cannot be read on, or is damaged under `strict`; earlier frames were answered."""
 
     reason = "VIDEO_DAMAGED"
 
@@ -275,7 +276,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "VIDEO_UNDECODABLE": "empty, not a video, without frames, or of a format that is not accepted",
     },
     DataLoss: {
-        "VIDEO_DAMAGED": "the video is damaged or cut short; the frames before the damage were answered",
+        "VIDEO_DAMAGED": "the video is cut short or cannot be read on; the frames before were answered",
     },
     NotFound: {
         "MODEL_NOT_FOUND": "no such model; the message lists those that are served",
@@ -286,6 +287,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
     NotAllowed: {
         "NOT_ALLOWED": "the operator does not allow it",
         "SKELETON_SHIPPED": "a shipped skeleton cannot be changed or deleted",
+        "URI_ADDRESS_NOT_ALLOWED": "the host of `image.uri` has an address that is not public",
         "URI_HOST_NOT_ALLOWED": "the host of `image.uri` is not among `POSEGATE_URI_HOSTS`",
         "URI_OFF": "no host is allowed: `image.uri` is off, send the bytes",
     },

@@ -171,6 +171,10 @@ class Settings(BaseSettings):
         default="",
         description="Hosts whose https pictures `image.uri` may name, comma-separated; empty: off.",
     )
+    uri_private_addresses: bool = Field(
+        default=False,
+        description="Let those hosts have private, loopback and link-local addresses; off: only public ones.",
+    )
     database_url: SecretStr = Field(
         default=SecretStr(""),
         description="Where custom skeletons are kept: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME;"

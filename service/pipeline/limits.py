@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.core.angles import Thresholds
+from service.media.download import DownloadPolicy
 from service.media.image import ImageLimits
 from service.media.video_reader import VideoLimits
 from service.settings import Settings
@@ -51,7 +52,13 @@ class Limits:
     stream_quiet_s: float
     stream_keep_alive_s: float
     uri_hosts: frozenset[str]
+    uri_private_addresses: bool
     angles: Thresholds
+
+    @property
+    def downloads(self) -> DownloadPolicy:
+        """Where images may be fetched from."""
+        return DownloadPolicy(self.uri_hosts, self.uri_private_addresses)
 
     @staticmethod
     def of(settings: Settings) -> Limits:
@@ -91,5 +98,6 @@ class Limits:
             uri_hosts=frozenset(
                 filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))
             ),
+            uri_private_addresses=settings.uri_private_addresses,
             angles=settings.angles,
         )

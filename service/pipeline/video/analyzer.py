@@ -12,8 +12,9 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol
 
+from service.media.frame_sampler import Sampling
 from service.media.spool import Spool, SpoolSpace
-from service.media.video_reader import Sampling, VideoLimits, VideoReader
+from service.media.video_reader import VideoLimits, VideoReader
 from service.media.video_writer import Mp4Writer
 from service.pipeline.background import background
 from service.pipeline.estimator import Estimator
@@ -32,7 +33,7 @@ class MakeReader(Protocol):
     """Makes the decoder of a spooled video, as `VideoReader`."""
 
     def __call__(
-        self, spool: Spool, sampling: Sampling, limits: VideoLimits, threads: int = 1
+        self, spool: Spool, sampling: Sampling, limits: VideoLimits, threads: int = 1, *, strict: bool = False
     ) -> FrameReader:
         """A decoder that is not open yet."""
 
@@ -113,7 +114,9 @@ class VideoAnalyzer:
         limits = self._limits
         threads = RunThreads(self._executor)
         spool = Spool(self._space, limits.video.max_bytes)
-        reader = self._make_reader(spool, request.sampling, limits.video, limits.video_decode_threads)
+        reader = self._make_reader(
+            spool, request.sampling, limits.video, limits.video_decode_threads, strict=request.strict
+        )
         upload = UploadLimits(limits.stream_idle_s, limits.max_upload_s)
         make_writer = partial(
             self._make_writer, encoder=limits.video_encoder, threads=limits.video_encode_threads
