@@ -14,8 +14,10 @@ from typing import Any
 
 import google.rpc.status_pb2
 from grpc_tools import protoc
+from pydantic_settings import BaseSettings
 
 from service.settings import Settings
+from service.web.settings import WebSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "posegate"
@@ -25,11 +27,17 @@ SCHEMA = CHART / "values.schema.json"
 # What the chart sets itself, from values of its own or because the image says where.
 OF_THE_CHART = frozenset(
     {
+        "AUTH", "AUTH_PLAINTEXT", "PLANS",
         "LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN", "TRITON_URL", "TRITON_SHARED_MEMORY", "DEFAULT_MODEL",
         "DRAIN_GRACE_S", "TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "DATABASE_URL", "MODEL_REPOSITORY", "HOME",
         "SKELETONS", "VIDEO_SPOOL", "MAX_SPOOL_BYTES",
     }
 )  # fmt: skip
+
+
+OF_THE_CHART_FOR_THE_DOOR = frozenset(
+    {"LISTEN", "GATEWAY", "GATEWAY_TLS", "GATEWAY_CA", "GATEWAY_CERT", "GATEWAY_KEY", "DRAIN_GRACE_S"}
+)
 
 
 def descriptor() -> bytes:
@@ -50,18 +58,19 @@ def descriptor() -> bytes:
 
 
 def schema() -> str:
-    """The chart's schema of values, with the settings that the gateway knows."""
+    """The chart's schema of values, with the settings that the gateway and the HTTP door know."""
     document = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    document["definitions"]["settings"]["properties"] = _settings()
+    document["definitions"]["settings"]["properties"] = _settings(Settings, OF_THE_CHART)
+    document["definitions"]["webSettings"]["properties"] = _settings(WebSettings, OF_THE_CHART_FOR_THE_DOOR)
     return json.dumps(document, indent=2) + "\n"
 
 
-def _settings() -> dict[str, Any]:
+def _settings(kind: type[BaseSettings], of_the_chart: frozenset[str]) -> dict[str, Any]:
     """A type for each; ranges are the gateway's own business, which names what is wrong when it starts."""
     properties: dict[str, Any] = {}
-    described = Settings.model_json_schema()
+    described = kind.model_json_schema()
     for name, field in sorted(described["properties"].items()):
-        if name.upper() in OF_THE_CHART or field.get("format") == "password":
+        if name.upper() in of_the_chart or field.get("format") == "password":
             continue
         if reference := field.get("$ref"):  # a group: POSEGATE_GROUP__NAME
             group = described["$defs"][reference.rpartition("/")[2]]

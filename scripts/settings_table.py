@@ -1,6 +1,6 @@
-"""The table of settings in service/README.md, made from the settings themselves.
+"""The tables of settings in service/README.md and service/web/README.md, made from the settings themselves.
 
-python -m scripts.settings_table            # rewrites the table
+python -m scripts.settings_table            # rewrites the tables
 python -m scripts.settings_table --check    # fails where it has drifted, or a setting is described twice
 """
 
@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 
 from scripts.marked_sections import ROOT, SectionError, outside, row_pattern, update
 from service.settings import MIB, Settings
+from service.web.settings import WebSettings
 
 README = ROOT / "service" / "README.md"
+WEB_README = ROOT / "service" / "web" / "README.md"
 NAME, WRITER = "settings", "scripts.settings_table"
 _NAMED = {"workers": "the CPUs", "angles": "see service/core/angles/thresholds.py"}
 _HEAD = "| variable | default | what it sets |\n|---|---|---|\n"
 
 
-def table() -> str:
+def table(kind: type[BaseSettings] = Settings) -> str:
     """One row per setting."""
     rows = []
-    for name, field in Settings.model_fields.items():
+    prefix = kind.model_config.get("env_prefix", "")
+    for name, field in kind.model_fields.items():
         default = _NAMED.get(name) or _text(field.default)
-        rows.append(f"| `POSEGATE_{name.upper()}` | {default} | {field.description} |\n")
+        rows.append(f"| `{prefix}{name.upper()}` | {default} | {field.description} |\n")
     return _HEAD + "".join(rows)
 
 
@@ -53,9 +57,10 @@ def described_elsewhere(text: str) -> list[str]:
 
 
 def main(arguments: list[str], readme: Path = README) -> int:
-    """Write or check the table; the exit code."""
+    """Write or check the tables; the exit code."""
     check = "--check" in arguments
     failed = update(readme, NAME, WRITER, table(), check=check)
+    failed |= update(WEB_README, NAME, WRITER, table(WebSettings), check=check)
     try:
         doubled = described_elsewhere(readme.read_text(encoding="utf-8"))
     except SectionError:

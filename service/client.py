@@ -9,40 +9,58 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import grpc
 
-_SERVICE_CONFIG = {
-    # Behind a headless Service every gateway pod gets its share.
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [{"service": "posegate.v1.PoseService"}, {"service": "posegate.v1.SkeletonService"}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                # Both are sent before any work is done; how long to wait comes with the answer.
-                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
-            },
-        }
-    ],
-}
+# Both are sent before any work is done; how long to wait comes with the answer.
+_RETRY_ON = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+
+
+def _service_config(retry_on: Sequence[str]) -> dict[str, Any]:
+    return {
+        # Behind a headless Service every gateway pod gets its share.
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": "posegate.v1.PoseService"},
+                    {"service": "posegate.v1.SkeletonService"},
+                    {"service": "posegate.v1.AccountService"},
+                ],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": list(retry_on),
+                },
+            }
+        ],
+    }
 
 
 def connect(
-    address: str, *, credentials: grpc.ChannelCredentials | None = None, max_message_bytes: int = 256 << 20
+    address: str,
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    api_key: str = "",
+    max_message_bytes: int = 256 << 20,
+    retry_on: Sequence[str] = _RETRY_ON,
 ) -> grpc.aio.Channel:
     """A channel that retries, takes large messages and notices dead connections.
 
     Args:
         address: host:port, or dns:///name:port for round robin over the pods of a headless Service.
         credentials: of grpc.ssl_channel_credentials, for TLS; None: plaintext.
+        api_key: sent with every call; empty for none. It is a secret: give credentials too, unless the
+            network is encrypted otherwise.
         max_message_bytes: of one message, either way.
+        retry_on: names of the status codes on which a call is tried again.
     """
     options: list[tuple[str, str | int]] = [
-        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.service_config", json.dumps(_service_config(retry_on))),
         # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -55,9 +73,46 @@ def connect(
     ]
     if is_loopback(address):
         options.append(("grpc.enable_http_proxy", 0))
+    interceptors = sending(api_key) if api_key else None
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, credentials, options=options)
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+
+class _Key:
+    """Adds an API key to the metadata of calls."""
+
+    def __init__(self, api_key: str) -> None:
+        self._header = ("authorization", f"Bearer {api_key}")
+
+    def _with_key(self, details: Any) -> Any:
+        return details._replace(metadata=grpc.aio.Metadata(*(details.metadata or ()), self._header))
+
+
+# One class for each kind of call: grpc.aio takes an object for the first kind only that it is of.
+class _UnaryUnary(_Key, grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(self._with_key(details), request)
+
+
+class _UnaryStream(_Key, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(self._with_key(details), request)
+
+
+class _StreamUnary(_Key, grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return await continuation(self._with_key(details), requests)
+
+
+class _StreamStream(_Key, grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return await continuation(self._with_key(details), requests)
+
+
+def sending(api_key: str) -> Sequence[grpc.aio.ClientInterceptor]:
+    """Interceptors of a channel that send an API key with every call."""
+    return [kind(api_key) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
 
 
 def is_loopback(address: str) -> bool:

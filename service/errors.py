@@ -10,10 +10,14 @@ PosegateError
 │   └── VideoTooLong          more seconds or frames than allowed
 ├── DataLoss                  a video is damaged; what came before the damage was answered
 ├── NotFound                  no such model, version or skeleton
+├── Unauthenticated           no API key, or not a valid one
 ├── NotAllowed                the operator does not allow it
+│   └── PlanDoesNotAllow      the tenant's plan does not allow it
 ├── AlreadyExists             the name is taken
 ├── Conflict                  it was changed meanwhile; read it again first
 ├── QuotaExceeded             as many as the caller may have; no retry helps
+│   └── MonthlyQuotaExceeded  the calls of the month are used up
+├── RateLimited               more at the moment than the plan allows; worth another try after `retry_after_s`
 ├── AnswerTooLarge            does not fit into one message
 ├── SkeletonNotSupplied       the model does not give the points that the skeleton needs
 ├── Overloaded                too much at once; worth another try after `retry_after_s`
@@ -26,11 +30,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 REASONS = frozenset(
     {
         "ALREADY_EXISTS",
         "ANSWER_TOO_LARGE",
+        "API_KEY_INVALID",
+        "API_KEY_MISSING",
         "CONFIG_LATE",
         "CONFLICT",
         "DATABASE_BUSY",
@@ -53,8 +60,11 @@ REASONS = frozenset(
         "NOT_FOUND",
         "NO_ENCODER",
         "OVERLOADED",
+        "PLAN_DOES_NOT_ALLOW",
+        "PLAN_UNKNOWN",
         "QUEUE_FULL",
         "QUOTA_EXCEEDED",
+        "RATE_LIMITED",
         "SKELETON_CHANGED",
         "SKELETON_EXISTS",
         "SKELETON_INVALID",
@@ -75,6 +85,7 @@ REASONS = frozenset(
         "UNKNOWN_MEASUREMENT",
         "UPLOAD_IDLE",
         "UPLOAD_TOO_SLOW",
+        "URI_ADDRESS_NOT_ALLOWED",
         "URI_HOST_NOT_ALLOWED",
         "URI_INVALID",
         "URI_NOT_FETCHED",
@@ -177,9 +188,15 @@ class VideoTooLong(InvalidRequest):
 
 
 class DataLoss(PosegateError):
-    """A video is damaged or cut short; what came before the damage was answered."""
+    """A video is cut short, cannot be read on, or is damaged under `strict`; earlier frames were answered."""
 
     reason = "VIDEO_DAMAGED"
+
+
+class Unauthenticated(PosegateError):
+    """No API key, or not a valid one."""
+
+    reason = "API_KEY_INVALID"
 
 
 class NotFound(PosegateError):
@@ -192,6 +209,26 @@ class NotAllowed(PosegateError):
     """The operator does not allow it."""
 
     reason = "NOT_ALLOWED"
+
+
+class PlanDoesNotAllow(NotAllowed):
+    """The tenant's plan does not allow it; plan, limit and actual value are in the metadata."""
+
+    reason = "PLAN_DOES_NOT_ALLOW"
+
+    @classmethod
+    def of(cls, plan: str, limit_name: str, *, limit: float, actual: float) -> PlanDoesNotAllow:
+        """One limit of a plan, by its name in the file of plans, and what was asked for."""
+        return cls(
+            f"The plan '{plan}' allows {limit_name} of {limit:g}, not {actual:g}: "
+            "ask for less, or for another plan.",
+            metadata={
+                "plan": plan,
+                "limit": f"{limit:g}",
+                "actual": f"{actual:g}",
+                "limit_name": limit_name,
+            },
+        )
 
 
 class AlreadyExists(PosegateError):
@@ -210,6 +247,33 @@ class QuotaExceeded(PosegateError):
     """The caller has as many as allowed; another try does not help."""
 
     reason = "QUOTA_EXCEEDED"
+
+
+class MonthlyQuotaExceeded(QuotaExceeded):
+    """The calls of the month are used up.
+
+    Attributes:
+        subject: whose quota, as tenant:NAME.
+        reset_time: when the next month begins, UTC; None where that is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        subject: str = "",
+        reset_time: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, metadata=metadata)
+        self.subject = subject
+        self.reset_time = reset_time
+
+
+class RateLimited(PosegateError):
+    """More at the moment than the tenant's plan allows; it helps to wait."""
+
+    reason = "RATE_LIMITED"
 
 
 class AnswerTooLarge(PosegateError):
@@ -275,7 +339,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "VIDEO_UNDECODABLE": "empty, not a video, without frames, or of a format that is not accepted",
     },
     DataLoss: {
-        "VIDEO_DAMAGED": "the video is damaged or cut short; the frames before the damage were answered",
+        "VIDEO_DAMAGED": "the video is cut short or cannot be read on; the frames before were answered",
     },
     NotFound: {
         "MODEL_NOT_FOUND": "no such model; the message lists those that are served",
@@ -283,9 +347,17 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "NOT_FOUND": "something else that the request names does not exist",
         "SKELETON_NOT_FOUND": "no such skeleton, shipped or of this tenant",
     },
+    Unauthenticated: {
+        "API_KEY_INVALID": "the API key is mistyped, unknown, expired or revoked",
+        "API_KEY_MISSING": "no API key was sent",
+    },
+    PlanDoesNotAllow: {
+        "PLAN_DOES_NOT_ALLOW": "more than the tenant's plan allows; `limit` and `actual` are in the metadata",
+    },
     NotAllowed: {
         "NOT_ALLOWED": "the operator does not allow it",
         "SKELETON_SHIPPED": "a shipped skeleton cannot be changed or deleted",
+        "URI_ADDRESS_NOT_ALLOWED": "the host of `image.uri` has an address that is not public",
         "URI_HOST_NOT_ALLOWED": "the host of `image.uri` is not among `POSEGATE_URI_HOSTS`",
         "URI_OFF": "no host is allowed: `image.uri` is off, send the bytes",
     },
@@ -298,8 +370,11 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "SKELETON_CHANGED": "the `etag` is no longer the current one: read the skeleton again",
     },
     QuotaExceeded: {
-        "QUOTA_EXCEEDED": "the tenant has as many as are allowed",
+        "QUOTA_EXCEEDED": "the calls of the month are used up; `reset_time` is in the metadata",
         "TOO_MANY_SKELETONS": "the tenant has `POSEGATE_MAX_SKELETONS` skeletons: delete one first",
+    },
+    RateLimited: {
+        "RATE_LIMITED": "more calls a second than the tenant's plan allows",
     },
     AnswerTooLarge: {
         "ANSWER_TOO_LARGE": "above `POSEGATE_MAX_MESSAGE_BYTES`: ask for JPEG overlays or less at once",
@@ -312,8 +387,8 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "QUEUE_FULL": "the model's queue in Triton is full",
         "SPOOL_FULL": "no disk space is left for uploaded videos",
         "TOO_MANY_BYTES_IN_FLIGHT": "the requests at work have `POSEGATE_MAX_IN_FLIGHT_BYTES` already",
-        "TOO_MANY_IN_FLIGHT": "`POSEGATE_MAX_IN_FLIGHT` requests are at work",
-        "TOO_MANY_STREAMS": "`POSEGATE_MAX_STREAMS` videos and streams are at work",
+        "TOO_MANY_IN_FLIGHT": "as many requests are at work as `POSEGATE_MAX_IN_FLIGHT` or the plan allows",
+        "TOO_MANY_STREAMS": "as many videos and streams as `POSEGATE_MAX_STREAMS` or the plan allows",
         "TOO_MUCH_VIDEO_MEMORY": "the decoders at work hold `POSEGATE_MAX_VIDEO_MEMORY_BYTES`",
     },
     Unavailable: {
@@ -323,6 +398,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "DATABASE_TOO_NEW": "a newer version of the service has changed the tables",
         "DATABASE_UNAVAILABLE": "the database cannot be reached",
         "DRAINING": "this gateway is stopping: another one takes the call",
+        "PLAN_UNKNOWN": "the tenant's plan is not in `POSEGATE_PLANS`: the operator has to set another one",
         "MODEL_NOT_READY": "the model, or the detector that it needs, is not loaded or not ready",
         "TRITON_UNAVAILABLE": "Triton cannot be reached",
         "UNAVAILABLE": "another part of the service cannot be reached",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,17 @@ def cpu_count() -> int:
     except (OSError, ValueError):
         return allowed
     return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+def is_on_this_host(address: str) -> bool:
+    """Whether an address, host:port or unix:PATH, is reached from this host only."""
+    host = address.rpartition(":")[0].strip("[]").lower()
+    if address.startswith(("unix:", "unix-abstract:")) or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):
@@ -86,6 +98,11 @@ class Settings(BaseSettings):
         ge=1,
         description="How many while single pictures come too: every frame at the model holds them up. "
         "A GPU takes several at once without harm.",
+    )
+    tenant_inferences_beside: int = Field(
+        default=2,
+        ge=1,
+        description="Single pictures of one tenant while those of others come too; a GPU takes more.",
     )
     max_streams: int = Field(
         default=16, ge=1, description="Videos and streams (AnalyzeVideo, StreamPoses) at once."
@@ -171,9 +188,13 @@ class Settings(BaseSettings):
         default="",
         description="Hosts whose https pictures `image.uri` may name, comma-separated; empty: off.",
     )
+    uri_private_addresses: bool = Field(
+        default=False,
+        description="Let those hosts have private, loopback and link-local addresses; off: only public ones.",
+    )
     database_url: SecretStr = Field(
         default=SecretStr(""),
-        description="Where custom skeletons are kept: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME;"
+        description="Where skeletons, tenants, keys and usage are kept: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME;"
         " empty: the file posegate.db in `home`.",
     )
     database_timeout_s: float = Field(
@@ -181,6 +202,27 @@ class Settings(BaseSettings):
     )
     database_connections: int = Field(
         default=5, ge=1, description="Connections to the database that a gateway holds, at most."
+    )
+    auth: Literal["off", "keys"] = Field(
+        default="off",
+        description="keys: every call but health and reflection needs an API key; off: all callers are one.",
+    )
+    auth_plaintext: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        validate_default=True,
+        description="allow: take keys over an address beyond this host without TLS, where a mesh encrypts.",
+    )
+    auth_refresh_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=10,
+        description="Seconds after which a key that was revoked or a plan that was changed has its effect.",
+    )
+    plans: Path | None = Field(
+        default=None, description="TOML file of the tenants' plans; empty: free, standard and pro."
+    )
+    usage_write_s: float = Field(
+        default=10.0, gt=0, description="Seconds between two writes of usage to the database."
     )
     angles: Thresholds = Field(
         default_factory=Thresholds,
@@ -223,7 +265,7 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port, with a port from 0 to 65535")
         return listen
 
-    @field_validator("tls_cert", "tls_key", "tls_client_ca", mode="before")
+    @field_validator("tls_cert", "tls_key", "tls_client_ca", "plans", mode="before")
     @classmethod
     def _no_file(cls, file: object) -> object:
         """An empty variable names no file."""
@@ -238,3 +280,15 @@ class Settings(BaseSettings):
         if file is not None and cert is None:
             raise ValueError("needs POSEGATE_TLS_CERT, which is missing")
         return file
+
+    @field_validator("auth_plaintext")
+    @classmethod
+    def _no_keys_in_clear_text(cls, allowed: str, info: ValidationInfo) -> str:
+        """Whoever listens on the way would have them."""
+        clear = info.data.get("tls_cert") is None and not is_on_this_host(info.data.get("listen", ""))
+        if info.data.get("auth") == "keys" and clear and allowed != "allow":
+            raise ValueError(
+                "POSEGATE_AUTH=keys needs TLS on an address beyond this host: set POSEGATE_TLS_CERT and"
+                " POSEGATE_TLS_KEY, or POSEGATE_AUTH_PLAINTEXT=allow where a mesh encrypts"
+            )
+        return allowed

@@ -176,6 +176,7 @@ class Failure:
         violations: of BadRequest, description by field.
         request_id: of RequestInfo.
         retry_s: of RetryInfo; None without one.
+        quota: of QuotaFailure, description by subject.
         initial: initial metadata.
         trailing: trailing metadata but for the details.
     """
@@ -188,6 +189,7 @@ class Failure:
     violations: dict[str, str] = field(default_factory=dict)
     request_id: str = ""
     retry_s: float | None = None
+    quota: dict[str, str] = field(default_factory=dict)
     initial: dict[str, Any] = field(default_factory=dict)
     trailing: dict[str, Any] = field(default_factory=dict)
 
@@ -231,6 +233,7 @@ def _details(status: status_pb2.Status) -> dict[str, Any]:
         bad = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
         request = error_details_pb2.RequestInfo()
+        quota = error_details_pb2.QuotaFailure()
         if packed.Unpack(info):
             found |= {"reason": info.reason, "domain": info.domain, "metadata": dict(info.metadata)}
         elif packed.Unpack(bad):
@@ -239,6 +242,8 @@ def _details(status: status_pb2.Status) -> dict[str, Any]:
             found["retry_s"] = retry.retry_delay.ToTimedelta().total_seconds()
         elif packed.Unpack(request):
             found["request_id"] = request.request_id
+        elif packed.Unpack(quota):
+            found["quota"] = {item.subject: item.description for item in quota.violations}
         else:
             raise AssertionError(f"unknown detail {MessageToDict(packed)}")
     return found

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.rpc import status_pb2
 
-from posegate.v1 import pose_service_pb2, skeleton_service_pb2, types_pb2
+from posegate.v1 import account_service_pb2, bounds_pb2, pose_service_pb2, skeleton_service_pb2, types_pb2
 
 ROOT = Path(__file__).parents[1]
 COMMON = Path(status_pb2.__file__).parents[2]  # where googleapis-common-protos is installed
@@ -25,6 +25,8 @@ FILES: list[FileDescriptor] = [
     types_pb2.DESCRIPTOR,
     pose_service_pb2.DESCRIPTOR,
     skeleton_service_pb2.DESCRIPTOR,
+    account_service_pb2.DESCRIPTOR,
+    bounds_pb2.DESCRIPTOR,
 ]
 
 # service: method: (requests are a stream, responses are a stream)
@@ -47,9 +49,12 @@ RPCS = {
         "RenderPoses": (False, False),
         "ExportPoses": (False, False),
     },
+    "AccountService": {"GetAccount": (False, False)},
 }
 
 FIELDS = {
+    "GetAccountResponse": "tenant plan limits quota",
+    "Quota": "limit used remaining reset_time",
     "Image": "content uri",
     "ImageSize": "width height",
     "Box": "x1 y1 x2 y2",

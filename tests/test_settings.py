@@ -165,3 +165,29 @@ def test_the_names_of_variables_in_descriptions_are_right() -> None:
     for field in Settings.model_fields.values():
         for name in re.findall(r"POSEGATE_(\w+)", field.description or ""):
             assert name.lower().partition("__")[0] in Settings.model_fields
+
+
+@pytest.mark.parametrize(
+    ("listen", "refused"),
+    [
+        ("127.0.0.1:50051", False),
+        ("localhost:50051", False),
+        ("[::1]:50051", False),
+        ("127.3.2.1:50051", False),
+        ("unix:/run/posegate.sock", False),
+        ("0.0.0.0:50051", True),
+        ("[::]:50051", True),
+        ("192.0.2.1:50051", True),
+        ("gateway.example:50051", True),
+        ("localhost.example:50051", True),
+    ],
+)
+def test_keys_in_clear_text_beyond_this_host_have_to_be_allowed(listen: str, refused: bool) -> None:
+    assert Settings(listen=listen).auth == "off"
+    assert Settings(listen=listen, auth="keys", auth_plaintext="allow")
+    assert Settings(listen=listen, auth="keys", tls_cert=Path("a"), tls_key=Path("b"))
+    if refused:
+        with pytest.raises(ValidationError, match="POSEGATE_AUTH_PLAINTEXT=allow"):
+            Settings(listen=listen, auth="keys")
+    else:
+        assert Settings(listen=listen, auth="keys")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +41,7 @@ class Target:
         tls_ca: PEM file of the authorities that sign the gateway's certificate; implies TLS.
         tls_cert: PEM file of the caller's certificate, for gateways that ask for one; implies TLS.
         tls_key: PEM file of its private key.
+        api_key: sent with every call; empty for none.
     """
 
     address: str
@@ -48,6 +49,7 @@ class Target:
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    api_key: str = field(default="", repr=False)
 
     def connect(self) -> grpc.aio.Channel:
         """A channel to it, as `service.client` opens it.
@@ -55,7 +57,8 @@ class Target:
         Raises:
             BadCertificate: one of the files cannot be used.
         """
-        return connect(self.address, credentials=self._credentials() if self._speaks_tls else None)
+        credentials = self._credentials() if self._speaks_tls else None
+        return connect(self.address, credentials=credentials, api_key=self.api_key)
 
     def explain(self, error: grpc.aio.AioRpcError) -> str:
         """Why a call failed, in one line; for a failed connection also what to change."""
@@ -150,9 +153,16 @@ def target(
     tls_key: Annotated[
         Path | None, typer.Option(envvar="POSEGATE_KEY", help="PEM file of your certificate's private key.")
     ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            envvar="POSEGATE_API_KEY",
+            help="API key, if the gateway asks for one. A command line is seen by others: use the variable.",
+        ),
+    ] = "",
 ) -> Target:
     """The gateway that the connection options name."""
-    return Target(address, tls, tls_ca, tls_cert, tls_key)
+    return Target(address, tls, tls_ca, tls_cert, tls_key, api_key=key)
 
 
 class GatewayCommand(TyperCommand):

@@ -1,16 +1,20 @@
-"""Settings from the environment, for the commands that run the gateway."""
+"""Settings from the environment, for the commands that run the gateway or the HTTP door."""
 
 from __future__ import annotations
 
 import sys
+from typing import TypeVar
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 
 from service.settings import Settings
 from service.telemetry.logging import configure
 
 _BAD_SETTINGS = 2
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
 def settings_from_environment() -> Settings:
@@ -19,12 +23,22 @@ def settings_from_environment() -> Settings:
     Raises:
         typer.Exit: code 2, after a line on stderr for each variable that has no valid value.
     """
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(["POSEGATE", *(str(part) for part in problem["loc"])]).upper()
-            print(f"{name}: {problem['msg']} (got {problem['input']!r})", file=sys.stderr)
-        raise typer.Exit(_BAD_SETTINGS) from None
+    settings = read(Settings)
     configure(settings)
     return settings
+
+
+def read(kind: type[AnySettings]) -> AnySettings:
+    """Settings of a kind.
+
+    Raises:
+        typer.Exit: code 2, after a line on stderr for each variable that has no valid value.
+    """
+    prefix = kind.model_config.get("env_prefix", "")
+    try:
+        return kind()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = prefix + "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"{name}: {problem['msg']} (got {problem['input']!r})", file=sys.stderr)
+        raise typer.Exit(_BAD_SETTINGS) from None

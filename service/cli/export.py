@@ -49,6 +49,7 @@ class ExportConfig:
         format: of the files.
         folder: where the files go; made if it is not there.
         skeleton: of the results; empty: the one they name.
+        visible_score: smallest score of a keypoint that is written as visible; None: the service's default.
         timeout_s: of the call.
     """
 
@@ -56,6 +57,7 @@ class ExportConfig:
     format: ExportFormat
     folder: Path
     skeleton: str
+    visible_score: float | None
     timeout_s: float
 
 
@@ -80,10 +82,17 @@ def command(
     skeleton: Annotated[
         str, typer.Option("--skeleton", help="Skeleton of the results; empty: the one they name.")
     ] = "",
+    visible_score: Annotated[
+        float | None,
+        typer.Option(
+            "--visible-score",
+            help="Smallest score of a keypoint that COCO and YOLO count as visible; 0.5 by default.",
+        ),
+    ] = None,
     timeout: options.Timeout = 300.0,
 ) -> None:
     """Write detected people as files for training tools."""
-    config = ExportConfig(gateway_of(context), export_format, folder, skeleton, timeout)
+    config = ExportConfig(gateway_of(context), export_format, folder, skeleton, visible_score, timeout)
     asyncio.run(export(results, config))
 
 
@@ -110,6 +119,7 @@ async def export(file: Path, config: ExportConfig) -> None:
         format=_FORMATS[config.format],
         skeleton=config.skeleton or _skeleton(results),
         items=_items(results),
+        visible_score=config.visible_score,
     )
     async with config.gateway.connect() as channel:
         answer = await SkeletonServiceStub(channel).ExportPoses(request, timeout=config.timeout_s)

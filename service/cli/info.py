@@ -48,11 +48,13 @@ async def show(gateway: Target) -> None:
     Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)
 
 
-def _limit(value: int | Duration | Iterable[str]) -> str:
-    """A limit as text; 0 or unset is "no limit of its own" in the contract."""
+def _limit(value: bool | float | Duration | Iterable[str]) -> str:
+    """A limit as text; 0 or unset is no limit, and of `max_skeletons` that there may be none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Duration):
         seconds = value.ToNanoseconds() / 1e9
         return f"{seconds:g} s" if seconds else "none"
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return f"{value:,}" if value else "none"
     return ", ".join(value) or "none"

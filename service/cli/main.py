@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = (
     ("up", "service.cli.up", "Run the bundled Triton and the gateway, and watch both."),
     ("serve", "service.cli.serve", "Run the gateway against the Triton at POSEGATE_TRITON_URL."),
+    ("web", "service.cli.web", "Run the HTTP door in front of the gateway at POSEGATE_WEB_GATEWAY."),
     ("detect", "service.cli.detect", "Find the people in images."),
     ("measure", "service.cli.measure", "Measure joint angles in images."),
     ("video", "service.cli.video", "Find and track the people in a video."),
@@ -23,6 +24,13 @@ COMMANDS = (
     ("export", "service.cli.export", "Write detected people as files for training tools."),
     ("skeletons", "service.cli.skeletons", "Skeleton templates: shipped and your own."),
     ("models", "service.cli.models", "List models; bring models into the repository."),
+    ("tenants", "service.cli.tenants", "Tenants and their plans, on the database."),
+    ("keys", "service.cli.keys", "API keys of tenants, on the database."),
+    (
+        "usage",
+        "service.cli.usage",
+        "Show calls, pictures, seconds of video and failures by tenant, day and RPC.",
+    ),
     ("health", "service.cli.health", "Ask whether the gateway can answer."),
     ("info", "service.cli.info", "Print build, limits and models of the gateway."),
 )

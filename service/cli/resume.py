@@ -100,6 +100,8 @@ class Earlier:
         total = pb.VideoSummary()
         total.CopyFrom(summary)
         total.total_frames += (self._first_again or 0) - self.lines[0]["frame_index"]
+        passed = (line for line in self.lines if line["frame_index"] < (self._first_again or 0))
+        total.frames_damaged += sum(bool(line.get("damaged")) for line in passed)
         del total.measurements[:]
         total.MergeFrom(summary_of(lines))
         return total

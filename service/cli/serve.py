@@ -6,6 +6,7 @@ import asyncio
 
 import typer
 
+from service.accounts.plans import BadPlans
 from service.cli.environment import settings_from_environment
 from service.cli.failures import on_one_line
 from service.server.app import CannotListen, build_gateway
@@ -21,5 +22,5 @@ app = typer.Typer(add_completion=False)
 def command() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
     settings = settings_from_environment()
-    with on_one_line(BadCertificate, BadDatabaseUrl, BadTracing, CannotListen):
+    with on_one_line(BadCertificate, BadDatabaseUrl, BadPlans, BadTracing, CannotListen):
         asyncio.run(serve(build_gateway(settings)))

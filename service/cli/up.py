@@ -1,4 +1,7 @@
-"""`posegate up`: the bundled Triton and the gateway, started, watched and stopped as one."""
+"""`posegate up`: the bundled Triton and the gateway, started, watched and stopped as one.
+
+With `--web` the HTTP door too, a process of its own as everywhere.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import asyncio
 import socket
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 import service
-from service.cli.environment import settings_from_environment
+from service.accounts.plans import BadPlans
+from service.cli.door import CannotStartDoor, door
+from service.cli.environment import read, settings_from_environment
 from service.cli.failures import on_one_line
 from service.server.app import CannotListen, build_gateway
 from service.server.lifecycle import stop_on_signals
@@ -22,6 +28,7 @@ from service.store.address import BadDatabaseUrl
 from service.telemetry.tracing import BadTracing
 from service.triton.launch import Launch, Ports, TritonProcessError
 from service.triton.process import TritonProcess
+from service.web.settings import WebSettings
 
 app = typer.Typer(add_completion=False)
 
@@ -29,24 +36,42 @@ _SHIPPED = Path(service.__file__).resolve().parents[1] / "model_repository" / "b
 
 
 @app.command()
-def command() -> None:
+def command(
+    web: Annotated[
+        bool, typer.Option("--web", help="Run the HTTP door too, at POSEGATE_WEB_LISTEN.")
+    ] = False,
+) -> None:
     """Run the bundled Triton and the gateway, and watch both."""
     settings = settings_from_environment()
-    with on_one_line(BadCertificate, BadDatabaseUrl, BadTracing, CannotListen, TritonProcessError):
-        asyncio.run(up(settings))
+    web_listen = read(WebSettings).listen if web else ""
+    with on_one_line(
+        BadCertificate,
+        BadDatabaseUrl,
+        BadPlans,
+        BadTracing,
+        CannotListen,
+        CannotStartDoor,
+        TritonProcessError,
+    ):
+        asyncio.run(up(settings, web_listen=web_listen))
     if sys.stderr.isatty():
         print("posegate: stopped; `posegate up` starts it again", file=sys.stderr)
 
 
-async def up(settings: Settings) -> None:
-    """Run both until SIGTERM or SIGINT: Triton starts first and stops last.
+async def up(settings: Settings, *, web_listen: str = "") -> None:
+    """Run all until SIGTERM or SIGINT: Triton starts first and stops last.
+
+    Args:
+        settings: of the gateway and the bundled Triton.
+        web_listen: where the HTTP door will listen; empty: without the door.
 
     Raises:
-        CannotListen: one of the gateway's addresses cannot be bound; found out before Triton starts.
+        CannotListen: one of the addresses cannot be bound; found out before Triton starts.
+        CannotStartDoor: the HTTP door ended by itself; its own words are in the log.
         TritonProcessError: Triton does not start.
     """
     launch = _launch(settings)
-    for address in (settings.listen, settings.health_listen, settings.metrics_listen):
+    for address in (settings.listen, settings.health_listen, settings.metrics_listen, web_listen):
         check_address(address)
     stop = stop_on_signals()
     triton = TritonProcess(launch)
@@ -54,7 +79,10 @@ async def up(settings: Settings) -> None:
         return
     watcher = asyncio.create_task(triton.watch())
     try:
-        async with build_gateway(settings.model_copy(update={"triton_url": triton.grpc_url})):
+        async with (
+            build_gateway(settings.model_copy(update={"triton_url": triton.grpc_url})),
+            door(settings, stop) if web_listen else nullcontext(),
+        ):
             await stop.wait()
     finally:
         watcher.cancel()

@@ -25,8 +25,10 @@ class Model:
             nothing but the name is known.
         skeleton: name of its native skeleton.
         keypoint_count: K of its output.
-        shapes_hw: the inputs it allows, (height, width) in px.
-        max_batch_size: pictures or crops in one request at most; at least 1.
+        shapes_hw: the inputs it allows, (height, width) in px; of a model that takes the image, the size up
+            to which it goes through shared memory.
+        prepared_hw: those of them that are ready when the model is loaded; empty for all of them.
+        max_batch_size: images, crops or persons in one request at most; at least 1.
         precision: arithmetic it runs in, as its configuration says.
         licence: SPDX name of the licence of its weights.
         weights: what the weights are.
@@ -35,6 +37,9 @@ class Model:
         ready: whether Triton would answer a request for it now.
         first_stage: of a top-down model, the name of the model that finds the people; else empty.
         takes_body: whether a top-down model also takes the first stage's keypoints.
+        tenant: the only one who may use it; empty for everyone.
+        takes_image: whether a top-down model takes the image with the boxes of its persons, rather than a
+            crop of each.
     """
 
     name: str
@@ -52,6 +57,19 @@ class Model:
     ready: bool = False
     first_stage: str = ""
     takes_body: bool = False
+    tenant: str = ""
+    prepared_hw: tuple[tuple[int, int], ...] = ()
+    takes_image: bool = False
+
+    @property
+    def typical_hw(self) -> tuple[tuple[int, int], ...]:
+        """The inputs of most pictures: for warm-up, comparison and optimisation profiles."""
+        return self.prepared_hw or self.shapes_hw
+
+    @property
+    def other_hw(self) -> tuple[tuple[int, int], ...]:
+        """The allowed inputs that are not typical."""
+        return tuple(shape for shape in self.shapes_hw if shape not in self.typical_hw)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ class Poses:
         positions: (N, K, 3) float32 or None; metres, origin mid-hip, x image right, y down, z away
             from the camera; NaN where the model gives none.
         depth_source: where the third dimension comes from.
-        sides: (N,) of "left", "right" or "" (a whole person): the person's own side that a part such
-            as a hand is on. None: whole persons all.
+        sides: (N,) of "left", "right" or "" (a whole person, or a part that a person has once): the
+            person's own side that a part such as a hand is on. None: whole persons all.
         person_index: (N,) zero-based number of the whole person that a part belongs to, -1 for a
             whole person. None: whole persons all.
 

@@ -15,6 +15,17 @@ BOX_MARGIN = 1.25
 """By how much a crop is larger than the person's box; what top-down models are trained with (mmpose
 `GetBBoxCenterScale`)."""
 
+FRAME_MARGIN = 1.75
+"""Side of the square around a person that a model which takes the image may look at, in longer sides of the
+box: a pose square is at least 1.375 of it, about the hips."""
+
+ENOUGH_PX = 1024
+"""Longer side of a person's box from which on more pixels give no better hands: they are about 100 px then,
+and the hand network takes 224 px for twice the hand."""
+
+MAX_PIXELS = 12_000_000
+"""Pixels that a model which takes the image gets at most."""
+
 STATURE_M = 1.70
 """The stature that `lift` assumes for every person."""
 
@@ -80,6 +91,46 @@ def crop_people(image: Rgb8, boxes_xyxy: Floats, shape_hw: tuple[int, int]) -> t
         )
         cv2.warpAffine(image, matrix, (width, height), dst=crop, flags=cv2.INTER_LINEAR)
     return crops, affines
+
+
+def frame_persons(image: Rgb8, boxes_xyxy: Floats) -> tuple[Rgb8, Affine]:
+    """The part of an image that its persons need, for a model that takes the image itself.
+
+    As large as in the image, unless the smallest of the persons is larger than `ENOUGH_PX`: then so much
+    smaller that this one has that size. Never more than `MAX_PIXELS`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes_xyxy: (N, 4) px of the image, N at least 1; may reach beyond it.
+
+    Returns:
+        The part (H', W', 3), at least a pixel, and the map from px of the image to px of it.
+    """
+    height, width = image.shape[:2]
+    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1).max(axis=1)  # (N,)
+    centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    reach = sides[:, None] * (FRAME_MARGIN / 2)
+    low, high = (centers - reach).min(axis=0), (centers + reach).max(axis=0)
+    x1, y1 = (int(np.clip(low[axis], 0, size - 1)) for axis, size in enumerate((width, height)))
+    x2, y2 = (int(np.clip(np.ceil(high[axis]), 1, size)) for axis, size in enumerate((width, height)))
+    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    part, shift = image[y1:y2, x1:x2], Affine(shift_x=-x1, shift_y=-y1)
+    scale = min(1.0, ENOUGH_PX / float(sides.min()), float(np.sqrt(MAX_PIXELS / ((x2 - x1) * (y2 - y1)))))
+    if scale == 1.0:
+        return part, shift
+    size_wh = max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale))
+    scale_x, scale_y = size_wh[0] / (x2 - x1), size_wh[1] / (y2 - y1)
+    # cv2.resize maps the centres of pixels: (x + ½) · scale − ½.
+    zoom = Affine(scale_x, scale_y, shift_x=(scale_x - 1) / 2, shift_y=(scale_y - 1) / 2)
+    return np.asarray(cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA), np.uint8), shift.then(zoom)
+
+
+def in_frame(affine: Affine, boxes_xyxy: Floats, keypoints: Floats) -> tuple[Floats, Floats]:
+    """Boxes (N, 4) and keypoints (M, K, 3) of an image in px of what `frame_persons` gave; scores stay."""
+    boxes = affine.apply(boxes_xyxy.reshape(-1, 2).astype(np.float32)).reshape(-1, 4)
+    bodies = keypoints.astype(np.float32)
+    bodies[..., :2] = affine.apply(bodies[..., :2].reshape(-1, 2)).reshape(*bodies.shape[:2], 2)
+    return np.asarray(boxes, np.float32), bodies
 
 
 def bodies_in_crops(keypoints: Floats, affines: Sequence[Affine]) -> Floats:

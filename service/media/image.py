@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+from pi_heif import HeifImageFile, options, register_heif_opener
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -17,9 +20,12 @@ from PIL import (
     WebPImagePlugin,
 )
 from PIL import Image as PillowImage
+from PIL.ExifTags import Base as ExifTag
 
 from service.core.geometry import Rgb8
 from service.errors import ImageTooLarge, ImageUndecodable
+from service.media.jpeg import decode_jpeg
+from service.media.orientation import Orientation, upright
 
 Format = Literal["png", "jpeg"]
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg"}
@@ -37,18 +43,37 @@ _FORMATS = tuple(
         WebPImagePlugin.WebPImageFile,
         BmpImagePlugin.BmpImageFile,
         TiffImagePlugin.TiffImageFile,
+        AvifImagePlugin.AvifImageFile,
+        HeifImageFile,
     )
 )
-_ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
+_ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF, HEIC or AVIF"
+_JPEG, _DECODED_BY_PILLOW = ("JPEG", "MPO"), ("AVIF", "HEIF")
 
-# Pillow reads headers only here, and `inspect` holds the declared size against our own limit;
-# Pillow's own check would warn, or raise, below or above it.
+# How a picture is made upright, by its EXIF orientation (CIPA DC-008, tag 0x0112).
+_ORIENTATIONS = {
+    2: Orientation(0, mirrored=True),
+    3: Orientation(180),
+    4: Orientation(180, mirrored=True),
+    5: Orientation(270, mirrored=True),
+    6: Orientation(90),
+    7: Orientation(90, mirrored=True),
+    8: Orientation(270),
+}
+
+_SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a 16-bit sample may hold
+
+# Pillow's own check of the size would warn, or raise, below or above the limit that `inspect` holds.
 PillowImage.MAX_IMAGE_PIXELS = None
+# One picture is decoded by one thread: several are decoded at once.
+register_heif_opener(thumbnails=False)
+options.DECODE_THREADS = 1
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What a picture may be at most.
+    """Upper limits of a picture.
 
     Attributes:
         max_bytes: of the encoded file.
@@ -59,6 +84,23 @@ class ImageLimits:
     max_pixels: int
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What a file declares before it is decoded.
+
+    Attributes:
+        file_format: Pillow's name of it.
+        size_wh: px, as stored.
+        orientation: by the file's EXIF data.
+        is_deep: samples have 16 bits.
+    """
+
+    file_format: str
+    size_wh: tuple[int, int]
+    orientation: Orientation
+    is_deep: bool
+
+
 def inspect(content: bytes, limits: ImageLimits) -> tuple[int, int]:
     """Size (width, height) from the file's header, before orientation; nothing is decoded.
 
@@ -66,6 +108,41 @@ def inspect(content: bytes, limits: ImageLimits) -> tuple[int, int]:
         ImageUndecodable: empty, not a picture, or of a format that is not accepted.
         ImageTooLarge: more bytes or pixels than the limits allow.
     """
+    return _read_header(content, limits).size_wh
+
+
+def decode(content: bytes, limits: ImageLimits) -> Rgb8:
+    """The picture as (H, W, 3) uint8 RGB, upright (EXIF orientation and HEIF transformations applied).
+
+    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha channel is dropped; of
+    several pictures in one file the first is taken, of a HEIC the primary one. The samples of a 16-bit
+    picture count as 8, 10, 12, 14 or 16 bits, the fewest that hold the largest of them, and the upper 8 of
+    those are kept. Pixels count as square, whatever resolution a file states: in no accepted format is it
+    binding for display.
+
+    Raises:
+        ImageUndecodable: empty, truncated, not a picture, or of a format that is not accepted.
+        ImageTooLarge: more bytes or pixels than the limits allow.
+    """
+    header = _read_header(content, limits)
+    if header.file_format in _JPEG:
+        return upright(decode_jpeg(content), header.orientation)
+    if header.file_format in _DECODED_BY_PILLOW:
+        return upright(_decode_by_pillow(content), header.orientation)
+    # cv2 applies the orientation itself, and swaps the channels of 16-bit TIFF wrongly.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if header.is_deep else cv2.IMREAD_COLOR_RGB
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except (cv2.error, MemoryError) as error:
+        raise _broken() from error
+    if header.is_deep and image is not None and image.dtype == np.uint16:
+        image = cv2.cvtColor(_eight_bits(image), cv2.COLOR_BGR2RGB)
+    if image is None or image.dtype != np.uint8 or image.ndim != 3:
+        raise _broken()
+    return image  # type: ignore[return-value]  # cv2's stubs do not know that imdecode gave uint8
+
+
+def _read_header(content: bytes, limits: ImageLimits) -> _Header:
     if not content:
         raise ImageUndecodable("The picture is empty: send the bytes of an encoded file.")
     if len(content) > limits.max_bytes:
@@ -74,8 +151,10 @@ def inspect(content: bytes, limits: ImageLimits) -> tuple[int, int]:
             metadata={"limit_bytes": str(limits.max_bytes), "actual_bytes": str(len(content))},
         )
     try:
-        with PillowImage.open(io.BytesIO(content), formats=_FORMATS) as header:
-            width, height = header.size
+        with PillowImage.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            width, height = picture.size
+            file_format = picture.format or ""
+            orientation, is_deep = _orientation(picture), _is_deep(picture, content)
     except UnidentifiedImageError:
         raise ImageUndecodable(f"The bytes are not a picture that can be read: send {_ACCEPTED}.") from None
     except Exception as error:
@@ -84,6 +163,7 @@ def inspect(content: bytes, limits: ImageLimits) -> tuple[int, int]:
     if width < 1 or height < 1:
         raise ImageUndecodable("The picture has no pixels: its width or height is zero.")
     check_pixels((width, height), limits)
+    return _Header(file_format, (width, height), orientation, is_deep)
     return width, height
 
 
@@ -98,24 +178,40 @@ def check_pixels(size_wh: tuple[int, int], limits: ImageLimits) -> None:
         )
 
 
-def decode(content: bytes, limits: ImageLimits) -> Rgb8:
-    """The picture as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
-
-    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha channel is dropped; of
-    several pictures in one file the first is taken.
-
-    Raises:
-        ImageUndecodable: empty, truncated, not a picture, or of a format that is not accepted.
-        ImageTooLarge: more bytes or pixels than the limits allow.
-    """
-    inspect(content, limits)
+def _orientation(picture: PillowImage.Image) -> Orientation:
+    """By the EXIF data of formats that are not decoded by cv2; none where they are damaged."""
+    if picture.format not in (*_JPEG, *_DECODED_BY_PILLOW):
+        return Orientation()
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except (cv2.error, MemoryError) as error:
+        return _ORIENTATIONS.get(picture.getexif().get(ExifTag.Orientation, 1), Orientation())
+    except Exception:
+        # Damaged EXIF data, for which Pillow raises many types, leave the picture itself readable.
+        return Orientation()
+
+
+def _is_deep(picture: PillowImage.Image, content: bytes) -> bool:
+    """Whether the samples of a PNG or TIFF have 16 bits."""
+    if isinstance(picture, PngImagePlugin.PngImageFile):
+        return content[24] == 16  # the bit depth of IHDR, which is the first chunk
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return 16 in picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())
+    return False
+
+
+def _decode_by_pillow(content: bytes) -> Rgb8:
+    """AVIF and HEIC, (H, W, 3) RGB, before the EXIF orientation."""
+    try:
+        with PillowImage.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except Exception as error:  # libheif's and libavif's errors reach Python in many types
         raise _broken() from error
-    if image is None or image.dtype != np.uint8 or image.ndim != 3:
-        raise _broken()
-    return image  # type: ignore[return-value]  # cv2's stubs do not know that imdecode gave uint8
+
+
+def _eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """The upper 8 of the bits that the samples use."""
+    used = int(image.max()).bit_length()
+    bits = next(bits for bits in _SAMPLE_BITS if bits >= used)
+    return (image >> (bits - 8)).astype(np.uint8)
 
 
 def _broken() -> ImageUndecodable:

@@ -92,10 +92,10 @@ def compare(
     groups = parts_of(skeleton)
     found = _Differences()
     if model.family == "yolo_pose":
-        for shape in model.shapes_hw:
+        for shape in model.typical_hw:
             _compare_yolo(reference, plan, model, shape, samples, groups, found)
     else:
-        for shape in model.shapes_hw:
+        for shape in model.typical_hw:
             _compare_top_down(reference, plan, model, shape, samples, groups, found)
     parts = {
         part: PartAccuracy(len(values), *(float(v) for v in np.percentile(values, [50, 95], method="higher")))

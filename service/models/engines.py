@@ -101,18 +101,34 @@ def library(tensorrt: Any) -> Library:
 
 
 def profiles_for(
-    shapes_hw: Sequence[tuple[int, int]], max_batch: int, best_batch: int | None = None
+    shapes_hw: Sequence[tuple[int, int]],
+    max_batch: int,
+    best_batch: int | None = None,
+    *,
+    other_hw: Sequence[tuple[int, int]] = (),
 ) -> tuple[Profile, ...]:
     """One profile for each input (H, W): 1 to `max_batch` pictures, tuned for `best_batch`.
 
-    Without `best_batch` it is half of `max_batch`: the dynamic batcher fills batches only under load.
+    Without `best_batch` it is half of `max_batch`: the dynamic batcher fills batches only under load. With
+    `other_hw` one more profile takes those inputs, and everything between their extremes.
     """
     best = best_batch or (max_batch + 1) // 2
     if not 1 <= best <= max_batch:
         raise EngineError(f"a plan for 1 to {max_batch} pictures cannot be tuned for {best}")
-    return tuple(
+    profiles = [
         Profile(min=(1, h, w, 3), opt=(best, h, w, 3), max=(max_batch, h, w, 3)) for h, w in shapes_hw
-    )
+    ]
+    if other_hw:
+        heights, widths = zip(*other_hw, strict=True)
+        h, w = shapes_hw[0]
+        profiles.append(
+            Profile(
+                min=(1, min(heights), min(widths), 3),
+                opt=(best, min(h, max(heights)), min(w, max(widths)), 3),
+                max=(max_batch, max(heights), max(widths), 3),
+            )
+        )
+    return tuple(profiles)
 
 
 def build_plan(

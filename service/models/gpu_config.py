@@ -19,7 +19,17 @@ PRECISIONS = ("fp16", "fp32")
 MAX_QUEUE_SIZE = 64
 QUEUE_TIMEOUT_US = 10_000_000
 _TOP_DOWN = ("rtmw", "rtmw3d")  # what service/models/rtmw.py calls its graphs
-_ORDER = ("family", "skeleton", "weights", "licence", "source", "sha256", "precision", "shapes")
+_ORDER = (
+    "family",
+    "skeleton",
+    "weights",
+    "licence",
+    "source",
+    "sha256",
+    "precision",
+    "shapes",
+    "prepared_shapes",
+)
 _ONNX_TYPES = {"TYPE_UINT8": 2, "TYPE_FP32": 1}  # TensorProto.DataType in onnx.proto
 
 
@@ -137,6 +147,7 @@ def gpu_config_from(config: str, precision: str) -> str:
         raise RepositoryError(f"{given.name} names no family, so what the model gives is not known")
     parameters = {key: value.string_value for key, value in given.parameters.items()}
     parameters["precision"] = precision
+    parameters.pop("pad_value", None)  # an engine takes every shape from the start
     ordered = sorted(parameters, key=lambda key: (_ORDER.index(key) if key in _ORDER else len(_ORDER), key))
     parameters = {key: parameters[key] for key in ordered}
     return gpu_config_text(model, _tensors(given.input), _tensors(given.output), parameters)
@@ -147,8 +158,9 @@ def gpu_config_text(
 ) -> str:
     """The text of `config.pbtxt` for the TensorRT backend.
 
-    There is one instance on every GPU that Triton sees, with one optimisation profile for each shape. Every
-    batch size of every shape is run once before the model counts as ready.
+    There is one instance on every GPU that Triton sees, with one optimisation profile for each typical shape
+    and one for all others. Every batch size of every typical shape is run once before the model counts as
+    ready.
     """
     lines = [
         f"name: {_quoted(model.name)}",
@@ -158,7 +170,7 @@ def gpu_config_text(
         *(_tensor_line("input", tensor) for tensor in inputs),
         *(_tensor_line("output", tensor) for tensor in outputs),
         "instance_group { count: 1 kind: KIND_GPU profile: [ "
-        + ", ".join(f'"{index}"' for index in range(len(model.shapes_hw)))
+        + ", ".join(f'"{index}"' for index in range(len(model.typical_hw) + bool(model.other_hw)))
         + " ] }",
         *(
             f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
@@ -178,7 +190,7 @@ def gpu_config_text(
         f'model_warmup {{ name: "{batch}x{height}x{width}" batch_size: {batch} '
         f"inputs {{ key: {_quoted(picture.name)} value {{ data_type: {picture.type} "
         f"dims: [ {height}, {width}, 3 ] zero_data: true }} }} }}"
-        for height, width in model.shapes_hw
+        for height, width in model.typical_hw
         for batch in range(1, model.max_batch_size + 1)
     ]
     return "\n".join(lines) + "\n"

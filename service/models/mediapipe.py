@@ -41,6 +41,10 @@ class Member:
 
 
 FILES: Mapping[str, Member] = {
+    "face_detection_full_range_sparse.tflite": Member(
+        "mediapipe/modules/face_detection/face_detection_full_range_sparse.tflite",
+        "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+    ),
     "face_detection_short_range.tflite": Member(
         "mediapipe/modules/face_detection/face_detection_short_range.tflite",
         "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
@@ -56,6 +60,10 @@ FILES: Mapping[str, Member] = {
     "hand_recrop.tflite": Member(
         "mediapipe/modules/holistic_landmark/hand_recrop.tflite",
         "67d996ce96f9d36fe17d2693022c6da93168026ab2f028f9e2365398d8ac7d5d",
+    ),
+    "palm_detection_full.tflite": Member(
+        "mediapipe/modules/palm_detection/palm_detection_full.tflite",
+        "1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54",
     ),
     "pose_detection.tflite": Member(
         "mediapipe/modules/pose_detection/pose_detection.tflite",

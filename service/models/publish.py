@@ -142,7 +142,12 @@ def build_model(
     capability = gpu.compute_capability
     file = f"model_sm{capability.replace('.', '')}.plan" if request.fleet else model.plan_file(capability)
     options = request.options
-    profiles = profiles_for(model.model.shapes_hw, model.model.max_batch_size, request.best_batch)
+    profiles = profiles_for(
+        model.model.typical_hw,
+        model.model.max_batch_size,
+        request.best_batch,
+        other_hw=model.model.other_hw,
+    )
     wanted = Plan(
         file=file,
         sha256="",

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from typing import Literal
 import onnx
 from google.protobuf.message import DecodeError
 
+from service.core.plan import is_tenant_name
 from service.models.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from service.models.errors import RepositoryError
 from service.models.yolo_graph import Precision, build_graph, pose_head
@@ -26,8 +28,14 @@ from service.models.yolo_head import CANDIDATES
 CpuPrecision = Literal["bf16", "f32"]
 
 MAX_BATCH_SIZE = 8
-# (H, W) that a picture may be letterboxed to; each costs a pause to compile and some memory.
-SHAPES_HW = ((384, 640), (480, 640), (640, 480), (640, 384), (640, 640))
+INPUT_SIDE = 640
+"""Long side of the inputs, px: the size that the official checkpoints are trained at."""
+
+# (H, W) that are compiled when the model is loaded: the square, which every picture fits into, then the
+# rectangles of pictures of 4:3, 3:2 and 16:9, both ways.
+PREPARED_HW = ((640, 640), (480, 640), (640, 480), (448, 640), (640, 448), (384, 640), (640, 384))
+PAD_VALUE = 114
+"""Grey of the letterbox, for the backend: a shape that is not compiled yet runs in a larger one."""
 
 # No default_queue_policy: in Triton 2.51 any field of it switches prefetching off, and a lost wake-up then
 # holds single requests up for 500 ms. The gateway bounds what waits (POSEGATE_MAX_INFERENCES) and sets a
@@ -51,6 +59,7 @@ class ServedModel:
         sha256: of the checkpoint, hex.
         precision: what OpenVINO computes in.
         shapes_hw: the inputs it allows, (H, W) in px.
+        prepared_hw: those of them that are compiled when the model is loaded, the first before it is ready.
         max_batch_size: images in one request at most.
     """
 
@@ -63,6 +72,8 @@ class ServedModel:
     sha256: str
     precision: CpuPrecision
     shapes_hw: Sequence[tuple[int, int]]
+    prepared_hw: Sequence[tuple[int, int]]
+    tenant: str = ""
     max_batch_size: int = MAX_BATCH_SIZE
 
 
@@ -77,6 +88,7 @@ def add_model(
     cpu_precision: CpuPrecision = "bf16",
     licence: str = "",
     source: str = "",
+    tenant: str = "",
     replace: bool = False,
 ) -> Path:
     """Write a new served model, complete or not at all.
@@ -86,6 +98,7 @@ def add_model(
         skeleton_keypoints: how many keypoints the template `skeleton` has.
         precision: of the ONNX file's weights and arithmetic.
         licence, source: what the checkpoint itself does not say, or says wrongly.
+        tenant: the only one who may use it; empty for everyone.
         replace: a model of this name may be overwritten.
 
     Returns:
@@ -96,6 +109,7 @@ def add_model(
         CheckpointError: the checkpoint cannot be served.
     """
     check_name(repository, name, replace=replace)
+    check_tenant(tenant)
     shape = pose_head(checkpoint)
     if skeleton_keypoints != shape.keypoints:
         raise RepositoryError(
@@ -112,6 +126,8 @@ def add_model(
         sha256=checkpoint.sha256,
         precision=cpu_precision,
         shapes_hw=shapes_for(max(shape.strides)),
+        prepared_hw=prepared_for(max(shape.strides)),
+        tenant=tenant,
     )
     return place_model(repository, name, build_graph(checkpoint, precision), config_text(model))
 
@@ -211,15 +227,19 @@ def config_text(model: ServedModel) -> str:
         "source": model.source,
         "sha256": model.sha256,
         "precision": model.precision,
+        **({"tenant": model.tenant} if model.tenant else {}),
     }
     free = len(model.shapes_hw) > 1
     if free:
         parameters["shapes"] = ",".join(f"{h}x{w}" for h, w in model.shapes_hw)
+        parameters["prepared_shapes"] = ",".join(f"{h}x{w}" for h, w in model.prepared_hw)
+        parameters["pad_value"] = str(PAD_VALUE)
     sides = "-1, -1" if free else "{}, {}".format(*model.shapes_hw[0])
-    warmup = "\n".join(
-        f'model_warmup {{ name: "{h}x{w}" batch_size: 1 inputs {{ key: "images" '
-        f"value {{ data_type: TYPE_UINT8 dims: [ {h}, {w}, 3 ] zero_data: true }} }} }}"
-        for h, w in model.shapes_hw
+    # The backend runs every shape once when it has compiled it; this proves the first through Triton.
+    height, width = model.prepared_hw[0]
+    warmup = (
+        f'model_warmup {{ name: "{height}x{width}" batch_size: 1 inputs {{ key: "images" '
+        f"value {{ data_type: TYPE_UINT8 dims: [ {height}, {width}, 3 ] zero_data: true }} }} }}"
     )
     return f"""\
 name: {quoted(model.name)}
@@ -234,6 +254,16 @@ instance_group {{ count: 1 kind: KIND_CPU }}
 """
 
 
+def check_tenant(name: str) -> None:
+    """Accept the name of a tenant, or none.
+
+    Raises:
+        RepositoryError: no tenant can have that name.
+    """
+    if name and not is_tenant_name(name):
+        raise RepositoryError(f"{name!a} is no name of a tenant: use a-z, 0-9, '.', '_' and '-'")
+
+
 def parameter_lines(parameters: Mapping[str, str]) -> str:
     """`parameters` of a `config.pbtxt`, one a line."""
     return "\n".join(
@@ -243,8 +273,19 @@ def parameter_lines(parameters: Mapping[str, str]) -> str:
 
 
 def shapes_for(stride: int) -> list[tuple[int, int]]:
-    """The inputs (H, W) that a model of this largest stride allows: P6 models want multiples of 64."""
-    return [(h, w) for h, w in SHAPES_HW if h % stride == w % stride == 0]
+    """The inputs (H, W) that a model of this largest stride allows, the square first.
+
+    They are the minimum rectangles of pictures of every aspect ratio, as Ultralytics' `predict` makes them:
+    the long side is `INPUT_SIDE`, the short side a multiple of the stride.
+    """
+    step = math.lcm(32, stride)
+    short = range(INPUT_SIDE - step, 0, -step)
+    return [(INPUT_SIDE, INPUT_SIDE)] + [shape for s in short for shape in ((s, INPUT_SIDE), (INPUT_SIDE, s))]
+
+
+def prepared_for(stride: int) -> list[tuple[int, int]]:
+    """Those of `shapes_for` that most pictures need."""
+    return [shape for shape in PREPARED_HW if shape in shapes_for(stride)]
 
 
 def spdx_licence(text: str) -> str:

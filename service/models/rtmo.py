@@ -48,10 +48,11 @@ from service.models.half import halve_trunk
 from service.models.public_graph import Nodes, inputs_of, listed, load_public, opset_of, shape_of
 from service.models.repository import (
     MAX_BATCH_SIZE,
-    SHAPES_HW,
+    PREPARED_HW,
     CpuPrecision,
     ServedModel,
     check_name,
+    check_tenant,
     config_text,
     place_model,
 )
@@ -170,6 +171,7 @@ def add_rtmo(
     cpu_precision: CpuPrecision = "f32",
     licence: str = "Apache-2.0",
     source: str = "",
+    tenant: str = "",
     replace: bool = False,
 ) -> Path:
     """Write a new served model, complete or not at all.
@@ -182,6 +184,7 @@ def add_rtmo(
         cpu_precision: what OpenVINO computes in.
         licence: of the weights, SPDX; that of the published RTMO models by default.
         source: where they come from.
+        tenant: the only one who may use it; empty for everyone.
         replace: a model of this name may be overwritten.
 
     Returns:
@@ -192,6 +195,7 @@ def add_rtmo(
         CheckpointError: the file cannot be served.
     """
     check_name(repository, name, replace=replace)
+    check_tenant(tenant)
     made = rewrite(path, precision)
     if made.keypoint_count != skeleton_keypoints:
         raise RepositoryError(
@@ -208,6 +212,8 @@ def add_rtmo(
         sha256=sha256_of(path),
         precision=cpu_precision,
         shapes_hw=made.shapes_hw,
+        prepared_hw=made.shapes_hw,
+        tenant=tenant,
         max_batch_size=made.max_batch_size,
     )
     return place_model(repository, name, made.graph, config_text(model))
@@ -244,7 +250,7 @@ def _sizes_of(size_hw: tuple[int, int]) -> list[tuple[int, int]]:
     """The allowed inputs that fit axes of which some are free."""
     return [
         shape
-        for shape in SHAPES_HW
+        for shape in PREPARED_HW
         if all(fixed in (0, side) for fixed, side in zip(size_hw, shape, strict=True))
     ]
 

@@ -32,6 +32,7 @@ from service.models.repository import (
     QUEUE,
     CpuPrecision,
     check_name,
+    check_tenant,
     parameter_lines,
     place_model,
     quoted,
@@ -143,6 +144,7 @@ def add_rtmw(
     cpu_precision: CpuPrecision = "f32",
     licence: str = "Apache-2.0",
     source: str = "",
+    tenant: str = "",
     replace: bool = False,
 ) -> Path:
     """Write a new served model, complete or not at all.
@@ -156,6 +158,7 @@ def add_rtmw(
         cpu_precision: what OpenVINO computes in.
         licence: of the weights, SPDX; that of the published RTMW models by default.
         source: where they come from.
+        tenant: the only one who may use it; empty for everyone.
         replace: a model of this name may be overwritten.
 
     Returns:
@@ -166,6 +169,7 @@ def add_rtmw(
         CheckpointError: the file cannot be served, or does not fit the skeleton.
     """
     check_name(repository, name, replace=replace)
+    check_tenant(tenant)
     model = rewrite(path, family, precision)
     (crops,) = model.graph.input
     batch, height, width, _ = (dim.dim_value for dim in crops.type.tensor_type.shape.dim)
@@ -183,6 +187,7 @@ def add_rtmw(
         "source": source or path.name,
         "sha256": sha256_of(path),
         "precision": cpu_precision,
+        **({"tenant": tenant} if tenant else {}),
     }
     config = f"""\
 name: {quoted(name)}

@@ -42,7 +42,8 @@ class AngleRequest:
         index: number of the only person to measure, by falling score; None where it is not chosen so.
         all_persons: measure every person instead of the largest.
         overlay: how the angles are drawn; None for no overlay.
-        overlay_each: an overlay per measurement instead of one with all.
+        overlay_all: an overlay with all measurements.
+        overlay_each: an overlay per measurement.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ class AngleRequest:
     index: int | None
     all_persons: bool
     overlay: OverlayConfig | None
+    overlay_all: bool
     overlay_each: bool
 
 
@@ -121,7 +123,7 @@ def measure_angles(
                     _draw_each(base, measured, place, person, request.overlay)
                     for place, person in enumerate(measures)
                 )
-            else:
+            if request.overlay_all:
                 overlay = _draw(base, measured, list(range(len(chosen))), None, request.overlay)
     return AngleReport(poses, tuple(chosen), measures, overlay, overlays)
 

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from service.core.geometry import Affine, Rgb8, choose_shape, letterbox
 from service.core.model import Model, PoseModel
 from service.core.poses import Floats, Poses
-from service.core.topdown import bodies_in_crops, crop_people, lift, poses_from_crops
+from service.core.shared_parts import without_shared_parts
+from service.core.topdown import (
+    bodies_in_crops,
+    crop_people,
+    frame_persons,
+    in_frame,
+    lift,
+    poses_from_crops,
+)
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
 from service.pipeline import concurrency
@@ -109,6 +117,7 @@ class Estimator:
             the queue at Triton.
         streams_at_once: how many of those may be frames of streams; None for all.
         beside_single: how many of those while single pictures come; None for as many.
+        beside_tenants: pictures of one tenant while those of others come; None for no difference.
     """
 
     def __init__(
@@ -118,11 +127,12 @@ class Estimator:
         at_once: int,
         streams_at_once: int | None = None,
         beside_single: int | None = None,
+        beside_tenants: int | None = None,
     ) -> None:
         self._client = client
         self._workers = threads
         self._scheduler = InferenceScheduler(
-            at_once, at_once if streams_at_once is None else streams_at_once, beside_single
+            at_once, at_once if streams_at_once is None else streams_at_once, beside_single, beside_tenants
         )
 
     async def estimate(
@@ -176,7 +186,7 @@ class Estimator:
         """A slot of the scheduler for the time of the block; the wait counts as queue."""
         async with AsyncExitStack() as held:
             with timer.timed("queue"):
-                await held.enter_async_context(self._scheduler.slot(stream))
+                await held.enter_async_context(self._scheduler.slot(stream, tenant=current().tenant))
             yield
 
     def _infer(self, timeout_s: float | None) -> _Infer:
@@ -235,17 +245,21 @@ class Estimator:
         refined = []
         top_down = model.model
         for start in range(0, len(persons), top_down.max_batch_size):
-            some = persons.select(slice(start, start + top_down.max_batch_size))
+            chunk = slice(start, start + top_down.max_batch_size)
+            some = persons.select(chunk)
             with timer.timed("preprocess"):
-                crops, affines = await self.run(crop_people, image, some.boxes_xyxy, top_down.shapes_hw[0])
-                inputs: dict[str, NDArray[Any]] = {"crops": crops}
-                if top_down.takes_body:
-                    inputs["body"] = bodies_in_crops(some.keypoints, affines)
+                inputs, affines = await self.run(_second_inputs, top_down, image, persons, chunk)
             with timer.timed("inference"):
                 outputs = await infer(top_down, inputs, ["keypoints", "scores", "positions"])
+            if top_down.takes_image:
+                outputs = {name: tensor[0] for name, tensor in outputs.items()}
             with timer.timed("postprocess"):
                 refined.append(await self.run(_assemble, some, affines, outputs, model.skeleton.names))
-        return _join(refined, top_down.keypoint_count)
+        joined = _join(refined, top_down.keypoint_count)
+        if not len(joined):
+            return joined
+        with timer.timed("postprocess"):
+            return await self.run(without_shared_parts, joined, model.skeleton.names)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """CPU work in a worker thread, as `concurrency.run`."""
@@ -329,6 +343,23 @@ def _crop(image: Rgb8, region_xyxy: tuple[float, float, float, float]) -> tuple[
             f"region_of_interest {problem}.", violations=[Violation("region_of_interest", problem)]
         )
     return image[y1:y2, x1:x2], Affine(shift_x=-x1, shift_y=-y1)
+
+
+def _second_inputs(
+    model: Model, image: Rgb8, persons: Poses, chunk: slice
+) -> tuple[dict[str, NDArray[Any]], list[Affine]]:
+    """Tensors of a top-down model for some of an image's persons, and the maps from image px to theirs."""
+    some = persons.select(chunk)
+    if model.takes_image:
+        part, affine = frame_persons(image, some.boxes_xyxy)
+        others = np.delete(persons.keypoints, chunk, axis=0)
+        boxes, bodies = in_frame(affine, some.boxes_xyxy, np.concatenate([some.keypoints, others]))
+        return {"image": part[None], "boxes": boxes[None], "bodies": bodies[None]}, [affine] * len(some)
+    crops, affines = crop_people(image, some.boxes_xyxy, model.shapes_hw[0])
+    inputs: dict[str, NDArray[Any]] = {"crops": crops}
+    if model.takes_body:
+        inputs["body"] = bodies_in_crops(some.keypoints, affines)
+    return inputs, affines
 
 
 def _decode(candidates: Floats, to_input: Affine, options: DetectionOptions) -> Poses:

@@ -14,15 +14,20 @@ from service.errors import InvalidRequest
 
 ExportFormat = Literal["coco", "yolo", "csv"]
 
-_WRITERS: Mapping[ExportFormat, Callable[[Sequence[ExportImage], Skeleton], list[File]]] = {
+_WRITERS: Mapping[ExportFormat, Callable[[Sequence[ExportImage], Skeleton, float], list[File]]] = {
     "coco": coco_files,
     "yolo": yolo_files,
-    "csv": csv_files,
+    "csv": lambda images, skeleton, _visible_score: csv_files(images, skeleton),
 }
 
 
 def export_files(
-    images: Sequence[ExportImage], skeleton: Skeleton, format_: ExportFormat, *, max_bytes: int
+    images: Sequence[ExportImage],
+    skeleton: Skeleton,
+    format_: ExportFormat,
+    *,
+    visible_score: float,
+    max_bytes: int,
 ) -> list[File]:
     """The persons of all images as files of one format. CPU work, for a worker thread.
 
@@ -30,12 +35,13 @@ def export_files(
         images: with their persons.
         skeleton: of the persons.
         format_: of the files.
+        visible_score: smallest score of a visible keypoint, where the format has visibility.
         max_bytes: of all files together.
 
     Raises:
         InvalidRequest: the files are larger, EXPORT_TOO_LARGE.
     """
-    files = _WRITERS[format_](images, skeleton)
+    files = _WRITERS[format_](images, skeleton, visible_score)
     size = sum(len(file.content) for file in files)
     if size > max_bytes:
         raise InvalidRequest(

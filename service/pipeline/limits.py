@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.core.angles import Thresholds
+from service.media.download import DownloadPolicy
 from service.media.image import ImageLimits
 from service.media.video_reader import VideoLimits
 from service.settings import Settings
@@ -36,6 +37,7 @@ class Limits:
     max_inferences: int
     max_stream_inferences: int
     stream_inferences_beside: int
+    tenant_inferences_beside: int
     max_kept_images: int
     max_streams: int
     max_video_memory_bytes: int
@@ -51,7 +53,13 @@ class Limits:
     stream_quiet_s: float
     stream_keep_alive_s: float
     uri_hosts: frozenset[str]
+    uri_private_addresses: bool
     angles: Thresholds
+
+    @property
+    def downloads(self) -> DownloadPolicy:
+        """Where images may be fetched from."""
+        return DownloadPolicy(self.uri_hosts, self.uri_private_addresses)
 
     @staticmethod
     def of(settings: Settings) -> Limits:
@@ -73,6 +81,7 @@ class Limits:
             max_inferences=settings.max_inferences,
             max_stream_inferences=settings.max_stream_inferences,
             stream_inferences_beside=settings.stream_inferences_beside,
+            tenant_inferences_beside=settings.tenant_inferences_beside,
             # Each worker thread draws one while the next waits for it; two more arrive meanwhile.
             max_kept_images=2 * settings.workers + 2,
             max_streams=settings.max_streams,
@@ -91,5 +100,6 @@ class Limits:
             uri_hosts=frozenset(
                 filter(None, (host.strip().lower() for host in settings.uri_hosts.split(",")))
             ),
+            uri_private_addresses=settings.uri_private_addresses,
             angles=settings.angles,
         )

@@ -19,11 +19,18 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from posegate.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
     pose_service_pb2,
     pose_service_pb2_grpc,
     skeleton_service_pb2,
     skeleton_service_pb2_grpc,
 )
+from service.accounts.gate import AccountGate
+from service.accounts.keyring import Keyring
+from service.accounts.plans import load_plans
+from service.accounts.quotas import Quotas
+from service.accounts.usage import UsageRecorder
 from service.media.spool import SpoolSpace
 from service.pipeline.estimator import Estimator, InferenceClient
 from service.pipeline.limits import Limits
@@ -31,23 +38,27 @@ from service.pipeline.stream import StreamAnalyzer
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video.analyzer import VideoAnalyzer
 from service.server import health as health_monitor
+from service.server.accounts import AccountInterceptor
 from service.server.admission import AdmissionInterceptor
 from service.server.health import HealthMonitor
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
 from service.server.malloc import keep_freed_memory
 from service.server.tls import CertificateFiles, Certificates
+from service.servicers.account import AccountServicer
 from service.servicers.pose import PoseServicer, TritonVersion
 from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.servicers.skeleton import SkeletonServicer
 from service.servicers.streaming import StreamingMethods
-from service.settings import Settings
+from service.settings import Settings, is_on_this_host
 from service.skeletons import format as skeleton_format
 from service.skeletons import known
-from service.store.address import SqliteAddress, parse
 from service.store.cache import SkeletonCache
-from service.store.database import Database
+from service.store.database import Database, database_of
+from service.store.quotas import QuotaStore
 from service.store.skeletons import SkeletonStore
+from service.store.tenants import TenantStore
+from service.store.usage import UsageStore
 from service.telemetry.metrics import Metrics, MetricsPort
 from service.telemetry.tracing import from_environment
 from service.triton.catalog import ModelCatalog, ModelSource
@@ -55,12 +66,12 @@ from service.triton.client import TritonClient
 
 _log = structlog.get_logger()
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _VIDEO_THREADS = 3  # of each stream: one waits for bytes, one writes them, one encodes
 
 _SERVICES = (
     (pose_service_pb2.DESCRIPTOR, "PoseService"),
     (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"),
+    (account_service_pb2.DESCRIPTOR, "AccountService"),
 )
 
 
@@ -114,6 +125,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
 
     Raises:
         BadDatabaseUrl: the database's URL is not one that can be used.
+        BadPlans: the file of plans cannot be used.
         BadCertificate: the certificate cannot be used.
         BadTracing: the environment asks for traces that cannot be exported.
         CannotListen: an address cannot be bound.
@@ -143,8 +155,13 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
 
         workers = _threads(stack, settings.workers, "pixels")
         video_threads = _threads(stack, _VIDEO_THREADS * limits.max_streams, "video")
-        database = _database(settings)
+        database = database_of(settings)
         stack.push_async_callback(database.close)
+        quotas = Quotas(QuotaStore(database)) if settings.auth == "keys" else None
+        gate = None if quotas is None else _gate(settings, database, quotas)
+        if gate is not None:
+            metrics.count_by_plan(gate.plans)
+            stack.push_async_callback(gate.close)
         if triton is None:
             triton = _triton_client(settings)
             stack.push_async_callback(triton.close)
@@ -157,8 +174,11 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits.max_inferences,
             limits.max_stream_inferences,
             limits.stream_inferences_beside,
+            limits.tenant_inferences_beside,
         )
-        store = SkeletonStore(database, skeleton_format, max_skeletons=limits.max_skeletons)
+        store = SkeletonStore(
+            database, skeleton_format, max_skeletons=limits.max_skeletons, of_tenants=gate is not None
+        )
         lookup = SkeletonLookup(templates, SkeletonCache(store))
         streaming = StreamingMethods(
             VideoAnalyzer(
@@ -181,9 +201,11 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             streams,
             limits,
         )
+        by_key = [] if gate is None else [AccountInterceptor(gate, metrics, requests.check_size)]
         server = grpc.aio.server(
             interceptors=[
                 requests,
+                *by_key,
                 AdmissionInterceptor(limits.max_in_flight, limits.max_in_flight_bytes),
             ],
             options=[
@@ -202,6 +224,8 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits,
         )
         skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
+        account = AccountServicer(limits, None if quotas is None else quotas.standing)
+        account_service_pb2_grpc.add_AccountServiceServicer_to_server(account, server)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if settings.reflection:
             _reflect(server)
@@ -220,6 +244,8 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         )
         monitor = HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics)
         stack.callback(asyncio.create_task(monitor.run()).cancel)
+        if gate is not None:
+            stack.callback(asyncio.create_task(gate.run()).cancel)
         if certificates is not None:
             metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
             stack.callback(asyncio.create_task(certificates.run()).cancel)
@@ -282,7 +308,7 @@ def _threads(stack: AsyncExitStack, count: int, name: str) -> ThreadPoolExecutor
 def _triton_client(settings: Settings) -> TritonClient:
     return TritonClient(
         settings.triton_url,
-        shared_memory=settings.triton_shared_memory == "auto" and _on_this_host(settings.triton_url),
+        shared_memory=settings.triton_shared_memory == "auto" and is_on_this_host(settings.triton_url),
         slots=settings.max_inferences,
     )
 
@@ -310,8 +336,15 @@ def _cannot_listen(address: str) -> CannotListen:
     return CannotListen(f"cannot listen on {address}: it is in use or not an address here")
 
 
-def _on_this_host(url: str) -> bool:
-    return url.startswith("unix:") or url.rpartition(":")[0] in _LOOPBACK
+def _gate(settings: Settings, database: Database, quotas: Quotas) -> AccountGate:
+    tenants = TenantStore(database)
+    return AccountGate(
+        Keyring(tenants, refresh_s=settings.auth_refresh_s),
+        load_plans(settings.plans),
+        quotas,
+        UsageRecorder(UsageStore(database), tenants),
+        write_s=settings.usage_write_s,
+    )
 
 
 def _connection_options(settings: Settings) -> list[tuple[str, int]]:
@@ -335,12 +368,3 @@ def _tls(settings: Settings) -> str:
     if settings.tls_cert is None:
         return "off"
     return "on" if settings.tls_client_ca is None else "mutual"
-
-
-def _database(settings: Settings) -> Database:
-    url = settings.database_url.get_secret_value()
-    return Database(
-        parse(url) if url else SqliteAddress(settings.home.absolute() / "posegate.db"),
-        connections=settings.database_connections,
-        timeout_s=settings.database_timeout_s,
-    )

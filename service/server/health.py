@@ -26,7 +26,7 @@ from service.triton.client import TritonError
 _log = structlog.get_logger()
 
 LIVENESS = "liveness"
-SERVICES = ("", "posegate.v1.PoseService", "posegate.v1.SkeletonService")
+SERVICES = ("", "posegate.v1.PoseService", "posegate.v1.SkeletonService", "posegate.v1.AccountService")
 
 _STUCK_S = 15.0  # far beyond any queue for the threads that a service within its bounds can have
 _SAY_AGAIN_S = 10.0  # between two reasons that change all the time

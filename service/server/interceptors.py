@@ -1,8 +1,8 @@
 """The outer interceptor of every call: call context, errors to status codes, one log line, one span.
 
-Order on the server: `RequestInterceptor` outside, `AdmissionInterceptor` inside, so that a refusal is mapped
-and logged like any other error. Health and reflection pass both untouched: a busy service must still answer
-its probes.
+Order on the server: `RequestInterceptor` outside, `AccountInterceptor` in between where there are accounts,
+`AdmissionInterceptor` inside, so that a refusal is mapped and logged like any other error. Health and
+reflection pass all of them untouched: a busy service must still answer its probes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from service.errors import AnswerTooLarge, DeadlineExceeded, InvalidRequest, Overloaded
+from service.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    InvalidRequest,
+    MonthlyQuotaExceeded,
+    Overloaded,
+)
 from service.server.handlers import Context, Continuation, Handler, Stream, Unary, is_ours, wrap
 from service.servicers.responses.error_status import code_of, to_status
 from service.telemetry.call_context import CallContext, Observer, begin
@@ -83,7 +89,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     request = _checked(request)
                     async with asyncio.timeout(call.deadline - time.monotonic()):
                         answer = await inner(request, context)
-                    self._check_size(answer)
+                    self.check_size(answer)
                 except Exception as error:
                     await _fail(context, error, call.request_id, outcome, begun=False)
                 # Sent only now: metadata sent earlier would commit the call and rule out its retry.
@@ -172,7 +178,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             remaining_s = math.inf if streaming else self._timeout_s
         return time.monotonic() + remaining_s
 
-    def _check_size(self, answer: object) -> None:
+    def check_size(self, answer: object) -> None:
+        """Hold an answer against what fits into a message.
+
+        Raises:
+            AnswerTooLarge: it does not.
+        """
         if not isinstance(answer, Message):
             return
         size, limit = answer.ByteSize(), self._max_answer_bytes
@@ -275,6 +286,8 @@ async def _fail(
         # gRPC's own retries obey this; they do not read RetryInfo.
         trailing.append(("grpc-retry-pushback-ms", str(round(shown.retry_after_s * 1000))))
     elif not begun:
+        if isinstance(shown, MonthlyQuotaExceeded):
+            trailing.append(("grpc-retry-pushback-ms", "-1"))  # ends gRPC's own retries
         # Never for an error that may be retried: initial metadata commit the call and rule out its retry.
         await context.send_initial_metadata(((REQUEST_ID, request_id),))
     await context.abort(code, shown.message, tuple(trailing))

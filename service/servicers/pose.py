@@ -15,6 +15,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
 from service.core.geometry import Rgb8
 from service.core.model import PoseModel
+from service.core.plan import allow
 from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, Unavailable
 from service.pipeline.angles import measure_angles
@@ -24,12 +25,14 @@ from service.pipeline.overlay import OverlayConfig, draw_overlay
 from service.servicers.context import Context
 from service.servicers.requests.angles import read_measuring
 from service.servicers.requests.images import loader
+from service.servicers.requests.model_choice import choose_model
 from service.servicers.requests.skeleton_choice import choose_skeleton
 from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.servicers.requests.validation import Violations, read_detection, read_page
 from service.servicers.responses import messages
 from service.servicers.responses.angles import angles_response
 from service.servicers.responses.error_status import to_status
+from service.servicers.responses.limits import effective_limits
 from service.servicers.responses.overlays import overlay_message
 from service.servicers.streaming import StreamingMethods
 from service.telemetry.call_context import StageTimer, current
@@ -93,6 +96,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         if not 1 <= count <= limit:
             found.add("requests", f"must be 1 to {limit}, not {count}")
         found.raise_any()
+        allow(current().plan, "max_batch_size", count)
         room = asyncio.Semaphore(self._limits.max_inferences)
 
         async def one(item: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
@@ -116,7 +120,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         """Joint angles of the people chosen; what cannot be measured says why."""
         arrived = time.perf_counter()
         wanted = read_measuring(request, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = self._catalog.pose_model(request.model, request.model_version)
+        model = choose_model(self._catalog, request.model, request.model_version)
         call = current()
         call.uses(model.model.name)
         with call.stage_timer() as timer:
@@ -152,7 +156,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         """What is loaded, by name and version, a page at a time."""
         found = Violations()
         start, length = read_page(found, request.page_size, request.page_token)
-        models = self._catalog.models()
+        models = self._catalog.models(current().tenant)
         if start > len(models):
             found.add("page_token", "must be a next_page_token of the page before, or empty")
         found.raise_any()
@@ -178,25 +182,14 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             triton_version = await self._triton.server_version()
         except Unavailable:
             triton_version = ""
-        limits = self._limits
+        models = self._catalog.models(current().tenant)
         return pb.GetServerInfoResponse(
             version=version("posegate"),
             commit=self._commit,
-            limits=pb.Limits(
-                max_image_bytes=limits.image.max_bytes,
-                max_image_pixels=limits.image.max_pixels,
-                max_batch_size=limits.max_batch_size,
-                max_persons=limits.max_persons,
-                max_in_flight=limits.max_in_flight,
-                max_in_flight_bytes=limits.max_in_flight_bytes,
-                max_message_bytes=limits.max_message_bytes,
-                max_skeletons=limits.max_skeletons,
-                allowed_uri_hosts=sorted(limits.uri_hosts),
-                **self._streaming.limit_fields(),
-            ),
+            limits=effective_limits(self._limits, current().plan),
             default_model=self._catalog.default_model,
             triton_version=triton_version,
-            models_ready=sorted({model.name for model in self._catalog.models() if model.ready}),
+            models_ready=sorted({model.name for model in models if model.ready}),
         )
 
     async def _detect_or_status(self, request: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
@@ -210,7 +203,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def _detect(self, request: pb.DetectPosesRequest) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()
         wanted = read_detection(request, max_persons=self._limits.max_persons)
-        pose_model = self._catalog.pose_model(request.model, request.model_version)
+        pose_model = choose_model(self._catalog, request.model, request.model_version)
         model = pose_model.model
         if wanted.overlay is not None and wanted.overlay.space_panel and model.family != "top_down":
             found = Violations()

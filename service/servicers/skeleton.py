@@ -14,15 +14,16 @@ from dataclasses import dataclass
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
+from service.core.plan import allow
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.core.skeleton.validation import nfc, shown, skeleton_problems
-from service.errors import AlreadyExists, NotAllowed
+from service.errors import AlreadyExists, NotAllowed, QuotaExceeded
 from service.pipeline.concurrency import run
 from service.pipeline.export import ExportFormat, export_files
 from service.pipeline.limits import Limits
 from service.pipeline.render import render
 from service.servicers.context import Context
-from service.servicers.requests.export import read_format, read_images
+from service.servicers.requests.export import read_format, read_images, read_visible_score
 from service.servicers.requests.images import loader
 from service.servicers.requests.render import read_drawing, read_persons
 from service.servicers.requests.skeleton_lookup import SkeletonLookup
@@ -110,7 +111,15 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
                 reason="SKELETON_EXISTS",
                 metadata={"skeleton": skeleton.name},
             )
-        kept = await self._store.create(current().tenant, skeleton)
+        plan = current().plan
+        allow(plan, "max_skeletons", 1)
+        try:
+            kept = await self._store.create(
+                current().tenant, skeleton, at_most=plan.max_skeletons if plan is not None else None
+            )
+        except QuotaExceeded as error:
+            allow(plan, "max_skeletons", int(error.metadata["actual"]))
+            raise
         return pb.CreateSkeletonResponse(skeleton=await asyncio.to_thread(_kept_message, kept))
 
     async def UpdateSkeleton(
@@ -148,16 +157,22 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
     async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> pb.ExportPosesResponse:
         """Given persons as files."""
         found = Violations()
-        format_ = read_format(found, request)
+        format_, visible_score = read_format(found, request), read_visible_score(found, request)
         skeleton = await self._skeletons.named(found, current().tenant, request.skeleton)
-        return await run(self._workers, self._export, found, request, skeleton, format_)
+        return await run(self._workers, self._export, found, request, skeleton, format_, visible_score)
 
     def _export(
-        self, found: Violations, request: pb.ExportPosesRequest, skeleton: Skeleton, format_: ExportFormat
+        self,
+        found: Violations,
+        request: pb.ExportPosesRequest,
+        skeleton: Skeleton,
+        format_: ExportFormat,
+        visible_score: float,
     ) -> pb.ExportPosesResponse:
         """For a worker thread."""
         images = read_images(found, request, skeleton, format_)
-        files = export_files(images, skeleton, format_, max_bytes=self._limits.max_message_bytes)
+        max_bytes = self._limits.max_message_bytes
+        files = export_files(images, skeleton, format_, visible_score=visible_score, max_bytes=max_bytes)
         return pb.ExportPosesResponse(files=[exported_file(file) for file in files])
 
     def _check_custom(self, name: str) -> None:

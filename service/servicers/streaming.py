@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any
+from dataclasses import replace
 
 import structlog
 
@@ -15,11 +15,12 @@ from service.pipeline.stream import StreamAnalyzer, StreamSummary
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video.analyzer import VideoAnalyzer
 from service.servicers.context import Context
+from service.servicers.plan_length import frames_within_plan, refused_by_plan
+from service.servicers.requests.model_choice import choose_model
 from service.servicers.requests.skeleton_choice import choose_skeleton
 from service.servicers.requests.skeleton_lookup import SkeletonLookup
 from service.servicers.requests.uploads import first_message, stream_frames, video_chunks
 from service.servicers.requests.video_config import read_stream, read_video
-from service.servicers.responses.durations import duration
 from service.servicers.responses.effective_config import effective_stream, effective_video
 from service.servicers.responses.stream_events import StreamResponses
 from service.servicers.responses.video_events import VideoResponses
@@ -57,16 +58,6 @@ class StreamingMethods:
         self._limiter = limiter
         self._limits = limits
 
-    def limit_fields(self) -> dict[str, Any]:
-        """The fields of `Limits` that are about videos and streams."""
-        limits = self._limits
-        return {
-            "max_video_bytes": limits.video.max_bytes,
-            "max_video_duration": duration(limits.video.max_seconds),
-            "max_video_frames": limits.video.max_frames,
-            "max_streams": limits.max_streams,
-        }
-
     async def analyze_video(
         self, requests: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
     ) -> AsyncGenerator[pb.AnalyzeVideoResponse, None]:
@@ -75,14 +66,18 @@ class StreamingMethods:
         with self._limiter.arriving():
             config = (await first_message(requests, "chunks", self._config_s)).config
         options = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = self._catalog.pose_model(config.model, config.model_version)
+        model = choose_model(self._catalog, config.model, config.model_version)
         plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, model)
         effective = effective_video(config, options, model.model, plan.target.name)
         responses = VideoResponses(options, effective, model.model, len(plan.target.keypoints))
         current().uses(model.model.name)
         with self._limiter.admitted():
-            analysis = self._videos.analyze(video_chunks(requests), options.request(model, plan))
-            async with aclosing(analysis) as events:
+            tier = current().plan
+            request = options.request(model, plan)
+            if tier is not None:
+                request = replace(request, max_seconds=tier.max_video_seconds)
+            analysis = self._videos.analyze(video_chunks(requests), request)
+            async with aclosing(refused_by_plan(analysis, tier)) as events:
                 async for event in events:
                     with _stall_limit(self._limits.stream_stall_s):
                         yield responses.response(event)
@@ -95,7 +90,7 @@ class StreamingMethods:
         with self._limiter.arriving():
             config = (await first_message(requests, "frames", self._config_s)).config
         options = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = self._catalog.pose_model(config.model, config.model_version)
+        model = choose_model(self._catalog, config.model, config.model_version)
         plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, model)
         effective = effective_stream(config, options, model.model, plan.target.name)
         responses = StreamResponses(options, effective, model.model, len(plan.target.keypoints))
@@ -103,7 +98,7 @@ class StreamingMethods:
         with self._limiter.admitted():
             with _stall_limit(self._limits.stream_stall_s):
                 yield responses.started()
-            frames = stream_frames(requests, self._limits.image)
+            frames = frames_within_plan(stream_frames(requests, self._limits.image), current().plan)
             async with aclosing(self._streams.analyze(frames, options.request(model, plan))) as events:
                 async for event in events:
                     if isinstance(event, StreamSummary):

@@ -36,7 +36,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, fi
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.core.skeleton.colors import color_text, parse_color
-from service.core.skeleton.template import Edge, Instance, Keypoint, Side, Skeleton
+from service.core.skeleton.template import Edge, Instance, Keypoint, Laterality, Skeleton
 from service.core.skeleton.validation import checked, refuse, shown, skeleton_problems
 from service.errors import Violation
 
@@ -205,7 +205,7 @@ class _InstanceJson(_Json):
     names: dict[str, str] = {}
 
     def instance(self) -> Instance:
-        return Instance(side=cast("Side", self.side) or None, names=tuple(self.names.items()))
+        return Instance(side=cast("Laterality", self.side) or None, names=tuple(self.names.items()))
 
 
 class _SkeletonJson(_Json):

@@ -1,5 +1,5 @@
-"""What the gateway keeps: custom skeletons, in SQLite or PostgreSQL. The only package that imports
-SQLAlchemy, Alembic and the drivers.
+"""What the gateway keeps, in SQLite or PostgreSQL: custom skeletons, tenants, API keys, quotas and
+usage. The only package that imports SQLAlchemy, Alembic and the drivers.
 
     address     POSEGATE_DATABASE_URL as something to connect to
     engine      connections: what SQLite and PostgreSQL each need said
@@ -9,4 +9,7 @@ SQLAlchemy, Alembic and the drivers.
     migrations  how the tables came to be (Alembic), run at start under a lock
     skeletons   SkeletonStore: list, get, create, update, delete
     cache       SkeletonCache: what detection asks
+    tenants     TenantStore: tenants and API keys, and what of them changed
+    quotas      QuotaStore: units of monthly quotas that gateways have taken
+    usage       UsageStore: calls, pictures, seconds of video and failures by tenant, day and RPC
 """

@@ -12,8 +12,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.settings import Settings
 from service.store import migrate
-from service.store.address import Address
+from service.store.address import Address, SqliteAddress, parse
 from service.store.engine import connect
 from service.store.failures import lacks_schema, translate, why
 
@@ -89,6 +90,10 @@ class Database:
                         await self._engine.lock(connection, lock)
                     yield connection
 
+    async def lock(self, connection: AsyncConnection, what: str) -> None:
+        """Wait until no other transaction holds `what`; held until that of `connection` ends."""
+        await self._engine.lock(connection, what)
+
     async def _ready(self) -> None:
         if self._is_ready:
             return
@@ -135,3 +140,17 @@ class Database:
                 self._is_ready = False
             _log.warning("database_failed", why=why(error))
             raise translate(error) from error
+
+
+def database_of(settings: Settings) -> Database:
+    """The database that the settings name; nothing is connected yet.
+
+    Raises:
+        BadDatabaseUrl: its URL is not one that can be used.
+    """
+    url = settings.database_url.get_secret_value()
+    return Database(
+        parse(url) if url else SqliteAddress(settings.home.absolute() / "posegate.db"),
+        connections=settings.database_connections,
+        timeout_s=settings.database_timeout_s,
+    )

@@ -78,6 +78,13 @@ class PostgresEngine:
 class _SqliteConnection(sqlite3.Connection):
     """Closes itself: nobody has it when a caller goes away while it is being opened."""
 
+    def close(self) -> None:
+        """Roll back first: a transaction whose caller went away in the middle of a query would stay open,
+        with its lock, until the query's cursor is collected as garbage."""
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
     def __del__(self) -> None:
         with suppress(sqlite3.ProgrammingError):  # it could not be opened at all
             self.close()

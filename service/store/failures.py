@@ -27,15 +27,11 @@ class _Failure:
     retry_after_s: float
 
 
-GONE = _Failure("DATABASE_UNAVAILABLE", "The database of skeletons is away: try again.", _SOON_S)
-BUSY = _Failure("DATABASE_BUSY", "The database of skeletons is busy: try again.", _SOON_S)
-READ_ONLY = _Failure(
-    "DATABASE_READ_ONLY", "The database of skeletons is read-only now: nothing can be changed.", _LATER_S
-)
-FULL = _Failure("DATABASE_FULL", "The database of skeletons is full: nothing can be added.", _LATER_S)
-TOO_NEW = _Failure(
-    "DATABASE_TOO_NEW", "The database of skeletons belongs to a later version of the service.", _LATER_S
-)
+GONE = _Failure("DATABASE_UNAVAILABLE", "The database is away: try again.", _SOON_S)
+BUSY = _Failure("DATABASE_BUSY", "The database is busy: try again.", _SOON_S)
+READ_ONLY = _Failure("DATABASE_READ_ONLY", "The database is read-only now: nothing can be changed.", _LATER_S)
+FULL = _Failure("DATABASE_FULL", "The database is full: nothing can be added.", _LATER_S)
+TOO_NEW = _Failure("DATABASE_TOO_NEW", "The database belongs to a later version of the service.", _LATER_S)
 
 _SQLITE = {
     sqlite3.SQLITE_BUSY: BUSY,

@@ -15,10 +15,18 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.skeleton.template import Skeleton
-from service.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, QuotaExceeded
+from service.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+    Unauthenticated,
+)
 from service.store.database import Database
 from service.store.failures import StoreError
 from service.store.schema import skeletons as table
+from service.store.schema import tenants
 
 _ETAG = re.compile(r"[0-9a-f]{32}")
 _ROWS_AT_ONCE = 16
@@ -68,11 +76,20 @@ class SkeletonStore:
         database: where they are kept.
         text_format: of the definitions.
         max_skeletons: of one tenant.
+        of_tenants: only for those that are in the database; else for any.
     """
 
-    def __init__(self, database: Database, text_format: SkeletonFormat, *, max_skeletons: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        text_format: SkeletonFormat,
+        *,
+        max_skeletons: int,
+        of_tenants: bool = False,
+    ) -> None:
         self._database = database
         self._format = text_format
+        self._of_tenants = of_tenants
         self._max_skeletons = max_skeletons
 
     async def get(self, tenant: str, name: str) -> KeptSkeleton | None:
@@ -125,10 +142,16 @@ class SkeletonStore:
                         break
         return await asyncio.to_thread(lambda: [self._kept(row) for row in rows]), more
 
-    async def create(self, tenant: str, skeleton: Skeleton) -> KeptSkeleton:
+    async def create(self, tenant: str, skeleton: Skeleton, *, at_most: int | None = None) -> KeptSkeleton:
         """Keep a new one, which has been checked.
 
+        Args:
+            tenant: whose.
+            skeleton: the template.
+            at_most: so many of the tenant's, where that is fewer than of any tenant; None for no difference.
+
         Raises:
+            Unauthenticated: the tenant was deleted.
             AlreadyExists: the tenant has one of that name.
             QuotaExceeded: the tenant has as many as allowed.
         """
@@ -138,17 +161,21 @@ class SkeletonStore:
         kept = KeptSkeleton(skeleton, _new_etag(), now, now)
         # The lock makes counting and adding one step, and of two who want a name the second sees the first.
         async with self._database.write(lock=f"skeletons of {tenant}") as connection:
+            there = select(tenants.c.name).where(tenants.c.name == tenant)
+            if self._of_tenants and await connection.scalar(there) is None:
+                raise Unauthenticated("The API key is not valid any more: its tenant was deleted.")
             same_name = func.coalesce(func.sum(case((table.c.name == name, 1), else_=0)), 0)
             taken, count = (
                 await connection.execute(select(same_name, func.count()).where(table.c.tenant == tenant))
             ).one()
             if taken:
                 raise _taken(name)
-            if count >= self._max_skeletons:
+            limit = self._max_skeletons if at_most is None else min(at_most, self._max_skeletons)
+            if count >= limit:
                 raise QuotaExceeded(
                     f"There are {count} custom skeletons, as many as are allowed: delete one first.",
                     reason="TOO_MANY_SKELETONS",
-                    metadata={"limit": str(self._max_skeletons)},
+                    metadata={"limit": str(limit), "actual": str(count + 1)},
                 )
             row = insert(table).values(
                 tenant=tenant,

@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-Stage = Literal["decode", "preprocess", "queue", "inference", "postprocess", "draw"]
+from service.core.plan import Plan
+from service.telemetry.spans import CallSpan, Stage
+
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _SIZES = 32  # in a log line
@@ -44,6 +46,9 @@ class Observer:
             seconds: from its first byte to its last.
         """
 
+    def plan_call(self, plan: str, outcome: str) -> None:
+        """A call of a tenant with that plan is over: OK, CANCELLED, or the reason of its error."""
+
     def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
         """A picture is done with, well or badly.
 
@@ -55,33 +60,6 @@ class Observer:
 
     def triton(self, *, up: bool, models: Mapping[str, bool]) -> None:
         """Triton was looked at: whether it answers, and which of its models are ready."""
-
-
-class CallSpan:
-    """One call as a trace sees it. This one keeps nothing.
-
-    Attributes:
-        trace_id: 32 hexadecimal digits; empty without a trace.
-    """
-
-    trace_id = ""
-
-    def stage(self, stage: Stage, started: float, ended: float) -> None:
-        """A stage of a picture is over; the times are time.perf_counter()'s."""
-
-    def inference(self, model: str, model_version: str) -> AbstractContextManager[dict[str, str] | None]:
-        """A call to Triton, for the time of the block; gives the metadata that carries the trace on."""
-        return nullcontext()
-
-    def end(self, code: str, reason: str, error: BaseException | None, facts: Mapping[str, Any]) -> None:
-        """The call is over.
-
-        Args:
-            code: canonical code, as OK.
-            reason: of the error; empty without one.
-            error: what was raised; its text goes nowhere.
-            facts: what the log says of the call.
-        """
 
 
 @dataclass(frozen=True)
@@ -159,7 +137,8 @@ class CallContext:
 
     Attributes:
         request_id: sent by the caller, or generated; empty outside of calls.
-        tenant: owner of the custom skeletons that the call may name.
+        tenant: who calls, and owns the custom skeletons and models that the call may name.
+        plan: what the tenant may use; None where there are no accounts.
         deadline: end of the caller's time on time.monotonic()'s clock; infinite without one.
         observer: counts what is done in it.
         span: its trace.
@@ -168,6 +147,7 @@ class CallContext:
 
     request_id: str = ""
     tenant: str = "default"
+    plan: Plan | None = None
     deadline: float = math.inf
     observer: Observer = field(default_factory=Observer)
     span: CallSpan = field(default_factory=CallSpan)

@@ -19,7 +19,8 @@ from prometheus_client import (
 from typing_extensions import override
 
 from service.errors import REASONS
-from service.telemetry.call_context import STAGES, Observer, Stage
+from service.telemetry.call_context import STAGES, Observer
+from service.telemetry.spans import Stage
 
 # From one small picture on a GPU (5 ms) to a call that waits for its deadline (30 s), finest where people
 # notice, from 50 to 500 ms; a video takes what it takes. A stage may be a small part of the one
@@ -89,6 +90,7 @@ class Metrics(Observer):
             registry=registry,
         )
         self._bytes = Counter("posegate_request_bytes", "Bytes of the callers' messages.", registry=registry)
+        self._plan_calls: Counter | None = None
         self._persons = Histogram(
             "posegate_persons", "People on a picture.", buckets=_PERSONS, registry=registry
         )
@@ -117,6 +119,18 @@ class Metrics(Observer):
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
+    def count_by_plan(self, plans: Collection[str]) -> None:
+        """Count calls by the plan of their tenant from now on; these are the plans."""
+        self._plan_calls = Counter(
+            "posegate_plan_calls",
+            "Calls with an accepted API key that are over, by the tenant's plan; outcome is OK, CANCELLED or "
+            "the reason of the error.",
+            ("plan", "outcome"),
+            registry=self._registry,
+        )
+        for plan in plans:
+            self._plan_calls.labels(plan, "OK")
+
     def watch_certificate(self, expires_at: Callable[[], float]) -> None:
         """Tell until when the gateway's certificate is good, seconds since 1970."""
         Gauge(
@@ -132,6 +146,12 @@ class Metrics(Observer):
     @override
     def admitted(self) -> None:
         self._admitted.inc()
+
+    @override
+    def plan_call(self, plan: str, outcome: str) -> None:
+        if self._plan_calls is not None:
+            known = outcome if outcome in ("OK", "CANCELLED") else _known(outcome)
+            self._plan_calls.labels(plan, known).inc()
 
     @override
     def shed(self, reason: str) -> None:

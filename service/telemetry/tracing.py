@@ -1,7 +1,7 @@
 """OpenTelemetry traces: from the caller's context through the gateway to Triton, exported by OTLP over gRPC.
 
-Off unless the environment names a collector; then nothing of OpenTelemetry is even imported. The
-environment variables are OpenTelemetry's own, OTEL_*.
+Off unless the environment names a collector: the spans of OpenTelemetry's API then do nothing, and neither
+its SDK nor the exporter is imported. The environment variables are OpenTelemetry's own, OTEL_*.
 """
 
 from __future__ import annotations
@@ -10,22 +10,20 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import grpc
 import structlog
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, Tracer
 from typing_extensions import override
 
-from service.telemetry.call_context import CallSpan, Stage
+from service.telemetry.spans import PROPAGATOR, CallSpan
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-    from opentelemetry.trace import Span, Tracer
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _log = structlog.get_logger()
 
@@ -35,11 +33,7 @@ _FLUSH_S = 3.0
 _GIVE_UP_S = 1.0
 _COMPLAINT_EVERY_S = 60.0
 
-_CHILDREN = 64  # spans below that of one call; the pictures of a batch could have thousands
-_LEAST_S = 0.0001  # a stage that takes less has no span
-
-# Codes that are the service's fault, by the semantic conventions for gRPC servers.
-_OURS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+_CHILDREN = 64  # spans below that of one call; the images of a batch could have thousands
 
 
 class BadTracing(Exception):
@@ -47,7 +41,14 @@ class BadTracing(Exception):
 
 
 class Tracing:
-    """Makes spans. This one makes none."""
+    """Makes the spans of calls.
+
+    Args:
+        tracer: OpenTelemetry's; None while traces are off.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer
 
     def call(
         self,
@@ -61,15 +62,33 @@ class Tracing:
 
         Args:
             method: "/package.Service/Method".
-            metadata: the caller's; may hold his own context.
+            metadata: the caller's; may hold the context of a trace.
             request_id: of the call.
-            streaming: it may have more pictures than a trace can hold: they get no spans, and Triton, which
-                would make some for every inference that carries a context, gets none.
+            streaming: the call may have more images than a trace can hold: they get no spans, and Triton,
+                which would make some for every inference that carries a context, gets none.
         """
-        return CallSpan()
+        if self._tracer is None:
+            return _NO_SPAN
+        carried = {key: value for key, value in metadata if isinstance(value, str)}
+        service, _, name = method.strip("/").partition("/")
+        span = self._tracer.start_span(
+            method.strip("/"),
+            PROPAGATOR.extract(carried, Context()),
+            SpanKind.SERVER,
+            {
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": name,
+                "posegate.request_id": request_id,
+            },
+        )
+        return CallSpan(span, self._tracer, children=0 if streaming else _CHILDREN)
 
     def close(self) -> None:
-        """Export what is left, in a bounded time."""
+        """Export the last spans, in a bounded time."""
+
+
+_NO_SPAN = CallSpan()
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Tracing:
@@ -102,17 +121,17 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Tracing:
 
 
 class OtlpTracing(Tracing):
-    """Makes spans with OpenTelemetry. What the collector does not take in time is dropped: no call waits.
+    """Makes spans with OpenTelemetry's SDK. A call never waits for the collector: spans that it does not take
+    in time are dropped.
 
     Args:
-        exporter: where they go.
-        processor: brings them there, in a thread of its own.
+        exporter: sends spans to the collector.
+        processor: hands them to the exporter, in a thread of its own.
     """
 
     def __init__(self, exporter: SpanExporter, processor: BatchSpanProcessor) -> None:
         from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
         from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._exporter, self._processor = exporter, processor
         resource = Resource.create({SERVICE_VERSION: version("posegate")})
@@ -120,35 +139,7 @@ class OtlpTracing(Tracing):
             resource = resource.merge(Resource({SERVICE_NAME: "posegate"}))
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(processor)
-        self._tracer = provider.get_tracer("posegate")
-        self._propagator = TraceContextTextMapPropagator()
-
-    @override
-    def call(
-        self,
-        method: str,
-        metadata: Sequence[tuple[str, str | bytes]],
-        request_id: str,
-        *,
-        streaming: bool = False,
-    ) -> CallSpan:
-        from opentelemetry.context import Context
-        from opentelemetry.trace import SpanKind
-
-        carried = {key: value for key, value in metadata if isinstance(value, str)}
-        service, _, name = method.strip("/").partition("/")
-        span = self._tracer.start_span(
-            method.strip("/"),
-            self._propagator.extract(carried, Context()),
-            SpanKind.SERVER,
-            {
-                "rpc.system": "grpc",
-                "rpc.service": service,
-                "rpc.method": name,
-                "posegate.request_id": request_id,
-            },
-        )
-        return _OtlpCallSpan(self._tracer, self._propagator, span, children=0 if streaming else _CHILDREN)
+        super().__init__(provider.get_tracer("posegate"))
 
     @override
     def close(self) -> None:
@@ -159,88 +150,6 @@ class OtlpTracing(Tracing):
             _log.warning("traces_lost", why=f"the collector did not take the last ones in {_FLUSH_S:g} s")
             self._exporter.shutdown()  # ends what the thread waits for
             ending.join(_GIVE_UP_S)
-
-
-class _OtlpCallSpan(CallSpan):
-    def __init__(
-        self, tracer: Tracer, propagator: TraceContextTextMapPropagator, span: Span, *, children: int
-    ) -> None:
-        from opentelemetry.trace import format_trace_id, set_span_in_context
-
-        self._tracer = tracer
-        self._propagator = propagator
-        self._span = span
-        self._context = set_span_in_context(span)
-        # Of a call that is not sampled nothing is kept. Triton would keep it, whatever the context says.
-        self._children = children if span.is_recording() else 0
-        self.trace_id = format_trace_id(span.get_span_context().trace_id)
-
-    @override
-    def stage(self, stage: Stage, started: float, ended: float) -> None:
-        # Calls to Triton have spans of their own, one for each.
-        if stage != "inference" and ended - started >= _LEAST_S and self._another():
-            span = self._tracer.start_span(stage, self._context, start_time=_epoch_ns(started))
-            span.end(_epoch_ns(ended))
-
-    @override
-    @contextmanager
-    def inference(self, model: str, model_version: str) -> Iterator[dict[str, str] | None]:
-        if not self._another():
-            yield None
-            return
-        from opentelemetry.trace import SpanKind, set_span_in_context
-
-        span = self._tracer.start_span(
-            "inference",
-            self._context,
-            SpanKind.CLIENT,
-            {
-                "rpc.system": "grpc",
-                "rpc.service": "inference.GRPCInferenceService",
-                "rpc.method": "ModelInfer",
-                "posegate.model": model,
-                "posegate.model_version": model_version,
-            },
-        )
-        carrier: dict[str, str] = {}
-        self._propagator.inject(carrier, set_span_in_context(span))
-        try:
-            yield carrier
-        except BaseException as error:
-            _failed(span, getattr(error, "reason", "") or type(error).__name__, error)
-            raise
-        finally:
-            span.end()
-
-    @override
-    def end(self, code: str, reason: str, error: BaseException | None, facts: Mapping[str, Any]) -> None:
-        self._span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[code].value[0])
-        for name, value in facts.items():
-            self._span.set_attribute(f"posegate.{name}", value)
-        if code in _OURS:
-            _failed(self._span, reason or code, error)
-        elif code != "OK":
-            self._span.set_attribute("error.type", reason or code)
-        self._span.end()
-
-    def _another(self) -> bool:
-        self._children -= 1
-        return self._children >= 0
-
-
-def _failed(span: Span, kind: str, error: BaseException | None) -> None:
-    """Mark a span by the kind of the error: its text may quote what the caller sent."""
-    from opentelemetry.trace import StatusCode
-
-    span.set_attribute("error.type", kind)
-    span.set_status(StatusCode.ERROR)
-    if error is not None:
-        span.add_event("exception", {"exception.type": type(error).__name__})
-
-
-def _epoch_ns(moment: float) -> int:
-    """A time of time.perf_counter(), as nanoseconds since 1970."""
-    return time.time_ns() - int((time.perf_counter() - moment) * 1e9)
 
 
 def _quieten() -> None:

@@ -73,32 +73,40 @@ class ModelCatalog:
         """Triton is away: no model is ready."""
         self._models = tuple(_not_ready(model) for model in self._models)
 
-    def models(self) -> tuple[Model, ...]:
-        """Every known model, by name and version."""
-        return self._models
+    def models(self, tenant: str | None = None) -> tuple[Model, ...]:
+        """Every known model, by name and version.
 
-    def resolve(self, name: str, version: str = "") -> Model:
+        Args:
+            tenant: only those that it may use; None for all.
+        """
+        if tenant is None:
+            return self._models
+        return tuple(model for model in self._models if model.tenant in ("", tenant))
+
+    def resolve(self, name: str, version: str = "", *, tenant: str | None = None) -> Model:
         """The model of that name; of several versions the one asked for, or the newest.
 
         Args:
             name: empty for the service's default.
             version: empty for the newest one that is ready.
+            tenant: for whom; those of others do not exist. None for the service itself.
 
         Raises:
             NotFound: no such model or version; the message lists those there are.
             Unavailable: it is known but not ready.
         """
         wanted = name or self.default_model
-        named = [model for model in self._models if model.name == wanted]
+        models = self.models(tenant)
+        named = [model for model in models if model.name == wanted]
         if not named:
-            if not self._models or not name:
+            if not models or not name:
                 raise Unavailable(
                     f"Model '{wanted}' is not loaded yet: try again.",
                     reason="MODEL_NOT_READY",
                     metadata={"model": wanted},
                     retry_after_s=1.0,
                 )
-            known = ", ".join(sorted({model.name for model in self._models}))
+            known = ", ".join(sorted({model.name for model in models}))
             raise NotFound(
                 f"There is no model '{wanted}'. Models: {known}.",
                 reason="MODEL_NOT_FOUND",
@@ -122,28 +130,30 @@ class ModelCatalog:
             )
         return ready[-1]
 
-    def pose_model(self, name: str, version: str = "") -> PoseModel:
+    def pose_model(self, name: str, version: str = "", *, tenant: str | None = None) -> PoseModel:
         """The model of that name with its detector and its native skeleton.
 
         Args:
             name: empty for the service's default.
             version: empty for the newest one that is ready.
+            tenant: for whom; those of others do not exist. None for the service itself.
 
         Raises:
             NotFound: no such model or version; the message lists the existing ones.
             Unavailable: the model or its detector is not ready.
         """
-        model = self.resolve(name, version)
+        model = self.resolve(name, version, tenant=tenant)
         return PoseModel(model, self._detector(model), self._skeletons[model.skeleton])
 
-    def ready_skeletons(self) -> dict[str, Skeleton]:
-        """The native skeleton of every model that is ready, by the model's name."""
-        return {model.name: self._skeletons[model.skeleton] for model in self._models if model.ready}
+    def ready_skeletons(self, tenant: str | None = None) -> dict[str, Skeleton]:
+        """The native skeleton of every model that is ready, by the model's name; as for `models`."""
+        return {model.name: self._skeletons[model.skeleton] for model in self.models(tenant) if model.ready}
 
     def _detector(self, model: Model) -> Model | None:
         if model.family != "top_down":
             return None
-        first = self.resolve(model.first_stage) if self._knows(model.first_stage) else None
+        known = self._knows(model.first_stage, model.tenant)
+        first = self.resolve(model.first_stage, tenant=model.tenant) if known else None
         fits = first is not None and first.family == "yolo_pose"
         if fits and model.takes_body:
             fits = first is not None and first.keypoint_count == BODY_KEYPOINTS
@@ -156,8 +166,8 @@ class ModelCatalog:
             )
         return first
 
-    def _knows(self, name: str) -> bool:
-        return any(model.name == name for model in self._models)
+    def _knows(self, name: str, tenant: str) -> bool:
+        return any(model.name == name for model in self.models(tenant))
 
 
 def _loaded(models: Sequence[Model]) -> set[tuple[str, str]]:

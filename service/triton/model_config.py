@@ -50,23 +50,33 @@ def read_config(config: Any, version: str) -> Model | None:
         raise ValueError(f"family '{family}' is unknown; known are yolo_pose and top_down")
     if not parameters.get("skeleton"):
         raise ValueError("parameter 'skeleton' is missing: it names the model's native skeleton")
+    takes_image = contract == "top_down" and "image" in inputs
     if config.max_batch_size < 1:
         raise ValueError("'max_batch_size' is 0: the tensors' first dimension must be Triton's batch")
+    dims = list(picture.dims)
+    shapes = _shapes("shapes", parameters.get("shapes", ""), dims, multiple)
+    prepared = parameters.get("prepared_shapes", "")
+    prepared_hw = _shapes("prepared_shapes", prepared, dims, multiple) if prepared else ()
+    if strange := [f"{height}x{width}" for height, width in prepared_hw if (height, width) not in shapes]:
+        raise ValueError(f"parameter 'prepared_shapes' has {', '.join(strange)}, which 'shapes' has not")
     return Model(
         name=config.name,
         version=version,
         family=contract,
         skeleton=parameters["skeleton"],
         keypoint_count=keypoint_count,
-        shapes_hw=_shapes(parameters.get("shapes", ""), list(picture.dims), multiple),
-        max_batch_size=config.max_batch_size,
+        shapes_hw=shapes,
+        prepared_hw=prepared_hw,
+        max_batch_size=_max_persons(parameters) if takes_image else config.max_batch_size,
         precision=parameters.get("precision", ""),
         licence=parameters.get("licence", ""),
         weights=parameters.get("weights", ""),
         source=parameters.get("source", ""),
         sha256=parameters.get("sha256", ""),
         first_stage=parameters.get("first_stage", ""),
-        takes_body="body" in inputs,
+        tenant=parameters.get("tenant", ""),
+        takes_body=takes_image or "body" in inputs,
+        takes_image=takes_image,
     )
 
 
@@ -80,19 +90,48 @@ def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[A
 
 
 def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
+    if "image" in inputs:
+        return _top_down_on_image(inputs, outputs)
     picture = _picture(inputs, "crops")
     if "body" in inputs:
-        body = _tensor(inputs, "body", "TYPE_FP32", 2)
-        if list(body.dims) != [BODY_KEYPOINTS, 3]:
-            raise ValueError(f"tensor 'body' is {list(body.dims)}, not [{BODY_KEYPOINTS}, 3]")
-    unknown = set(inputs) - {"crops", "body"}
-    if unknown:
-        raise ValueError(f"inputs {sorted(unknown)} are not of family top_down, which has crops and body")
+        _fixed(inputs, "body", [BODY_KEYPOINTS, 3])
+    _known(inputs, {"crops", "body"})
     keypoint_count = int(_tensor(outputs, "keypoints", "TYPE_FP32", 2).dims[0])
     _fixed(outputs, "keypoints", [max(1, keypoint_count), 2])
     _fixed(outputs, "scores", [keypoint_count])
     _fixed(outputs, "positions", [keypoint_count, 3])
     return picture, keypoint_count
+
+
+def _top_down_on_image(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
+    """The contract of a model that takes one image with its persons: any number of them, in a dimension of
+    their own after Triton's batch."""
+    picture = _picture(inputs, "image")
+    _fixed(inputs, "boxes", [-1, 4])
+    _fixed(inputs, "bodies", [-1, BODY_KEYPOINTS, 3])
+    _known(inputs, {"image", "boxes", "bodies"})
+    keypoint_count = int(_tensor(outputs, "keypoints", "TYPE_FP32", 3).dims[1])
+    _fixed(outputs, "keypoints", [-1, max(1, keypoint_count), 2])
+    _fixed(outputs, "scores", [-1, keypoint_count])
+    _fixed(outputs, "positions", [-1, keypoint_count, 3])
+    return picture, keypoint_count
+
+
+def _known(inputs: Mapping[str, Any], known: set[str]) -> None:
+    if unknown := set(inputs) - known:
+        raise ValueError(
+            f"inputs {sorted(unknown)} are not of family top_down, which has crops and body, or image, boxes "
+            "and bodies"
+        )
+
+
+def _max_persons(parameters: Mapping[str, str]) -> int:
+    text = parameters.get("max_persons", "")
+    if not (text.isdecimal() and int(text)):
+        raise ValueError(
+            f"parameter 'max_persons' is '{text}': it must say how many persons one request may have"
+        )
+    return int(text)
 
 
 def _picture(inputs: Mapping[str, Any], name: str) -> Any:
@@ -102,8 +141,8 @@ def _picture(inputs: Mapping[str, Any], name: str) -> Any:
     return tensor
 
 
-def _fixed(outputs: Mapping[str, Any], name: str, dims: list[int]) -> None:
-    tensor = _tensor(outputs, name, "TYPE_FP32", len(dims))
+def _fixed(tensors: Mapping[str, Any], name: str, dims: list[int]) -> None:
+    tensor = _tensor(tensors, name, "TYPE_FP32", len(dims))
     if list(tensor.dims) != dims:
         raise ValueError(f"tensor '{name}' is {list(tensor.dims)}, not {dims}")
 
@@ -120,18 +159,18 @@ def _tensor(tensors: Mapping[str, Any], name: str, data_type: str, rank: int) ->
     return tensor
 
 
-def _shapes(parameter: str, dims: list[int], multiple: int) -> tuple[tuple[int, int], ...]:
+def _shapes(name: str, parameter: str, dims: list[int], multiple: int) -> tuple[tuple[int, int], ...]:
     """Allowed inputs from 'HxW,HxW', or from fixed dimensions [H, W, 3]."""
     if not parameter and min(dims) < 1:
-        raise ValueError("parameter 'shapes' is missing, and the input's dimensions are not fixed")
+        raise ValueError(f"parameter '{name}' is missing, and the input's dimensions are not fixed")
     shapes = []
     for text in (parameter or f"{dims[0]}x{dims[1]}").split(","):
         height, _, width = text.strip().partition("x")
         if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-            raise ValueError(f"parameter 'shapes' holds '{text}', which is not HxW")
+            raise ValueError(f"parameter '{name}' holds '{text}', which is not HxW")
         shape = (int(height), int(width))
         if any(fixed not in (-1, side) for fixed, side in zip(dims, shape, strict=False)):
-            raise ValueError(f"parameter 'shapes' allows {text}, the input is {dims[0]}x{dims[1]}")
+            raise ValueError(f"parameter '{name}' allows {text}, the input is {dims[0]}x{dims[1]}")
         if any(side % multiple for side in shape):
             raise ValueError(f"the input may be {text}, which is not a multiple of {multiple}")
         shapes.append(shape)

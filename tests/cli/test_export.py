@@ -143,3 +143,15 @@ async def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 
     assert said.exit_code == 1
     assert "No such file" in said.output
+
+
+async def test_the_score_of_visible_keypoints_can_be_chosen(address: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "people.jsonl", await result(address, "a.jpg"))
+    flags = {}
+    for score in ("0", "1.5"):
+        folder = tmp_path / score
+        said = await posegate("export", file, str(folder), "--visible-score", score, "--address", address)
+        assert said.exit_code == 0
+        annotation = json.loads((folder / "annotations.json").read_text())["annotations"][0]
+        flags[score] = set(annotation["keypoints"][2::3]) - {0}
+    assert flags == {"0": {2}, "1.5": {1}}

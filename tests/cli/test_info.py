@@ -31,7 +31,7 @@ async def test_build_models_and_every_limit_are_printed(
 
 
 async def test_hosts_are_named_and_no_limit_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    async with running(uri_hosts=frozenset({"images.example"})) as service:
+    async with running(uri_hosts="images.example") as service:
         await show(Target(service.address))
     told = capsys.readouterr().out
     (row,) = [line for line in told.splitlines() if "allowed_uri_hosts" in line]

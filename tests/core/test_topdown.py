@@ -186,3 +186,53 @@ def test_a_limb_that_points_at_the_camera_does_not_set_the_scale() -> None:
     metres[wrist] = metres[elbow] + [0.01, 0, -0.146 * 1.7]
     keypoints, positions = seen(metres, 250)
     np.testing.assert_allclose(topdown.lift(keypoints, positions, BODY)[0], metres, atol=0.002)
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "box", "part_hw"),
+    [
+        ((640, 480), (100, 60, 220, 380), (480, 440)),
+        ((640, 480), (-50, -50, 10, 10), (33, 33)),
+        ((640, 480), (700, 500, 800, 600), (18, 1)),
+        ((4000, 3000), (1000, 500, 2000, 2548), (1500, 1646)),
+        ((300, 200), (50, 50, 50, 50), (2, 2)),
+    ],
+    ids=["at the edges", "corner", "mostly outside", "larger than needed", "no extent"],
+)
+def test_the_part_of_an_image_that_a_person_needs(
+    size_wh: tuple[int, int], box: tuple[float, ...], part_hw: tuple[int, int]
+) -> None:
+    part, affine = topdown.frame_persons(plain(size_wh), np.array([box], np.float32))
+    assert part.shape[2] == 3
+    assert part.shape[:2] == pytest.approx(part_hw, abs=3)
+    assert affine.scale_x == pytest.approx(affine.scale_y, rel=2e-3)
+
+
+def test_a_small_person_beside_a_large_one_keeps_every_pixel() -> None:
+    boxes = np.array([[0, 0, 900, 2800], [3000, 1500, 3060, 1700]], np.float32)
+    part, affine = topdown.frame_persons(plain((4000, 3000)), boxes)
+    assert affine.scale_x == pytest.approx(1, abs=0.02)
+    assert part.shape[0] * part.shape[1] <= topdown.MAX_PIXELS * 1.01
+
+
+def test_a_huge_image_is_cut_down_to_the_most_pixels() -> None:
+    boxes = np.array([[0, 0, 100, 200], [8900, 5800, 9000, 6000]], np.float32)
+    part, affine = topdown.frame_persons(np.broadcast_to(np.zeros(3, np.uint8), (6000, 9000, 3)), boxes)
+    assert part.shape[0] * part.shape[1] <= topdown.MAX_PIXELS * 1.01
+    assert affine.scale_x == pytest.approx((topdown.MAX_PIXELS / (6000 * 9000)) ** 0.5, rel=0.02)
+
+
+def test_points_of_the_part_come_back_to_where_they_were_and_show_the_same_pixels() -> None:
+    image = np.zeros((2400, 2400, 3), np.uint8)
+    image[1000:1040, 1400:1440] = 255  # its centre is at 1419.5, 1019.5
+    boxes = np.array([[300, 200, 1500, 2300]], np.float32)
+    part, affine = topdown.frame_persons(image, boxes)
+    assert affine.scale_x < 0.6
+    rows, columns = np.nonzero(part[..., 0] > 127)
+    place = affine.inverse().apply(np.array([[columns.mean(), rows.mean()]], np.float32))
+    np.testing.assert_allclose(place, [[1419.5, 1019.5]], atol=0.6)
+    keypoints = np.array([[[1419.5, 1019.5, 0.7]], [[0, 0, 0]]], np.float32)
+    inside, bodies = topdown.in_frame(affine, boxes, keypoints)
+    np.testing.assert_allclose(bodies[0, 0], [columns.mean(), rows.mean(), 0.7], atol=0.6)
+    np.testing.assert_allclose(affine.inverse().apply(inside.reshape(2, 2)).ravel(), boxes[0], atol=0.01)
+    assert keypoints[0, 0, 0] == 1419.5

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.e2e
 
 # What each prints on the images and videos that it takes by default.
 PYTHON = {
+    "account": ("3 persons; calls left this month: unlimited", "tenant default, plan none, 32 a batch"),
     "analyze_video": ("17 frames analyzed", "100 %", "tracks [1, 2, 3]"),
     "batch": ("single_person.jpg: 2 persons", "two_people.jpg: 3 persons", "README.md: The bytes are not"),
     "detect": ("person 0.9", "nose at ("),
@@ -32,6 +33,7 @@ PYTHON = {
     "stream_poses": ("two_people.jpg: 3 persons", "2 of 2 images"),
 }
 NODE = {
+    "account": ("3 persons; calls left this month: unlimited",),
     "analyze_video": ("17 frames analyzed", "frame 0: 3 persons"),
     "detect": ("person 0.9", "nose at ("),
 }

@@ -35,13 +35,45 @@ async def whole(stub: PoseServiceAsyncStub, picture: str) -> pb.DetectPosesRespo
     return await stub.DetectPoses(request, timeout=60)
 
 
-async def test_the_body_is_that_of_the_first_stage(stub: PoseServiceAsyncStub) -> None:
+async def test_the_body_is_near_that_of_the_first_stage_where_that_is_sure(
+    stub: PoseServiceAsyncStub,
+) -> None:
     for picture in ("single_person.jpg", "two_people.jpg", "astronaut.png"):
         first = await stub.DetectPoses(request_for(picture), timeout=60)
         answer = await whole(stub, picture)
         assert len(answer.persons) == len(first.persons)
         for mine, found in zip(answer.persons, first.persons, strict=True):
-            assert points_of(mine)[:17] == pytest.approx(points_of(found), abs=0.05)
+            body, first_body = points_of(mine)[:17], points_of(found)
+            sure = first_body[:, 2] > 0.9
+            away = np.linalg.norm(body[sure, :2] - first_body[sure, :2], axis=1)
+            assert np.median(away) < 0.03 * (found.box.y2 - found.box.y1)
+
+
+async def test_faces_are_entries_of_their_own_and_only_people_with_a_face_have_one(
+    stub: PoseServiceAsyncStub,
+) -> None:
+    request = request_for("two_people.jpg", model=MODEL, skeleton="mediapipe_face_mesh_468")
+    assert not (await stub.DetectPoses(request, timeout=60)).persons  # hidden, from behind, and masked
+    request = request_for("astronaut.png", model=MODEL, skeleton="mediapipe_face_mesh_468")
+    (face,) = (await stub.DetectPoses(request, timeout=60)).persons
+    assert (face.person_index, face.side) == (0, types_pb2.SIDE_UNSPECIFIED)
+    points = points_of(face)
+    assert (points[:, 2] > 0.5).all()
+    assert face.box.x2 - face.box.x1 == pytest.approx(np.ptp(points[:, 0]), abs=0.01)
+
+
+async def test_no_hand_is_given_where_none_is(stub: PoseServiceAsyncStub) -> None:
+    """The acrobat's left arm hangs where neither body has it: the hand network once took the chest for a
+    hand."""
+    answer = await whole(stub, "two_people.jpg")
+    for person in map(points_of, answer.persons):
+        for rows, wrist in ((slice(91, 112), 9), (slice(112, 133), 10)):
+            if person[rows, 2].any():
+                extent = np.ptp(person[rows, :2], axis=0).max()
+                assert np.linalg.norm(person[91 if wrist == 9 else 112, :2] - person[wrist, :2]) < extent
+    acrobat = points_of(min(answer.persons, key=lambda one: abs((one.box.x1 + one.box.x2) / 2 - 400)))
+    assert not acrobat[91:112, 2].any()
+    assert acrobat[112:133, 2].all()
 
 
 async def test_hands_are_at_their_wrists_and_feet_at_their_ankles(stub: PoseServiceAsyncStub) -> None:

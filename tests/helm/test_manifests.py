@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from scripts.runtime import STATE
+from service.accounts.plans import load_plans
 from service.server.health import LIVENESS, SERVICES
 from tests.helm.chart import ROOT, VALUES, Object, find, names, pods, render, selects
 
@@ -298,3 +299,30 @@ def test_the_bundled_triton_knows_every_option_that_the_chart_gives() -> None:
 
 def test_secrets_are_never_in_the_manifests() -> None:
     assert not [item for values in SETS for item in render(values) if item["kind"] == "Secret"]
+
+
+def environment(objects: list[Object], name: str) -> dict[str, str]:
+    found: dict[str, str] = find(objects, "ConfigMap", name)["data"]
+    return found
+
+
+def test_keys_are_on_in_production_and_it_is_said_what_encrypts_them() -> None:
+    production = environment(render("production"), "rel-posegate")
+    assert (production["POSEGATE_AUTH"], production["POSEGATE_AUTH_PLAINTEXT"]) == ("keys", "refuse")
+    assert "POSEGATE_AUTH" not in environment(render("defaults"), "rel-posegate")
+    mesh = ("gateway.auth.mode=keys", "gateway.auth.encryption=mesh", "gateway.database.secretName=a")
+    assert environment(render("defaults", *mesh), "rel-posegate")["POSEGATE_AUTH_PLAINTEXT"] == "allow"
+
+
+def test_plans_of_ones_own_are_where_the_gateway_looks_and_can_be_used(tmp_path: Path) -> None:
+    objects = render("everything")
+    (plans,) = [item for item in objects if item["metadata"]["name"].endswith("-plans")]
+    file = tmp_path / "plans.toml"
+    file.write_text(plans["data"]["plans.toml"], encoding="utf-8")
+    assert list(load_plans(file)) == ["team"]
+    (gateway,) = [pod for pod in pods(objects) if pod.owner == "Deployment/rel-pose"]
+    volume = next(one for one in gateway.spec["volumes"] if one["name"] == "plans")
+    assert volume["configMap"]["name"] == plans["metadata"]["name"]
+    config = environment(objects, "rel-pose")
+    mount = next(one for one in gateway.containers[0]["volumeMounts"] if one["name"] == "plans")
+    assert config["POSEGATE_PLANS"] == f"{mount['mountPath']}/plans.toml"

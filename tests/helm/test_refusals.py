@@ -46,6 +46,21 @@ CONTRADICTIONS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("gateway.bundledTriton=true",),
         "gateway.bundledTriton and triton.enabled are both",
     ),
+    "keys without a database": (
+        "defaults",
+        ("gateway.auth.mode=keys",),
+        "there is no gateway.database.secretName: each pod would have tenants and keys of its own",
+    ),
+    "keys in clear text": (
+        "defaults",
+        ("gateway.auth.mode=keys", "gateway.database.secretName=a"),
+        "keys would travel in clear text: set gateway.tls.enabled, or gateway.auth.encryption to mesh",
+    ),
+    "plans without keys": (
+        "defaults",
+        ("gateway.auth.testSecretName=a",),
+        "are of no effect while gateway.auth.mode is off",
+    ),
     "no Triton": ("defaults", ("triton.enabled=false",), "there is no Triton"),
     "a Triton elsewhere and one here": ("defaults", ("gateway.tritonUrl=a:8001",), "gateway.tritonUrl is"),
     "gateway is killed while it drains": (

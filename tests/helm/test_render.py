@@ -114,7 +114,7 @@ def test_long_names_still_fit() -> None:
     long = "a" * 53
     rendered = helm(
         "template", long, CHART, "-f", CHART / "values-production.yaml", "--set", "envoy.enabled=true",
-        "--set", "envoy.upstreamTlsSecretName=x",
+        "--set", "envoy.upstreamTlsSecretName=x", "--set", "web.enabled=true",
     )  # fmt: skip
     objects: list[Object] = [item for item in yaml.safe_load_all(rendered.stdout) if item]
     assert objects
@@ -146,7 +146,7 @@ def test_every_value_is_in_the_schema_and_every_property_has_a_default() -> None
     def walk(where: str, node: Any, part: dict[str, Any]) -> None:
         part = schema["definitions"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
         properties = part.get("properties")
-        if not isinstance(node, dict) or properties is None or where in ("gateway.settings",):
+        if not isinstance(node, dict) or properties is None or where in ("gateway.settings", "web.settings"):
             return
         assert part["additionalProperties"] is False, where
         optional = {"global", "requests", "limits"}

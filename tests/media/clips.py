@@ -41,6 +41,8 @@ def clip(
     images: Callable[[int], Rgb8] | None = None,
     sound: bool = False,
     full_range: bool = False,
+    display_matrix: list[int] | None = None,
+    pixel_aspect: tuple[int, int] | None = None,
 ) -> bytes:
     """An encoded video.
 
@@ -58,6 +60,8 @@ def clip(
         images: frame by number.
         sound: a second of silence beside the pictures.
         full_range: samples from 0 to 255.
+        display_matrix: nine fixed-point numbers, instead of a rotation.
+        pixel_aspect: width and height of a pixel.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip"  # a real file: an index is moved to the front by a second reading
@@ -76,6 +80,8 @@ def clip(
             images=images,
             sound=sound,
             full_range=full_range,
+            display_matrix=display_matrix,
+            pixel_aspect=pixel_aspect,
         )
         return path.read_bytes()
 
@@ -96,6 +102,8 @@ def _write(
     images: Callable[[int], Rgb8] | None,
     sound: bool,
     full_range: bool,
+    display_matrix: list[int] | None,
+    pixel_aspect: tuple[int, int] | None,
 ) -> None:
     with av.open(str(path), "w", format=container, options=options or {}) as output:
         stream = output.add_stream(codec, rate=FPS)
@@ -111,6 +119,10 @@ def _write(
             context.color_range = 2
         if rotation_deg:
             stream.set_display_rotation(rotation_deg)
+        if display_matrix is not None:
+            stream.set_display_matrix(display_matrix)
+        if pixel_aspect is not None:
+            context.sample_aspect_ratio = Fraction(*pixel_aspect)
         audio = output.add_stream("aac", rate=48000) if sound else None
         shown = list(times) if times is not None else [number / FPS for number in range(count)]
         for number, time_s in enumerate(shown):

@@ -50,6 +50,9 @@ async def triton(
     repository = tmp_path_factory.mktemp("models")
     write_model(repository, "mean", mean_colour(), mean_colour_config("32x64,64x32"))
     write_model(repository, "mean_queued", mean_colour(), mean_colour_config("32x64,64x32", QUEUE))
+    lazy = mean_colour_config("64x64,32x64,64x32", parameter("prepared_shapes", "64x64"))
+    write_model(repository, "mean_lazy", mean_colour(), lazy)
+    write_model(repository, "mean_padded", mean_colour(), lazy + parameter("pad_value", "200"))
     write_model(repository, "arithmetic", arithmetic(), f"max_batch_size: 4\n{ARITHMETIC_TENSORS}")
     write_model(repository, "unbatched", arithmetic(()), f"max_batch_size: 0\n{ARITHMETIC_TENSORS}")
     for precision in ("f32", "bf16"):
@@ -104,6 +107,25 @@ async def test_a_batch_equals_its_items_one_by_one(triton: Any) -> None:
     one_by_one = [await infer(triton, "mean", "means", images=image[np.newaxis]) for image in images]
     assert np.array_equal(together, np.concatenate(one_by_one))
     assert len(np.unique(together[:, 0])) == 5
+
+
+async def test_a_shape_that_was_not_prepared_is_compiled_when_it_is_asked_for(triton: Any) -> None:
+    images = picture(32, 64, batch=3)
+    for _ in range(2):
+        means = await infer(triton, "mean_lazy", "means", images=images)
+        assert means == pytest.approx(images.mean((1, 2)), abs=1e-3)
+
+
+async def test_until_then_it_runs_padded_in_a_larger_one(triton: Any) -> None:
+    images = picture(64, 32)
+    exact, padded = images.mean((1, 2)), (images.mean((1, 2)) + 200) / 2
+    first = await infer(triton, "mean_padded", "means", images=images)
+    assert first == pytest.approx(padded, abs=1e-3) or first == pytest.approx(exact, abs=1e-3)
+    for _ in range(600):
+        if (await infer(triton, "mean_padded", "means", images=images)) == pytest.approx(exact, abs=1e-3):
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("the shape was never compiled")
 
 
 async def test_a_shape_that_is_not_allowed_is_refused_with_those_that_are(triton: Any) -> None:

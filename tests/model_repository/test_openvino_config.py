@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -82,6 +83,18 @@ def test_shapes_are_values_for_the_free_dims(
         ([-1, -1, 3], {"shapes": "big"}, r"parameter shapes is 'big', not like '384x640,480x640'"),
         ([-1, -1, 3], {"shapes": "640"}, r"shapes has 640, but the inputs' free dims are \[2\]"),
         ([-1, -1, 3], {"shapes": "0x640"}, "shapes has 0x640"),
+        (
+            [-1, -1, 3],
+            {"shapes": "8x8", "prepared_shapes": "8x9"},
+            "prepared_shapes has 8x9, which shapes has",
+        ),
+        ([-1, -1, 3], {"shapes": "8x8", "pad_value": "grey"}, "pad_value is 'grey', not a whole number"),
+        ([-1, -1, 3], {"shapes": "8x8", "max_compiled": "0"}, "the number of max_compiled is '0'"),
+        (
+            [-1, -1, 3],
+            {"shapes": "8x8,8x9,9x9", "prepared_shapes": "8x8,8x9", "max_compiled": "1"},
+            "max_compiled is 1, less than the 2 prepared",
+        ),
         ([8, 8, 3], {"shapes": "8x8"}, "no input has a free dim"),
         ([8, 8, 3], {"precision": "fp16"}, "precision is 'fp16', not one of f32, bf16"),
         ([8, 8, 3], {"threads": "many"}, "the number of threads is 'many'"),
@@ -173,3 +186,95 @@ def test_a_cancelled_request_is_not_run(backend: Any) -> None:
     answer = model._answer(model._take(SimpleNamespace(is_cancelled=lambda: True)), [])
     assert answer.output_tensors == []
     assert answer.error.code == "CANCELLED"
+
+
+class Compiler:
+    """Compiles in no time, or waits until it is allowed to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+        self.allowed = threading.Event()
+        self.allowed.set()
+        self.counted: list[str] = []
+
+    def make(self, shape: tuple[int, ...]) -> str:
+        self.asked.append(shape)
+        assert self.allowed.wait(10)
+        return f"plan for {shape}"
+
+
+def cache(backend: Any, compiler: Compiler, **parameters: str) -> Any:
+    read = backend.read_config(config([-1, -1, 3], {"shapes": "8x8,6x8,4x8,2x8,8x4", **parameters}))
+    plans = backend.PlanCache(read, compiler.make, compiler.counted.append)
+    plans.prepare(read.prepared if read.prepare_all else read.prepared[:1])
+    return plans
+
+
+def test_all_shapes_are_compiled_before_the_model_is_ready_unless_some_are_named(backend: Any) -> None:
+    compiler = Compiler()
+    cache(backend, compiler).close()
+    assert compiler.asked == [(8, 8), (6, 8), (4, 8), (2, 8), (8, 4)]
+    compiler = Compiler()
+    cache(backend, compiler, prepared_shapes="8x8,4x8").close()
+    assert compiler.asked == [(8, 8)]
+
+
+def test_a_shape_that_is_being_compiled_is_answered_in_the_smallest_that_holds_it(backend: Any) -> None:
+    compiler = Compiler()
+    plans = cache(backend, compiler, prepared_shapes="8x8,6x8", pad_value="114")
+    plans.prepare([(6, 8)])
+    compiler.allowed.clear()
+    for _ in range(3):
+        assert plans.plan(((4, 8, 3),)) == ("plan for (6, 8)", ((6, 8, 3),))
+    compiler.allowed.set()
+    plans.close()
+    assert plans.plan(((4, 8, 3),)) == ("plan for (4, 8)", ((4, 8, 3),))
+    assert compiler.asked == [(8, 8), (6, 8), (4, 8)]
+    assert compiler.counted.count("padded") == 3
+
+
+def test_without_a_value_to_pad_with_a_request_waits_for_its_shape(backend: Any) -> None:
+    compiler = Compiler()
+    plans = cache(backend, compiler, prepared_shapes="8x8")
+    assert plans.plan(((4, 8, 3),)) == ("plan for (4, 8)", ((4, 8, 3),))
+    assert "padded" not in compiler.counted
+    plans.close()
+
+
+def test_the_shape_used_longest_ago_goes_first_and_prepared_ones_stay(backend: Any) -> None:
+    compiler = Compiler()
+    plans = cache(backend, compiler, prepared_shapes="8x8", max_compiled="3")
+    for shape in ((6, 8), (4, 8), (6, 8), (2, 8)):  # the last one takes the place of (4, 8)
+        plans.plan(((*shape, 3),))
+    assert compiler.counted.count("evicted") == 1
+    compiler.asked.clear()
+    for shape in ((8, 8), (6, 8), (2, 8)):
+        plans.plan(((*shape, 3),))
+    assert compiler.asked == []
+    plans.plan(((4, 8, 3),))
+    assert compiler.asked == [(4, 8)]
+    plans.close()
+
+
+def test_a_shape_that_cannot_be_compiled_fails_each_time_and_leaves_the_others_alone(backend: Any) -> None:
+    def make(shape: tuple[int, ...]) -> str:
+        if shape == (4, 8):
+            raise RuntimeError("no such kernel")
+        return "plan"
+
+    read = backend.read_config(config([-1, -1, 3], {"shapes": "8x8,4x8", "prepared_shapes": "8x8"}))
+    plans = backend.PlanCache(read, make, lambda event: None)
+    plans.prepare([(8, 8)])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no such kernel"):
+            plans.plan(((4, 8, 3),))
+    assert plans.plan(((8, 8, 3),))[0] == "plan"
+    plans.close()
+
+
+def test_an_input_is_padded_at_the_end_of_its_axes(backend: Any) -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    larger = backend.padded(image, (1, 3, 4, 3), 114)
+    assert np.array_equal(larger[:, :2, :2], image)
+    assert larger.sum() == image.sum() + 114 * (36 - 12)
+    assert backend.padded(image, image.shape, 114) is image

@@ -61,7 +61,9 @@ def test_every_configuration_is_for_tensorrt_with_a_profile_for_each_shape(name:
     (group,) = config.instance_group
     assert group.kind == group.KIND_GPU
     assert (group.count, list(group.gpus)) == (1, [])  # on every GPU
-    assert list(group.profile) == [str(index) for index in range(len(model.shapes_hw))]
+    assert list(group.profile) == [
+        str(index) for index in range(len(model.typical_hw) + bool(model.other_hw))
+    ]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -85,7 +87,7 @@ def test_every_batch_size_of_every_shape_is_warmed_up(name: str) -> None:
         ((tensor, value),) = entry.inputs.items()
         assert (tensor, value.data_type, value.zero_data) == (picture.name, picture.data_type, True)
         warmed.append((entry.batch_size, *value.dims[:2]))
-    wanted = [(n, h, w) for h, w in model.shapes_hw for n in range(1, model.max_batch_size + 1)]
+    wanted = [(n, h, w) for h, w in model.typical_hw for n in range(1, model.max_batch_size + 1)]
     assert warmed == wanted
 
 

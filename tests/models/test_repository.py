@@ -13,8 +13,17 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from service.models import repository
 from service.models.checkpoint import read_checkpoint
 from service.models.errors import CheckpointError, RepositoryError
-from service.models.repository import ServedModel, add_model, config_text, fill, shapes_for, spdx_licence
+from service.models.repository import (
+    ServedModel,
+    add_model,
+    config_text,
+    fill,
+    prepared_for,
+    shapes_for,
+    spdx_licence,
+)
 from service.models.torch_file import TorchFile
+from service.triton.model_config import read_config
 from tests.models.torch_files import rewritten
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,10 +66,12 @@ def test_a_checkpoint_becomes_a_model_that_triton_can_load(tmp_path: Path) -> No
         "source": "here",
         "sha256": read_checkpoint(TINY).sha256,
         "precision": "bf16",
-        "shapes": "384x640,480x640,640x480,640x384,640x640",
+        "shapes": ",".join(f"{h}x{w}" for h, w in shapes_for(32)),
+        "prepared_shapes": "640x640,480x640,640x480,448x640,640x448,384x640,640x384",
+        "pad_value": "114",
     }
     warmed = [list(warmup.inputs["images"].dims) for warmup in read.model_warmup]
-    assert warmed == [[384, 640, 3], [480, 640, 3], [640, 480, 3], [640, 384, 3], [640, 640, 3]]
+    assert warmed == [[640, 640, 3]]
 
 
 def test_the_committed_model_is_described_as_this_code_would() -> None:
@@ -75,7 +86,8 @@ def test_the_committed_model_is_described_as_this_code_would() -> None:
         source=said["source"],
         sha256="869e83fcdffdc7371fa4e34cd8e51c838cc729571d1635e5141e3075e9319dc0",
         precision="bf16",
-        shapes_hw=repository.SHAPES_HW,
+        shapes_hw=shapes_for(32),
+        prepared_hw=prepared_for(32),
     )
     assert config(text) == config(config_text(model))
 
@@ -143,8 +155,11 @@ def test_leftovers_of_a_killed_run_are_in_nobodys_way(tmp_path: Path) -> None:
 
 
 def test_a_model_of_a_larger_stride_allows_its_multiples() -> None:
-    assert shapes_for(32) == list(repository.SHAPES_HW)
-    assert shapes_for(64) == [(384, 640), (640, 384), (640, 640)]
+    assert len(shapes_for(32)) == 39
+    assert shapes_for(32)[:3] == [(640, 640), (608, 640), (640, 608)]
+    assert shapes_for(32)[-2:] == [(32, 640), (640, 32)]
+    assert len(shapes_for(64)) == 19
+    assert prepared_for(64) == [(640, 640), (448, 640), (640, 448), (384, 640), (640, 384)]
 
 
 def test_fill_writes_the_graph_once(tmp_path: Path) -> None:
@@ -181,7 +196,7 @@ def test_fill_refuses_other_weights_and_models_that_are_not_there(tmp_path: Path
 
 @pytest.mark.parametrize("text", ['a "quoted" \\ text', "line\nbreak\0", "naïve × 漢字", "", "'"])
 def test_any_text_can_be_in_the_configuration(text: str) -> None:
-    model = ServedModel("m", "s", 1, text, text, text, "0", "f32", [(32, 32)])
+    model = ServedModel("m", "s", 1, text, text, text, "0", "f32", [(32, 32)], [(32, 32)])
     printable = re.sub(r"[\n\0]", "", text)
     assert parameters(config_text(model))["licence"] == printable
 
@@ -190,3 +205,13 @@ def test_the_licence_of_a_checkpoint_is_an_spdx_name() -> None:
     assert spdx_licence("AGPL-3.0 License (https://ultralytics.com/license)") == "AGPL-3.0"
     assert spdx_licence("") == ""
     assert TorchFile(TINY).root["license"].startswith("AGPL-3.0")
+
+
+def test_a_model_of_a_tenant_says_whose_it_is(tmp_path: Path) -> None:
+    text = (add(tmp_path, tenant="acme") / "config.pbtxt").read_text()
+    assert parameters(text)["tenant"] == "acme"
+    found = read_config(config(text), "1")
+    assert found is not None
+    assert found.tenant == "acme"
+    with pytest.raises(RepositoryError, match="no name of a tenant"):
+        add(tmp_path, name="other", tenant="Acme Inc.")

@@ -21,17 +21,17 @@ class Callers:
         self._go: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def come(self, name: str, stream: str | None = None) -> None:
+    async def come(self, name: str, stream: str | None = None, *, tenant: str = "") -> None:
         self._go[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._stay(name, stream))
+        self.tasks[name] = asyncio.create_task(self._stay(name, stream, tenant))
         await settle()
 
     async def go(self, name: str) -> None:
         self._go[name].set()
         await settle()
 
-    async def _stay(self, name: str, stream: str | None) -> None:
-        async with self._scheduler.slot(stream):
+    async def _stay(self, name: str, stream: str | None, tenant: str) -> None:
+        async with self._scheduler.slot(stream, tenant=tenant):
             self.inside.append(name)
             await self._go[name].wait()
 
@@ -111,3 +111,45 @@ async def test_frames_step_back_while_single_pictures_come() -> None:
         await callers.come(f"next {name}", "s")
         await callers.go(name)
     assert callers.inside == ["f0", "f1", "f2", "picture", "next f0"]
+
+
+async def test_tenants_take_turns_however_many_one_of_them_has_waiting() -> None:
+    callers = Callers(InferenceScheduler(1, 1))
+    for number in range(5):
+        await callers.come(f"a{number}", tenant="a")
+    await callers.come("b0", tenant="b")
+    await callers.come("b1", tenant="b")
+    for name in ("a0", "a1", "b0", "a2", "b1", "a3"):
+        await callers.go(name)
+    assert callers.inside == ["a0", "a1", "b0", "a2", "b1", "a3", "a4"]
+
+
+async def test_beside_others_a_tenant_has_a_small_part_of_the_room() -> None:
+    callers = Callers(InferenceScheduler(8, 8, None, 2))
+    for number in range(6):
+        await callers.come(f"a{number}", tenant="a")
+    assert callers.inside == [f"a{number}" for number in range(6)]  # alone it has all of it
+    await callers.come("b0", tenant="b")
+    await callers.come("b1", tenant="b")
+    await callers.come("b2", tenant="b")
+    assert callers.inside[6:] == ["b0", "b1"]
+    await callers.come("a6", tenant="a")
+    for number in range(4):
+        await callers.go(f"a{number}")
+    assert callers.inside[6:] == ["b0", "b1"]
+    await callers.go("a4")
+    assert callers.inside[6:] == ["b0", "b1", "a6"]
+    await callers.go("b0")
+    assert callers.inside[6:] == ["b0", "b1", "a6", "b2"]
+
+
+async def test_a_tenant_that_leaves_before_its_turn_is_forgotten() -> None:
+    scheduler = InferenceScheduler(1, 1, None, 1)
+    callers = Callers(scheduler)
+    await callers.come("a", tenant="a")
+    await callers.come("b", tenant="b")
+    callers.tasks["b"].cancel()
+    await settle()
+    await callers.go("a")
+    assert not scheduler._single
+    assert not scheduler._single_inside

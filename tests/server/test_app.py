@@ -168,6 +168,7 @@ async def test_reflection_lists_the_services_and_knows_their_messages() -> None:
         assert {service.name for service in answer.list_services_response.service} == {
             "posegate.v1.PoseService",
             "posegate.v1.SkeletonService",
+            "posegate.v1.AccountService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
         }

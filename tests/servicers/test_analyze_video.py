@@ -22,6 +22,7 @@ from posegate.v1 import types_pb2
 from service.core.poses import Floats
 from service.errors import Overloaded, Unavailable
 from tests.fakes import candidate, rows, until
+from tests.media.cases import case
 from tests.media.clips import clip, fast_start, sound_only
 from tests.media.test_video_reader import patched
 from tests.running import Failure, Service, running, told
@@ -569,3 +570,50 @@ async def test_progress_by_bytes_goes_by_what_was_decoded(service: Service) -> N
         if one.frame < 300:
             assert one.percent < 90
             assert not one.HasField("eta") or one.eta.ToMilliseconds() > 0
+
+
+async def test_damage_is_stepped_over_and_counted(service: Service) -> None:
+    found = await analyze(service, case("v_one_bad.mp4"))
+    assert found.failed is None
+    assert [frame.frame_index for frame in found.frames] == list(range(40))
+    assert [frame.frame_index for frame in found.frames if frame.damaged] == [14]
+    assert found.summary is not None
+    assert (found.summary.frames_damaged, found.summary.gaps) == (1, 0)
+    assert found.progress[-1].frames_damaged == 1
+
+
+async def test_strict_ends_at_the_damage(service: Service) -> None:
+    found = await analyze(service, case("v_one_bad.mp4"), strict=True)
+    assert found.failed is not None
+    assert found.failed.code is grpc.StatusCode.DATA_LOSS
+    assert [frame.frame_index for frame in found.frames] == list(range(14))
+    assert found.summary is None
+
+
+@pytest.mark.parametrize(
+    ("name", "rotation_deg", "mirrored", "pixel_aspect", "begin_s"),
+    [
+        ("v_base.mp4", 0, False, 1.0, 0.0),
+        ("v_hflip.mp4", 0, True, 1.0, 0.0),
+        ("v_transpose.mp4", 270, True, 1.0, 0.0),
+        ("v_sar4_3.mp4", 0, False, 270 / 202, 0.0),
+        ("v_late_pictures.mp4", 0, False, 1.0, 1.0),
+    ],
+)
+async def test_how_frames_were_brought_upright_is_reported(
+    service: Service, name: str, rotation_deg: int, mirrored: bool, pixel_aspect: float, begin_s: float
+) -> None:
+    found = await analyze(service, case(name), every_nth_frame=100)
+    assert found.started is not None
+    video = found.started.video
+    assert (video.frame_size.width, video.frame_size.height) == (270, 480)
+    assert (video.rotation_deg, video.mirrored) == (rotation_deg, mirrored)
+    assert video.pixel_aspect == pytest.approx(pixel_aspect, rel=1e-3)
+    assert video.begin.ToTimedelta().total_seconds() == pytest.approx(begin_s)
+
+
+async def test_a_still_picture_is_referred_to_the_call_for_pictures(service: Service) -> None:
+    found = await analyze(service, case("photo_grid.avif"))
+    assert found.failed is not None
+    assert found.failed.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "DetectPoses" in found.failed.message

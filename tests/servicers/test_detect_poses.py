@@ -11,6 +11,7 @@ import cv2
 import grpc
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from posegate.v1 import types_pb2
@@ -301,7 +302,7 @@ async def test_a_skeleton_that_the_model_does_not_give_is_refused() -> None:
 async def test_the_served_models_that_supply_a_refused_skeleton_are_named() -> None:
     tail = Skeleton(name="tail", title="A tail", keypoints=(Keypoint("root"), Keypoint("tip")))
     with_tail = replace(MODEL, name="cat_pose", skeleton="tail", keypoint_count=2)
-    async with running(skeletons=[tail]) as service:
+    async with running(templates=[tail]) as service:
         service.triton.served = [MODEL, with_tail, replace(with_tail, name="asleep", ready=False)]
         await service.catalog.refresh()
         failed = await failure(service.detect(VGA, skeleton="tail"))
@@ -371,7 +372,7 @@ async def test_a_uri_of_an_allowed_host_is_fetched_and_others_are_refused(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    async with running(uri_hosts=site.host) as service:
+    async with running(uri_hosts=site.host, uri_private_addresses=True) as service:
         site.content = VGA
         call = service.poses.DetectPoses(uri_request(f"https://{site.host}/picture"), timeout=10)
         assert (await call).image_size.width == 640
@@ -389,7 +390,7 @@ async def test_a_slow_host_ends_with_the_callers_deadline(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    async with running(uri_hosts=site.host) as service:
+    async with running(uri_hosts=site.host, uri_private_addresses=True) as service:
         call = service.poses.DetectPoses(uri_request(f"https://{site.host}/silent"), timeout=0.3)
         assert (await failure(call)).code is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -474,13 +475,13 @@ async def test_a_cancelled_call_whose_picture_waits_for_a_thread_is_never_decode
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoded: list[int] = []
-    imdecode = cv2.imdecode
+    decode_jpeg = simplejpeg.decode_jpeg
 
-    def counting(*args: Any) -> Any:
+    def counting(*args: Any, **options: Any) -> Any:
         decoded.append(1)
-        return imdecode(*args)
+        return decode_jpeg(*args, **options)
 
-    monkeypatch.setattr(cv2, "imdecode", counting)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", counting)
     async with running(workers=1) as service:
         busy = BusyThread()
         occupied: Future[None] = service.workers.submit(busy)
@@ -496,18 +497,20 @@ async def test_a_cancelled_call_whose_picture_waits_for_a_thread_is_never_decode
         assert len(service.triton.calls) == 1
 
 
-@pytest.mark.parametrize("work", ["imdecode", "resize", "line", "imencode"])
+@pytest.mark.parametrize(
+    ("library", "work"), [(simplejpeg, "decode_jpeg"), (cv2, "resize"), (cv2, "line"), (cv2, "imencode")]
+)
 async def test_work_on_pixels_never_runs_on_the_event_loop(
-    service: Service, work: str, monkeypatch: pytest.MonkeyPatch
+    service: Service, library: Any, work: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
-    original = getattr(cv2, work)
+    original = getattr(library, work)
 
     def spy(*args: Any, **options: Any) -> Any:
         threads.append(threading.current_thread())
         return original(*args, **options)
 
-    monkeypatch.setattr(cv2, work, spy)
+    monkeypatch.setattr(library, work, spy)
     service.triton.answer = TWO
     await service.detect(jpeg((1280, 960)), overlay={"format": PNG})
     assert threads

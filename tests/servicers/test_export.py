@@ -70,6 +70,43 @@ async def test_yolo(channel: grpc.aio.Channel) -> None:
     assert files["b.txt"] == b""
 
 
+async def test_visible_score_decides_what_is_visible(channel: grpc.aio.Channel) -> None:
+    person = people(1)[0]
+    for place, score in enumerate((0.4, 0.5, 0.6)):
+        person.keypoints[place].score = score
+    for visible_score, flags in ((None, [1, 2, 2]), (0.6, [1, 1, 2]), (0.0, [2, 2, 2])):
+        request = pb.ExportPosesRequest(
+            format=pb.EXPORT_FORMAT_COCO_JSON,
+            skeleton="coco_17",
+            items=[item("a.jpg", person)],
+            visible_score=visible_score,
+        )
+        answer = await skeleton_stub(channel).ExportPoses(request)
+        annotation = json.loads(answer.files[0].content)["annotations"][0]
+        assert annotation["keypoints"][2:9:3] == flags
+
+
+@pytest.mark.parametrize(
+    ("format_", "visible_score"),
+    [
+        (pb.EXPORT_FORMAT_YOLO_TXT, -0.1),
+        (pb.EXPORT_FORMAT_YOLO_TXT, math.nan),
+        (pb.EXPORT_FORMAT_COCO_JSON, math.inf),
+        (pb.EXPORT_FORMAT_CSV, 0.5),
+    ],
+)
+async def test_a_visible_score_that_cannot_be_honoured_is_refused(
+    channel: grpc.aio.Channel, format_: pb.ExportFormat.ValueType, visible_score: float
+) -> None:
+    request = pb.ExportPosesRequest(
+        format=format_, skeleton="coco_17", items=[item()], visible_score=visible_score
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await skeleton_stub(channel).ExportPoses(request)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "visible_score" in violations_of(refused.value)
+
+
 async def test_csv(channel: grpc.aio.Channel) -> None:
     someone = people(1, track_id=3, side=types_pb2.SIDE_RIGHT, person_index=2)[0]
     someone.positions.extend([types_pb2.Position(x=1, y=2, z=math.nan)] * 17)

@@ -172,7 +172,20 @@ async def test_one_overlay_has_all_or_each_measurement_its_own(service: Service)
     assert not (await measure(service, names)).HasField("overlay")
 
 
-@pytest.mark.parametrize("mode", [pb.ANGLE_OVERLAY_MODE_COMBINED, pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT])
+async def test_the_mode_both_gives_the_overlays_of_the_two_other_modes(service: Service) -> None:
+    service.triton.answer = rows(FIGURE)
+    png = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)
+    names = "shoulder_abduction,splits"
+    both = await measure(service, names, overlay=png, overlay_mode=pb.ANGLE_OVERLAY_MODE_BOTH)
+    combined = await measure(service, names, overlay=png)
+    each = await measure(service, names, overlay=png, overlay_mode=pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT)
+    assert both.overlay == combined.overlay
+    assert [one.overlay for one in both.persons[0].measurements] == [
+        one.overlay for one in each.persons[0].measurements
+    ]
+
+
+@pytest.mark.parametrize("mode", [mode for mode in pb.AngleOverlayMode.values() if mode])
 async def test_a_mode_of_the_overlay_needs_an_overlay(
     service: Service, mode: pb.AngleOverlayMode.ValueType
 ) -> None:

@@ -32,9 +32,11 @@ BOX = (100.0, 60.0, 220.0, 380.0)
 
 
 def middle_of_each_crop(inputs: Tensors) -> Tensors:
-    """Every keypoint in the middle of the crop, the first 17 where the first stage saw them."""
+    """Every keypoint in the middle of the crop, but the right hand beside it, and the first 17 where the
+    first stage saw them."""
     count = len(inputs["crops"])
     keypoints = np.full((count, 133, 2), (SHAPE_HW[1] / 2, SHAPE_HW[0] / 2), np.float32)
+    keypoints[:, 112:] += 20
     if "body" in inputs:
         keypoints[:, :17] = inputs["body"][..., :2]
     positions = np.arange(count * 133 * 3, dtype=np.float32).reshape(count, 133, 3)
@@ -138,6 +140,78 @@ async def test_a_model_that_does_not_take_the_body_gets_crops_alone(service: Ser
     await detect(service)
     (call,) = [call for call in service.triton.calls if "crops" in call.inputs]
     assert set(call.inputs) == {"crops"}
+
+
+ON_IMAGE = replace(WHOLE, takes_image=True, shapes_hw=((640, 640),))
+
+
+def hand_at_each_box(inputs: Tensors) -> Tensors:
+    """The body where the first stage saw it and every other keypoint in the middle of the box, the right hand
+    beside it."""
+    boxes, bodies = inputs["boxes"][0], inputs["bodies"][0]
+    keypoints = np.repeat(((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None], 133, axis=1)
+    keypoints[:, :17] = bodies[: len(boxes), :, :2]
+    keypoints[:, 112:] += 20
+    scores = np.full((1, len(boxes), 133), 0.8, np.float32)
+    return {
+        "keypoints": keypoints[None],
+        "scores": scores,
+        "positions": np.zeros((*scores.shape, 3), np.float32),
+    }
+
+
+async def on_image(service: Service, *people: Any, **changes: Any) -> pb.DetectPosesResponse:
+    service.triton.served = [MODEL, ON_IMAGE]
+    service.triton.second_stage = hand_at_each_box
+    await service.catalog.refresh()
+    service.triton.answer = rows(*people)
+    return await detect(service, **changes)
+
+
+def second_inputs(service: Service) -> list[Tensors]:
+    return [call.inputs for call in service.triton.calls if "image" in call.inputs]
+
+
+async def test_a_model_that_takes_the_image_gets_it_with_boxes_and_bodies(service: Service) -> None:
+    (person,) = (await on_image(service, candidate(BOX, 0.9))).persons
+    (inputs,) = second_inputs(service)
+    assert set(inputs) == {"image", "boxes", "bodies"}
+    image, boxes = inputs["image"], inputs["boxes"]
+    # 320 px high, so the square around it is 560 px wide: it reaches beyond the image on three sides.
+    assert image.shape == (1, 480, 440, 3)
+    assert image.dtype == np.uint8
+    np.testing.assert_allclose(boxes, [[BOX]], atol=0.01)
+    assert inputs["bodies"].shape == (1, 1, 17, 3)
+    assert (person.keypoints[0].x, person.keypoints[0].y) == pytest.approx(BOX[:2], abs=0.01)
+    assert (person.keypoints[100].x, person.keypoints[100].y) == pytest.approx((160, 220), abs=0.01)
+
+
+async def test_persons_in_batches_know_all_of_their_neighbours(service: Service) -> None:
+    people = [candidate((40.0 * k, 50, 40.0 * k + 30, 200), 0.9 - k / 100) for k in range(11)]
+    answer = await on_image(service, *people)
+    calls = second_inputs(service)
+    assert [inputs["boxes"].shape[1] for inputs in calls] == [4, 4, 3]
+    assert [inputs["bodies"].shape[1] for inputs in calls] == [11, 11, 11]
+    for inputs in calls:
+        asked = inputs["bodies"][0, : inputs["boxes"].shape[1], 0, :2]
+        np.testing.assert_allclose(asked, inputs["boxes"][0, :, :2], atol=0.01)
+    middles = [(person.box.x1 + person.box.x2) / 2 for person in answer.persons]
+    assert [person.keypoints[100].x for person in answer.persons] == pytest.approx(middles, abs=0.01)
+
+
+async def test_two_persons_never_share_a_hand(service: Service) -> None:
+    """Two boxes with one middle, so that the model gives both the same hands."""
+    answer = await on_image(
+        service, candidate((100, 100, 300, 300), 0.9), candidate((180, 20, 220, 380), 0.8)
+    )
+    assert len(answer.persons) == 2
+    for hand in (91, 112):
+        assert sorted(person.keypoints[hand].score for person in answer.persons) == pytest.approx([0, 0.8])
+
+
+async def test_nobody_is_an_empty_answer_of_a_model_that_takes_the_image_too(service: Service) -> None:
+    assert not (await on_image(service)).persons
+    assert not second_inputs(service)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,20 @@ async def test_a_caller_who_does_not_wait_for_a_lock_leaves_none_behind(tmp_path
         assert await names(store) == ["next", "stick"]
 
 
+async def test_a_caller_who_leaves_in_the_middle_of_a_transaction_leaves_no_lock_behind(
+    database_url: str,
+) -> None:
+    async with opened(database_url, timeout_s=2.0) as one, opened(database_url, timeout_s=2.0) as two:
+        await one.create("default", STICK)
+        await two.create("default", stick("two"))
+        for number in range(40):
+            call = asyncio.create_task(one.update("default", STICK, etag="0" * 32))
+            await asyncio.sleep(number % 20 * 0.0005)
+            call.cancel()
+            await asyncio.wait([call])
+            await two.update("default", stick("two"))
+
+
 async def test_a_server_that_hangs_is_busy_and_does_not_hold_up_the_end(postgres: Postgres) -> None:
     url = await asyncio.to_thread(postgres.new_database)
     assert postgres.process is not None

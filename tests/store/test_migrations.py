@@ -1,13 +1,19 @@
 """The schema is what the migrations make, once."""
 
 import asyncio
+from datetime import UTC, datetime
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from service.store.migrate import VERSION_TABLE, is_current, upgrade
-from service.store.schema import metadata
+from service.skeletons import format as skeleton_format
+from service.store.address import parse
+from service.store.database import Database
+from service.store.migrate import VERSION_TABLE, _config, is_current, upgrade
+from service.store.schema import metadata, skeletons
+from service.store.tenants import TenantStore
 from tests.store.postgres import Postgres
 from tests.store.test_skeletons import STICK, names, opened, stick
 
@@ -29,6 +35,35 @@ async def test_to_migrate_again_changes_nothing(database_url: str) -> None:
         async with store._database.write() as connection:
             await connection.run_sync(upgrade)
         assert await names(store) == ["stick"]
+
+
+def only(connection: Connection, revision: str) -> None:
+    """The schema as it was at a revision."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+async def test_a_database_with_skeletons_of_the_first_version_is_brought_forward(database_url: str) -> None:
+    old = Database(parse(database_url), connections=2, timeout_s=10)
+    async with old._engine.writer.begin() as connection:
+        await old._engine.prepare_write(connection)
+        await connection.run_sync(only, "0001")
+        now = datetime(2026, 11, 1, tzinfo=UTC)
+        values = {"tenant": "default", "etag": "0" * 32, "create_time": now, "update_time": now}
+        definition = skeleton_format.dump(STICK)
+        await connection.execute(skeletons.insert().values(name="stick", definition=definition, **values))
+    await old.close()
+    async with opened(database_url) as store:
+        kept = await store.get("default", "stick")
+        assert kept is not None
+        assert kept.skeleton == STICK
+        async with store._database.read() as connection:
+            assert await connection.run_sync(is_current)
+            assert await connection.run_sync(differences) == []
+        tenants = TenantStore(store._database)
+        await tenants.create("default", "pro", now)  # takes over what was there before accounts
+        assert (await tenants.get("default")).skeletons == 1
 
 
 async def test_names_are_ordered_by_code_point_whatever_the_locale(database_url: str) -> None:

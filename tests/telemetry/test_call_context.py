@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.telemetry.call_context import STAGES, CallContext, Observer, Stage, StageTimer, begin, current
+from service.telemetry.call_context import STAGES, CallContext, Observer, StageTimer, begin, current
+from service.telemetry.spans import Stage
 
 
 class Counting(Observer):

@@ -16,8 +16,8 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from posegate.v1 import account_service_pb2, skeleton_service_pb2, types_pb2
 from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import skeleton_service_pb2, types_pb2
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from service.errors import REASONS
 from service.server.app import CannotListen, build_gateway
@@ -34,7 +34,11 @@ LOOPBACK = "127.0.0.1:0"
 
 METHODS = {
     method.name
-    for file, name in ((pb.DESCRIPTOR, "PoseService"), (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"))
+    for file, name in (
+        (pb.DESCRIPTOR, "PoseService"),
+        (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"),
+        (account_service_pb2.DESCRIPTOR, "AccountService"),
+    )
     for method in file.services_by_name[name].methods
 }
 
@@ -302,6 +306,26 @@ async def test_names_types_and_labels_are_those_of_the_contract() -> None:
 def page(port: int | None) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         return str(answer.read().decode())
+
+
+async def test_calls_by_plan_are_there_from_the_start_where_there_are_accounts() -> None:
+    metrics = Metrics("1", [], in_flight=lambda: 0, streams=lambda: 0)
+    metrics.plan_call("free", "OK")  # without accounts nobody has a plan
+    metrics.count_by_plan(["free", "pro"])
+    for outcome in ("OK", "QUOTA_EXCEEDED", "what a caller wrote"):
+        metrics.plan_call("free", outcome)
+    port = await asyncio.to_thread(metrics.serve, LOOPBACK)
+    try:
+        text = await asyncio.to_thread(page, port.port)
+    finally:
+        await asyncio.to_thread(port.close)
+    (family,) = [one for one in text_string_to_metric_families(text) if one.name == "posegate_plan_calls"]
+    assert {(one.labels["plan"], one.labels["outcome"]): one.value for one in family.samples} == {
+        ("free", "OK"): 1,
+        ("free", "QUOTA_EXCEEDED"): 1,
+        ("free", "OTHER"): 1,
+        ("pro", "OK"): 0,
+    }
 
 
 async def test_the_warm_up_is_no_traffic() -> None:

@@ -152,3 +152,23 @@ async def test_what_is_served_is_logged_when_it_changes_and_only_then() -> None:
         source.served = [MODEL, version("2")]
         await catalog.refresh()
     assert [line["served"] for line in lines] == [["yolo11n_pose:1"], ["yolo11n_pose:1", "yolo11n_pose:2"]]
+
+
+async def test_a_model_of_a_tenant_is_there_for_that_tenant_only() -> None:
+    own = replace(MODEL, name="own", tenant="acme")
+    detector = replace(MODEL, name="own_detector", tenant="other")
+    crops = replace(MODEL, name="crops", family="top_down", first_stage="own_detector", tenant="acme")
+    source = FakeTritonClient()
+    source.served = [MODEL, own, detector, crops]
+    catalog = ModelCatalog(source, shipped(), MODEL.name)
+    await catalog.refresh()
+    assert [model.name for model in catalog.models("acme")] == ["crops", "own", MODEL.name]
+    assert [model.name for model in catalog.models("third")] == [MODEL.name]
+    assert len(catalog.models()) == 4
+    assert catalog.pose_model("own", tenant="acme").model == own
+    assert catalog.resolve("own") == own  # the service itself
+    with pytest.raises(NotFound) as caught:
+        catalog.pose_model("own", tenant="third")
+    assert caught.value.message.endswith(f"Models: {MODEL.name}.")
+    with pytest.raises(Unavailable):  # its detector is another tenant's
+        catalog.pose_model("crops", tenant="acme")

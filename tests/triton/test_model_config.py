@@ -1,13 +1,14 @@
 """Model configurations of Triton against the tensor contracts."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tritonclient.grpc import model_config_pb2
 
 from service.core.model import Model
-from service.triton.model_config import read_config
+from service.triton.model_config import parse_config, read_config
 from tests.fakes import MODEL, model_config
 
 
@@ -134,3 +135,68 @@ def test_a_configuration_that_breaks_its_contract_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ValueError, match=why):
         read_config(model_config(**changes), "1")
+
+
+def on_image(**changes: list[int] | str | None) -> dict[str, Any]:
+    """Changes that make it a top-down model which takes the image; dims by tensor name, and `max_persons`."""
+    dims: dict[str, Any] = {
+        "image": [-1, -1, 3], "boxes": [-1, 4], "bodies": [-1, 17, 3], "keypoints": [-1, 634, 2],
+        "scores": [-1, 634], "positions": [-1, 634, 3], "max_persons": "16", **changes,
+    }  # fmt: skip
+    taken = [name for name in ("image", "boxes", "bodies", "crops") if dims.get(name)]
+    kinds = {"image": "TYPE_UINT8", "crops": "TYPE_UINT8"}
+    return {
+        "input": [
+            model_config_pb2.ModelInput(**tensors(name, kinds.get(name, "TYPE_FP32"), dims[name]))
+            for name in taken
+        ],
+        "output": [
+            model_config_pb2.ModelOutput(**tensors(name, "TYPE_FP32", dims[name]))
+            for name in ("keypoints", "scores", "positions")
+        ],
+        "parameters": {
+            "family": "top_down",
+            "first_stage": "yolo11n_pose",
+            "skeleton": "mediapipe_wholebody",
+            "shapes": "640x640",
+            "max_persons": dims["max_persons"],
+        },
+    }
+
+
+def test_a_top_down_model_may_take_the_image() -> None:
+    model = read_config(model_config(**on_image()), "1")
+    assert isinstance(model, Model)
+    assert (model.takes_image, model.takes_body, model.max_batch_size) == (True, True, 16)
+    assert (model.keypoint_count, model.shapes_hw) == (634, ((640, 640),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"boxes": []}, "'boxes' is missing"),
+        ({"boxes": [-1, 5]}, "'boxes' is \\[-1, 5\\], not \\[-1, 4\\]"),
+        ({"bodies": []}, "'bodies' is missing"),
+        ({"bodies": [-1, 133, 3]}, "'bodies' is \\[-1, 133, 3\\], not \\[-1, 17, 3\\]"),
+        ({"crops": [4, 4, 3]}, "inputs \\['crops'\\] are not of family top_down"),
+        ({"scores": [-1, 17]}, "'scores' is \\[-1, 17\\], not \\[-1, 634\\]"),
+        ({"max_persons": None}, "'max_persons' is ''"),
+        ({"max_persons": "0"}, "'max_persons' is '0'"),
+        ({"max_persons": "many"}, "'max_persons' is 'many'"),
+    ],
+    ids=str,
+)
+def test_a_model_that_takes_the_image_but_breaks_the_contract_is_refused(
+    changes: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_config(model_config(**on_image(**changes)), "1")
+
+
+def test_the_shipped_whole_body_model_keeps_the_contract() -> None:
+    text = (Path(__file__).parents[2] / "model_repository/cpu/mediapipe_wholebody/config.pbtxt").read_text(
+        "utf-8"
+    )
+    model = read_config(parse_config(text), "1")
+    assert isinstance(model, Model)
+    assert model.takes_image

@@ -30,6 +30,10 @@
 {{- $wrong = append $wrong (printf "envoy.terminationGracePeriodSeconds is %v, less than preStopSeconds %v + timeoutSeconds %v + 5: at least %v" $v.envoy.terminationGracePeriodSeconds $v.envoy.preStopSeconds $v.envoy.timeoutSeconds $needed) -}}
 {{- end -}}
 
+{{- if and $v.web.enabled $v.web.ingress.enabled (not $v.web.ingress.host) -}}
+{{- $wrong = append $wrong "web.ingress.enabled needs web.ingress.host: the name that callers use" -}}
+{{- end -}}
+
 {{- /* scaling */ -}}
 {{- if and $g.autoscaling.enabled (gt (int $g.autoscaling.minReplicas) (int $g.autoscaling.maxReplicas)) -}}
 {{- $wrong = append $wrong (printf "gateway.autoscaling: minReplicas %v is above maxReplicas %v" $g.autoscaling.minReplicas $g.autoscaling.maxReplicas) -}}
@@ -82,6 +86,18 @@
 {{- end -}}
 {{- if and $v.envoy.enabled $g.tls.enabled (not $v.envoy.upstreamTlsSecretName) -}}
 {{- $wrong = append $wrong "envoy.enabled with gateway.tls.enabled needs envoy.upstreamTlsSecretName: ca.crt to trust the gateway, tls.crt and tls.key where TLS is mutual" -}}
+{{- end -}}
+
+{{- /* API keys */ -}}
+{{- $keys := eq $g.auth.mode "keys" -}}
+{{- if and $keys (not $g.database.secretName) -}}
+{{- $wrong = append $wrong "gateway.auth.mode is keys, but there is no gateway.database.secretName: each pod would have tenants and keys of its own, and lose them when it ends" -}}
+{{- end -}}
+{{- if and $keys (eq $g.auth.encryption "tls") (not $g.tls.enabled) -}}
+{{- $wrong = append $wrong "gateway.auth.mode is keys, and keys would travel in clear text: set gateway.tls.enabled, or gateway.auth.encryption to mesh where a service mesh encrypts" -}}
+{{- end -}}
+{{- if and (not $keys) (or $g.auth.plans $g.auth.testSecretName) -}}
+{{- $wrong = append $wrong "gateway.auth.plans and gateway.auth.testSecretName are of no effect while gateway.auth.mode is off" -}}
 {{- end -}}
 
 {{- /* models and engines */ -}}

@@ -15,6 +15,7 @@
 
 {{- define "posegate.tritonName" -}}{{ include "posegate.fullname" . }}-triton{{- end -}}
 {{- define "posegate.envoyName" -}}{{ include "posegate.fullname" . }}-envoy{{- end -}}
+{{- define "posegate.webName" -}}{{ include "posegate.fullname" . }}-web{{- end -}}
 
 {{/* What a selector may hold: it can never change. Argument: (list $ "gateway") */}}
 {{- define "posegate.selector" -}}

@@ -1,12 +1,16 @@
-"""A Python-based Triton backend: the whole body of one person per crop, by MediaPipe's networks on OpenVINO.
+"""A Python-based Triton backend: whole bodies of one image's persons, by MediaPipe's networks on OpenVINO.
 
-A model that names it (`backend: "mediapipe"`) keeps the `top_down` tensor contract:
+A model that names it (`backend: "mediapipe"`) keeps the `top_down` contract of models that take the image:
 
-    crops      UINT8 [N, H, W, 3]   RGB, the person's box × 1.25 aspect of H × W; black around the picture
-    body       FP32 [N, 17, 3]      the first stage's COCO keypoints: x, y in px of the crop, score; or NaN
-    keypoints  FP32 [N, 634, 2]     px of the crop; NaN where nothing was seen
-    scores     FP32 [N, 634]        0 where nothing was seen
-    positions  FP32 [N, 634, 3]     metres, origin mid-hip, x image right, y down, z away from camera; or NaN
+    image      UINT8 [1, H, W, 3]    RGB; the part of the original that has the persons, at most as large
+    boxes      FP32 [1, Q, 4]        of the persons asked about: x1, y1, x2, y2 in px of `image`
+    bodies     FP32 [1, P, 17, 3]    the first stage's COCO keypoints of those Q persons, then of their
+                                     neighbours: x, y in px of `image`, score; or NaN. P is at least Q
+    keypoints  FP32 [1, Q, 634, 2]   px of `image`; NaN where nothing was seen
+    scores     FP32 [1, Q, 634]      0 where nothing was seen
+    positions  FP32 [1, Q, 634, 3]   metres, origin mid-hip, x image right, y down, z away from camera; or NaN
+
+Triton's batch is one of images: the first dimension is 1 in every request, sizes and counts differ.
 
 What it reads in `config.pbtxt`, beside the tensors:
 
@@ -37,7 +41,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
 from wholebody.assembly import Person
-from wholebody.estimator import Estimator
+from wholebody.estimator import Estimator, Scene
 from wholebody.networks import WeightsError, verify
 
 CONSUMED = b"used_dltensor"  # PyCapsule_SetName keeps the pointer: the name has to outlive every capsule
@@ -90,20 +94,17 @@ class TritonPythonModel:
     def _answer_alone(self, request: Any) -> Any:
         try:
             return self._infer([request])[0]
+        except ValueError as error:
+            return failure(f"inference failed: {error}", pb_utils.TritonError.INVALID_ARG)
         except Exception as error:  # whatever happens, the neighbours get their answers
             return failure(f"inference failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
 
     def _infer(self, requests: Sequence[Any]) -> list[Any]:
-        crops = [read_tensor(request, "crops") for request in requests]
-        bodies = [read_tensor(request, "body") for request in requests]
-        people = self._estimator(
-            [crop for batch in crops for crop in batch], [b for batch in bodies for b in batch]
-        )
-        answers, start = [], 0
-        for request, batch in zip(requests, crops, strict=True):
-            answers.append(respond(people[start : start + len(batch)], request.requested_output_names()))
-            start += len(batch)
-        return answers
+        people = self._estimator([read_scene(request) for request in requests])
+        return [
+            respond(one, request.requested_output_names())
+            for one, request in zip(people, requests, strict=True)
+        ]
 
 
 def read_digests(text: str) -> dict[str, str]:
@@ -124,6 +125,22 @@ def read_threads(parameter: str) -> int:
     return int(threads)
 
 
+def read_scene(request: Any) -> Scene:
+    """The image of a request and its persons, as views of Triton's memory.
+
+    Raises:
+        ValueError: the tensors do not fit one another; the text says how.
+    """
+    image, boxes, bodies = (read_tensor(request, name) for name in ("image", "boxes", "bodies"))
+    if len(image) != 1 or len(boxes) != 1 or len(bodies) != 1:
+        raise ValueError(f"a request has one image, not {len(image)}")
+    if not boxes.shape[1] or bodies.shape[1] < boxes.shape[1]:
+        raise ValueError(f"{boxes.shape[1]} boxes and {bodies.shape[1]} bodies")
+    if not (image.shape[1] and image.shape[2]):
+        raise ValueError("the image is empty")
+    return Scene(image[0], boxes[0], bodies[0])
+
+
 def read_tensor(request: Any, name: str) -> NDArray[Any]:
     """An input as a view of Triton's memory."""
     return np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name))
@@ -131,15 +148,13 @@ def read_tensor(request: Any, name: str) -> NDArray[Any]:
 
 def respond(people: Sequence[Person], wanted: Sequence[str]) -> Any:
     """The answer to one request: its people, one row each."""
-    if not people:
-        return failure("the batch is empty", pb_utils.TritonError.INVALID_ARG)
     outputs = {
         "keypoints": [person.keypoints for person in people],
         "scores": [person.scores for person in people],
         "positions": [person.positions for person in people],
     }
     return pb_utils.InferenceResponse(
-        [to_tensor(name, np.stack(rows)) for name, rows in outputs.items() if name in set(wanted)]
+        [to_tensor(name, np.stack(rows)[None]) for name, rows in outputs.items() if name in set(wanted)]
     )
 
 

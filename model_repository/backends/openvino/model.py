@@ -6,6 +6,14 @@ files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in 
     input, output, max_batch_size    names, types and dims; `-1` is a free dim
     parameters.shapes                what the free dims may be: "384x640,480x640" allows two shapes (H x W of
                                      a picture). Required when an input has a free dim
+    parameters.prepared_shapes       those that are compiled when the model is loaded: the first before it is
+                                     ready, the rest after it, in the background. Default: all, before
+    parameters.pad_value             number to fill up an input with whose shape is not compiled yet: it runs
+                                     in the smallest compiled shape that holds it, aligned at the start of
+                                     every axis, while its own is compiled. Without it the request waits
+    parameters.max_compiled          compiled shapes that are kept, default 10; of those that were not
+                                     prepared the one used longest ago is dropped. One shape of YOLO11n
+                                     takes about 100 MB (measured, two streams)
     parameters.precision             "f32" (default) or "bf16": OpenVINO's own default depends on the CPU
     parameters.threads               CPU threads; else POSEGATE_CPU_THREADS, else all CPUs
     parameters.streams               items that run at once when several wait, on a share of the threads each;
@@ -13,7 +21,8 @@ files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in 
 
 Why it is built as it is, measured on two cores with YOLO11n-pose:
 
-* One compiled model per shape: a graph with dynamic shapes costs 20-30 % more.
+* One compiled model per shape: a graph with dynamic shapes costs 20-30 % more. A shape that is asked for the
+  first time is compiled (or read from the cache) by a thread of its own, one after another.
 * No batches in the graph: they gain nothing on a CPU. An item that is alone runs on all threads (18-25 ms);
   of several, two run at once on one thread each (34 ms, but 57 a second instead of 40).
 * Threads are not pinned: pinned ones of two models, or of Triton and a model, fight for the same core.
@@ -30,11 +39,14 @@ import json
 import math
 import os
 import queue
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,6 +57,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
+ItemShapes = tuple[Shape, ...]  # of one item of every input
 Array = NDArray[Any]
 
 PRECISIONS = ("f32", "bf16")
@@ -74,6 +87,10 @@ class Config:
     outputs: tuple[TensorSpec, ...]
     batched: bool
     shapes: tuple[Shape, ...]  # values for the free dims; (()) when none is free
+    prepared: tuple[Shape, ...]  # those that are compiled at the start; the first before the model is ready
+    prepare_all: bool  # before the model is ready
+    pad_value: int | None
+    max_compiled: int
     precision: str
     threads: int
     streams: int
@@ -111,8 +128,98 @@ class Work:
     refusal: Any = None
 
 
+class PlanCache:
+    """The compiled shapes of one graph.
+
+    Args:
+        config: allowed and prepared shapes, and how many are kept.
+        make: compiles one shape; takes seconds without OpenVINO's cache.
+        count: called with `padded`, `compiled` or `evicted` for metrics.
+    """
+
+    def __init__(self, config: Config, make: Callable[[Shape], Plan], count: Callable[[str], None]) -> None:
+        self._config = config
+        self._make = make
+        self._count = count
+        self._shapes = {item_shapes(config.inputs, shape): shape for shape in config.shapes}
+        self._prepared = {item_shapes(config.inputs, shape) for shape in config.prepared}
+        self._plans: OrderedDict[ItemShapes, Plan] = OrderedDict()  # the one used longest ago first
+        self._compiling: dict[ItemShapes, Future[Plan]] = {}
+        self._lock = threading.Lock()
+        self._compiler = ThreadPoolExecutor(1)  # reshaping changes the graph: one shape at a time
+
+    def prepare(self, shapes: Sequence[Shape]) -> None:
+        """Compile these shapes now."""
+        for shape in shapes:
+            self._compile(item_shapes(self._config.inputs, shape))
+
+    def compile_soon(self, shapes: Sequence[Shape]) -> None:
+        """Compile these shapes in the background; those that are there stay."""
+        for shape in shapes:
+            self._submit(item_shapes(self._config.inputs, shape))
+
+    def allows(self, wanted: ItemShapes) -> bool:
+        """Whether items of these shapes may be sent at all."""
+        return wanted in self._shapes
+
+    def plan(self, wanted: ItemShapes) -> tuple[Plan, ItemShapes]:
+        """The plan for items of allowed shapes, and the shapes that it takes; those may be larger.
+
+        Raises:
+            RuntimeError: OpenVINO cannot compile the shape.
+        """
+        with self._lock:
+            plan = self._plans.get(wanted)
+            if plan is not None:
+                self._plans.move_to_end(wanted)
+                return plan, wanted
+            larger = [shapes for shapes in self._plans if holds(shapes, wanted)]
+        compiling = self._submit(wanted)
+        if self._config.pad_value is None or not larger:
+            return compiling.result(), wanted
+        self._count("padded")
+        nearest = min(larger, key=size_of)
+        with self._lock:
+            found = self._plans.get(nearest)
+        return (found, nearest) if found is not None else (compiling.result(), wanted)
+
+    def close(self) -> None:
+        """End the compiler; the shapes that wait for it are dropped."""
+        self._compiler.shutdown(cancel_futures=True)
+
+    def _submit(self, wanted: ItemShapes) -> Future[Plan]:
+        with self._lock:
+            there = self._plans.get(wanted)
+            if there is not None:
+                done: Future[Plan] = Future()
+                done.set_result(there)
+                return done
+            if wanted not in self._compiling:
+                self._compiling[wanted] = self._compiler.submit(self._compile, wanted)
+            return self._compiling[wanted]
+
+    def _compile(self, wanted: ItemShapes) -> Plan:
+        try:
+            plan = self._make(self._shapes[wanted])
+        finally:
+            with self._lock:
+                self._compiling.pop(wanted, None)
+        with self._lock:
+            self._plans[wanted] = plan
+            spare = [shapes for shapes in self._plans if shapes not in self._prepared and shapes != wanted]
+            evicted = spare[: max(0, len(self._plans) - self._config.max_compiled)]
+            for shapes in evicted:
+                del self._plans[shapes]
+        self._count("compiled")
+        for _ in evicted:
+            self._count("evicted")
+        return plan
+
+
 class TritonPythonModel:
     """Triton's interface to one instance of a model."""
+
+    _counters: dict[str, Any] | None = None
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Compile and warm up every allowed shape; an exception here keeps the model from READY."""
@@ -121,18 +228,17 @@ class TritonPythonModel:
         graph = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         if not graph.is_file():
             raise ConfigError(f"{self._name}: {graph.name} of version {args['model_version']} is missing")
+        config = self._config
         core = ov.Core()
         try:
             model = core.read_model(graph)
-            check_tensors(model, self._config)
-            with compile_cache(core):
-                self._plans = {
-                    item_shapes(self._config.inputs, shape): self._make_plan(core, model, shape)
-                    for shape in self._config.shapes
-                }
+            check_tensors(model, config)
+            self._plans = PlanCache(config, partial(self._make_plan, core, model), self._count)
+            self._plans.prepare(config.prepared if config.prepare_all else config.prepared[:1])
         except RuntimeError as error:
             raise ConfigError(f"{self._name}: OpenVINO cannot compile {graph.name}: {error}") from error
-        self._pool = ThreadPoolExecutor(self._config.streams)
+        self._plans.compile_soon(config.prepared)
+        self._pool = ThreadPoolExecutor(config.streams)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request by itself: one that cannot be answered leaves its neighbours alone."""
@@ -144,7 +250,29 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """End the threads."""
+        self._plans.close()
         self._pool.shutdown()
+
+    def _count(self, event: str) -> None:
+        """Count in Triton's metrics that a request was padded or a shape compiled."""
+        if self._counters is None:
+            texts = {
+                "padded": "Requests that ran in a larger shape while their own was compiled",
+                "compiled": "Shapes that were compiled or read from the cache",
+                "evicted": "Compiled shapes that were dropped",
+            }
+            self._families = {  # they have to live as long as their metrics
+                name: pb_utils.MetricFamily(
+                    name=f"posegate_openvino_{name}_total",
+                    description=text,
+                    kind=pb_utils.MetricFamily.COUNTER,
+                )
+                for name, text in texts.items()
+            }
+            self._counters = {
+                name: family.Metric(labels={"model": self._name}) for name, family in self._families.items()
+            }
+        self._counters[event].increment(1)
 
     def _make_plan(self, core: ov.Core, model: ov.Model, shape: Shape) -> Plan:
         started = time.perf_counter()
@@ -166,11 +294,12 @@ class TritonPythonModel:
                 },
             )
 
-        compiled = compile_for(1)
+        with compile_cache(core):
+            compiled = compile_for(1)
+            several = compile_for(config.streams) if config.streams > 1 else compiled
         alone = compiled.create_infer_request()
         requests = [alone]
         if config.streams > 1:
-            several = compile_for(config.streams)
             requests = [several.create_infer_request() for _ in range(config.streams)]
         together: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for request in requests:
@@ -195,9 +324,19 @@ class TritonPythonModel:
             np.from_dlpack(pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in config.inputs
         ]
         shapes = tuple(array.shape[1:] if config.batched else array.shape for array in inputs)
-        plan = self._plans.get(shapes)
-        if plan is None:
+        if not self._plans.allows(shapes):
             return Work(refusal=error(self._refusal(shapes), error.INVALID_ARG))
+        try:
+            plan, fitting = self._plans.plan(shapes)
+        except RuntimeError as failure:
+            pb_utils.Logger.log_error(f"{self._name}: {shapes} cannot be compiled: {failure!r}")
+            return Work(refusal=error("the shape cannot be compiled", error.INTERNAL))
+        if fitting != shapes:
+            batch = inputs[0].shape[:1] if config.batched else ()
+            sizes = [(*batch, *shape) for shape in fitting]
+            inputs = [
+                padded(array, size, config.pad_value) for array, size in zip(inputs, sizes, strict=True)
+            ]
         names = set(request.requested_output_names())
         wanted = {name: index for name, index in plan.outputs.items() if name in names}
         if not config.batched:
@@ -245,6 +384,28 @@ def compile_cache(core: ov.Core) -> Iterator[None]:
         yield
 
 
+def holds(larger: ItemShapes, smaller: ItemShapes) -> bool:
+    """Whether inputs of the smaller shapes fit into the larger ones."""
+    return all(
+        len(large) == len(small) and all(a >= b for a, b in zip(large, small, strict=True))
+        for large, small in zip(larger, smaller, strict=True)
+    )
+
+
+def size_of(shapes: ItemShapes) -> int:
+    """Number of elements of all inputs."""
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def padded(array: Array, shape: Shape, value: int | None) -> Array:
+    """The array at the start of every axis of a larger one, the rest filled with `value`."""
+    if array.shape == shape:
+        return array
+    larger = np.full(shape, value or 0, array.dtype)
+    larger[tuple(map(slice, array.shape))] = array
+    return larger
+
+
 def run(item: Item, *, alone: bool) -> Sequence[Array]:
     """One inference: every output of one item."""
     plan = item.plan
@@ -273,12 +434,28 @@ def read_config(config: Mapping[str, Any]) -> Config:
         parameters.get("threads") or os.environ.get("POSEGATE_CPU_THREADS") or str(cpus_available()),
     )
     streams = whole_number("streams", parameters.get("streams", "2"))
+    shapes = read_shapes(parameters.get("shapes", ""), inputs)
+    prepared = shapes
+    if "prepared_shapes" in parameters:
+        prepared = read_shapes(parameters["prepared_shapes"], inputs)
+        if strange := [format_shape(shape) for shape in prepared if shape not in shapes]:
+            raise ConfigError(f"parameter prepared_shapes has {', '.join(strange)}, which shapes has not")
+    pad_value = parameters.get("pad_value")
+    if pad_value is not None and not pad_value.isdecimal():
+        raise ConfigError(f"parameter pad_value is {pad_value!r}, not a whole number")
+    max_compiled = whole_number("max_compiled", parameters.get("max_compiled", "10"))
+    if max_compiled < len(prepared) and prepared != shapes:
+        raise ConfigError(f"parameter max_compiled is {max_compiled}, less than the {len(prepared)} prepared")
     batched = config["max_batch_size"] > 0
     return Config(
         inputs=inputs,
         outputs=tuple(map(read_spec, config["output"])),
         batched=batched,
-        shapes=read_shapes(parameters.get("shapes", ""), inputs),
+        shapes=shapes,
+        prepared=prepared,
+        prepare_all="prepared_shapes" not in parameters,
+        pad_value=int(pad_value) if pad_value is not None else None,
+        max_compiled=max(max_compiled, len(prepared)),
         precision=precision,
         threads=threads,
         streams=min(streams, threads) if batched else 1,
@@ -348,7 +525,7 @@ def fill(dims: Shape, values: Shape) -> Shape:
     return tuple(next(remaining) if dim == -1 else dim for dim in dims)
 
 
-def item_shapes(inputs: Sequence[TensorSpec], shape: Shape) -> tuple[Shape, ...]:
+def item_shapes(inputs: Sequence[TensorSpec], shape: Shape) -> ItemShapes:
     """The shape of one item of every input, when the free dims are `shape`."""
     return tuple(fill(spec.dims, shape) for spec in inputs)
 

@@ -96,6 +96,8 @@ class _AngleOverlayModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Angl
     """One picture with everything, in `MeasureAnglesResponse.overlay`."""
     ANGLE_OVERLAY_MODE_PER_MEASUREMENT: _AngleOverlayMode.ValueType  # 2
     """One picture for each measurement, in `AngleMeasurement.overlay`."""
+    ANGLE_OVERLAY_MODE_BOTH: _AngleOverlayMode.ValueType  # 3
+    """Both of them."""
 
 class AngleOverlayMode(_AngleOverlayMode, metaclass=_AngleOverlayModeEnumTypeWrapper):
     """How angles are drawn."""
@@ -106,6 +108,8 @@ ANGLE_OVERLAY_MODE_COMBINED: AngleOverlayMode.ValueType  # 1
 """One picture with everything, in `MeasureAnglesResponse.overlay`."""
 ANGLE_OVERLAY_MODE_PER_MEASUREMENT: AngleOverlayMode.ValueType  # 2
 """One picture for each measurement, in `AngleMeasurement.overlay`."""
+ANGLE_OVERLAY_MODE_BOTH: AngleOverlayMode.ValueType  # 3
+"""Both of them."""
 Global___AngleOverlayMode: _TypeAlias = AngleOverlayMode  # noqa: Y015
 
 class _AngleStatus:
@@ -479,8 +483,8 @@ class BatchDetectPosesRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectPosesRequest]:
-        """1 to 32 requests (`Limits.max_batch_size`; a plan may allow fewer). None or too many is
-        INVALID_ARGUMENT for the whole call.
+        """1 to 32 requests (`Limits.max_batch_size`). None or too many is INVALID_ARGUMENT for the whole
+        call; more than the caller's plan allows is PERMISSION_DENIED, PLAN_DOES_NOT_ALLOW.
         At most 1000 elements.
         """
 
@@ -626,7 +630,7 @@ class MeasureAnglesRequest(_message.Message):
     back; the neck without hips). −180 to 180. Default 0.
     """
     overlay_mode: Global___AngleOverlayMode.ValueType
-    """One overlay for everything, or one for each measurement. Set without `overlay.format` it is
+    """One overlay for everything, one for each measurement, or both. Set without `overlay.format` it is
     INVALID_ARGUMENT. Unset: COMBINED.
     """
     min_score: _builtins.float
@@ -785,7 +789,7 @@ class MeasureAnglesResponse(_message.Message):
 
     @_builtins.property
     def overlay(self) -> _types_pb2.Overlay:
-        """All people with their angles in one picture. Unset unless asked for with the mode COMBINED."""
+        """All people with their angles in one picture. Unset unless asked for with the mode COMBINED or BOTH."""
 
     @_builtins.property
     def timings(self) -> Global___Timings:
@@ -892,7 +896,7 @@ class AngleMeasurement(_message.Message):
     @_builtins.property
     def overlay(self) -> _types_pb2.Overlay:
         """The picture with this measurement, the person's own overlay. Unset unless asked for with the
-        mode PER_MEASUREMENT.
+        mode PER_MEASUREMENT or BOTH.
         """
 
     def __init__(
@@ -1220,6 +1224,7 @@ class VideoConfig(_message.Message):
     MIN_KEYPOINT_SCORE_FIELD_NUMBER: _builtins.int
     ANGLE_OPTIONS_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model. Empty: the service's default model. Unknown is NOT_FOUND.
     At most 512 bytes.
@@ -1265,16 +1270,22 @@ class VideoConfig(_message.Message):
     """Keypoints with a lower score are reported as x = y = score = 0. 0 or more. Default 0: nothing
     is hidden.
     """
+    strict: _builtins.bool
+    """Ends the analysis with DATA_LOSS at the first damaged frame between `start` and `end`, and at the
+    first lost packet or jump of the clock before `end`, after all frames before it. Default false:
+    damage is stepped over and counted.
+    """
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
-        """Frames shown earlier are passed over; presentation time from the start of the video. 0 or more.
-        Unset: from the first frame.
+        """Frames shown earlier are passed over; a frame shown at exactly this time is analysed. Presentation
+        time as in `FrameResult.time`: from the first frame of the pictures. 0 or more. Unset: from the
+        first frame.
         """
 
     @_builtins.property
     def end(self) -> _duration_pb2.Duration:
-        """Frames shown at this time or later are passed over; presentation time from the start of the
-        video. After `start`. Unset: to the last frame.
+        """Frames shown at this time or later are passed over; presentation time as `start`. After `start`.
+        Unset: to the last frame.
         """
 
     @_builtins.property
@@ -1318,10 +1329,11 @@ class VideoConfig(_message.Message):
         min_keypoint_score: _builtins.float | None = ...,
         angle_options: Global___AngleOptions | None = ...,
         overlay: _types_pb2.OverlayOptions | None = ...,
+        strict: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_max_persons", b"_max_persons", "_min_keypoint_score", b"_min_keypoint_score", "_min_score", b"_min_score", "_track", b"_track", "angle_options", b"angle_options", "end", b"end", "every_nth_frame", b"every_nth_frame", "iou_threshold", b"iou_threshold", "max_persons", b"max_persons", "min_keypoint_score", b"min_keypoint_score", "min_score", b"min_score", "overlay", b"overlay", "sampling", b"sampling", "start", b"start", "target_fps", b"target_fps", "track", b"track"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_max_persons", b"_max_persons", "_min_keypoint_score", b"_min_keypoint_score", "_min_score", b"_min_score", "_track", b"_track", "angle_options", b"angle_options", "annotated_video", b"annotated_video", "end", b"end", "every_nth_frame", b"every_nth_frame", "include_positions", b"include_positions", "iou_threshold", b"iou_threshold", "layout", b"layout", "max_persons", b"max_persons", "measurements", b"measurements", "min_keypoint_score", b"min_keypoint_score", "min_score", b"min_score", "model", b"model", "model_version", b"model_version", "overlay", b"overlay", "sampling", b"sampling", "skeleton", b"skeleton", "smoothing", b"smoothing", "start", b"start", "target_fps", b"target_fps", "track", b"track"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_max_persons", b"_max_persons", "_min_keypoint_score", b"_min_keypoint_score", "_min_score", b"_min_score", "_track", b"_track", "angle_options", b"angle_options", "annotated_video", b"annotated_video", "end", b"end", "every_nth_frame", b"every_nth_frame", "include_positions", b"include_positions", "iou_threshold", b"iou_threshold", "layout", b"layout", "max_persons", b"max_persons", "measurements", b"measurements", "min_keypoint_score", b"min_keypoint_score", "min_score", b"min_score", "model", b"model", "model_version", b"model_version", "overlay", b"overlay", "sampling", b"sampling", "skeleton", b"skeleton", "smoothing", b"smoothing", "start", b"start", "strict", b"strict", "target_fps", b"target_fps", "track", b"track"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__iou_threshold: _TypeAlias = _typing.Literal["iou_threshold"]  # noqa: Y015
     _WhichOneofArgType__iou_threshold: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold"]  # noqa: Y015
@@ -1464,25 +1476,44 @@ class VideoInfo(_message.Message):
     FPS_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    MIRRORED_FIELD_NUMBER: _builtins.int
+    PIXEL_ASPECT_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """Short name of the container, for example "mp4"."""
     codec: _builtins.str
     """Short name of the codec, for example "h264"."""
     rotation_deg: _builtins.int
-    """Rotation that the container asks for and that was applied, degrees clockwise: 0, 90, 180 or
-    270.
+    """Rotation that the container or the codec asks for and that was applied, after the mirroring,
+    degrees clockwise: 0, 90, 180 or 270.
     """
     fps: _builtins.float
     """Frames per second on average, as the container says. Unset: unknown."""
     frame_count: _builtins.int
-    """Number of frames as the container says; containers lie. Unset: unknown."""
+    """Number of presented frames as the container says, without those that an edit list cuts off;
+    containers may be wrong. Unset: unknown.
+    """
+    mirrored: _builtins.bool
+    """Whether left and right of the stored frames were exchanged, because the container or the codec asks
+    for it; applied before the rotation.
+    """
+    pixel_aspect: _builtins.float
+    """Width of a stored pixel by its height, before rotation. Not 1: the frames were scaled to square
+    pixels, along the side that grows. Statements beyond 1:8 and 8:1 count as damage and as 1.
+    """
     @_builtins.property
     def frame_size(self) -> _types_pb2.ImageSize:
-        """Size of the upright frames, px: the frame of every coordinate."""
+        """Size of the upright frames with square pixels, px: the frame of every coordinate."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Length as the container says. Unset: unknown."""
+
+    @_builtins.property
+    def begin(self) -> _duration_pb2.Duration:
+        """How much later than the earliest track of the file, often the sound, the pictures begin. Added to
+        `FrameResult.time` it gives the time that a player shows. 0 or more.
+        """
 
     def __init__(
         self,
@@ -1494,10 +1525,13 @@ class VideoInfo(_message.Message):
         fps: _builtins.float | None = ...,
         duration: _duration_pb2.Duration | None = ...,
         frame_count: _builtins.int | None = ...,
+        mirrored: _builtins.bool = ...,
+        pixel_aspect: _builtins.float = ...,
+        begin: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_frame_count", b"_frame_count", "duration", b"duration", "fps", b"fps", "frame_count", b"frame_count", "frame_size", b"frame_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_frame_count", b"_frame_count", "begin", b"begin", "duration", b"duration", "fps", b"fps", "frame_count", b"frame_count", "frame_size", b"frame_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_frame_count", b"_frame_count", "codec", b"codec", "container", b"container", "duration", b"duration", "fps", b"fps", "frame_count", b"frame_count", "frame_size", b"frame_size", "rotation_deg", b"rotation_deg"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_frame_count", b"_frame_count", "begin", b"begin", "codec", b"codec", "container", b"container", "duration", b"duration", "fps", b"fps", "frame_count", b"frame_count", "frame_size", b"frame_size", "mirrored", b"mirrored", "pixel_aspect", b"pixel_aspect", "rotation_deg", b"rotation_deg"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fps: _TypeAlias = _typing.Literal["fps"]  # noqa: Y015
     _WhichOneofArgType__fps: _TypeAlias = _typing.Literal["_fps", b"_fps"]  # noqa: Y015
@@ -1523,11 +1557,19 @@ class FrameResult(_message.Message):
     ANGLES_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     SMOOTHED_VALUES_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
-    """Zero-based number of the frame in the source, whatever the sampling."""
+    """Zero-based number of the frame among the presented frames of the source, whatever the sampling
+    and `start`: 0 is the first frame that can be decoded, lost frames count, frames that an edit list
+    cuts off do not.
+    """
+    damaged: _builtins.bool
+    """The frame's data were damaged, and the decoder concealed what was missing."""
     @_builtins.property
     def time(self) -> _duration_pb2.Duration:
-        """When the frame is shown, from the start of the video."""
+        """When the frame is shown, from the presentation of frame 0, wherever that lies after the begin of
+        the sound (`VideoInfo.begin`). Strictly rising: where the clock of the container jumps, it goes on.
+        """
 
     @_builtins.property
     def persons(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Person]:
@@ -1565,10 +1607,11 @@ class FrameResult(_message.Message):
         angles: _abc.Iterable[Global___FrameAngle] | None = ...,
         timings: Global___Timings | None = ...,
         smoothed_values: _abc.Iterable[_builtins.float] | None = ...,
+        damaged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "frame_index", b"frame_index", "persons", b"persons", "smoothed_values", b"smoothed_values", "time", b"time", "timings", b"timings", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "damaged", b"damaged", "frame_index", b"frame_index", "persons", b"persons", "smoothed_values", b"smoothed_values", "time", b"time", "timings", b"timings", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1587,6 +1630,8 @@ class VideoProgress(_message.Message):
     ELAPSED_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
     BYTES_RECEIVED_FIELD_NUMBER: _builtins.int
+    FRAMES_DAMAGED_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
     frame: _builtins.int
     """Frames analysed so far."""
     total: _builtins.int
@@ -1599,6 +1644,12 @@ class VideoProgress(_message.Message):
     """Frames analysed per second of wall time, lately."""
     bytes_received: _builtins.int
     """Bytes of the file received so far."""
+    frames_damaged: _builtins.int
+    """Damaged frames between `start` and `end` so far, analysed or not, and frames lost with damaged
+    packets.
+    """
+    gaps: _builtins.int
+    """Places so far where bytes or packets are missing, or the clock of the container jumps."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Wall time since the config came."""
@@ -1617,10 +1668,12 @@ class VideoProgress(_message.Message):
         elapsed: _duration_pb2.Duration | None = ...,
         eta: _duration_pb2.Duration | None = ...,
         bytes_received: _builtins.int = ...,
+        frames_damaged: _builtins.int = ...,
+        gaps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_total", b"_total", "elapsed", b"elapsed", "eta", b"eta", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total", b"_total", "bytes_received", b"bytes_received", "elapsed", b"elapsed", "eta", b"eta", "fps", b"fps", "frame", b"frame", "percent", b"percent", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total", b"_total", "bytes_received", b"bytes_received", "elapsed", b"elapsed", "eta", b"eta", "fps", b"fps", "frame", b"frame", "frames_damaged", b"frames_damaged", "gaps", b"gaps", "percent", b"percent", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__total: _TypeAlias = _typing.Literal["total"]  # noqa: Y015
     _WhichOneofArgType__total: _TypeAlias = _typing.Literal["_total", b"_total"]  # noqa: Y015
@@ -1644,6 +1697,8 @@ class VideoSummary(_message.Message):
     PERSONS_TRACKED_FIELD_NUMBER: _builtins.int
     WALL_TIME_FIELD_NUMBER: _builtins.int
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    FRAMES_DAMAGED_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
     fps: _builtins.float
     """Frames per second of the source on average, by the presentation times seen."""
     frame_width: _builtins.int
@@ -1660,6 +1715,10 @@ class VideoSummary(_message.Message):
     """Frames analysed with at least one person on them."""
     persons_tracked: _builtins.int
     """Different people followed. 0 where tracking is off."""
+    frames_damaged: _builtins.int
+    """Damaged frames between `start` and `end`, analysed or not, and frames lost with damaged packets."""
+    gaps: _builtins.int
+    """Places where bytes or packets are missing, or the clock of the container jumps."""
     @_builtins.property
     def wall_time(self) -> _duration_pb2.Duration:
         """Wall time from the config to this message."""
@@ -1683,10 +1742,12 @@ class VideoSummary(_message.Message):
         persons_tracked: _builtins.int = ...,
         wall_time: _duration_pb2.Duration | None = ...,
         measurements: _abc.Iterable[Global___MeasurementSummary] | None = ...,
+        frames_damaged: _builtins.int = ...,
+        gaps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wall_time", b"wall_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fps", b"fps", "frame_height", b"frame_height", "frame_width", b"frame_width", "frames_analyzed", b"frames_analyzed", "frames_with_persons", b"frames_with_persons", "measurements", b"measurements", "n_kpts", b"n_kpts", "persons_tracked", b"persons_tracked", "total_frames", b"total_frames", "wall_time", b"wall_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fps", b"fps", "frame_height", b"frame_height", "frame_width", b"frame_width", "frames_analyzed", b"frames_analyzed", "frames_damaged", b"frames_damaged", "frames_with_persons", b"frames_with_persons", "gaps", b"gaps", "measurements", b"measurements", "n_kpts", b"n_kpts", "persons_tracked", b"persons_tracked", "total_frames", b"total_frames", "wall_time", b"wall_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2543,7 +2604,7 @@ Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """What the service allows. A caller's plan may allow less. 0: no limit of its own."""
+    """What the service allows the caller: the lower of its own limits and those of the caller's plan."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2560,6 +2621,10 @@ class Limits(_message.Message):
     MAX_SKELETONS_FIELD_NUMBER: _builtins.int
     ALLOWED_URI_HOSTS_FIELD_NUMBER: _builtins.int
     MAX_STREAMS_FIELD_NUMBER: _builtins.int
+    MAX_STREAM_DURATION_FIELD_NUMBER: _builtins.int
+    CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    OWN_MODELS_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
     """Bytes of one encoded picture."""
     max_image_pixels: _builtins.int
@@ -2569,7 +2634,9 @@ class Limits(_message.Message):
     max_persons: _builtins.int
     """People in one answer; the upper end of every `max_persons`."""
     max_in_flight: _builtins.int
-    """Calls at work at the same time; more are RESOURCE_EXHAUSTED."""
+    """Unary calls at work at the same time; more are RESOURCE_EXHAUSTED. Where a plan allows fewer, it
+    is the caller's own calls that count.
+    """
     max_in_flight_bytes: _builtins.int
     """Bytes of all requests at work at the same time; more are RESOURCE_EXHAUSTED."""
     max_message_bytes: _builtins.int
@@ -2579,9 +2646,17 @@ class Limits(_message.Message):
     max_video_frames: _builtins.int
     """Frames analysed of one video."""
     max_skeletons: _builtins.int
-    """Custom skeletons of one tenant."""
+    """Custom skeletons of one tenant. 0: none, the shipped ones can be used."""
     max_streams: _builtins.int
-    """Videos and streams (`AnalyzeVideo`, `StreamPoses`) at once; more are RESOURCE_EXHAUSTED."""
+    """Videos and streams (`AnalyzeVideo`, `StreamPoses`) at once; more are RESOURCE_EXHAUSTED. Where a
+    plan allows fewer, it is the caller's own that count.
+    """
+    calls_per_second: _builtins.float
+    """Calls a second, of any kind; more are RESOURCE_EXHAUSTED, RATE_LIMITED. Unset: no limit."""
+    burst: _builtins.int
+    """Calls that may come together before `calls_per_second` applies. Unset: no limit."""
+    own_models: _builtins.bool
+    """Whether models of the tenant's own answer."""
     @_builtins.property
     def max_video_duration(self) -> _duration_pb2.Duration:
         """Length of one video. Unset: no limit."""
@@ -2589,6 +2664,12 @@ class Limits(_message.Message):
     @_builtins.property
     def allowed_uri_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts from which `Image.uri` may be fetched. Empty: none, `uri` is off."""
+
+    @_builtins.property
+    def max_stream_duration(self) -> _duration_pb2.Duration:
+        """Length of one `StreamPoses`; beyond it the stream ends with PLAN_DOES_NOT_ALLOW after the
+        results until then. Unset: no limit.
+        """
 
     def __init__(
         self,
@@ -2606,11 +2687,22 @@ class Limits(_message.Message):
         max_skeletons: _builtins.int = ...,
         allowed_uri_hosts: _abc.Iterable[_builtins.str] | None = ...,
         max_streams: _builtins.int = ...,
+        max_stream_duration: _duration_pb2.Duration | None = ...,
+        calls_per_second: _builtins.float | None = ...,
+        burst: _builtins.int | None = ...,
+        own_models: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_video_duration", b"max_video_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_burst", b"_burst", "_calls_per_second", b"_calls_per_second", "burst", b"burst", "calls_per_second", b"calls_per_second", "max_stream_duration", b"max_stream_duration", "max_video_duration", b"max_video_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_uri_hosts", b"allowed_uri_hosts", "max_batch_size", b"max_batch_size", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_in_flight", b"max_in_flight", "max_in_flight_bytes", b"max_in_flight_bytes", "max_message_bytes", b"max_message_bytes", "max_persons", b"max_persons", "max_skeletons", b"max_skeletons", "max_streams", b"max_streams", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_burst", b"_burst", "_calls_per_second", b"_calls_per_second", "allowed_uri_hosts", b"allowed_uri_hosts", "burst", b"burst", "calls_per_second", b"calls_per_second", "max_batch_size", b"max_batch_size", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_in_flight", b"max_in_flight", "max_in_flight_bytes", b"max_in_flight_bytes", "max_message_bytes", b"max_message_bytes", "max_persons", b"max_persons", "max_skeletons", b"max_skeletons", "max_stream_duration", b"max_stream_duration", "max_streams", b"max_streams", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames", "own_models", b"own_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__burst: _TypeAlias = _typing.Literal["burst"]  # noqa: Y015
+    _WhichOneofArgType__burst: _TypeAlias = _typing.Literal["_burst", b"_burst"]  # noqa: Y015
+    _WhichOneofReturnType__calls_per_second: _TypeAlias = _typing.Literal["calls_per_second"]  # noqa: Y015
+    _WhichOneofArgType__calls_per_second: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__burst) -> _WhichOneofReturnType__burst | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_second) -> _WhichOneofReturnType__calls_per_second | None: ...
 
 Global___Limits: _TypeAlias = Limits  # noqa: Y015

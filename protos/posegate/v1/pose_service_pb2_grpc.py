@@ -112,6 +112,11 @@ class PoseServiceServicer:
         start to flow while the upload goes on where the container allows it (an MP4 with its index in
         front, Matroska, WebM, MPEG-TS); any other file is received first, and `progress` says so.
         Slow readers slow the work down: nothing is dropped.
+
+        Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
+        count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
+        short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
+        picture (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

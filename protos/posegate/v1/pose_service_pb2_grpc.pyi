@@ -62,6 +62,11 @@ class PoseServiceStub:
     start to flow while the upload goes on where the container allows it (an MP4 with its index in
     front, Matroska, WebM, MPEG-TS); any other file is received first, and `progress` says so.
     Slow readers slow the work down: nothing is dropped.
+
+    Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
+    count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
+    short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
+    picture (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
     """
     StreamPoses: _grpc.StreamStreamMultiCallable[_pose_service_pb2.StreamPosesRequest, _pose_service_pb2.StreamPosesResponse]
     """Pictures in as they are taken, one result per picture out.
@@ -110,6 +115,11 @@ class PoseServiceAsyncStub(PoseServiceStub):
     start to flow while the upload goes on where the container allows it (an MP4 with its index in
     front, Matroska, WebM, MPEG-TS); any other file is received first, and `progress` says so.
     Slow readers slow the work down: nothing is dropped.
+
+    Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
+    count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
+    short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
+    picture (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
     """
     StreamPoses: _aio.StreamStreamMultiCallable[_pose_service_pb2.StreamPosesRequest, _pose_service_pb2.StreamPosesResponse]  # type: ignore[assignment]
     """Pictures in as they are taken, one result per picture out.
@@ -179,6 +189,11 @@ class PoseServiceServicer(metaclass=_abc_1.ABCMeta):
         start to flow while the upload goes on where the container allows it (an MP4 with its index in
         front, Matroska, WebM, MPEG-TS); any other file is received first, and `progress` says so.
         Slow readers slow the work down: nothing is dropped.
+
+        Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
+        count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
+        short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
+        picture (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
         """
 
     @_abc_1.abstractmethod

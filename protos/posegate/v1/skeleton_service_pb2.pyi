@@ -34,7 +34,8 @@ class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFo
     """Unset is INVALID_ARGUMENT."""
     EXPORT_FORMAT_COCO_JSON: _ExportFormat.ValueType  # 1
     """COCO keypoints: annotations.json with images, annotations, and the skeleton as the category;
-    results.json with the same people as a list of results.
+    results.json with the same people as a list of results. Boxes are cut to the picture; a person
+    without an area in it is left out.
     """
     EXPORT_FORMAT_YOLO_TXT: _ExportFormat.ValueType  # 2
     """Ultralytics YOLO pose: one TXT file per picture, a line per person: class, centre and size of
@@ -51,7 +52,8 @@ EXPORT_FORMAT_UNSPECIFIED: ExportFormat.ValueType  # 0
 """Unset is INVALID_ARGUMENT."""
 EXPORT_FORMAT_COCO_JSON: ExportFormat.ValueType  # 1
 """COCO keypoints: annotations.json with images, annotations, and the skeleton as the category;
-results.json with the same people as a list of results.
+results.json with the same people as a list of results. Boxes are cut to the picture; a person
+without an area in it is left out.
 """
 EXPORT_FORMAT_YOLO_TXT: ExportFormat.ValueType  # 2
 """Ultralytics YOLO pose: one TXT file per picture, a line per person: class, centre and size of
@@ -663,11 +665,18 @@ class ExportPosesRequest(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     SKELETON_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    VISIBLE_SCORE_FIELD_NUMBER: _builtins.int
     format: Global___ExportFormat.ValueType
     """The format. Required."""
     skeleton: _builtins.str
     """Name of the skeleton the keypoints are in, shipped or custom. Required. Unknown is NOT_FOUND.
     At most 512 bytes.
+    """
+    visible_score: _builtins.float
+    """COCO_JSON and YOLO_TXT: smallest score of a keypoint that is written as visible (2). One that is
+    there with a lower score is written as labelled but not visible (1), and so is one outside of the
+    picture in COCO_JSON; one that is not there is 0. 0 or more. Default 0.5. Set for CSV it is
+    INVALID_ARGUMENT.
     """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportItem]:
@@ -681,12 +690,15 @@ class ExportPosesRequest(_message.Message):
         format: Global___ExportFormat.ValueType = ...,
         skeleton: _builtins.str = ...,
         items: _abc.Iterable[Global___ExportItem] | None = ...,
+        visible_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_visible_score", b"_visible_score", "visible_score", b"visible_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "items", b"items", "skeleton", b"skeleton"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_visible_score", b"_visible_score", "format", b"format", "items", b"items", "skeleton", b"skeleton", "visible_score", b"visible_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__visible_score: _TypeAlias = _typing.Literal["visible_score"]  # noqa: Y015
+    _WhichOneofArgType__visible_score: _TypeAlias = _typing.Literal["_visible_score", b"_visible_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__visible_score) -> _WhichOneofReturnType__visible_score | None: ...
 
 Global___ExportPosesRequest: _TypeAlias = ExportPosesRequest  # noqa: Y015
 

@@ -109,9 +109,14 @@ Global___OverlayFormat: _TypeAlias = OverlayFormat  # noqa: Y015
 class Image(_message.Message):
     """A picture, from one source. Exactly one source has to be set.
 
-    JPEG, PNG, WebP, BMP or TIFF, by content and not by name; the first frame of a file that holds
-    several. EXIF orientation is applied. At most 25 MB and 50 megapixels unless the operator set
-    other limits (`GetServerInfo`); the header is checked before anything is decoded.
+    JPEG, PNG, WebP, BMP, TIFF, HEIC or AVIF, by content and not by name; the first frame of a file that
+    holds several, of a HEIC the primary picture. EXIF orientation and the transformations of HEIC and
+    AVIF are applied. Samples of 16 bits count as 8, 10, 12, 14 or 16 bits, the fewest that hold the
+    picture's largest sample, and the upper 8 of those are kept. Pixels count as square, whatever
+    resolution a file states: in none of the formats is it binding for display.
+
+    At most 25 MB and 50 megapixels unless the operator set other limits (`GetServerInfo`); the header is
+    checked before anything is decoded.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -120,11 +125,14 @@ class Image(_message.Message):
     URI_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
     """The encoded file. Empty, truncated or unknown content is INVALID_ARGUMENT,
-    reason IMAGE_UNDECODABLE.
+    reason IMAGE_UNDECODABLE. A JPEG that lacks no more than its end marker is accepted; of one that
+    is cut short the message and the metadata `rows` and `height` say how much was there.
     """
     uri: _builtins.str
-    """An https URI that the service fetches. Refused with PERMISSION_DENIED unless the operator
-    allows its host; none is allowed by default.
+    """An https URI that the service fetches, without redirects and within the deadline of the call.
+    Refused with PERMISSION_DENIED unless the operator allows its host, and unless that has public
+    addresses only (URI_ADDRESS_NOT_ALLOWED) or the operator allows others; none is allowed by
+    default.
     At most 4096 bytes.
     """
     def __init__(
@@ -221,7 +229,12 @@ class Keypoint(_message.Message):
     y: _builtins.float
     """Px of the upright original, raw: it may lie outside the picture."""
     score: _builtins.float
-    """The model's own score, 0 or more; usually up to 1, but not a probability."""
+    """The model's own score, 0 or more; usually up to 1, but not a probability.
+
+    `mediapipe_wholebody`: all points of one hand, or of one face, have the same score, because its
+    networks give no more. Of body and feet each point has its own; it falls where the two networks
+    that see the body differ about a joint. Small toes are in none of its networks and stay 0.
+    """
     def __init__(
         self,
         *,
@@ -302,11 +315,12 @@ class Person(_message.Message):
     """
     side: Global___Side.ValueType
     """Which side a part belongs to: LEFT or RIGHT with a skeleton of a one-sided part such as
-    `mediapipe_hand_21`. UNSPECIFIED: a whole person.
+    `mediapipe_hand_21`. UNSPECIFIED: a whole person, or a part that a person has once, such as the
+    face of `mediapipe_face_mesh_468`.
     """
     person_index: _builtins.int
     """Zero-based number of the whole person that a part belongs to; two hands of one person have the
-    same. Unset: a whole person.
+    same, a person whose part was not seen has none. Unset: a whole person.
     """
     @_builtins.property
     def box(self) -> Global___Box:

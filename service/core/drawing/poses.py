@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,7 +25,8 @@ SIDE_COLORS: dict[Laterality, Rgb] = {
 
 _OUTLINE: Rgb = (20, 20, 20)
 _BOX: Rgb = (245, 245, 245)
-_SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow and its limbs are thin
+_SURE = 0.5  # from here on a keypoint is drawn full; below it is hollow, its limbs thin, and both faint
+_FAINT = 0.45  # share of the colour in what is faint; the rest is the image
 _SLENDER = 7.0  # a limb is at least so many times as long as wide
 _STROKES_AT_ONCE = 64  # strokes between two checks for cancellation
 _FEW = 40  # keypoints; of a skeleton with more, points without limbs are drawn as dots
@@ -89,9 +91,15 @@ def draw_poses(
         checkpoint()
         if style.boxes:
             _box(canvas, poses.boxes_xyxy[number], width)
-        keypoints, least = poses.keypoints[number], style.min_keypoint_score
-        shortest = _limbs(canvas, keypoints, limbs, width, least, slender)
-        _points(canvas, keypoints, colors, width, least, shortest, slender)
+        keypoints = poses.keypoints[number]
+        drawable = present(keypoints) & (keypoints[:, 2] >= style.min_keypoint_score)
+        shortest = _shortest(keypoints, limbs, drawable)
+        for sure in (False, True):
+            points = drawable & ((keypoints[:, 2] >= _SURE) == sure)
+            strokes = _strokes(keypoints, limbs, drawable, width, slender, sure=sure)
+            with nullcontext() if sure else _faint(canvas, keypoints, points, strokes, 2 * width):
+                _limbs(canvas, keypoints, strokes)
+                _points(canvas, keypoints, points, colors, width, shortest, slender)
     if style.labels:
         around = extents(poses.keypoints)
         boxes = np.where(np.isfinite(poses.boxes_xyxy).all(axis=1, keepdims=True), poses.boxes_xyxy, around)
@@ -117,59 +125,112 @@ def _fixed(point: NDArray[np.float32]) -> tuple[int, int]:
     return round(float(x)), round(float(y))
 
 
-def _limbs(
-    canvas: Rgb8,
+@dataclass(frozen=True)
+class _Stroke:
+    """A limb to be drawn: its length and width in px, the points it joins, its colour."""
+
+    length: float
+    thickness: int
+    start: int
+    end: int
+    color: Rgb
+
+
+def _ends(keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.clip(np.nan_to_num(keypoints[:, :2]), -_REACH, _REACH)
+
+
+def _shortest(
+    keypoints: NDArray[np.float32], limbs: list[tuple[int, int, Rgb]], drawable: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """(K,) px of the shortest limb that ends in each point; infinite for a point without one."""
+    ends = _ends(keypoints)
+    shortest = np.full(len(keypoints), np.inf, np.float32)
+    for start, end, _ in limbs:
+        if drawable[start] and drawable[end]:
+            length = np.hypot(*(ends[start] - ends[end]))
+            shortest[[start, end]] = np.minimum(shortest[[start, end]], length)
+    return shortest
+
+
+def _strokes(
     keypoints: NDArray[np.float32],
     limbs: list[tuple[int, int, Rgb]],
+    drawable: NDArray[np.bool_],
     width: int,
-    min_score: float,
     slender: float,
-) -> NDArray[np.float32]:
-    """Draw the limbs, long ones over short ones; (K,) px of the shortest one that ends in each point.
+    *,
+    sure: bool,
+) -> list[_Stroke]:
+    """The limbs between sure points, or the others, by rising length, so that long ones lie over short ones.
 
     A limb is at least `slender` times as long as wide: fingers and lips stay readable beside arms and legs.
     """
-    drawable = present(keypoints) & (keypoints[:, 2] >= min_score)
-    ends = np.clip(np.nan_to_num(keypoints[:, :2]), -_REACH, _REACH)
-    shortest = np.full(len(keypoints), np.inf, np.float32)
+    ends = _ends(keypoints)
     strokes = []
     for start, end, color in limbs:
         if not (drawable[start] and drawable[end]):
             continue
+        if (min(keypoints[start, 2], keypoints[end, 2]) >= _SURE) != sure:
+            continue
         length = float(np.hypot(*(ends[start] - ends[end])))
-        shortest[[start, end]] = np.minimum(shortest[[start, end]], length)
-        sure = min(keypoints[start, 2], keypoints[end, 2]) >= _SURE
         thickness = max(1, min(width if sure else width // 3, round(length / slender)))
-        strokes.append((length, thickness, start, end, color))
-    strokes.sort(key=lambda stroke: stroke[0])
+        strokes.append(_Stroke(length, thickness, start, end, color))
+    return sorted(strokes, key=lambda stroke: stroke.length)
+
+
+@contextmanager
+def _faint(
+    canvas: Rgb8,
+    keypoints: NDArray[np.float32],
+    points: NDArray[np.bool_],
+    strokes: list[_Stroke],
+    margin: int,
+) -> Iterator[None]:
+    """What is drawn within the block at these points and strokes shows the image through."""
+    ends_of_limbs = [end for one in strokes for end in (one.start, one.end)]
+    rows = sorted({*np.flatnonzero(points).tolist(), *ends_of_limbs})
+    if not rows:
+        yield
+        return
+    height, width = canvas.shape[:2]
+    ends = _ends(keypoints)[rows]
+    x1, y1 = (int(value) for value in np.clip(ends.min(axis=0) - margin - 2, 0, (width, height)))
+    x2, y2 = (int(value) for value in np.clip(ends.max(axis=0) + margin + 3, 0, (width, height)))
+    area = canvas[y1:y2, x1:x2]
+    before = area.copy()
+    yield
+    if area.size:
+        area[...] = cv2.addWeighted(area, _FAINT, before, 1 - _FAINT, 0)
+
+
+def _limbs(canvas: Rgb8, keypoints: NDArray[np.float32], strokes: list[_Stroke]) -> None:
     for outline in (True, False):
-        for count, (_, thickness, start, end, color) in enumerate(strokes):
+        for count, stroke in enumerate(strokes):
             if count % _STROKES_AT_ONCE == 0:
                 checkpoint()
             cv2.line(
                 canvas,
-                _fixed(keypoints[start]),
-                _fixed(keypoints[end]),
-                _OUTLINE if outline else color,
-                thickness + (max(1, thickness // 2) if outline else 0),
+                _fixed(keypoints[stroke.start]),
+                _fixed(keypoints[stroke.end]),
+                _OUTLINE if outline else stroke.color,
+                stroke.thickness + (max(1, stroke.thickness // 2) if outline else 0),
                 cv2.LINE_AA,
                 _SHIFT,
             )
-    return shortest
 
 
 def _points(
     canvas: Rgb8,
     keypoints: NDArray[np.float32],
+    drawable: NDArray[np.bool_],
     colors: list[Rgb],
     width: int,
-    min_score: float,
     shortest: NDArray[np.float32],
     slender: float,
 ) -> None:
     """Draw the points, no larger than their limbs allow; in a crowd without limbs they are dots."""
     full = max(2, round(width * 1.1))
-    drawable = present(keypoints) & (keypoints[:, 2] >= min_score)
     unit = 1 << _SHIFT
     alone = full if len(keypoints) <= _FEW else max(1, width // 4)
     for point, color, there, length in zip(keypoints, colors, drawable, shortest.tolist(), strict=True):

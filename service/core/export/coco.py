@@ -1,12 +1,14 @@
-"""COCO keypoints: a data set of annotations, and the list of results that is held against one.
+"""COCO keypoints: a data set of annotations, and a list of results to be evaluated against one.
 
 The formats are those of https://cocodataset.org/#format-data and #format-results. `annotations.json`
-is what `pycocotools.coco.COCO` opens, `results.json` what its `loadRes` takes. Where both are from
-here the numbers of the pictures agree; results for a data set from elsewhere agree with it if the
-files are called after those numbers, as COCO's are (`000000000785.jpg` is picture 785).
+is what `pycocotools.coco.COCO` opens, `results.json` what its `loadRes` takes. Both use the same image
+ids; results for another data set agree with it if the files are named by its image ids, as COCO's are
+(`000000000785.jpg` is image 785).
 
-Beyond the format, where readers pass over it: `score` and `keypoint_scores` (the model's own) in an
-annotation, `track_id`, `side`, `person_index` and `positions` (metres; null: not known) where they
+Boxes are cut to the image, and a person without an area in it is left out, as COCO's own annotations have it.
+
+Additional fields, which readers of the format ignore: `score` and `keypoint_scores` (the model's own) in an
+annotation, `track_id`, `side`, `person_index` and `positions` (metres; null: unknown) where they
 are known, and `sigmas` in the category where all of them are published. pycocotools evaluates with
 those once they are set: `evaluation.params.kpt_oks_sigmas = numpy.array(category["sigmas"])`.
 """
@@ -20,26 +22,35 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from service.core.export.files import ExportImage, File, points, rounded, rounded_scores, with_boxes
+from service.core.export.files import (
+    ExportImage,
+    File,
+    cut_boxes,
+    points,
+    rounded,
+    rounded_scores,
+    visibility,
+    with_boxes,
+)
 from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
 
 _CATEGORY = 1
-_VISIBLE, _NOT_LABELLED = 2, 0
 _NUMBER = re.compile(r"[0-9]{1,15}")  # what a double still holds, for readers that know no integers
 
 Json = dict[str, object]
 
 
-def coco_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
+def coco_files(pictures: Sequence[ExportImage], skeleton: Skeleton, visible_score: float) -> list[File]:
     """`annotations.json` and `results.json`.
 
-    A point that is there has visibility 2, one that is not is 0, 0, 0. The area of a person is that
-    of the box: no outline is known.
+    A keypoint in the image with `visible_score` or more has visibility 2, another that is present 1; an
+    absent one is 0, 0, 0. The area of a person is that of the box: no outline is known.
 
     Args:
         pictures: with people in the skeleton.
         skeleton: becomes the category.
+        visible_score: smallest score of a visible keypoint.
 
     Raises:
         ValueError: a person has neither a box nor a keypoint.
@@ -52,7 +63,7 @@ def coco_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File
     annotations: list[str] = []
     results: list[str] = []
     for number, picture in zip(numbers, pictures, strict=True):
-        for person in _people(picture):
+        for person in _people(picture, visible_score):
             result = {"image_id": number, "category_id": _CATEGORY, **person}
             results.append(_text(result))
             fixed: Json = {"id": len(results), "iscrowd": 0, "segmentation": []}
@@ -67,7 +78,7 @@ def coco_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File
 
 
 def picture_numbers(file_names: Sequence[str]) -> list[int]:
-    """The number of each picture: its name where all names are different numbers, else 1, 2, 3 …"""
+    """Image ids: the file names where all of them are different numbers, else 1, 2, 3 …"""
     stems = [PurePosixPath(name).stem for name in file_names]
     if all(_NUMBER.fullmatch(stem) for stem in stems):
         numbers = [int(stem) for stem in stems]
@@ -94,18 +105,21 @@ def _category(skeleton: Skeleton) -> Json:
     return category
 
 
-def _people(picture: ExportImage) -> Iterator[Json]:
+def _people(picture: ExportImage, visible_score: float) -> Iterator[Json]:
     poses = with_boxes(picture.poses)
     places, point_scores, there = points(poses)
-    visibility = np.where(there, _VISIBLE, _NOT_LABELLED)
-    corners = rounded(poses.boxes_xyxy)
+    flags, _ = visibility(poses, picture.size_wh, visible_score)
+    cut, inside = cut_boxes(poses, picture.size_wh)
+    corners = rounded(cut)
     boxes = np.hstack([corners[:, :2], rounded(corners[:, 2:] - corners[:, :2])])
     areas = rounded(boxes[:, 2] * boxes[:, 3])
     scores = rounded_scores(poses.scores)
     for place, track in enumerate(picture.tracks):
+        if not inside[place]:
+            continue
         flat: list[float] = []
-        for (x, y), seen in zip(places[place].tolist(), visibility[place].tolist(), strict=True):
-            flat += (x, y, seen)
+        for (x, y), flag in zip(places[place].tolist(), flags[place].tolist(), strict=True):
+            flat += (x, y, flag)
         yield {
             "bbox": boxes[place].tolist(),
             "area": areas[place].item(),
@@ -119,7 +133,7 @@ def _people(picture: ExportImage) -> Iterator[Json]:
 
 
 def _further(poses: Poses, place: int) -> Json:
-    """What is known of one person or part beyond the picture."""
+    """Side, owner and positions of one person or part, where they are known."""
     further: Json = {}
     if poses.sides is not None and poses.sides[place]:
         further["side"] = str(poses.sides[place])

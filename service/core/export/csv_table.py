@@ -1,8 +1,8 @@
 """CSV: a header, and a line for each person; px of the upright original, metres, the model's scores.
 
-RFC 4180 with a comma and CRLF. A cell that is empty is not known. Texts that a spreadsheet would take
-for a formula have an apostrophe before them, as OWASP recommends against CSV injection; so have texts
-that begin with one, and taking one apostrophe away gives the text back.
+RFC 4180 with a comma and CRLF. An empty cell is an unknown value. Texts that a spreadsheet would read as a
+formula are prefixed by an apostrophe, as OWASP recommends against CSV injection; so are texts
+that begin with one, and removing one apostrophe restores the text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COLUMNS = (
     *("file_name", "image_width", "image_height", "person", "track_id", "side", "person_index", "score"),
     *("x1", "y1", "x2", "y2"),
 )
-# Also in their full width, which some spreadsheets take for the same.
+# Also in their full width, which some spreadsheets read as the same character.
 _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
 
 Cell = str | int | float
@@ -30,10 +30,10 @@ Cell = str | int | float
 def csv_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
     """`poses.csv`.
 
-    Its columns: file_name, image_width, image_height, person (the place in the picture, zero-based),
-    track_id, side, person_index, score, x1, y1, x2, y2; then for every point NAME_x, NAME_y and
-    NAME_score; and, if anybody has positions, depth_source and NAME_x_m, NAME_y_m, NAME_z_m. A point
-    that is not there has an empty place and score 0.
+    Its columns: file_name, image_width, image_height, person (zero-based number in the image),
+    track_id, side, person_index, score, x1, y1, x2, y2; then for every keypoint NAME_x, NAME_y and
+    NAME_score; and, if any person has positions, depth_source and NAME_x_m, NAME_y_m, NAME_z_m. An
+    absent keypoint has empty coordinates and score 0.
 
     Raises:
         ValueError: a person has neither a box nor a keypoint.
@@ -52,7 +52,7 @@ def csv_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]
 
 
 def plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
+    """The text in a form that no spreadsheet reads as a formula."""
     return f"'{text}" if text.startswith(_DANGEROUS) else text
 
 

@@ -1,4 +1,4 @@
-"""What goes into an export and what comes out of it."""
+"""Input and output of an export, and the rules that several formats share: boxes, visibility, rounding."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SCORE_DECIMALS = 6
 
 @dataclass(frozen=True, eq=False)
 class ExportImage:
-    """One picture with its people.
+    """One image with its people.
 
     Attributes:
-        file_name: of the picture, without a path.
+        file_name: of the image, without a path.
         size_wh: of the upright original, px.
-        poses: N people, px of the upright original; a box of NaN is one that is not known.
-        track_ids: of each, None where there is none; empty: there are none at all.
+        poses: N people, px of the upright original; an unknown box is NaN.
+        track_ids: of each person, None where there is none; empty: without tracking.
     """
 
     file_name: str
@@ -32,7 +32,7 @@ class ExportImage:
 
     @property
     def tracks(self) -> tuple[int | None, ...]:
-        """Track id of every person, or None."""
+        """Track id or None of every person."""
         return self.track_ids or (None,) * len(self.poses)
 
 
@@ -52,7 +52,7 @@ class File:
 
 
 def with_boxes(poses: Poses) -> Poses:
-    """The same people; who has no box gets the one around the points.
+    """The same people, unknown boxes replaced by those around the keypoints.
 
     Raises:
         ValueError: a person has neither a box nor a keypoint.
@@ -64,8 +64,32 @@ def with_boxes(poses: Poses) -> Poses:
     return replace(poses, boxes_xyxy=boxes)
 
 
+def cut_boxes(poses: Poses, size_wh: tuple[int, int]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Boxes (N, 4) cut to the image, and which of them (N,) have an area within it."""
+    boxes = np.clip(poses.boxes_xyxy.reshape(-1, 2, 2), 0, np.array(size_wh, poses.boxes_xyxy.dtype))
+    positive = boxes[:, 1] > boxes[:, 0]
+    inside: NDArray[np.bool_] = positive[:, 0] & positive[:, 1]
+    return boxes.reshape(-1, 4), inside
+
+
+def visibility(
+    poses: Poses, size_wh: tuple[int, int], visible_score: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """COCO's visibility of every keypoint, and which keypoints lie in the image; both (N, K).
+
+    2: visible, in the image and with a score of `visible_score` or more; 1: guessed; 0: absent.
+    """
+    there = present(poses.keypoints)
+    places = poses.keypoints[..., :2]
+    with np.errstate(invalid="ignore"):
+        within = (places >= 0) & (places <= np.array(size_wh))
+        inside: NDArray[np.bool_] = there & within[..., 0] & within[..., 1]
+        visible = inside & (poses.keypoints[..., 2] >= visible_score)
+    return there.astype(np.int64) + visible, inside
+
+
 def points(poses: Poses) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Places (N, K, 2), scores (N, K), and which points are there (N, K); zeros where they are not."""
+    """Positions (N, K, 2), scores (N, K), and which keypoints are present (N, K); zeros where absent."""
     there = present(poses.keypoints)
     keypoints = np.where(there[..., None], poses.keypoints, 0).astype(np.float64)
     return rounded(keypoints[..., :2]), rounded_scores(keypoints[..., 2]), there

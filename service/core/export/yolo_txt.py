@@ -1,9 +1,9 @@
-"""Ultralytics YOLO pose: a label file for each picture, and the data set's YAML.
+"""Ultralytics YOLO pose: a label file for each image, and the data set's YAML.
 
-A line is a person: class 0, centre and size of the box, then x, y and visibility of every point; all
-in 0–1 of the picture, as https://docs.ultralytics.com/datasets/pose/ describes. Ultralytics refuses a
-file with a coordinate outside the picture, so boxes are cut to it, points outside of it count as not
-labelled (0 0 0), and who is outside altogether is left out.
+A line is a person: class 0, centre and size of the box, then x, y and visibility of every keypoint; all
+in 0–1 of the image, as https://docs.ultralytics.com/datasets/pose/ describes. Ultralytics refuses a
+file with a coordinate outside the image, so boxes are cut to it, keypoints outside of it count as not
+labelled (0 0 0), and a person without an area in it is left out.
 """
 
 from __future__ import annotations
@@ -16,48 +16,50 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.export.files import ExportImage, File, with_boxes
-from service.core.poses import present
+from service.core.export.files import ExportImage, File, cut_boxes, visibility, with_boxes
 from service.core.skeleton.template import Skeleton
 
 _CLASS = 0
-_VISIBLE, _NOT_LABELLED = "2", "0"
-# What YAML does not take as it stands, or takes for the end of a line.
+# Characters that YAML does not allow unescaped, or that end a line.
 _NOT_PLAIN = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
-def yolo_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
-    """A TXT for each picture, of the name that `label_name` gives, and `data.yaml`.
+def yolo_files(pictures: Sequence[ExportImage], skeleton: Skeleton, visible_score: float) -> list[File]:
+    """A TXT for each image, of the name that `label_name` gives, and `data.yaml`.
 
     Args:
         pictures: with people in the skeleton; their label files have different names.
-        skeleton: names the points and says which change places in a mirror.
+        skeleton: names the keypoints, and the pairs that a mirroring exchanges.
+        visible_score: smallest score of a visible keypoint (2); others in the image are 1.
 
     Raises:
         ValueError: a person has neither a box nor a keypoint.
     """
-    labels = [File(label_name(one.file_name), _labels(one).encode("ascii"), "text/plain") for one in pictures]
+    labels = [
+        File(label_name(one.file_name), _labels(one, visible_score).encode("ascii"), "text/plain")
+        for one in pictures
+    ]
     return [*labels, File("data.yaml", _yaml(skeleton).encode(), "application/yaml")]
 
 
 def label_name(file_name: str) -> str:
-    """Name of the label file of a picture: Ultralytics replaces the ending by .txt."""
+    """Name of an image's label file: Ultralytics replaces the ending by .txt."""
     return f"{PurePosixPath(file_name).stem}.txt"
 
 
-def _labels(picture: ExportImage) -> str:
+def _labels(picture: ExportImage, visible_score: float) -> str:
     poses = with_boxes(picture.poses)
     size = np.array(picture.size_wh, np.float64)
-    corners = np.clip(poses.boxes_xyxy.reshape(-1, 2, 2) / size, 0, 1)  # (N, 2, 2)
+    cut, has_area = cut_boxes(poses, picture.size_wh)
+    corners = cut.reshape(-1, 2, 2) / size
     low, high = corners[:, 0], corners[:, 1]
     boxes = np.hstack([(low + high) / 2, high - low])  # (N, 4)
-    there = present(poses.keypoints)
-    places = np.where(there[..., None], poses.keypoints[..., :2], 0) / size
-    labelled = there & ((places >= 0) & (places <= 1)).all(axis=2)
-    inside = (high > low).all(axis=1)
+    flags, inside = visibility(poses, picture.size_wh, visible_score)
+    flags = np.where(inside, flags, 0)
+    places = np.where(inside[..., None], poses.keypoints[..., :2], 0) / size
     return "".join(
-        f"{_CLASS} {_numbers(boxes[place])} {_points(places[place], labelled[place])}\n"
-        for place in np.flatnonzero(inside)
+        f"{_CLASS} {_numbers(boxes[place])} {_points(places[place], flags[place])}\n"
+        for place in np.flatnonzero(has_area)
     )
 
 
@@ -65,11 +67,8 @@ def _numbers(values: NDArray[np.float64]) -> str:
     return " ".join(f"{value:.6f}" for value in values)
 
 
-def _points(places: NDArray[np.float64], labelled: NDArray[np.bool_]) -> str:
-    return " ".join(
-        f"{_numbers(place)} {_VISIBLE}" if there else f"0.000000 0.000000 {_NOT_LABELLED}"
-        for place, there in zip(places, labelled, strict=True)
-    )
+def _points(places: NDArray[np.float64], flags: NDArray[np.int64]) -> str:
+    return " ".join(f"{_numbers(place)} {flag}" for place, flag in zip(places, flags, strict=True))
 
 
 def _yaml(skeleton: Skeleton) -> str:

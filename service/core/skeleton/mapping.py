@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.poses import Floats, Poses, extents, present
-from service.core.skeleton.template import Instance, Side, Skeleton
+from service.core.skeleton.template import Instance, Laterality, Skeleton
 from service.core.skeleton.validation import shown
 from service.errors import SkeletonNotSupplied
 
+_ONE_SIDED: dict[Laterality | None, str] = {"left": "left", "right": "right"}
 _NAMED = 10  # missing points that are named in a message: errors travel in headers, which are short
 
 
@@ -58,7 +59,7 @@ class _Part:
         weights: (D, M) their shares, which add up to 1; 0 for a repeated first.
     """
 
-    side: Side | None
+    side: Laterality | None
     first: NDArray[np.intp]
     missing: NDArray[np.bool_]
     derived: NDArray[np.intp]
@@ -102,7 +103,8 @@ def apply(plan: MappingPlan, poses: Poses) -> Poses:
     Returns:
         Whole persons: as many people in the same order, boxes and scores as they were. Parts: for
         every person those parts of which at least one point is there, left before right, with side
-        and person; boxes go around the points, scores are the person's.
+        and person, a part in the middle without a side; boxes go around the points, scores are the
+        person's.
 
     Raises:
         ValueError: the people have another number of keypoints than the plan's source.
@@ -132,7 +134,7 @@ def _parts(plan: MappingPlan, poses: Poses) -> Poses:
         keypoints=keypoints,
         positions=positions,
         depth_source=poses.depth_source,
-        sides=np.tile(np.array([part.side for part in plan.parts], np.str_), people),
+        sides=np.tile(np.array([_ONE_SIDED.get(part.side, "") for part in plan.parts], np.str_), people),
         person_index=np.repeat(numbers, count),
     )
     return parts.select(np.flatnonzero(present(keypoints).any(axis=1)))

@@ -57,12 +57,12 @@ class Instance:
 
     Attributes:
         side: of a part that a person has twice, such as a hand: the person's own side that this one
-            is on. None: the whole person, once.
+            is on; "middle" of a part that a person has once, such as the face. None: the whole person.
         names: (point of this skeleton, point of the model that it is). A point that is not here is
             found as ever: by its own name or from its sources.
     """
 
-    side: Side | None = None
+    side: Laterality | None = None
     names: tuple[tuple[str, str], ...] = ()
 
 

@@ -185,8 +185,8 @@ def _flip_problems(pairs: Sequence[tuple[str, str]], known: set[str]) -> list[Vi
 
 def _instance_problems(field: str, instance: Instance, known: set[str]) -> list[Violation]:
     found: list[Violation] = []
-    if instance.side not in (None, "left", "right"):
-        found.append(Violation(f"{field}.side", f"must be left or right, not {shown(instance.side)}"))
+    if instance.side not in (None, "left", "right", "middle"):
+        found.append(Violation(f"{field}.side", f"must be left, right or middle, not {shown(instance.side)}"))
     for ours, theirs in instance.names:
         found += _unknown(f"{field}.names", ours, known)
         found += _name_problems(f"{field}.names", theirs)

@@ -40,6 +40,7 @@ def add(
     ] = None,
     licence: Annotated[str, typer.Option(help="SPDX name; without it, what the checkpoint says.")] = "",
     source: Annotated[str, typer.Option(help="Where the checkpoint comes from.")] = "",
+    tenant: Annotated[str, typer.Option(help="The only tenant that may use it; without it, everyone.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of this name.")] = False,
 ) -> None:
     """Turn a checkpoint into a served model."""
@@ -57,6 +58,7 @@ def add(
                 cpu_precision=cpu_precision or "f32",
                 licence=licence,
                 source=source,
+                tenant=tenant,
                 replace=replace,
             )
             typer.echo(f"{folder}: sha256 {sha256_of(checkpoint)}")
@@ -74,6 +76,7 @@ def add(
                 cpu_precision=cpu_precision or "f32",
                 licence=licence,
                 source=source,
+                tenant=tenant,
                 replace=replace,
             )
             typer.echo(f"{folder}: finds keypoints of people that {first_stage} finds")
@@ -93,6 +96,7 @@ def add(
             cpu_precision=cpu_precision or "bf16",
             licence=licence,
             source=source,
+            tenant=tenant,
             replace=replace,
         )
         if skeleton.endswith(".json"):
@@ -123,6 +127,7 @@ def _add_whole_body(
     cpu_precision: Literal["bf16", "f32"],
     licence: str,
     source: str,
+    tenant: str,
     replace: bool,
 ) -> Path:
     from service.models.rtmw import add_rtmw
@@ -140,6 +145,7 @@ def _add_whole_body(
         cpu_precision=cpu_precision,
         licence=licence or "Apache-2.0",
         source=source,
+        tenant=tenant,
         replace=replace,
     )
 
@@ -154,6 +160,7 @@ def _add_rtmo(
     cpu_precision: Literal["bf16", "f32"],
     licence: str,
     source: str,
+    tenant: str,
     replace: bool,
 ) -> Path:
     from service.models.rtmo import add_rtmo
@@ -169,6 +176,7 @@ def _add_rtmo(
         cpu_precision=cpu_precision,
         licence=licence or "Apache-2.0",
         source=source,
+        tenant=tenant,
         replace=replace,
     )
     if skeleton.endswith(".json"):

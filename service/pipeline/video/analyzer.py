@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+from service.media.frame_sampler import Sampling
 from service.media.spool import Spool, SpoolSpace
-from service.media.video_reader import Sampling, VideoLimits, VideoReader
+from service.media.video_reader import VideoLimits, VideoReader
 from service.media.video_writer import Mp4Writer
 from service.pipeline.background import background
 from service.pipeline.estimator import Estimator
@@ -32,7 +34,7 @@ class MakeReader(Protocol):
     """Makes the decoder of a spooled video, as `VideoReader`."""
 
     def __call__(
-        self, spool: Spool, sampling: Sampling, limits: VideoLimits, threads: int = 1
+        self, spool: Spool, sampling: Sampling, limits: VideoLimits, threads: int = 1, *, strict: bool = False
     ) -> FrameReader:
         """A decoder that is not open yet."""
 
@@ -113,7 +115,10 @@ class VideoAnalyzer:
         limits = self._limits
         threads = RunThreads(self._executor)
         spool = Spool(self._space, limits.video.max_bytes)
-        reader = self._make_reader(spool, request.sampling, limits.video, limits.video_decode_threads)
+        length = _limits(limits.video, request.max_seconds)
+        reader = self._make_reader(
+            spool, request.sampling, length, limits.video_decode_threads, strict=request.strict
+        )
         upload = UploadLimits(limits.stream_idle_s, limits.max_upload_s)
         make_writer = partial(
             self._make_writer, encoder=limits.video_encoder, threads=limits.video_encode_threads
@@ -129,3 +134,9 @@ class VideoAnalyzer:
             if request.overlay is None
             else Annotator(make_writer, request.sequence.plan.target, request.overlay),
         )
+
+
+def _limits(limits: VideoLimits, max_seconds: float | None) -> VideoLimits:
+    if max_seconds is None or max_seconds >= limits.max_seconds:
+        return limits
+    return replace(limits, max_seconds=max_seconds)

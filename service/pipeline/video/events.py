@@ -23,8 +23,9 @@ class FrameDone:
     """One analysed frame.
 
     Attributes:
-        index: zero-based number in the source.
-        time_s: presentation time from the start of the video.
+        index: zero-based number among the presented frames of the source.
+        time_s: presentation time from the first frame.
+        damaged: its data were damaged, and the decoder concealed what was missing.
         analysis: the persons on it.
         timings: by stage.
         total_ms: from the start of decoding to the result.
@@ -32,6 +33,7 @@ class FrameDone:
 
     index: int
     time_s: float
+    damaged: bool
     analysis: FrameAnalysis
     timings: Timings
     total_ms: float
@@ -49,6 +51,8 @@ class Progress:
         elapsed_s: since the start of the call.
         eta_s: remaining time; None where unknown.
         bytes_received: of the upload.
+        frames_damaged: damaged frames so far, and frames lost with damaged packets.
+        gaps: places so far where bytes or packets are missing, or the clock of the container jumps.
     """
 
     frame: int
@@ -58,6 +62,8 @@ class Progress:
     elapsed_s: float
     eta_s: float | None
     bytes_received: int
+    frames_damaged: int
+    gaps: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Summary:
         total_frames: of the source, between start and end.
         frames_analyzed: after sampling.
         frames_with_persons: of those.
+        frames_damaged, gaps: as in `Progress`.
         persons_tracked: distinct tracks; 0 where tracking is off.
         wall_s: duration of the call.
         motions: every measurement of every person over time.
@@ -87,6 +94,8 @@ class Summary:
     total_frames: int
     frames_analyzed: int
     frames_with_persons: int
+    frames_damaged: int
+    gaps: int
     persons_tracked: int
     wall_s: float
     motions: list[MeasurementMotion]

@@ -22,16 +22,22 @@ class FrameReader(Protocol):
 
     Attributes:
         frames_seen: frames decoded between start and end, before sampling.
+        frames_damaged: of those, and those lost with damaged packets.
         first_time_s, last_time_s: presentation times of the first and last of them.
     """
 
     frames_seen: int
+    frames_damaged: int
     first_time_s: float | None
     last_time_s: float
 
     @property
     def bytes_decoded(self) -> int:
         """Position of the decoder in the file."""
+
+    @property
+    def gaps(self) -> int:
+        """Places where bytes or packets are missing, or the clock of the container jumps."""
 
     def open(self) -> VideoFacts:
         """Open the container; waits for as many bytes as that needs."""

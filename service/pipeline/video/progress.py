@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.media.video_reader import Sampling, VideoFacts
+from service.media.frame_sampler import Sampling
+from service.media.video_reader import VideoFacts
 from service.pipeline.video.events import Progress
 
 _MIN_INTERVAL_S, _MAX_INTERVAL_S = 0.11, 1.0
@@ -28,6 +29,7 @@ class WorkDone:
         bytes_decoded: position of the decoder in the file.
         bytes_received: of the upload.
         upload_complete: whether that is the whole file.
+        frames_damaged, gaps: of the file, as far as it was decoded.
     """
 
     facts: VideoFacts | None = None
@@ -37,6 +39,8 @@ class WorkDone:
     bytes_decoded: int = 0
     bytes_received: int = 0
     upload_complete: bool = False
+    frames_damaged: int = 0
+    gaps: int = 0
 
 
 class ProgressReporter:
@@ -86,6 +90,8 @@ class ProgressReporter:
             elapsed_s=elapsed_s,
             eta_s=elapsed_s * (1 - share) / share if share and share >= _MIN_SHARE_FOR_ETA else None,
             bytes_received=done.bytes_received,
+            frames_damaged=done.frames_damaged,
+            gaps=done.gaps,
         )
 
     def final(self, done: WorkDone) -> Progress:
@@ -99,6 +105,8 @@ class ProgressReporter:
             elapsed_s=elapsed_s,
             eta_s=0.0,
             bytes_received=done.bytes_received,
+            frames_damaged=done.frames_damaged,
+            gaps=done.gaps,
         )
 
 

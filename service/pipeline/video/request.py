@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.core.drawing.poses import OverlayStyle
 from service.core.model import PoseModel
-from service.media.video_reader import Sampling
+from service.media.frame_sampler import Sampling
 from service.pipeline.estimator import DetectionOptions
 from service.pipeline.sequence_analyzer import SequenceConfig
 
@@ -21,6 +21,8 @@ class VideoRequest:
         sampling: which frames are analysed.
         sequence: tracking, smoothing and measurements.
         overlay: style of the annotated video; None for no such video.
+        strict: end with an error at the first damage of the file.
+        max_seconds: of the part that is analysed, where that is less than of any video; None: no difference.
     """
 
     model: PoseModel
@@ -28,6 +30,8 @@ class VideoRequest:
     sampling: Sampling
     sequence: SequenceConfig
     overlay: OverlayStyle | None
+    strict: bool
+    max_seconds: float | None = None
 
     @property
     def keeps_images(self) -> bool:

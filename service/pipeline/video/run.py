@@ -37,6 +37,7 @@ class _ReadyFrame:
 
     index: int
     time_s: float
+    damaged: bool
     prepared: Prepared
 
 
@@ -46,6 +47,7 @@ class _FrameAtModel:
 
     index: int
     time_s: float
+    damaged: bool
     timer: StageTimer
     ready_at: float
 
@@ -88,6 +90,8 @@ class VideoRun:
             bytes_decoded=self._source.reader.bytes_decoded,
             bytes_received=self._source.bytes_received,
             upload_complete=self._source.upload_complete,
+            frames_damaged=self._source.reader.frames_damaged,
+            gaps=self._source.reader.gaps,
         )
 
     async def execute(self, chunks: AsyncIterator[bytes]) -> None:
@@ -146,7 +150,7 @@ class VideoRun:
                 ready = await self._source.next(partial(self._fit, timer))
                 if ready is None:
                     break
-                frame = _FrameAtModel(ready.index, ready.time_s, timer, time.perf_counter())
+                frame = _FrameAtModel(ready.index, ready.time_s, ready.damaged, timer, time.perf_counter())
                 window.start(frame, self._estimate(ready.prepared, timer))
                 del ready  # or its image would be kept while the next one is decoded
         except Exception as error:
@@ -161,7 +165,7 @@ class VideoRun:
         with timer.timed("preprocess"):
             prepared = prepare(frame.image, self._request.model, keep_image=self._request.keeps_images)
         timer.size_wh = prepared.size_wh
-        return _ReadyFrame(frame.index, frame.time_s, prepared)
+        return _ReadyFrame(frame.index, frame.time_s, frame.damaged, prepared)
 
     def _frame_bytes(self, facts: VideoFacts) -> int:
         """Memory of one fitted frame, at most."""
@@ -201,7 +205,9 @@ class VideoRun:
         timings = frame.timer.timings()
         frame.timer.finish()  # the time until the caller takes the result is not the frame's
         total_ms = (time.perf_counter() - frame.ready_at) * 1e3 + timings.decode_ms + timings.preprocess_ms
-        await self.events.put(FrameDone(frame.index, frame.time_s, analysis, timings, total_ms))
+        await self.events.put(
+            FrameDone(frame.index, frame.time_s, frame.damaged, analysis, timings, total_ms)
+        )
         await self._put_annotated(annotated)
 
     async def _put_annotated(self, content: bytes) -> None:
@@ -218,6 +224,8 @@ class VideoRun:
             total_frames=reader.frames_seen,
             frames_analyzed=self._frames_analyzed,
             frames_with_persons=self._frames_with_persons,
+            frames_damaged=reader.frames_damaged,
+            gaps=reader.gaps,
             persons_tracked=self._sequence.persons_tracked,
             wall_s=time.perf_counter() - self._started_at,
             motions=self._sequence.summary(),

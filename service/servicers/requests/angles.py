@@ -35,6 +35,7 @@ _FACINGS: dict[int, FacingOption] = {
     pb.FACING_IMAGE_LEFT: "left",
     pb.FACING_IMAGE_RIGHT: "right",
 }
+_OVERLAY_EACH = (pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT, pb.ANGLE_OVERLAY_MODE_BOTH)
 
 
 def read_measuring(
@@ -53,7 +54,7 @@ def read_measuring(
     min_score = read_min_score(found, request)
     overlay = read_overlay(found, request.overlay)
     if request.overlay_mode not in pb.AngleOverlayMode.values():
-        found.add("overlay_mode", f"must be COMBINED or PER_MEASUREMENT, not {request.overlay_mode}")
+        found.add("overlay_mode", f"must be COMBINED, PER_MEASUREMENT or BOTH, not {request.overlay_mode}")
     elif request.overlay_mode and request.overlay.format == types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
         found.add("overlay_mode", "needs an overlay: set overlay.format, or leave it unset")
     found.raise_any()
@@ -67,7 +68,8 @@ def read_measuring(
         index=index,
         all_persons=all_persons,
         overlay=overlay,
-        overlay_each=request.overlay_mode == pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT,
+        overlay_all=request.overlay_mode != pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT,
+        overlay_each=request.overlay_mode in _OVERLAY_EACH,
     )
 
 

@@ -21,6 +21,8 @@ _MAX_ITEMS = 10_000
 _MAX_FILE_NAME = 255
 _MAX_FILE_NAME_BYTES = 255  # what file systems hold
 
+_VISIBLE_SCORE = 0.5  # the default of `visible_score`
+
 _FORMATS: dict[int, ExportFormat] = {
     pb.EXPORT_FORMAT_COCO_JSON: "coco",
     pb.EXPORT_FORMAT_YOLO_TXT: "yolo",
@@ -36,6 +38,15 @@ def read_format(found: Violations, request: pb.ExportPosesRequest) -> ExportForm
     if not 1 <= len(request.items) <= _MAX_ITEMS:
         found.add("items", f"must be 1 to {_MAX_ITEMS}, not {len(request.items)}")
     return format_ or "coco"
+
+
+def read_visible_score(found: Violations, request: pb.ExportPosesRequest) -> float:
+    """Smallest score of a visible keypoint; violations are added to `found`."""
+    if not request.HasField("visible_score"):
+        return _VISIBLE_SCORE
+    if request.format == pb.EXPORT_FORMAT_CSV:
+        found.add("visible_score", "must be unset for CSV, which has no visibility")
+    return found.number("visible_score", request.visible_score, 0)
 
 
 def read_images(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,22 +15,21 @@ from service.telemetry.call_context import current
 
 
 async def loader(image: types_pb2.Image, limits: Limits) -> Callable[[], Rgb8]:
-    """What gives the upright RGB picture; to be called in a worker thread.
+    """Function that gives the upright RGB image; to be called in a worker thread.
 
     Args:
         image: one source is set.
         limits: of bytes and pixels, and the hosts that images may be fetched from.
 
     Raises:
-        NotAllowed, InvalidRequest, ImageTooLarge: the picture cannot be fetched. What is returned
-            raises ImageUndecodable and ImageTooLarge.
+        NotAllowed, InvalidRequest, ImageTooLarge: the image cannot be fetched. The function raises
+            ImageUndecodable and ImageTooLarge.
     """
     content = image.content
     if image.WhichOneof("source") == "uri":
-        content = await asyncio.to_thread(
-            fetch,
+        content = await fetch(
             image.uri,
-            hosts=limits.uri_hosts,
+            policy=limits.downloads,
             max_bytes=limits.image.max_bytes,
             timeout_s=max(0.1, current().deadline - time.monotonic()),
         )

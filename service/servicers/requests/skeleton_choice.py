@@ -30,7 +30,11 @@ async def choose_skeleton(
 
 
 def _with_models(error: SkeletonNotSupplied, catalog: ModelCatalog, target: Skeleton) -> SkeletonNotSupplied:
-    models = [name for name, native in catalog.ready_skeletons().items() if _supplies(native, target)]
+    models = [
+        name
+        for name, native in catalog.ready_skeletons(current().tenant).items()
+        if _supplies(native, target)
+    ]
     named = ", ".join(models[:_MAX_NAMED])
     more = f" and {len(models) - _MAX_NAMED} more" if len(models) > _MAX_NAMED else ""
     text = f"Models that do: {named}{more}." if models else "No model that is served does."

@@ -13,7 +13,7 @@ from service.core.angles import AngleOptions, SideSelection, Thresholds
 from service.core.drawing.poses import OverlayStyle
 from service.core.model import PoseModel
 from service.core.skeleton.mapping import MappingPlan
-from service.media.video_reader import Sampling
+from service.media.frame_sampler import Sampling
 from service.pipeline.estimator import DetectionOptions
 from service.pipeline.sequence_analyzer import SequenceConfig
 from service.pipeline.stream import FramePolicy, StreamRequest
@@ -72,12 +72,14 @@ class VideoOptions:
         sampling: which frames are analysed.
         flat: layout FLAT: one row of numbers of the most prominent person.
         overlay: style of the annotated video; None for no such video.
+        strict: end with an error at the first damage of the file.
     """
 
     persons: PersonOptions
     sampling: Sampling
     flat: bool
     overlay: OverlayStyle | None
+    strict: bool
 
     def request(self, model: PoseModel, plan: MappingPlan) -> VideoRequest:
         """Request of the use case, with the model and the skeletons that the config names."""
@@ -87,6 +89,7 @@ class VideoOptions:
             sampling=self.sampling,
             sequence=self.persons.sequence(plan, prominent_only=self.flat),
             overlay=self.overlay,
+            strict=self.strict,
         )
 
 
@@ -132,6 +135,7 @@ def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Threshol
         sampling=sampling,
         flat=config.layout == pb.FRAME_LAYOUT_FLAT,
         overlay=style if config.annotated_video == pb.ANNOTATED_VIDEO_MP4 else None,
+        strict=config.strict,
     )
 
 

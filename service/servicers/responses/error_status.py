@@ -16,12 +16,15 @@ from service.errors import (
     DataLoss,
     DeadlineExceeded,
     InvalidRequest,
+    MonthlyQuotaExceeded,
     NotAllowed,
     NotFound,
     Overloaded,
     PosegateError,
     QuotaExceeded,
+    RateLimited,
     SkeletonNotSupplied,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
     Violation,
@@ -37,10 +40,12 @@ _CODES: dict[type[PosegateError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     DataLoss: grpc.StatusCode.DATA_LOSS,
     NotFound: grpc.StatusCode.NOT_FOUND,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     Conflict: grpc.StatusCode.ABORTED,
     QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SkeletonNotSupplied: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -59,13 +64,16 @@ def code_of(error: PosegateError) -> grpc.StatusCode:
 
 
 def to_status(error: PosegateError, request_id: str) -> status_pb2.Status:
-    """Code, message and details: ErrorInfo always, BadRequest and RetryInfo where they apply."""
+    """Code, message and details: ErrorInfo always, the others where they apply."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
     if isinstance(error, InvalidRequest) and error.violations:
         details.append(_bad_request(error.violations))
+    if isinstance(error, MonthlyQuotaExceeded):
+        violation = error_details_pb2.QuotaFailure.Violation(subject=error.subject, description=error.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[violation]))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))

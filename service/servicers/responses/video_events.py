@@ -53,6 +53,9 @@ class VideoResponses:
                 fps=facts.fps,
                 duration=duration(facts.duration_s) if facts.duration_s is not None else None,
                 frame_count=facts.frame_count,
+                mirrored=facts.mirrored,
+                pixel_aspect=float(facts.pixel_aspect),
+                begin=duration(facts.begin_s),
             ),
             effective_config=self.effective,
             model=self.model.name,
@@ -66,6 +69,7 @@ class VideoResponses:
         result = pb.FrameResult(
             frame_index=done.index,
             time=duration(done.time_s),
+            damaged=done.damaged,
             angles=frames.frame_angles(done.analysis, flat=self.options.flat),
             timings=messages.timings(done.timings, total_ms=done.total_ms),
         )
@@ -86,6 +90,8 @@ class VideoResponses:
             n_kpts=self.keypoint_count,
             frames_analyzed=summary.frames_analyzed,
             frames_with_persons=summary.frames_with_persons,
+            frames_damaged=summary.frames_damaged,
+            gaps=summary.gaps,
             persons_tracked=summary.persons_tracked,
             wall_time=duration(summary.wall_s),
             measurements=frames.motions(summary.motions),
@@ -101,4 +107,6 @@ def _progress(progress: Progress) -> pb.VideoProgress:
         elapsed=duration(progress.elapsed_s),
         eta=duration(progress.eta_s) if progress.eta_s is not None else None,
         bytes_received=progress.bytes_received,
+        frames_damaged=progress.frames_damaged,
+        gaps=progress.gaps,
     )

@@ -139,8 +139,35 @@ def test_unsure_points_are_hollow_and_their_limbs_thin() -> None:
     sure = draw_poses(image, people([(20, 50, 0.9), (80, 50, 0.9), (20, 50, 0.9)]), PAIR, BARE)
     unsure = draw_poses(image, people([(20, 50, 0.1), (80, 50, 0.1), (20, 50, 0.1)]), PAIR, BARE)
     assert changed(image, unsure)[:, 50].sum() < changed(image, sure)[:, 50].sum()
-    assert tuple(unsure[50, 80]) == (20, 20, 20)
+    assert tuple(unsure[50, 80]) == (9, 9, 9)  # the dark outline, faint on black
     assert sure[50, 80].sum() > 600
+
+
+@pytest.mark.parametrize("ground", [0, 255], ids=["on black", "on white"])
+def test_unsure_points_and_limbs_show_the_image_through_even_where_points_are_small(ground: int) -> None:
+    """In a crowd of points without room for rings, too: no pixel of them is drawn as if sure."""
+    image = plain((200, 100), (ground, ground, ground))
+    for apart in (6, 60):
+        row = [(20, 50, 0.0), (20 + apart, 50, 0.0), (20, 50, 0.0)]
+        sure, unsure = (
+            draw_poses(image, people([(x, y, score) for x, y, _ in row]), PAIR, BARE) for score in (0.9, 0.3)
+        )
+        away = [np.abs(drawn.astype(int) - ground).max() for drawn in (sure, unsure)]
+        assert away[1] <= 0.5 * 255 < away[0]
+        assert away[1] > 0.1 * 255
+
+
+def test_an_unsure_limb_lies_under_a_sure_one_and_leaves_the_rest_of_the_image_alone() -> None:
+    image = noise((100, 100))
+    drawn = draw_poses(image, people([(20, 50, 0.3), (80, 50, 0.3), (20, 50, 0.3)]), PAIR, BARE)
+    assert (drawn[:30] == image[:30]).all()
+    assert (drawn[70:] == image[70:]).all()
+
+
+def test_unsure_points_outside_the_image_are_drawn_nowhere() -> None:
+    image = plain((100, 100), (0, 0, 0))
+    drawn = draw_poses(image, people([(-500, -500, 0.3), (-300, 900, 0.3), (5000, 50, 0.3)]), PAIR, BARE)
+    assert drawn.shape == image.shape
 
 
 def test_limbs_are_anti_aliased() -> None:

@@ -20,7 +20,7 @@ COCO_17 = shipped()["coco_17"]
 
 
 def export(pictures: list[ExportImage], skeleton: Skeleton) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    annotations, results = coco_files(pictures, skeleton)
+    annotations, results = coco_files(pictures, skeleton, 0)
     assert (annotations.name, results.name) == ("annotations.json", "results.json")
     assert annotations.media_type == results.media_type == "application/json"
     return json.loads(annotations.content), json.loads(results.content)
@@ -38,8 +38,8 @@ def average_precision(
 ) -> float:
     """AP of the found people against the pictures', with the skeleton's sigmas."""
     truth, results = folder / "annotations.json", folder / "results.json"
-    truth.write_bytes(coco_files(pictures, skeleton)[0].content)
-    results.write_bytes(coco_files(found, skeleton)[1].content)
+    truth.write_bytes(coco_files(pictures, skeleton, 0)[0].content)
+    results.write_bytes(coco_files(found, skeleton, 0)[1].content)
     known = COCO(str(truth))
     evaluation = COCOeval(known, known.loadRes(str(results)), "keypoints")
     sigmas = known.dataset["categories"][0].get("sigmas", [0.05] * len(skeleton.keypoints))
@@ -85,9 +85,9 @@ def test_the_sigmas_decide_how_far_is_too_far(tmp_path: Path) -> None:
 def test_a_data_set_says_what_coco_says() -> None:
     people = random_people(2, COCO_17, positions=True)
     people.keypoints[1, 4] = 0
-    data, results = export([ExportImage("a.jpg", (640, 480), people, (7, None))], COCO_17)
+    data, results = export([ExportImage("a.jpg", (640, 600), people, (7, None))], COCO_17)
 
-    assert data["images"] == [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}]
+    assert data["images"] == [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 600}]
     (category,) = data["categories"]
     assert category["name"] == "coco_17"
     assert category["keypoints"] == list(COCO_17.names)
@@ -184,7 +184,46 @@ def test_who_has_no_box_and_no_point_is_refused() -> None:
     )
 
     with pytest.raises(ValueError, match="neither a box nor a point"):
-        coco_files([ExportImage("a.jpg", (9, 9), nobody)], COCO_17)
+        coco_files([ExportImage("a.jpg", (9, 9), nobody)], COCO_17, 0)
+
+
+def cut_people() -> Poses:
+    """Persons cut by the edge of an image of 300×450 px: boxes and keypoints lie beyond it."""
+    keypoints = np.zeros((3, 17, 3), np.float32)
+    keypoints[0, 0] = (100, 100, 0.9)
+    keypoints[0, 1] = (110, 90, 0.5)
+    keypoints[0, 2] = (90, 90, 0.49)
+    keypoints[0, 3] = (150, 470, 0.9)  # guessed below the lower edge
+    keypoints[1, 0] = (250, 20, 0.05)
+    keypoints[2, 0] = (400, 500, 0.9)
+    boxes = np.array([[-0.051, 20, 200, 451.2], [200, -3, 301, 100], [310, 0, 420, 460]], np.float32)
+    return Poses(boxes, np.array([0.9, 0.8, 0.7], np.float32), keypoints)
+
+
+def test_boxes_are_cut_to_the_image_and_a_person_outside_is_left_out() -> None:
+    picture = ExportImage("a.jpg", (300, 450), cut_people())
+
+    files = coco_files([picture], COCO_17, 0.5)
+
+    for people in (json.loads(files[0].content)["annotations"], json.loads(files[1].content)):
+        assert [person["bbox"] for person in people] == [[0, 20, 200, 430], [200, 0, 100, 100]]
+        assert [person["area"] for person in people] == [86000, 10000]
+
+
+@pytest.mark.parametrize(
+    ("visible_score", "flags"),
+    [(0.5, [2, 2, 1, 1, 0]), (0.0, [2, 2, 2, 1, 0]), (0.9, [2, 1, 1, 1, 0]), (2.0, [1, 1, 1, 1, 0])],
+)
+def test_only_keypoints_with_the_score_and_in_the_image_are_visible(
+    visible_score: float, flags: list[int]
+) -> None:
+    picture = ExportImage("a.jpg", (300, 450), cut_people())
+
+    data = json.loads(coco_files([picture], COCO_17, visible_score)[0].content)
+
+    first = data["annotations"][0]
+    assert first["keypoints"][2:15:3] == flags
+    assert first["num_keypoints"] == 4
 
 
 @pytest.mark.parametrize(
@@ -206,7 +245,7 @@ def test_pictures_called_by_numbers_keep_them(names: list[str], numbers: list[in
 def test_odd_names_survive_in_plain_ascii() -> None:
     picture = ExportImage('"odd"\u2028 肩.jpg', (600, 600), random_people(1, ODD))
 
-    files = coco_files([picture], ODD)
+    files = coco_files([picture], ODD, 0)
 
     assert all(file.content.isascii() for file in files)
     data = json.loads(files[0].content)

@@ -41,7 +41,7 @@ def data_yaml(files: list[File]) -> dict[str, Any]:
 def test_people_come_back() -> None:
     people = random_people(3, COCO_17)
 
-    files = yolo_files([ExportImage("dir.name.jpg", (600, 1200), people)], COCO_17)
+    files = yolo_files([ExportImage("dir.name.jpg", (600, 1200), people)], COCO_17, 0)
 
     assert [file.name for file in files] == ["dir.name.txt", "data.yaml"]
     assert files[0].media_type == "text/plain"
@@ -56,7 +56,7 @@ def test_people_come_back() -> None:
 
 
 def test_the_yaml_says_what_ultralytics_asks_for() -> None:
-    data = data_yaml(yolo_files([], COCO_17))
+    data = data_yaml(yolo_files([], COCO_17, 0))
 
     assert data["kpt_shape"] == [17, 3]
     assert data["flip_idx"] == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
@@ -69,7 +69,7 @@ def test_the_yaml_says_what_ultralytics_asks_for() -> None:
 def test_every_shipped_skeleton_can_be_written(name: str) -> None:
     skeleton = shipped()[name]
 
-    files = yolo_files([ExportImage("a.jpg", (600, 600), random_people(2, skeleton))], skeleton)
+    files = yolo_files([ExportImage("a.jpg", (600, 600), random_people(2, skeleton))], skeleton, 0)
 
     assert len(labels(files[0], len(skeleton.keypoints))) == 2
     data = data_yaml(files)
@@ -77,7 +77,7 @@ def test_every_shipped_skeleton_can_be_written(name: str) -> None:
 
 
 def test_nobody_is_an_empty_file() -> None:
-    files = yolo_files([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
+    files = yolo_files([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17, 0)
 
     assert files[0].content == b""
 
@@ -92,7 +92,7 @@ def test_what_lies_outside_is_not_labelled() -> None:
     people.boxes_xyxy[0] = (-100, -100, 700, 300)
     people.boxes_xyxy[1] = (700, 0, 800, 100)  # this person is outside
 
-    files = yolo_files([ExportImage("a.jpg", (600, 600), people)], COCO_17)
+    files = yolo_files([ExportImage("a.jpg", (600, 600), people)], COCO_17, 0)
 
     table = labels(files[0], 17)
     assert len(table) == 2
@@ -100,6 +100,19 @@ def test_what_lies_outside_is_not_labelled() -> None:
     points = table[0, 5:].reshape(17, 3)
     assert not points[:4].any()
     assert points[4].tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize(("visible_score", "flags"), [(0.5, [2, 1, 0, 0]), (0.0, [2, 2, 0, 0])])
+def test_only_keypoints_with_the_score_are_visible(visible_score: float, flags: list[int]) -> None:
+    people = random_people(1, COCO_17)
+    people.keypoints[0, 0] = (50, 50, 0.5)
+    people.keypoints[0, 1] = (60, 50, 0.49)
+    people.keypoints[0, 2] = (-1, 50, 0.9)  # outside, which Ultralytics refuses
+    people.keypoints[0, 3] = 0
+
+    files = yolo_files([ExportImage("a.jpg", (600, 600), people)], COCO_17, visible_score)
+
+    assert labels(files[0], 17)[0, 5:].reshape(17, 3)[:4, 2].tolist() == flags
 
 
 @given(st.data())
@@ -115,11 +128,11 @@ def test_any_coordinates_make_a_file_that_ultralytics_takes(data: st.DataObject)
     if not np.isfinite(poses.boxes_xyxy).all() and np.isnan(extents(keypoints)).any():
         return
 
-    labels(yolo_files([ExportImage("a.jpg", (640, 480), poses)], skeleton)[0], 3)
+    labels(yolo_files([ExportImage("a.jpg", (640, 480), poses)], skeleton, 0)[0], 3)
 
 
 def test_odd_names_survive() -> None:
-    data = data_yaml(yolo_files([], ODD))
+    data = data_yaml(yolo_files([], ODD, 0))
 
     assert data["kpt_names"][0] == list(ODD_NAMES)
     assert data["names"][0] == ODD.name
@@ -131,7 +144,7 @@ def test_any_name_survives(names: list[str]) -> None:
     """Control characters too, though templates have none."""
     skeleton = Skeleton(names[0], "", tuple(Keypoint(name) for name in names))
 
-    assert data_yaml(yolo_files([], skeleton))["kpt_names"][0] == names
+    assert data_yaml(yolo_files([], skeleton, 0))["kpt_names"][0] == names
 
 
 @pytest.mark.parametrize(
@@ -145,7 +158,7 @@ def test_labels_are_called_after_their_picture(picture: str, label: str) -> None
 def test_a_thousand_points_are_written() -> None:
     skeleton = big_skeleton()
 
-    files = yolo_files([ExportImage("a.jpg", (600, 600), random_people(5, skeleton))], skeleton)
+    files = yolo_files([ExportImage("a.jpg", (600, 600), random_people(5, skeleton))], skeleton, 0)
 
     assert labels(files[0], 1000).shape == (5, 3005)
     assert data_yaml(files)["kpt_shape"] == [1000, 3]

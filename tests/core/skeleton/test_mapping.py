@@ -378,3 +378,29 @@ def test_a_thousand_derived_points_are_mapped() -> None:
     assert result.keypoints.shape == (20, 1000, 3)
     expected = (poses.keypoints[:, 0, :2] + 2 * poses.keypoints[:, 5, :2]) / 3
     np.testing.assert_allclose(result.keypoints[:, 0, :2], expected, rtol=1e-5)
+
+
+WHOLE_BODY = shipped()["mediapipe_wholebody"]
+
+
+def test_a_face_is_an_entry_of_its_own_and_who_has_none_gives_none() -> None:
+    poses = people(3, WHOLE_BODY)
+    mesh = [WHOLE_BODY.index(f"face_mesh_{i:03}") for i in range(468)]
+    without = poses.keypoints.copy()
+    without[1, mesh] = 0
+    found = mapped(replace(poses, keypoints=without), WHOLE_BODY, FACE)
+    assert len(found) == 2
+    assert found.person_index is not None
+    assert found.sides is not None
+    assert found.person_index.tolist() == [0, 2]
+    assert found.sides.tolist() == ["", ""]
+    np.testing.assert_array_equal(found.keypoints, without[[0, 2]][:, mesh])
+    np.testing.assert_array_equal(found.boxes_xyxy, extents(found.keypoints))
+    np.testing.assert_array_equal(found.scores, poses.scores[[0, 2]])
+    assert present(found.keypoints).all()
+
+
+def test_without_any_face_there_is_no_entry() -> None:
+    poses = people(2, WHOLE_BODY)
+    assert len(mapped(replace(poses, keypoints=np.zeros_like(poses.keypoints)), WHOLE_BODY, FACE)) == 0
+    assert len(mapped(Poses.empty(634), WHOLE_BODY, FACE)) == 0

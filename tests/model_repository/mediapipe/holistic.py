@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.geometry import Affine
-from service.core.topdown import bodies_in_crops, crop_people
+from wholebody.estimator import Scene
 from wholebody.rois import Roi
 
 Floats = NDArray[np.float32]
@@ -21,11 +20,7 @@ Rgb8 = NDArray[np.uint8]
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT / "tests" / "data"
 WEIGHTS = ROOT / ".posegate" / "weights" / "mediapipe"
-CROP_HW = (512, 384)
 PICTURES = ("single_person.jpg", "two_people.jpg", "astronaut.png")
-
-HAND_OUTLINE = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
-"""Which points of a hand span its square in tracking (`hand_landmarks_to_roi.pbtxt`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,23 +80,17 @@ def first_stage(name: str) -> tuple[Floats, Floats]:
     return np.array(square["boxes_xyxy"], np.float32), np.array(square["keypoints_xys"], np.float32)
 
 
-def crops_of(name: str) -> tuple[Rgb8, Floats, list[Affine]]:
-    """Crops of all people of a picture, their bodies in them, and the maps from picture to crop."""
+def scene_of(name: str, *people: int) -> Scene:
+    """A picture with all of its people; or with those of these numbers asked about, and the others known."""
     boxes, keypoints = first_stage(name)
-    crops, affines = crop_people(picture(name), boxes, CROP_HW)
-    return crops, bodies_in_crops(keypoints, affines), affines
+    asked = list(people or range(len(boxes)))
+    rest = [i for i in range(len(boxes)) if i not in asked]
+    return Scene(picture(name), boxes[asked], keypoints[asked + rest])
 
 
 def distances(found: Floats, expected: Floats) -> Floats:
     """How far apart points are, row by row."""
     return np.asarray(np.linalg.norm(found - expected, axis=1), np.float32)
-
-
-def hand_square(points: Floats) -> Roi:
-    """The square that Holistic keeps on a hand it has seen: scale 2, shift −0.1, middle knuckle up."""
-    middle = ((points[5] + points[13]) / 2 + points[9]) / 2
-    rotation = math.pi / 2 - math.atan2(-(middle[1] - points[0, 1]), middle[0] - points[0, 0])
-    return _square(points[HAND_OUTLINE], rotation, scale=2.0, shift_y=-0.1)
 
 
 def face_square(mesh: Floats) -> Roi:
@@ -112,14 +101,3 @@ def face_square(mesh: Floats) -> Roi:
     low, high = mesh.min(0), mesh.max(0)
     x, y = (low + high) / 2
     return Roi(float(x), float(y), 1.5 * float((high - low).max()), rotation)
-
-
-def _square(points: Floats, rotation: float, *, scale: float, shift_y: float) -> Roi:
-    cos, sin = math.cos(rotation), math.sin(rotation)
-    turn = np.array([[cos, -sin], [sin, cos]])
-    about = (points.min(0) + points.max(0)) / 2
-    turned = (points - about) @ turn
-    low, high = turned.min(0), turned.max(0)
-    down = shift_y * (high - low)[1]
-    x, y = ((low + high) / 2 + [0, down]) @ turn.T + about
-    return Roi(float(x), float(y), scale * float((high - low).max()), rotation)

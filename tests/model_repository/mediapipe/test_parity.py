@@ -12,14 +12,12 @@ import pytest
 
 from tests.model_repository.mediapipe.holistic import (
     PICTURES,
-    Floats,
     distances,
     face_square,
-    hand_square,
     picture,
     reference,
 )
-from wholebody import pipeline, rois
+from wholebody import faces, hands, pipeline, rois
 from wholebody.networks import Networks
 
 pictures = pytest.mark.parametrize("name", PICTURES)
@@ -51,18 +49,19 @@ def test_hands_and_face_are_those_of_holistics_first_look(name: str, networks: N
     image = picture(name)
     expected = reference(name, call="first")
     _, pose = find_pose(name, networks)
-    sides: tuple[tuple[pipeline.Side, Floats | None], ...] = (
-        ("left", expected.left_hand),
-        ("right", expected.right_hand),
-    )
-    for side, points in sides:
-        hand = pipeline.find_hand(image, pose, side, networks)
-        if name == "two_people.jpg" and side == "left":
+    for side, points in enumerate((expected.left_hand, expected.right_hand)):
+        hand = None
+        wrist = pipeline.HAND_FROM_POSE[side][0]
+        if pose.visibility[wrist] > pipeline.MIN_WRIST_VISIBILITY:
+            hand = hands.from_fingers(image, pose.points[list(pipeline.HAND_FROM_POSE[side])], networks)
+        if hand is not None and hand.score <= hands.MIN_FLAG:
+            hand = None
+        if name == "two_people.jpg" and side == 0:
             continue  # its flag is 0.52 there: on the edge, and over it with another interpolation
         assert (hand is None) == (points is None)
         if hand is not None and points is not None:
             assert np.median(distances(hand.points, points)) <= 1.5
-    face = pipeline.find_face(image, pose, networks)
+    face = faces.from_pose(image, pose.points[:11], networks)
     assert (face is None) == (expected.face is None)
     if face is not None and expected.face is not None:
         assert np.median(distances(face.mesh[:, :2], expected.face)) <= 1.0
@@ -74,7 +73,7 @@ def test_hands_and_face_are_those_of_holistics_first_look(name: str, networks: N
 )
 def test_in_holistics_own_square_the_hand_is_its_hand(name: str, side: str, networks: Networks) -> None:
     points = getattr(reference(name, call="later"), f"{side}_hand")
-    square = hand_square(points)
+    square = rois.hand_from_landmarks(points)
     raw, flag, _ = networks.hand(rois.cut_out(picture(name), square, networks.hand.size))
     found = rois.to_picture(raw.reshape(21, 3)[:, :2] / np.float32(networks.hand.size), square)
     assert flag[0, 0] > 0.5

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.core.geometry import Rgb8
+from service.media.frame_sampler import Sampling
 from service.media.spool import Spool
-from service.media.video_reader import Sampling, VideoFacts, VideoFrame, VideoLimits
+from service.media.video_reader import VideoFacts, VideoFrame, VideoLimits
 
 SIZE_WH = (64, 48)
 FACTS = VideoFacts(
@@ -40,8 +41,10 @@ class FakeReader:
         errors: dict[int, Exception] | None = None,
         *,
         decoder_bytes: int = 1,
+        damaged: frozenset[int] = frozenset(),
     ) -> None:
         self._spool = spool
+        self._damaged = damaged
         self._count = count
         self._errors = errors or {}
         self._decoder_bytes = decoder_bytes
@@ -52,6 +55,8 @@ class FakeReader:
         self.closed = 0
         self.closed_inside = False
         self.frames_seen = 0
+        self.frames_damaged = 0
+        self.gaps = 0
         self.first_time_s: float | None = None
         self.last_time_s = 0.0
 
@@ -84,7 +89,10 @@ class FakeReader:
         self.frames_seen += 1
         self.last_time_s = number / 25
         self.first_time_s = self.first_time_s or 0.0
-        return VideoFrame(number, number / 25, grey(number), 1.0)
+        damaged = number in self._damaged
+        self.frames_damaged += damaged
+        self.gaps += damaged
+        return VideoFrame(number, number / 25, grey(number), 1.0, damaged)
 
     def decoder_bytes(self) -> int:
         return self._decoder_bytes
@@ -99,22 +107,34 @@ class MakeFakeReader:
 
     Attributes:
         made: so far.
-        arguments: what each was made with.
+        arguments, strict: what each was made with.
         hold: readers made from now on stop at their gate.
     """
 
     def __init__(
-        self, count: int = 10, errors: dict[int, Exception] | None = None, *, decoder_bytes: int = 1
+        self,
+        count: int = 10,
+        errors: dict[int, Exception] | None = None,
+        *,
+        decoder_bytes: int = 1,
+        damaged: frozenset[int] = frozenset(),
     ) -> None:
+        self._damaged = damaged
         self._count = count
         self._errors = errors
         self._decoder_bytes = decoder_bytes
         self.made: list[FakeReader] = []
         self.arguments: list[tuple[Sampling, VideoLimits, int]] = []
+        self.strict: list[bool] = []
         self.hold = False
 
-    def __call__(self, spool: Spool, sampling: Sampling, limits: VideoLimits, threads: int = 1) -> FakeReader:
-        reader = FakeReader(spool, self._count, self._errors, decoder_bytes=self._decoder_bytes)
+    def __call__(
+        self, spool: Spool, sampling: Sampling, limits: VideoLimits, threads: int = 1, *, strict: bool = False
+    ) -> FakeReader:
+        reader = FakeReader(
+            spool, self._count, self._errors, decoder_bytes=self._decoder_bytes, damaged=self._damaged
+        )
+        self.strict.append(strict)
         if self.hold:
             reader.gate.clear()
         self.made.append(reader)

@@ -18,8 +18,9 @@ from service.core.model import PoseModel
 from service.core.poses import Floats
 from service.core.skeleton.mapping import plan_mapping
 from service.errors import DataLoss, Overloaded, PosegateError, Unavailable, Unimplemented, VideoUndecodable
+from service.media.frame_sampler import Sampling
 from service.media.spool import SpoolSpace
-from service.media.video_reader import Sampling, VideoLimits
+from service.media.video_reader import VideoLimits
 from service.media.video_writer import NoEncoder
 from service.pipeline.estimator import DetectionOptions, Estimator
 from service.pipeline.limits import Limits
@@ -57,6 +58,7 @@ class Desk:
         *,
         annotated: bool = False,
         sampling: Sampling = WHOLE,
+        strict: bool = False,
     ) -> AsyncGenerator[Event, None]:
         request = VideoRequest(
             model=PoseModel(MODEL, None, COCO),
@@ -72,6 +74,7 @@ class Desk:
                 prominent_only=False,
             ),
             overlay=OverlayStyle() if annotated else None,
+            strict=strict,
         )
         return self.analyzer.analyze(chunks or upload(), request)
 
@@ -372,3 +375,24 @@ async def test_looking_ahead_changes_nothing_in_the_results(desk: MakeDesk) -> N
         found.append([frame.analysis.poses.boxes_xyxy.tolist() for frame in only(events, FrameDone)])
     assert found[0] == found[1]
     assert len({str(boxes) for boxes in found[0]}) == 10
+
+
+async def test_damaged_frames_are_analysed_marked_and_counted(desk: MakeDesk) -> None:
+    made = desk(readers=MakeFakeReader(damaged=frozenset({3, 7})))
+    events = [event async for event in made.run()]
+    frames = [event for event in events if isinstance(event, FrameDone)]
+    assert [frame.index for frame in frames if frame.damaged] == [3, 7]
+    assert len(frames) == 10
+    final, summary = events[-2:]
+    assert isinstance(final, Progress)
+    assert isinstance(summary, Summary)
+    assert (final.frames_damaged, final.gaps) == (2, 2)
+    assert (summary.frames_damaged, summary.gaps) == (2, 2)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_the_reader_knows_whether_damage_ends_the_analysis(desk: MakeDesk, strict: bool) -> None:
+    made = desk()
+    async for _ in made.run(strict=strict):
+        pass
+    assert made.readers.strict == [strict]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from service.errors import DataLoss, DeadlineExceeded, InvalidRequest, PosegateError, VideoTooLarge
+from service.media.frame_sampler import Sampling
 from service.media.spool import Spool, SpoolClosed, SpoolSpace
-from service.media.video_reader import Sampling, VideoLimits, VideoReader
+from service.media.video_reader import VideoLimits, VideoReader
 from service.pipeline.video.frame_source import FrameSource, UploadLimits
 from service.pipeline.video.threads import RunThreads
 from tests.fakes import until

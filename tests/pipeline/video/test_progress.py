@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from service.media.video_reader import Sampling, VideoFacts
+from service.media.frame_sampler import Sampling
+from service.media.video_reader import VideoFacts
 from service.pipeline.video.progress import ProgressReporter, WorkDone
 
 FACTS = VideoFacts(

@@ -49,7 +49,7 @@ static_resources:
                             {{- end }}
                           allow_methods: POST, OPTIONS
                           allow_headers: authorization, content-type, grpc-timeout, x-api-key, x-grpc-web, x-request-id, x-user-agent
-                          expose_headers: grpc-message, grpc-status, grpc-status-details-bin, x-request-id
+                          expose_headers: grpc-message, grpc-status, grpc-status-details-bin, ratelimit-limit, ratelimit-remaining, ratelimit-reset, x-request-id
                           max_age: "86400"
                       {{- end }}
                       routes:
@@ -92,7 +92,7 @@ static_resources:
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder
                       proto_descriptor: /etc/envoy/posegate.binpb
-                      services: [posegate.v1.PoseService, posegate.v1.SkeletonService]
+                      services: [posegate.v1.PoseService, posegate.v1.SkeletonService, posegate.v1.AccountService]
                       auto_mapping: true
                       convert_grpc_status: true
                       request_validation_options:

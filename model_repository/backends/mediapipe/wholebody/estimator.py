@@ -1,4 +1,4 @@
-"""People of a batch, shared out over the processor cores.
+"""People of a batch of pictures, shared out over the processor cores.
 
 Small networks do not get twice as fast on two cores. So people are worked on side by side, each on one core;
 a person that is left over gets all cores for the pose, then a core for each hand.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
@@ -20,19 +22,36 @@ from wholebody.networks import Networks, compile_networks
 from wholebody.pipeline import (
     Parts,
     Subject,
-    find_face,
-    find_hand,
+    body_of,
+    find_own_face,
+    find_own_pose,
     find_parts,
-    find_pose,
-    find_pose_square,
-    subject,
+    find_side_hand,
+    put_together,
 )
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Found = TypeVar("Found")
 
-NOWHERE = np.zeros(2, np.float32)
+FAR_PX = 1e6
+"""No picture is so large: a coordinate beyond it is a slip of the first stage."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One picture and the people to be looked at in it.
+
+    Attributes:
+        picture: (H, W, 3) uint8 RGB.
+        boxes: (Q, 4) of the people that are asked about: x1, y1, x2, y2, px.
+        bodies: (P, 17, 3) the first stage's keypoints of them, px and score, may be NaN; then those of the
+            neighbours who are not asked about.
+    """
+
+    picture: Bytes
+    boxes: Floats
+    bodies: Floats
 
 
 class Estimator:
@@ -48,37 +67,31 @@ class Estimator:
             self._idle.put(one)
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="wholebody")
 
-    def __call__(self, crops: Sequence[Bytes], bodies: Sequence[Floats]) -> list[Person]:
-        """The people of a batch, in its order; what one is does not depend on the others.
+    def __call__(self, scenes: Sequence[Scene]) -> list[list[Person]]:
+        """The people of each picture, in the order of its boxes.
 
-        Args:
-            crops: each (H, W, 3) uint8 RGB.
-            bodies: each (17, 3), the first stage's keypoints in px of the crop with score; may be NaN.
+        What one person is depends on the picture and its bodies, and on nothing else in the batch.
         """
-        people = [subject(crop, body) for crop, body in zip(crops, bodies, strict=True)]
+        people = [person for scene in scenes for person in subjects(scene)]
         alone = len(people) % self._threads == 1 or self._threads == 1
         side_by_side = people[:-1] if alone else people
-        jobs = [self._start(find_parts, person) if person else None for person in side_by_side]
-        parts = [job.result() if job else Parts() for job in jobs]
-        parts += [self._find_alone(person) if person else Parts() for person in people[len(side_by_side) :]]
-        return [
-            assemble(body, found, person.origin if person else NOWHERE)
-            for body, found, person in zip(bodies, parts, people, strict=True)
-        ]
+        jobs = [self._start(find_parts, person) for person in side_by_side]
+        parts = [job.result() for job in jobs]
+        parts += [self._find_alone(person) for person in people[len(side_by_side) :]]
+        found = iter([assemble(one) for one in parts])
+        return [list(islice(found, len(scene.boxes))) for scene in scenes]
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
 
     def _find_alone(self, person: Subject) -> Parts:
-        square = self._start(find_pose_square, person).result()
-        pose = find_pose(person.picture, square, self._wide_pose) if square else None
-        if pose is None:
-            return Parts()
-        left = self._start(find_hand, person.picture, pose, "left")
-        right = self._start(find_hand, person.picture, pose, "right")
-        face = self._start(find_face, person.picture, pose)
-        return Parts(pose, left.result(), right.result(), face.result())
+        pose = self._start(find_own_pose, person, self._wide_pose).result()
+        body = body_of(person, pose)
+        left = self._start(find_side_hand, person, pose, body, 0)
+        right = self._start(find_side_hand, person, pose, body, 1)
+        face = self._start(find_own_face, person, pose)
+        return put_together(person, pose, body, left.result(), right.result(), face.result())
 
     def _start(self, find: Callable[..., Found], *args: object) -> Future[Found]:
         """Run `find` on a thread of the pool with a set of networks that nobody else uses meanwhile."""
@@ -90,3 +103,14 @@ class Estimator:
             return find(*args, networks)
         finally:
             self._idle.put(networks)
+
+
+def subjects(scene: Scene) -> list[Subject]:
+    """The people asked about, each with the bodies of all the others; points that cannot be are NaN."""
+    with np.errstate(invalid="ignore"):
+        possible = (np.abs(scene.bodies) < FAR_PX).all(2, keepdims=True)
+    bodies = np.where(possible, scene.bodies, np.float32(np.nan))
+    return [
+        Subject(scene.picture, box, bodies[i], np.delete(bodies, i, axis=0))
+        for i, box in enumerate(scene.boxes)
+    ]

@@ -24,9 +24,6 @@ BLAZEPOSE_START: Final = WHOLE_BODY_COUNT
 FACE_MESH_START: Final = BLAZEPOSE_START + BLAZEPOSE_COUNT
 KEYPOINT_COUNT: Final = FACE_MESH_START + FACE_MESH_COUNT
 
-LEFT_WRIST: Final = 15
-RIGHT_WRIST: Final = 16
-"""Of BlazePose."""
 
 BODY_FROM_BLAZEPOSE: Final = np.array([0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28])
 """BlazePose's index of each of COCO's 17."""

@@ -49,10 +49,14 @@ CONTRACTS: Mapping[str, Contract] = {
     ),
     # 21 landmarks, hand flag, world landmarks; without the handedness
     "hand": Contract("hand_landmark_full.tflite", HAND_SIZE, ("Identity", "Identity_1", "Identity_3")),
+    "palm_detector": Contract("palm_detection_full.tflite", 192, ("Identity", "Identity_1")),
     "hand_recrop": Contract("hand_recrop.tflite", 256, ("output_crop",)),
     "face": Contract("face_landmark.tflite", FACE_SIZE, ("conv2d_21", "conv2d_31")),
     "face_detector": Contract(
         "face_detection_short_range.tflite", 128, ("regressors", "classificators"), signed=True
+    ),
+    "far_face_detector": Contract(
+        "face_detection_full_range_sparse.tflite", 192, ("Identity", "Identity_1"), signed=True
     ),
     "pose_detector": Contract("pose_detection.tflite", 224, ("Identity", "Identity_1"), signed=True),
 }
@@ -103,9 +107,11 @@ class Networks:
 
     pose: Network
     hand: Network
+    palm_detector: Network
     hand_recrop: Network
     face: Network
     face_detector: Network
+    far_face_detector: Network
     pose_detector: Network
 
 

@@ -18,6 +18,16 @@ Bytes = NDArray[np.uint8]
 
 QUARTER_TURN = math.pi / 2
 
+HAND_OUTLINE = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
+"""Which points of a hand span its square."""
+
+FOREARM_PER_TORSO = 0.5
+"""Elbow to wrist over shoulders to hips, less something for arms that point at the camera (Drillis and
+Contini: 0.146 and 0.288 of stature)."""
+
+HEAD_PER_TORSO = 0.3
+"""Ear to ear over shoulders to hips, seen from the front."""
+
 MIN_BODY_SCORE = 0.3
 """From which score on a first stage's keypoint is relied upon."""
 
@@ -118,6 +128,22 @@ def pose_from_body(body: Floats, box_side: float) -> Roi | None:
     return Roi(float(hips[0]), float(hips[1]), 1.25 * 2 * 1.1 * max(farthest, box_side / 2), rotation)
 
 
+def pose_from_box(box: Floats, body: Floats) -> Roi:
+    """Pose square just around a person's box, turned like the torso where that is known.
+
+    Args:
+        box: (4,) x1, y1, x2, y2, px.
+        body: (17, 3) COCO keypoints, px and score.
+    """
+    x1, y1, x2, y2 = (float(value) for value in box)
+    side = 1.1 * max(x2 - x1, y2 - y1)
+    known = np.isfinite(body).all(1) & (body[:, 2] > MIN_BODY_SCORE)
+    turn = 0.0
+    if known[[5, 6, 11, 12]].all():
+        turn = _rotation(body[[11, 12], :2].mean(0), body[[5, 6], :2].mean(0), QUARTER_TURN)
+    return Roi((x1 + x2) / 2, (y1 + y2) / 2, side, turn)
+
+
 def hand_from_pose(wrist: Floats, pinky: Floats, index: Floats) -> Roi:
     """Where to look for a hand, from the pose's wrist, little and index finger.
 
@@ -134,6 +160,69 @@ def hand_from_recrop(centre: Floats, edge: Floats) -> Roi:
     side = 2 * math.hypot(edge[0] - centre[0], edge[1] - centre[1])
     rotation = _rotation(centre, edge, -QUARTER_TURN)
     return _enlarged(float(centre[0]), float(centre[1]), side, side, rotation, scale=1.0, shift_y=-0.1)
+
+
+def palms_around(elbow: Floats, wrist: Floats, unit: float) -> Roi:
+    """Where the palm detector looks for the hand at a wrist: upright, three forearms wide.
+
+    Args:
+        elbow: (2,) px.
+        wrist: (2,) px.
+        unit: the person's length of torso, px, which stands in for a forearm that points at the camera.
+    """
+    forearm = wrist - elbow
+    length = max(float(np.linalg.norm(forearm)), FOREARM_PER_TORSO * unit)
+    centre = wrist + forearm * np.float32(0.25)
+    return Roi(float(centre[0]), float(centre[1]), 3 * length)
+
+
+def hand_from_landmarks(points: Floats) -> Roi:
+    """The square for a further look at a hand (21, 2) that has been seen, px.
+
+    `hand_landmark/hand_landmark_landmarks_to_roi.pbtxt`: around wrist, thumb and knuckles, middle finger up.
+    """
+    middle = ((points[5] + points[13]) / 2 + points[9]) / 2
+    rotation = _rotation(points[0], middle, QUARTER_TURN)
+    cos, sin = math.cos(rotation), math.sin(rotation)
+    turn = np.array([[cos, -sin], [sin, cos]], np.float32)
+    outline = points[list(HAND_OUTLINE)]
+    about = (outline.min(0) + outline.max(0)) / 2
+    turned = (outline - about) @ turn
+    low, high = turned.min(0), turned.max(0)
+    x, y = (low + high) / 2 @ turn.T + about
+    width, height = (float(value) for value in high - low)
+    return _enlarged(float(x), float(y), width, height, rotation, scale=2.0, shift_y=-0.1)
+
+
+def hand_from_palm(box: Floats, keypoints: Floats) -> Roi:
+    """The hand's square from a palm: (4,) centre and size, (7, 2) keypoints, all px.
+
+    `hand_landmark/palm_detection_detection_to_roi.pbtxt`.
+    """
+    rotation = _rotation(keypoints[0], keypoints[2], QUARTER_TURN)
+    x, y, width, height = (float(value) for value in box)
+    return _enlarged(x, y, width, height, rotation, scale=2.6, shift_y=-0.5)
+
+
+def face_from_head(head: Floats, unit: float) -> Roi | None:
+    """Where to run a face detector, from a first stage's head; None when fewer than two points are sure.
+
+    Args:
+        head: (5, 3) px and score.
+        unit: the person's length of torso, px.
+    """
+    sure = np.isfinite(head).all(1) & (head[:, 2] > MIN_BODY_SCORE)
+    if sure.sum() < 2:
+        return None
+    low, high = head[sure, :2].min(0), head[sure, :2].max(0)
+    side = max(float((high - low).max()), HEAD_PER_TORSO * unit)
+    return Roi(float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2, 3 * side)
+
+
+def face_mesh_from_head(around: Roi) -> Roi:
+    """The mesh's square without a detector, upright around eyes and chin, from `face_from_head`'s."""
+    head = around.side / 3
+    return Roi(around.x, around.y + 0.2 * head, 2 * head)
 
 
 def face_from_pose(points: Floats) -> Roi:

@@ -1,0 +1,183 @@
+"""Hands: where to look for one, what the networks say of it, and whether it is this person's.
+
+The first look is MediaPipe Holistic's: from the pose's wrist and fingers, through the re-crop network; with
+a low flag it is repeated once, as in tracking, at the square that its own points give. Where that finds
+nothing the palm detector looks around each wrist that either body has, three forearms wide. The hand
+network's flag decides each time, and the hand has to be at this arm and at no neighbour's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wholebody import rois, ssd
+from wholebody.association import nearest_is_own
+from wholebody.networks import Network, Networks
+from wholebody.rois import Roi
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+MIN_FLAG = 0.5
+"""From which probability on a hand counts as there (`hand_landmark_cpu.pbtxt`)."""
+
+WORTH_ANOTHER = 0.05
+"""A first look with at least this flag is followed by one at the square that its own points give: 10 of 38
+such looks found a hand."""
+
+MIN_SECOND_FLAG = 0.6
+"""The flag that is asked of a palm's hand: feet and folds of clothes have palms too."""
+
+MIN_PALM = 0.3
+"""From which score on a palm is looked at by a hand network, whose flag then decides."""
+
+PALM_REACH = 0.2
+"""How far from the wrist a palm may be found, in sides of the detector's square: six tenths of a forearm."""
+
+MIN_WRIST = 0.75
+"""From which score of a wrist on palms are looked for: 5 hands in 50 looks; none in 67 below."""
+
+MIN_SIZE, MAX_SIZE = 0.08, 0.8
+"""Extent of a hand in lengths of the torso: clenched; stretched near the camera."""
+
+MAX_FROM_WRIST = 0.45
+"""How far a hand's root may be from the wrist of either body, in lengths of the torso."""
+
+MIN_INSIDE = 0.6
+"""Share of a hand's points that must be inside the picture."""
+
+BY_NEIGHBOUR = 0.5
+"""How near on a neighbour's wrist a hand is that neighbour's, in lengths of the torso."""
+
+PALM_ANCHORS = ssd.anchors(192, (8, 16, 16, 16))
+
+
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """One hand: (21, 2) px of the picture, (21, 3) metres, upright; one score for all of it."""
+
+    points: Floats
+    world: Floats
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """What is known of one arm before its hand is looked for.
+
+    Attributes:
+        elbows: (E, 2) px, one for each estimate of the arm, the better first.
+        wrists: (E, 2) px.
+        scores: (E,) of the wrists.
+        fingers: pose's wrist, little and index finger (3, 2) px; None without a pose, or where it does not
+            see the wrist.
+        unit: the person's length of torso, px.
+        others: (M, 17, 3) the neighbours' bodies.
+    """
+
+    elbows: Floats
+    wrists: Floats
+    scores: Floats
+    fingers: Floats | None
+    unit: float
+    others: Floats
+
+
+def find_hand(picture: Bytes, arm: Arm, networks: Networks) -> Hand | None:
+    """The hand at the end of an arm, None when it is hidden, not recognised, or another person's."""
+    if arm.fingers is not None:
+        hand = from_fingers(picture, arm.fingers, networks)
+        for _ in range(2):
+            if hand is None or hand.score <= WORTH_ANOTHER or not is_plausible(hand, arm, picture.shape[:2]):
+                break
+            if hand.score > MIN_FLAG:
+                return hand
+            hand = in_square(picture, rois.hand_from_landmarks(hand.points), networks.hand)
+    return _second_look(picture, arm, networks)
+
+
+def from_fingers(picture: Bytes, fingers: Floats, networks: Networks) -> Hand | None:
+    """Holistic's look: re-crop, then landmarks. It counts as a hand above `MIN_FLAG`.
+
+    Args:
+        picture: (H, W, 3).
+        fingers: (3, 2) the pose's wrist, little and index finger, px.
+        networks: to be asked.
+    """
+    around = rois.hand_from_pose(*fingers)
+    if not (around.usable and _is_within(picture, around)):
+        return None
+    (alignment,) = networks.hand_recrop(rois.cut_out(picture, around, networks.hand_recrop.size))
+    size = np.float32(networks.hand_recrop.size)
+    centre, edge = rois.to_picture(alignment.reshape(2, 2) / size, around)
+    return in_square(picture, rois.hand_from_recrop(centre, edge), networks.hand)
+
+
+def in_square(picture: Bytes, square: Roi, network: Network) -> Hand | None:
+    """What a hand network says of a square; None only for one that cannot be cut out."""
+    if not square.usable:
+        return None
+    raw, flag, world = network(rois.cut_out(picture, square, network.size))
+    return Hand(
+        points=rois.to_picture(raw.reshape(-1, 3)[:, :2] / np.float32(network.size), square),
+        world=rois.turn_upright(world.reshape(-1, 3), square),
+        score=float(flag[0, 0]),
+    )
+
+
+def is_plausible(hand: Hand, arm: Arm, shape_hw: tuple[int, ...]) -> bool:
+    """Whether a hand is of a person's size, inside the picture, at this arm and at nobody else's."""
+    extent = float(np.ptp(hand.points, axis=0).max()) / arm.unit
+    if not MIN_SIZE <= extent <= MAX_SIZE:
+        return False
+    height, width = shape_hw[:2]
+    inside = ((hand.points >= 0) & (hand.points < (width, height))).all(1)
+    if inside.mean() < MIN_INSIDE:
+        return False
+    root = hand.points[0]
+    if np.linalg.norm(arm.wrists - root, axis=1).min() > MAX_FROM_WRIST * arm.unit:
+        return False
+    return nearest_is_own(root, arm.wrists, arm.others, (9, 10), reach=BY_NEIGHBOUR * arm.unit)
+
+
+def _second_look(picture: Bytes, arm: Arm, networks: Networks) -> Hand | None:
+    height, width = picture.shape[:2]
+    for elbow, wrist, score in zip(arm.elbows, arm.wrists, arm.scores, strict=True):
+        if score < MIN_WRIST or not (0 <= wrist[0] < width and 0 <= wrist[1] < height):
+            continue
+        palm = _palm(picture, elbow, wrist, arm.unit, networks.palm_detector)
+        hand = None if palm is None else in_square(picture, palm, networks.hand)
+        if hand is not None and hand.score > MIN_SECOND_FLAG and is_plausible(hand, arm, (height, width)):
+            return hand
+    return None
+
+
+def _palm(picture: Bytes, elbow: Floats, wrist: Floats, unit: float, detector: Network) -> Roi | None:
+    around = rois.palms_around(elbow, wrist, unit)
+    if not around.usable:
+        return None
+    square = rois.cut_out(picture, around, detector.size, border=cv2.BORDER_CONSTANT)
+    raw, logits = detector(square)
+    expected = (wrist - (around.x, around.y)) / around.side + 0.5
+    found = ssd.best(
+        raw[0],
+        logits[0, :, 0],
+        PALM_ANCHORS,
+        detector.size,
+        min_score=MIN_PALM,
+        near=(np.asarray(expected, np.float32), PALM_REACH),
+    )
+    if found is None:
+        return None
+    (centre,) = rois.to_picture(found.box[None, :2], around)
+    box = np.array([*centre, *(found.box[2:] * around.side)], np.float32)
+    return rois.hand_from_palm(box, rois.to_picture(found.keypoints, around))
+
+
+def _is_within(picture: Bytes, roi: Roi) -> bool:
+    height, width = picture.shape[:2]
+    return bool(0 <= roi.x < width and 0 <= roi.y < height)

@@ -1,0 +1,194 @@
+"""What API keys cost: two gateways on one Triton, one with keys and one without, called in turn in one run.
+
+It prints the median of GetServerInfo and of DetectPoses with keys off and on and their difference; and the
+memory of a gateway before and after ten thousand tenants have each called once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import skeleton_service_pb2, types_pb2
+from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
+from scripts.benchmark import PICTURE, running_service
+from service.accounts.keys import ApiKey, new_key
+from service.client import connect
+from service.store.address import parse
+from service.store.database import Database
+from service.store.schema import api_keys, tenants
+from service.store.tenants import TenantStore
+
+_LIMIT_MS, _LIMIT_MB = 0.15, 30
+_PLANS = """
+[bench]
+calls_per_month = 5400000
+max_batch_size = "unlimited"
+max_skeletons = "unlimited"
+max_video_seconds = "unlimited"
+own_models = true
+calls_at_once = "unlimited"
+streams_at_once = "unlimited"
+calls_per_second = "unlimited"
+burst = 1
+"""
+
+
+def main() -> int:
+    """Entry point of `scripts/bench accounts`."""
+    parser = argparse.ArgumentParser(prog="scripts/bench accounts", description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=2000, help="of GetServerInfo; a tenth of DetectPoses")
+    parser.add_argument("--tenants", type=int, default=10_000)
+    parser.add_argument("--triton", metavar="URL", help="host:port of a running Triton, not the bundled one")
+    arguments = parser.parse_args()
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory() as folder, running_service(arguments.triton) as (off, triton_url, _):
+        keys = asyncio.run(_fill(Path(folder), arguments.tenants))
+        on = f"127.0.0.1:{_free_port()}"
+        process = _gateway(on, triton_url, Path(folder))
+        try:
+            asyncio.run(_compare(console, arguments.calls, off, on, keys[0].text))
+            asyncio.run(_memory(console, on, process, keys))
+        finally:
+            process.terminate()
+            process.wait(60)
+    return 0
+
+
+async def _fill(folder: Path, count: int) -> list[ApiKey]:
+    """Tenants with a key each."""
+    database = Database(parse(f"sqlite:///{folder}/posegate.db"), connections=2, timeout_s=120)
+    await TenantStore(database).page(length=1)  # the tables are there
+    keys, now = [new_key() for _ in range(count)], datetime.now(UTC)
+    names = [f"tenant{number}" for number in range(count)]
+    rows = [{"name": name, "plan": "bench", "create_time": now, "revision": 1} for name in names]
+    own = {"label": "", "create_time": now, "revision": 1}
+    key_rows = [
+        {"key_id": key.key_id, "tenant": name, "digest": key.digest, **own}
+        for name, key in zip(names, keys, strict=True)
+    ]
+    async with database.write() as connection:
+        await connection.execute(tenants.insert(), rows)
+        await connection.execute(api_keys.insert(), key_rows)
+    await database.close()
+    return keys
+
+
+def _gateway(address: str, triton_url: str, folder: Path) -> psutil.Popen:
+    plans = folder / "plans.toml"
+    plans.write_text(_PLANS, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "POSEGATE_LISTEN": address,
+        "POSEGATE_LOG_LEVEL": "error",
+        "POSEGATE_TRITON_URL": triton_url,
+        "POSEGATE_AUTH": "keys",
+        "POSEGATE_PLANS": str(plans),
+        "POSEGATE_DATABASE_URL": f"sqlite:///{folder}/posegate.db",
+    }
+    return psutil.Popen(
+        [sys.executable, "-m", "service", "serve"], env=environment, stdout=subprocess.DEVNULL
+    )
+
+
+async def _compare(console: Console, calls: int, off: str, on: str, key: str) -> None:
+    info = pb.GetServerInfoRequest()
+    picture = pb.DetectPosesRequest(image=types_pb2.Image(content=PICTURE.read_bytes()))
+    table = Table("call", "off, ms", "on, ms", "on − off, ms", "p95 off", "p95 on", title="p50, in turn")
+    async with connect(off) as without, connect(on) as with_keys:
+        # The key goes as metadata on both sides, so that only the gateway makes the difference.
+        stubs = [PoseServiceStub(without), PoseServiceStub(with_keys)]
+        await asyncio.wait_for(with_keys.channel_ready(), 60)
+        rpcs: list[tuple[str, int, Callable[[Any], Awaitable[Any]]]] = [
+            (
+                "GetServerInfo",
+                calls,
+                lambda stub: stub.GetServerInfo(info, metadata=_sent(key)),
+            ),
+            ("DetectPoses", calls // 10, lambda stub: stub.DetectPoses(picture, metadata=_sent(key))),
+        ]
+        for name, count, call in rpcs:
+            took: list[list[float]] = [[], []]
+            for number in range(count + 20):
+                for which in (0, 1) if number % 2 else (1, 0):
+                    began = time.perf_counter()
+                    await _until_ready(call, stubs[which])
+                    if number >= 20:
+                        took[which].append((time.perf_counter() - began) * 1e3)
+            p50 = [statistics.median(one) for one in took]
+            p95 = [statistics.quantiles(one, n=20)[-1] for one in took]
+            difference = p50[1] - p50[0]
+            verdict = "" if difference <= _LIMIT_MS else f" (more than {_LIMIT_MS})"
+            table.add_row(name, f"{p50[0]:.3f}", f"{p50[1]:.3f}", f"{difference:+.3f}{verdict}",
+                          f"{p95[0]:.3f}", f"{p95[1]:.3f}")  # fmt: skip
+    console.print(table)
+
+
+async def _until_ready(call: Callable[[Any], Awaitable[Any]], stub: Any) -> None:
+    """The second gateway may still be looking at Triton's models."""
+    for _ in range(100):
+        try:
+            await call(stub)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
+    raise SystemExit("the gateway with keys did not become ready")
+
+
+async def _memory(console: Console, on: str, process: psutil.Popen, keys: list[ApiKey]) -> None:
+    drawing = skeleton_service_pb2.RenderPosesRequest(
+        canvas=skeleton_service_pb2.Canvas(size=types_pb2.ImageSize(width=8, height=8)), skeleton="coco_17"
+    )
+    async with connect(on) as channel:
+        stub = SkeletonServiceStub(channel)
+        for _ in range(500):
+            await stub.RenderPoses(drawing, metadata=_sent(keys[0].text))
+        before = process.memory_info().rss / 1e6
+
+        async def some(first: int) -> None:
+            for key in keys[first::8]:
+                await stub.RenderPoses(drawing, metadata=_sent(key.text))
+
+        await asyncio.gather(*(some(first) for first in range(8)))
+        after = process.memory_info().rss / 1e6
+    grown = after - before
+    verdict = "" if grown <= _LIMIT_MB else f", more than {_LIMIT_MB}"
+    console.print(
+        f"{len(keys)} tenants that called once: RSS {before:.1f} → {after:.1f} MB (+{grown:.1f}{verdict})"
+    )
+
+
+def _sent(key: str) -> tuple[tuple[str, str], ...]:
+    return (("x-api-key", key),)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

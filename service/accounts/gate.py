@@ -1,0 +1,200 @@
+"""The use case: a call with an API key to an account that may make it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+import structlog
+
+from service.accounts.keyring import Keyring
+from service.accounts.keys import ApiKey, parse_key
+from service.accounts.peers import WrongKeys
+from service.accounts.places import Places
+from service.accounts.quotas import Charge, Quotas
+from service.accounts.rates import TokenBuckets
+from service.accounts.usage import UsageRecorder
+from service.core.plan import Plan
+from service.errors import RateLimited, Unauthenticated, Unavailable
+from service.store.tenants import KeyState
+
+_log = structlog.get_logger()
+
+_DELAY_S = 0.05  # of an answer to a wrong key, after many of them
+_DELAYED = 500  # such answers at once; more come without delay, as memory has an end
+_SWEEP_S = 10.0
+_LOGGED_WRONG = 20  # wrong keys that are logged between two sweeps; the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who calls.
+
+    Attributes:
+        tenant: its name.
+        plan: what it may use.
+        key_id: public part of its key.
+    """
+
+    tenant: str
+    plan: Plan
+    key_id: str
+
+
+class AccountGate:
+    """Accepts calls by key, and holds them to their plan.
+
+    Args:
+        keyring: the live keys.
+        plans: by name.
+        quotas: spends monthly quotas.
+        usage: counts for invoices.
+        write_s: seconds between two writes of usage.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        plans: Mapping[str, Plan],
+        quotas: Quotas,
+        usage: UsageRecorder,
+        *,
+        write_s: float,
+    ) -> None:
+        self._keyring = keyring
+        self.plans = plans
+        self._quotas = quotas
+        self._write_s = write_s
+        self._rates = TokenBuckets()
+        self._places = Places()
+        self._wrong_keys = WrongKeys()
+        self._delayed = 0
+        self._wrong = 0
+        self.usage = usage
+
+    async def run(self) -> None:
+        """Keep up with the database, and give back what is idle, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keyring.run())
+            group.create_task(self._sweep())
+            group.create_task(self._write_usage())
+
+    async def close(self) -> None:
+        """Give units back and write usage: no call is at work any more."""
+        await self._quotas.close()
+        await self.usage.write()
+
+    async def authenticate(self, presented: str | None, peer: str) -> Account:
+        """The account that a key belongs to.
+
+        Args:
+            presented: what the caller sent as a key; None where it sent none.
+            peer: its address, as gRPC has it.
+
+        Raises:
+            Unauthenticated: there is no key, or not a valid one.
+            Unavailable: the key is not known, and the database is away; or the plan is not known.
+        """
+        if not presented:
+            raise Unauthenticated(
+                "An API key is needed: send it as metadata 'authorization: Bearer KEY' or 'x-api-key: KEY'.",
+                reason="API_KEY_MISSING",
+            )
+        key = parse_key(presented)
+        state = None if key is None else self._keyring.find(key)
+        if state is None:
+            slowly = self._wrong_keys.too_many(peer)
+            if key is not None and not slowly:  # it may be a new one
+                state = await self._keyring.find_new(key)
+            if state is None:
+                await self._refuse(key, peer, slowly=slowly)
+        self.usage.used(state.key_id)
+        return self._account(state)
+
+    @contextmanager
+    def admitted(self, account: Account, *, streaming: bool) -> Iterator[None]:
+        """A place for a call of the account, for the time of the block.
+
+        Raises:
+            RateLimited: the plan allows no more a second, or at once.
+            PlanDoesNotAllow: the plan allows none.
+        """
+        plan = account.plan
+        if plan.calls_per_second is not None:
+            wait_s = self._rates.take(account.tenant, per_second=plan.calls_per_second, burst=plan.burst)
+            if wait_s:
+                raise RateLimited(
+                    f"The plan '{plan.name}' allows {plan.calls_per_second:g} calls a second, "
+                    f"{plan.burst} at once: try again in {wait_s:.3f} s.",
+                    metadata={
+                        "plan": plan.name,
+                        "limit": f"{plan.calls_per_second:g}",
+                        "burst": str(plan.burst),
+                    },
+                    retry_after_s=wait_s,
+                )
+        with self._places.taken(account.tenant, plan, streaming=streaming):
+            yield
+
+    async def reserve(self, account: Account, *, pictures: int | None = None) -> Charge:
+        """Units of the monthly quota for one call.
+
+        Args:
+            account: whose.
+            pictures: in a batch; None for any other call.
+
+        Raises:
+            MonthlyQuotaExceeded: too few are left.
+            Unavailable: none are held here, and the database is away.
+        """
+        plan = account.plan
+        by_picture = pictures is not None and plan.batch_counts == "picture"
+        units = max(1, pictures or 1) if by_picture else 1
+        return await self._quotas.reserve(account.tenant, account.plan.calls_per_month, units)
+
+    def _account(self, state: KeyState) -> Account:
+        plan = self.plans.get(state.plan)
+        if plan is None:
+            _log.error("plan_unknown", tenant=state.tenant, plan=state.plan)
+            raise Unavailable(
+                "The plan of this account is not known to the service: its operator has to set another one.",
+                reason="PLAN_UNKNOWN",
+                metadata={"plan": state.plan},
+                retry_after_s=2.0,
+            )
+        return Account(state.tenant, plan, state.key_id)
+
+    async def _refuse(self, key: ApiKey | None, peer: str, *, slowly: bool) -> NoReturn:
+        self._wrong += 1
+        self._wrong_keys.add(peer)
+        if self._wrong <= _LOGGED_WRONG:
+            why = "malformed" if key is None else self._keyring.why_not(key)
+            _log.info("key_refused", key_id="" if key is None else key.key_id, why=why)
+        if slowly and self._delayed < _DELAYED:
+            self._delayed += 1
+            try:
+                await asyncio.sleep(_DELAY_S)
+            finally:
+                self._delayed -= 1
+        if key is None:
+            raise Unauthenticated(
+                "The API key is mistyped or cut off: it begins with pg_ and has 45 characters."
+            )
+        raise Unauthenticated("The API key is not valid: check it, or ask for a new one.")
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self._rates.forget_full()
+            if self._wrong > _LOGGED_WRONG:
+                _log.warning("keys_refused", count=self._wrong)
+            self._wrong = 0
+            await self._quotas.give_back_idle()
+
+    async def _write_usage(self) -> None:
+        while True:
+            await asyncio.sleep(self._write_s)
+            await self.usage.write()

@@ -1,0 +1,56 @@
+"""Token buckets: so many a second, and a burst."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+_LEAST_WAIT_S = 0.001
+_ROUNDING_S = 1e-9
+
+
+class TokenBuckets:
+    """A bucket for each name, by the generic cell rate algorithm: one number for each name that was used of
+    late, and none for a full bucket.
+
+    Args:
+        max_names: that are remembered; beyond, the one that was used longest ago is full again. None: no end.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, *, max_names: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_names = max_names
+        self._clock = clock
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    def wait_s(self, name: str, *, per_second: float, burst: int) -> float:
+        """Seconds until there is a token; 0 where there is one."""
+        now = self._clock()
+        wait_s = self._full_at.get(name, now) - now - (burst - 1) / per_second
+        return max(wait_s, _LEAST_WAIT_S) if wait_s > _ROUNDING_S else 0.0
+
+    def take(self, name: str, *, per_second: float, burst: int) -> float:
+        """Take a token.
+
+        Returns:
+            0 where there was one; else the seconds until there is one, and none was taken.
+        """
+        wait_s = self.wait_s(name, per_second=per_second, burst=burst)
+        if wait_s:
+            return wait_s
+        now = self._clock()
+        self._full_at[name] = max(self._full_at.get(name, now), now) + 1 / per_second
+        self._full_at.move_to_end(name)
+        if self._max_names is not None and len(self._full_at) > self._max_names:
+            self._full_at.popitem(last=False)
+        return 0.0
+
+    def forget_full(self) -> None:
+        """Forget the buckets that are full again: a new one is as good."""
+        now = self._clock()
+        for name in [name for name, full_at in self._full_at.items() if full_at <= now]:
+            del self._full_at[name]
+
+    def __len__(self) -> int:
+        return len(self._full_at)

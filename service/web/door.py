@@ -1,0 +1,39 @@
+"""What the calls of the HTTP door share: the gateway, the settings, and how much is at work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.web.body import BodyLimits, InFlight
+from service.web.gateway import Gateway
+from service.web.middleware import Places
+from service.web.settings import WebSettings
+
+
+@dataclass(frozen=True)
+class Door:
+    """What the calls share.
+
+    Attributes:
+        settings: in force.
+        gateway: that answers.
+        in_flight: bytes of bodies at work.
+        videos: places for videos.
+        cameras: places for streams of images.
+    """
+
+    settings: WebSettings
+    gateway: Gateway
+    in_flight: InFlight
+    videos: Places
+    cameras: Places
+
+    @property
+    def body_limits(self) -> BodyLimits:
+        """Of a body without a video."""
+        return BodyLimits(self.settings.max_body_bytes, self.settings.body_idle_s)
+
+    @property
+    def video_limits(self) -> BodyLimits:
+        """Of a body with a video."""
+        return BodyLimits(self.settings.max_video_bytes, self.settings.body_idle_s)
