@@ -113,7 +113,7 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Images in a call.")] = BATCH,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for each call.")] = 300.0,
 ) -> None:
-    """Evaluate a served model on annotated images: AP and AR of pycocotools, speed, the worst images.
+    """Measure the accuracy of a model on annotated images. AP and AR by pycocotools, speed, the worst images.
 
     Exit code 1 if the service refused an image; it counts as one without detections.
     """
