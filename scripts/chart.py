@@ -49,7 +49,7 @@ def descriptor() -> bytes:
         files = sorted(
             str(path.relative_to(ROOT / "protos")) for path in ROOT.glob("protos/posegate/v1/*.proto")
         )
-        files.append("google/rpc/error_details.proto")  # nobody imports it, and errors as JSON need it
+        files.append("google/rpc/error_details.proto")  # no proto imports it, and errors as JSON need it
         paths = [f"-I{path}" for path in (ROOT / "protos", common, well_known)]
         arguments = ["protoc", *paths, "--include_imports", f"--descriptor_set_out={target}", *files]
         if protoc.main(arguments) != 0:

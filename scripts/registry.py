@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class SetupError(Exception):
-    """Something that whoever runs the set-up can put right; the text says what and how."""
+    """A problem that the user of the set-up can solve; the text says how."""
 
 
 _NO_NETWORK = re.compile(
@@ -38,7 +38,7 @@ def run_pip(
 
     Args:
         doing: what for, as in "download X", for the message of an error.
-        on_line: is told every line that pip prints.
+        on_line: called with every line that pip prints.
         keep_open: file descriptors that pip inherits, such as that of a lock which outlives us with it.
 
     Raises:

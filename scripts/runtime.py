@@ -155,7 +155,7 @@ def prepare(state: Path, python: Path, say: Callable[[str], None]) -> None:
 
     Args:
         python: one that has pip, for the downloads.
-        say: is told what is going on.
+        say: called with a line for every step.
     """
     state.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(state)

@@ -284,7 +284,7 @@ class Settings(BaseSettings):
     @field_validator("auth_plaintext")
     @classmethod
     def _no_keys_in_clear_text(cls, allowed: str, info: ValidationInfo) -> str:
-        """Whoever listens on the way would have them."""
+        """An eavesdropper on the network would have them."""
         clear = info.data.get("tls_cert") is None and not is_on_this_host(info.data.get("listen", ""))
         if info.data.get("auth") == "keys" and clear and allowed != "allow":
             raise ValueError(

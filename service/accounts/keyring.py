@@ -99,7 +99,7 @@ class Keyring:
 
     async def _soon(self) -> None:
         await asyncio.sleep(max(0.0, self._asked_at + _LEAST_GAP_S - time.monotonic()))
-        self._next = None  # whoever comes from here on may know of something that this question does not see
+        self._next = None  # later callers may know of changes that this query does not see
         await self._ask()
 
     async def _ask(self) -> None:

@@ -123,13 +123,13 @@ class Spool:
             self._grown.notify_all()
 
     def fail(self, error: PosegateError) -> None:
-        """The upload failed: whoever waits for bytes gets this error."""
+        """The upload failed: readers that wait for bytes get this error."""
         with self._grown:
             self._failure = self._failure or error
             self._grown.notify_all()
 
     def close(self) -> None:
-        """Give the file up, and wake up whoever waits for its bytes; idempotent."""
+        """Give the file up, and wake up the readers that wait for its bytes; idempotent."""
         with self._grown:
             self._closed = True
             self._free()
@@ -167,7 +167,7 @@ class Spool:
     @contextmanager
     def _descriptor(self) -> Iterator[int]:
         """The file, which stays open for the time of the block: a closed descriptor's number may be that of
-        somebody else's file a moment later."""
+        another file a moment later."""
         with self._grown:
             if self._closed:
                 raise SpoolClosed
@@ -186,7 +186,7 @@ class Spool:
 
 
 class SpoolClosed(Exception):
-    """The spool was given up while somebody read it."""
+    """The spool was given up while it was read."""
 
 
 class SpoolReader:

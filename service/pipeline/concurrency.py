@@ -17,8 +17,8 @@ T = TypeVar("T")
 async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run work in a worker thread.
 
-    When the caller is cancelled, by his deadline or because he hung up, what has not begun never
-    begins, and what has begun stops at its next `checkpoint`.
+    When the caller is cancelled, by a deadline or a closed connection, work that has not begun never
+    begins, and work that has begun stops at its next `checkpoint`.
     """
     left = threading.Event()
 
@@ -45,7 +45,7 @@ async def next_within(events: asyncio.Queue[T], patience_s: float) -> T | None:
 
 
 async def ended(task: asyncio.Task[None]) -> None:
-    """Wait for the end of a task, even while whoever waits is cancelled; that comes after it."""
+    """Wait for the end of a task. A cancellation of the waiting task is raised after that end."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

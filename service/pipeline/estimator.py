@@ -42,7 +42,7 @@ _MANY = 64  # candidates; from here on suppression takes long enough to leave th
 
 
 class InferenceClient(Protocol):
-    """Whoever runs models."""
+    """Port: runs inference of a model."""
 
     async def infer(
         self,

@@ -1,4 +1,4 @@
-"""Whose turn it is at the model: single pictures before streams, and every stream its share."""
+"""Priority scheduler for inference slots: unary first, then round-robin over streams."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _Queue: TypeAlias = "deque[asyncio.Future[None]]"
 
 
 class InferenceScheduler:
-    """Lets so many in at once.
+    """Bounds concurrent inferences.
 
-    Calls for single pictures go first: somebody waits for each of them. They go one of each tenant in
+    Unary calls go first: a caller waits for each of them. They go one of each tenant in
     turn, however many a tenant has waiting, and while several tenants send pictures each has a small
     part of the room only: the queue behind, at Triton, knows no tenants and has to stay short. Frames of
     streams share what is left, one of each stream in turn, however many a stream has waiting; and they
@@ -45,17 +45,17 @@ class InferenceScheduler:
         self._single_at = -_QUIET_S
         self._inside = 0
         self._frames_inside = 0
-        self._single: dict[str, _Queue] = {}  # by tenant, in the order of their turns
+        self._single: dict[str, _Queue] = {}  # by tenant, in round-robin order
         self._single_inside: Counter[str] = Counter()
         self._sent_at: dict[str, float] = {}  # by tenant, the last one at the end
-        self._frames: dict[Hashable, _Queue] = {}  # in the order of their turns
+        self._frames: dict[Hashable, _Queue] = {}  # in round-robin order
 
     @asynccontextmanager
     async def slot(self, stream: Hashable | None = None, *, tenant: str = "") -> AsyncIterator[None]:
-        """Wait for a turn, and hold it for the time of the block.
+        """Wait for a slot, and hold it for the time of the block.
 
         Args:
-            stream: whose frame it is; None for a single picture.
+            stream: the stream of the frame; None for a unary call.
             tenant: whose single picture it is.
         """
         await self._enter(stream, tenant)
@@ -136,7 +136,7 @@ class InferenceScheduler:
 
 
 def _drop_cancelled(queue: _Queue) -> bool:
-    """Take those who left out of the queue; whether anybody is left."""
+    """Remove cancelled waiters from the queue; whether any are left."""
     if any(waiting.cancelled() for waiting in queue):
         rest = [waiting for waiting in queue if not waiting.cancelled()]
         queue.clear()

@@ -44,7 +44,7 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         gate: the use case.
-        observer: is told of every call by plan.
+        observer: counts every call by plan.
         check_answer: raises where an answer cannot be sent: it must not count.
     """
 

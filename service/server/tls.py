@@ -165,7 +165,7 @@ class Certificates:
         return self._current
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For one server. With `client_ca`, whoever shows no certificate of theirs is turned away."""
+        """For one server. With `client_ca`, clients without a certificate of it are refused."""
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._current),
             self._fetch,  # type: ignore[arg-type]  # None stands for no change, which its stub does not know
@@ -189,10 +189,10 @@ class Certificates:
             await asyncio.sleep(self._interval_s)
 
     def look(self, now: datetime) -> None:
-        """Take what has changed, if it can be used, and say in the log what somebody has to know.
+        """Take what has changed, if it can be used, and log what the operator has to know.
 
-        What cannot be used is told once, when it was there at two looks in a row: whoever replaces one file
-        after the other is not done at the first.
+        What cannot be used is logged once, when it was there at two looks in a row: an operator who replaces
+        one file after the other is not done at the first.
         """
         try:
             pem = read(self._files)
@@ -256,7 +256,7 @@ def _is_usable(key: PrivateKeyTypes) -> bool:
 
 
 def _check_authorities(pem: bytes, file: Path) -> None:
-    """gRPC takes an empty file, and then trusts nobody. OpenSSL reads it, because bundles of the world's
+    """gRPC takes an empty file, and then trusts no certificate. OpenSSL reads it, because public bundles of
     authorities hold old ones that `cryptography` complains about."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))

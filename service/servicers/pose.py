@@ -41,7 +41,7 @@ from service.triton.catalog import ModelCatalog
 
 
 class TritonVersion(Protocol):
-    """Whoever knows Triton's version."""
+    """Port: Triton's version."""
 
     async def server_version(self) -> str:
         """Triton's own version; Unavailable when it does not answer."""

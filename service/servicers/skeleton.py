@@ -36,7 +36,7 @@ from service.skeletons.format import skeleton_data
 from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
 from service.telemetry.call_context import current
 
-# Well below the 4 MB that a gRPC client takes unless it is told otherwise, with room for the last one.
+# Well below the 4 MB that a gRPC client takes by default, with room for the last one.
 _PAGE_CHARACTERS = 1_000_000
 
 

@@ -45,7 +45,7 @@ class Database:
         self._retry_at = 0.0
 
     def start(self) -> None:
-        """Begin to make it ready; whoever needs it waits for that."""
+        """Start preparing it in the background; transactions wait for the end."""
         self._prepare_again()
 
     async def close(self) -> None:

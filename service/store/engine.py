@@ -76,7 +76,7 @@ class PostgresEngine:
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """Closes itself: nobody has it when a caller goes away while it is being opened."""
+    """Closes itself: no caller owns it when the caller is cancelled while it is opened."""
 
     def close(self) -> None:
         """Roll back first: a transaction whose caller went away in the middle of a query would stay open,

@@ -1,7 +1,7 @@
-"""What goes on in a call, for whoever counts, traces and logs it; `metrics` counts, `tracing` traces.
+"""Context of one call: identity, deadline, span and stage timers; `metrics` counts from it, `tracing` traces.
 
 `RequestInterceptor` begins a `CallContext`. Whatever works for it, in whichever of its tasks, finds it with
-`current()` and says what it did. Outside of calls nobody counts: the health monitor's own inferences are
+`current()` and says what it did. Outside of calls nothing is counted: the health monitor's own inferences are
 no traffic.
 """
 
@@ -54,7 +54,7 @@ class Observer:
 
         Args:
             took_s: seconds by stage; 0 for one that it did not come to.
-            persons: found on it; None when it failed, or nobody was looked for.
+            persons: found on it; None when it failed, or no detection was run.
             frame: it belongs to a video or a stream.
         """
 
@@ -211,5 +211,5 @@ def begin(call: CallContext) -> None:
 
 
 def current() -> CallContext:
-    """The call at hand; outside of calls one that nobody listens to."""
+    """The call at hand; outside of calls one without observers."""
     return _current.get() or CallContext()

@@ -41,7 +41,7 @@ _OTHER = "OTHER"  # for a label that is none of those known beforehand
 
 
 class Metrics(Observer):
-    """Counts what it is told, in a registry of its own.
+    """Prometheus metrics in a registry of their own.
 
     Args:
         version: of the build.

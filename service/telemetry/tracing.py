@@ -153,7 +153,7 @@ class OtlpTracing(Tracing):
 
 
 def _quieten() -> None:
-    """A collector that is away is told of once a minute, as a log line like all others."""
+    """A collector that cannot be reached is logged once a minute, in the format of all other log lines."""
     logger = logging.getLogger("opentelemetry")
     logger.handlers = [_Complaints()]
     logger.propagate = False

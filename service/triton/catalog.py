@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 
 class ModelSource(Protocol):
-    """Whoever knows which models there are."""
+    """Port: the models that are served."""
 
     async def models(self) -> Sequence[Model]:
         """Every usable model, each version on its own, and those that did not load, without a family.

@@ -137,14 +137,14 @@ def read_config(fields: Fields) -> pb.VideoConfig:
 
 def read_angle_options(fields: Fields, config: pb.VideoConfig | pb.StreamConfig) -> None:
     """How angles are taken on frames."""
-    wish = pb.AngleOptions(
+    rpc_request = pb.AngleOptions(
         side=fields.choice("side", SIDES, types_pb2.SIDE_UNSPECIFIED),
         facing=fields.choice("facing", FACINGS, pb.FACING_UNSPECIFIED),
         mirrored=fields.flag("mirrored") or False,
         camera_roll_deg=fields.number("camera_roll", -180, 180) or 0.0,
     )
-    if wish.ByteSize():
-        config.angle_options.CopyFrom(wish)
+    if rpc_request.ByteSize():
+        config.angle_options.CopyFrom(rpc_request)
 
 
 async def analyze(

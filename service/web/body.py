@@ -44,7 +44,7 @@ class BodyLimits:
 
 
 async def chunks(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
-    """The bytes of a body as they come. Whoever takes them slowly slows the caller down.
+    """The bytes of a body as they come. A slow reader slows the caller down.
 
     Raises:
         Problem: 413 for too many, 408 for a pause that is too long.

@@ -48,29 +48,29 @@ class DetectCalls:
         with Held(door.in_flight) as held:
             form = await read_form(request, ("image",), door.body_limits, held)
             fields = Fields(form.values)
-            wish = read_options(fields)
+            rpc_request = read_options(fields)
             url = fields.text("image_url")
             fields.check()
             content, uri = only_image(form, "image", {"image_url": url})
             if content is None:
-                wish.image.uri = uri
+                rpc_request.image.uri = uri
             else:
-                wish.image.content = content
+                rpc_request.image.content = content
             del form, content
             try:
                 answered = await door.gateway.call(
-                    door.gateway.pose.MeasureAngles, wish, caller_of(request), pb.MeasureAnglesResponse
+                    door.gateway.pose.MeasureAngles, rpc_request, caller_of(request), pb.MeasureAnglesResponse
                 )
             except Problem as problem:
                 raise problem.renamed(NAMES) from problem
             return answers.json_response(
-                measured(answered.message, wish.measurements), headers=answered.headers
+                measured(answered.message, rpc_request.measurements), headers=answered.headers
             )
 
 
 def read_options(fields: Fields) -> pb.MeasureAnglesRequest:
     """The options of the call; what is wrong is noted in the fields."""
-    wish = pb.MeasureAnglesRequest(
+    rpc_request = pb.MeasureAnglesRequest(
         measurements=fields.measurements(),
         side=fields.choice("side", SIDES, types_pb2.SIDE_BOTH),
         model=fields.text("model"),
@@ -81,9 +81,11 @@ def read_options(fields: Fields) -> pb.MeasureAnglesRequest:
         min_score=fields.number("min_score", 0, 1),
         overlay=types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_JPEG),
     )
-    distinct = {name.lower() for name in wish.measurements}
-    wish.overlay_mode = pb.ANGLE_OVERLAY_MODE_BOTH if len(distinct) > 1 else pb.ANGLE_OVERLAY_MODE_COMBINED
-    return wish
+    distinct = {name.lower() for name in rpc_request.measurements}
+    rpc_request.overlay_mode = (
+        pb.ANGLE_OVERLAY_MODE_BOTH if len(distinct) > 1 else pb.ANGLE_OVERLAY_MODE_COMBINED
+    )
+    return rpc_request
 
 
 def measured(answer: pb.MeasureAnglesResponse, asked: list[str] | Any) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def measured(answer: pb.MeasureAnglesResponse, asked: list[str] | Any) -> dict[s
     }
     if not answer.persons:
         names = dict.fromkeys(name.lower() for name in asked)
-        document["measurements"] = [_nobody(name) for name in names]
+        document["measurements"] = [_without_person(name) for name in names]
         return document
     for one in answer.persons[0].measurements:
         sides = {side: getattr(one, side) if one.HasField(side) else None for side in ("left", "right")}
@@ -126,7 +128,7 @@ def measured(answer: pb.MeasureAnglesResponse, asked: list[str] | Any) -> dict[s
     return document
 
 
-def _nobody(name: str) -> dict[str, Any]:
+def _without_person(name: str) -> dict[str, Any]:
     known = BY_NAME.get(name)
     return {
         "name": name,

@@ -87,13 +87,13 @@ class InfoCalls:
     async def models(self, request: Request) -> Response:
         """A page of models."""
         fields = Fields(query_values(request.query_params))
-        wish = pb.ListModelsRequest(
+        rpc_request = pb.ListModelsRequest(
             page_size=fields.integer("page_size", 0) or 0, page_token=fields.text("page_token")
         )
         fields.check()
         gateway = self._door.gateway
         answered = await gateway.call(
-            gateway.pose.ListModels, wish, caller_of(request), pb.ListModelsResponse
+            gateway.pose.ListModels, rpc_request, caller_of(request), pb.ListModelsResponse
         )
         document = {
             "models": [

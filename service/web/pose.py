@@ -40,18 +40,18 @@ class PoseCalls:
         with Held(door.in_flight) as held:
             form = await read_form(request, ("image",), door.body_limits, held)
             fields = Fields(form.values)
-            wish = read_options(fields)
+            rpc_request = read_options(fields)
             url = fields.text("image_url")
             fields.check()
             content, uri = only_image(form, "image", {"image_url": url})
             if content is None:
-                wish.image.uri = uri
+                rpc_request.image.uri = uri
             else:
-                wish.image.content = content
+                rpc_request.image.content = content
             del form, content
             try:
                 answered = await door.gateway.call(
-                    door.gateway.pose.DetectPoses, wish, caller_of(request), pb.DetectPosesResponse
+                    door.gateway.pose.DetectPoses, rpc_request, caller_of(request), pb.DetectPosesResponse
                 )
             except Problem as problem:
                 raise problem.renamed(NAMES) from problem
@@ -63,14 +63,14 @@ class PoseCalls:
         with Held(door.in_flight) as held:
             form = await read_form(request, ("images", "image"), door.body_limits, held)
             fields = Fields(form.values)
-            wish = read_options(fields)
+            rpc_request = read_options(fields)
             fields.check()
             if not form.uploads:
                 raise invalid(
                     "No image came: send one or more `images`.", [Violation("images", "is missing")]
                 )
             outcomes: list[dict[str, Any]] = [{} for _ in form.uploads]
-            batch, places = _requests(form, wish, outcomes, request.state.request_id)
+            batch, places = _requests(form, rpc_request, outcomes, request.state.request_id)
             headers: dict[str, str] = {}
             if places:
                 try:
@@ -90,7 +90,7 @@ class PoseCalls:
 
 def read_options(fields: Fields) -> pb.DetectPosesRequest:
     """The options that both calls have; what is wrong is noted in the fields."""
-    wish = pb.DetectPosesRequest(
+    rpc_request = pb.DetectPosesRequest(
         skeleton=fields.text("template"),
         model=fields.text("model"),
         model_version=fields.text("version"),
@@ -102,14 +102,14 @@ def read_options(fields: Fields) -> pb.DetectPosesRequest:
     )
     overlay_format = fields.choice("overlay_format", OVERLAY_FORMATS, types_pb2.OVERLAY_FORMAT_PNG)
     if fields.flag("return_overlay"):
-        wish.overlay.format = overlay_format
+        rpc_request.overlay.format = overlay_format
     elif fields.given("overlay_format"):
         fields.add("overlay_format", "is of no effect without return_overlay=true")
-    return wish
+    return rpc_request
 
 
 def _requests(
-    form: Form, wish: pb.DetectPosesRequest, outcomes: list[dict[str, Any]], request_id: str
+    form: Form, rpc_request: pb.DetectPosesRequest, outcomes: list[dict[str, Any]], request_id: str
 ) -> tuple[pb.BatchDetectPosesRequest, list[int]]:
     """The batch, and the place of each of its requests; broken base64 fails alone, here."""
     batch, places = pb.BatchDetectPosesRequest(), []
@@ -122,7 +122,7 @@ def _requests(
             outcomes[place]["error"] = problem.document(request_id)
             continue
         one = batch.requests.add()
-        one.CopyFrom(wish)
+        one.CopyFrom(rpc_request)
         one.image.content = content
         places.append(place)
     form.uploads.clear()

@@ -110,7 +110,7 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Pose": _object(
         {
-            "persons": _array(ref("Person"), "By falling score; empty where nobody was found."),
+            "persons": _array(ref("Person"), "By falling score; empty where no person was found."),
             "image": ref("Size"),
             "model": _text(),
             "model_version": _text(),
@@ -261,7 +261,7 @@ SCHEMAS: dict[str, Schema] = {
                     "frames": _array(
                         _array(_number()),
                         "n_kpts × 6 numbers a frame: x, y (px), score of each keypoint, then x, y, z (m) of "
-                        "each; all 0 where nobody is seen.",
+                        "each; all 0 without a person.",
                     ),
                 }
             ),

@@ -47,13 +47,13 @@ class SkeletonCalls:
     async def list(self, request: Request) -> Response:
         """A page of them."""
         fields = Fields(query_values(request.query_params))
-        wish = pb.ListSkeletonsRequest(
+        rpc_request = pb.ListSkeletonsRequest(
             page_size=fields.integer("page_size", 0) or 0, page_token=fields.text("page_token")
         )
         fields.check()
         gateway = self._door.gateway
         answered = await gateway.call(
-            gateway.skeletons.ListSkeletons, wish, caller_of(request), pb.ListSkeletonsResponse
+            gateway.skeletons.ListSkeletons, rpc_request, caller_of(request), pb.ListSkeletonsResponse
         )
         page = {
             "skeletons": [_document(one) for one in answered.message.skeletons],
@@ -64,9 +64,9 @@ class SkeletonCalls:
     async def get(self, request: Request) -> Response:
         """One of them."""
         gateway = self._door.gateway
-        wish = pb.GetSkeletonRequest(name=_name(request))
+        rpc_request = pb.GetSkeletonRequest(name=_name(request))
         answered = await gateway.call(
-            gateway.skeletons.GetSkeleton, wish, caller_of(request), pb.GetSkeletonResponse
+            gateway.skeletons.GetSkeleton, rpc_request, caller_of(request), pb.GetSkeletonResponse
         )
         return _answer(answered.message.skeleton, answered.headers)
 
@@ -74,10 +74,10 @@ class SkeletonCalls:
         """A new one."""
         skeleton = await self._read(request)
         gateway = self._door.gateway
-        wish = pb.CreateSkeletonRequest(skeleton=skeleton)
+        rpc_request = pb.CreateSkeletonRequest(skeleton=skeleton)
         try:
             answered = await gateway.call(
-                gateway.skeletons.CreateSkeleton, wish, caller_of(request), pb.CreateSkeletonResponse
+                gateway.skeletons.CreateSkeleton, rpc_request, caller_of(request), pb.CreateSkeletonResponse
             )
         except Problem as problem:
             raise problem.renamed(_NAMES) from problem
@@ -97,10 +97,10 @@ class SkeletonCalls:
         skeleton.name = name
         skeleton.etag = _if_match(request)
         gateway = self._door.gateway
-        wish = pb.UpdateSkeletonRequest(skeleton=skeleton)
+        rpc_request = pb.UpdateSkeletonRequest(skeleton=skeleton)
         try:
             answered = await gateway.call(
-                gateway.skeletons.UpdateSkeleton, wish, caller_of(request), pb.UpdateSkeletonResponse
+                gateway.skeletons.UpdateSkeleton, rpc_request, caller_of(request), pb.UpdateSkeletonResponse
             )
         except Problem as problem:
             raise problem.renamed(_NAMES) from problem
@@ -109,9 +109,9 @@ class SkeletonCalls:
     async def delete(self, request: Request) -> Response:
         """One less."""
         gateway = self._door.gateway
-        wish = pb.DeleteSkeletonRequest(name=_name(request), etag=_if_match(request))
+        rpc_request = pb.DeleteSkeletonRequest(name=_name(request), etag=_if_match(request))
         answered = await gateway.call(
-            gateway.skeletons.DeleteSkeleton, wish, caller_of(request), pb.DeleteSkeletonResponse
+            gateway.skeletons.DeleteSkeleton, rpc_request, caller_of(request), pb.DeleteSkeletonResponse
         )
         return Response(status_code=204, headers=answered.headers)
 
@@ -120,11 +120,11 @@ class SkeletonCalls:
         kind = preferred(request.headers.get("accept", ""), ("application/json", "image/png", "image/jpeg"))
         with Held(self._door.in_flight) as held:
             body = json_object(await self._json_body(request, held))
-            wish = _rendering(body, _name(request), kind)
+            rpc_request = _rendering(body, _name(request), kind)
             gateway = self._door.gateway
             try:
                 answered = await gateway.call(
-                    gateway.skeletons.RenderPoses, wish, caller_of(request), pb.RenderPosesResponse
+                    gateway.skeletons.RenderPoses, rpc_request, caller_of(request), pb.RenderPosesResponse
                 )
             except Problem as problem:
                 raise problem.renamed({"overlay.": "", "canvas.size.": "canvas."}) from problem
@@ -139,10 +139,10 @@ class SkeletonCalls:
         kind = preferred(request.headers.get("accept", ""), ("application/json", "application/zip"))
         with Held(self._door.in_flight) as held:
             body = json_object(await self._json_body(request, held))
-            wish = _exporting(body, _name(request))
+            rpc_request = _exporting(body, _name(request))
             gateway = self._door.gateway
             answered = await gateway.call(
-                gateway.skeletons.ExportPoses, wish, caller_of(request), pb.ExportPosesResponse
+                gateway.skeletons.ExportPoses, rpc_request, caller_of(request), pb.ExportPosesResponse
             )
             files = answered.message.files
             if kind == "application/zip":
@@ -212,45 +212,47 @@ def _if_match(request: Request) -> str:
 def _rendering(body: dict[str, object], name: str, kind: str) -> pb.RenderPosesRequest:
     persons, image, canvas = body.pop("persons", []), body.pop("image", None), body.pop("canvas", None)
     fields = Fields({key: [_plain(value)] for key, value in body.items()})
-    wish = pb.RenderPosesRequest(skeleton=name)
-    wish.overlay.format = fields.choice("format", OVERLAY_FORMATS, types_pb2.OVERLAY_FORMAT_UNSPECIFIED)
+    rpc_request = pb.RenderPosesRequest(skeleton=name)
+    rpc_request.overlay.format = fields.choice(
+        "format", OVERLAY_FORMATS, types_pb2.OVERLAY_FORMAT_UNSPECIFIED
+    )
     if kind != "application/json":
         if fields.given("format"):
             fields.add("format", f"does not go with accept: {kind}: leave it out, or accept application/json")
-        wish.overlay.format = OVERLAY_FORMATS[kind.removeprefix("image/")]
+        rpc_request.overlay.format = OVERLAY_FORMATS[kind.removeprefix("image/")]
     for option in ("line_width", "jpeg_quality"):
         value = fields.integer(option, 0)
         if value is not None:
-            setattr(wish.overlay, option, value)
+            setattr(rpc_request.overlay, option, value)
     for option in ("boxes", "labels"):
         flag = fields.flag(option)
         if flag is not None:
-            setattr(wish.overlay, option, flag)
+            setattr(rpc_request.overlay, option, flag)
     least = fields.number("min_keypoint_score", 0)
     if least is not None:
-        wish.overlay.min_keypoint_score = least
-    wish.persons.extend(_persons(fields, persons, "persons"))
+        rpc_request.overlay.min_keypoint_score = least
+    rpc_request.persons.extend(_persons(fields, persons, "persons"))
     if (image is None) == (canvas is None):
         fields.add("image", "or canvas must be there, and not both")
     elif isinstance(image, str):
-        wish.image.content = image_of(Upload("image", "", image.encode(errors="replace")), "image")
+        rpc_request.image.content = image_of(Upload("image", "", image.encode(errors="replace")), "image")
     elif isinstance(canvas, dict):
-        wish.canvas.size.CopyFrom(_size(fields, canvas, "canvas"))
-        wish.canvas.color = _plain(canvas.get("color", ""))
+        rpc_request.canvas.size.CopyFrom(_size(fields, canvas, "canvas"))
+        rpc_request.canvas.color = _plain(canvas.get("color", ""))
     else:
         fields.add("image", "must be base64 text, or canvas an object with width and height")
     fields.known("persons", "image", "canvas")
     fields.check()
-    return wish
+    return rpc_request
 
 
 def _exporting(body: dict[str, object], name: str) -> pb.ExportPosesRequest:
     items = body.pop("items", None)
     fields = Fields({key: [_plain(value)] for key, value in body.items()})
-    wish = pb.ExportPosesRequest(
+    rpc_request = pb.ExportPosesRequest(
         skeleton=name, format=fields.choice("format", _FORMATS, pb.EXPORT_FORMAT_UNSPECIFIED)
     )
-    if not wish.format and not fields.violations:
+    if not rpc_request.format and not fields.violations:
         fields.add("format", f"is missing: one of {', '.join(_FORMATS)}")
     if not isinstance(items, list) or not items:
         fields.add("items", "must be a list of images, each with file_name, image and persons")
@@ -261,14 +263,14 @@ def _exporting(body: dict[str, object], name: str) -> pb.ExportPosesRequest:
             fields.add(path, "must be an object with file_name, image and persons")
             continue
         image = item.get("image")
-        wish.items.add(
+        rpc_request.items.add(
             file_name=_plain(item.get("file_name", "")),
             image_size=_size(fields, image if isinstance(image, dict) else {}, f"{path}.image"),
             persons=_persons(fields, item.get("persons", []), f"{path}.persons"),
         )
     fields.known("items")
     fields.check()
-    return wish
+    return rpc_request
 
 
 def _persons(fields: Fields, persons: object, path: str) -> list[types_pb2.Person]:

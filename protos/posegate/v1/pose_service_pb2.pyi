@@ -397,7 +397,7 @@ class DetectPosesResponse(_message.Message):
     """Version of the model that answered."""
     @_builtins.property
     def persons(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Person]:
-        """By falling score. Empty: nobody was found."""
+        """By falling score. Empty: no person was found."""
 
     @_builtins.property
     def image_size(self) -> _types_pb2.ImageSize:
@@ -649,7 +649,7 @@ class MeasureAnglesRequest(_message.Message):
 
     @_builtins.property
     def person(self) -> Global___PersonSelection:
-        """Whom to measure. Unset: the largest person."""
+        """The persons to measure. Unset: the largest person."""
 
     @_builtins.property
     def baseline(self) -> _containers.RepeatedCompositeFieldContainer[Global___BaselineAngle]:
@@ -785,7 +785,7 @@ class MeasureAnglesResponse(_message.Message):
 
     @_builtins.property
     def persons(self) -> _containers.RepeatedCompositeFieldContainer[Global___PersonAngles]:
-        """The people selected, by falling score. Empty: nobody was found."""
+        """The people selected, by falling score. Empty: no person was found."""
 
     @_builtins.property
     def overlay(self) -> _types_pb2.Overlay:
@@ -1573,13 +1573,13 @@ class FrameResult(_message.Message):
 
     @_builtins.property
     def persons(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Person]:
-        """People by falling score, in the layout PERSONS. Empty: nobody was found, or the layout is FLAT."""
+        """People by falling score, in the layout PERSONS. Empty: no person was found, or the layout is FLAT."""
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """In the layout FLAT: n_kpts × 6 numbers of the most prominent person (largest box, held on to
         while tracked): x, y (px of the upright original), score for each keypoint, then x, y, z
-        (metres, see `Position`) for each keypoint. All 0 when nobody is seen; the second half is 0
+        (metres, see `Position`) for each keypoint. All 0 without a person; the second half is 0
         where the model gives no positions. Empty in the layout PERSONS.
         """
 
@@ -2278,7 +2278,7 @@ class StreamResult(_message.Message):
     """Pictures dropped between the previous result and this one; always 0 with the policy EVERY."""
     @_builtins.property
     def persons(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Person]:
-        """By falling score. Empty: nobody was found, or there is an `error`."""
+        """By falling score. Empty: no person was found, or there is an `error`."""
 
     @_builtins.property
     def angles(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrameAngle]:
@@ -2353,7 +2353,7 @@ class StreamSummary(_message.Message):
     frames_received: _builtins.int
     """Pictures received."""
     frames_answered: _builtins.int
-    """Pictures answered with people, or with nobody."""
+    """Pictures answered with or without persons."""
     frames_dropped: _builtins.int
     """Pictures dropped by the policy LATEST."""
     frames_failed: _builtins.int

@@ -77,7 +77,7 @@ class PoseServiceServicer:
     """
 
     def DetectPoses(self, request, context):
-        """One picture in, every person out. Nobody found is an empty answer and not an error.
+        """One picture in, every person out. Zero persons is an empty answer and not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class PoseServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PoseServiceAsyncStub: ...
     DetectPoses: _grpc.UnaryUnaryMultiCallable[_pose_service_pb2.DetectPosesRequest, _pose_service_pb2.DetectPosesResponse]
-    """One picture in, every person out. Nobody found is an empty answer and not an error."""
+    """One picture in, every person out. Zero persons is an empty answer and not an error."""
     BatchDetectPoses: _grpc.UnaryUnaryMultiCallable[_pose_service_pb2.BatchDetectPosesRequest, _pose_service_pb2.BatchDetectPosesResponse]
     """Up to 32 pictures in (fewer where the caller's plan says so), as many results out, in the same
     order. Each is an answer or an error of its own: a bad picture never fails its neighbours.
@@ -93,7 +93,7 @@ class PoseServiceAsyncStub(PoseServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DetectPoses: _aio.UnaryUnaryMultiCallable[_pose_service_pb2.DetectPosesRequest, _pose_service_pb2.DetectPosesResponse]  # type: ignore[assignment]
-    """One picture in, every person out. Nobody found is an empty answer and not an error."""
+    """One picture in, every person out. Zero persons is an empty answer and not an error."""
     BatchDetectPoses: _aio.UnaryUnaryMultiCallable[_pose_service_pb2.BatchDetectPosesRequest, _pose_service_pb2.BatchDetectPosesResponse]  # type: ignore[assignment]
     """Up to 32 pictures in (fewer where the caller's plan says so), as many results out, in the same
     order. Each is an answer or an error of its own: a bad picture never fails its neighbours.
@@ -149,7 +149,7 @@ class PoseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pose_service_pb2.DetectPosesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pose_service_pb2.DetectPosesResponse, _abc.Awaitable[_pose_service_pb2.DetectPosesResponse]]:
-        """One picture in, every person out. Nobody found is an empty answer and not an error."""
+        """One picture in, every person out. Zero persons is an empty answer and not an error."""
 
     @_abc_1.abstractmethod
     def BatchDetectPoses(

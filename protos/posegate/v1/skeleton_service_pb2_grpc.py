@@ -29,7 +29,7 @@ class SkeletonServiceStub:
     """Keeps skeletons; draws and exports people.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: nobody else sees them, and the same name may exist in two tenants.
+    who made them: no other tenant sees them, and the same name may exist in two tenants.
     """
 
     def __init__(self, channel):
@@ -79,7 +79,7 @@ class SkeletonServiceServicer:
     """Keeps skeletons; draws and exports people.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: nobody else sees them, and the same name may exist in two tenants.
+    who made them: no other tenant sees them, and the same name may exist in two tenants.
     """
 
     def ListSkeletons(self, request, context):
@@ -184,7 +184,7 @@ class SkeletonService:
     """Keeps skeletons; draws and exports people.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: nobody else sees them, and the same name may exist in two tenants.
+    who made them: no other tenant sees them, and the same name may exist in two tenants.
     """
 
     @staticmethod

@@ -33,7 +33,7 @@ class SkeletonServiceStub:
     """Keeps skeletons; draws and exports people.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: nobody else sees them, and the same name may exist in two tenants.
+    who made them: no other tenant sees them, and the same name may exist in two tenants.
     """
 
     @_typing.overload
@@ -66,7 +66,7 @@ class SkeletonServiceAsyncStub(SkeletonServiceStub):
     """Keeps skeletons; draws and exports people.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: nobody else sees them, and the same name may exist in two tenants.
+    who made them: no other tenant sees them, and the same name may exist in two tenants.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -95,7 +95,7 @@ class SkeletonServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps skeletons; draws and exports people.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: nobody else sees them, and the same name may exist in two tenants.
+    who made them: no other tenant sees them, and the same name may exist in two tenants.
     """
 
     @_abc_1.abstractmethod

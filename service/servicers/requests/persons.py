@@ -1,4 +1,4 @@
-"""People in messages as arrays."""
+"""Persons of requests as arrays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PersonArrays:
 
     Attributes:
         poses: in the caller's order; a person without a box has one of NaN, one without positions
-            has positions of NaN. Positions are None where nobody has any.
+            has positions of NaN. Positions are None where no person has any.
         track_ids: of each, None where it was not set.
     """
 
@@ -46,7 +46,7 @@ class PersonArrays:
 def read_people(
     found: Violations, persons: Sequence[types_pb2.Person], skeleton: Skeleton, path: str
 ) -> PersonArrays:
-    """Everybody as arrays; what is wrong is added to `found`, and then the arrays mean nothing.
+    """The persons as arrays; problems are added to `found`, and the arrays are then meaningless.
 
     Args:
         found: collects what is wrong.

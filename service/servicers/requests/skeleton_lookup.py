@@ -12,7 +12,7 @@ from service.servicers.requests.validation import Violations
 
 
 class SkeletonSource(Protocol):
-    """Whoever keeps custom skeletons."""
+    """Port: custom skeletons of a tenant."""
 
     async def get(self, tenant: str, name: str) -> Skeleton | None:
         """The tenant's skeleton of that name (NFC), None if there is none.
@@ -61,7 +61,7 @@ class SkeletonLookup:
         """The skeleton that a request has to name.
 
         Args:
-            found: what is wrong with the request so far; it is told before an unknown name is.
+            found: violations of the request so far; they are raised before an unknown name is.
             tenant: whose request.
             name: in its field `skeleton`.
 

@@ -141,7 +141,7 @@ def check_image(found: Violations, image: types_pb2.Image, *, present: bool) -> 
 
 def read_overlay(
     found: Violations,
-    wish: types_pb2.OverlayOptions,
+    options: types_pb2.OverlayOptions,
     *,
     default: Format | None = None,
     in_space: bool = False,
@@ -150,7 +150,7 @@ def read_overlay(
 
     Args:
         found: collects what is wrong.
-        wish: what the caller asked for.
+        options: of the request.
         default: the format where none is asked for; None for no overlay then.
         in_space: whether the call can have a panel of the people in space.
     """
@@ -159,36 +159,36 @@ def read_overlay(
         types_pb2.OVERLAY_FORMAT_PNG: "png",
         types_pb2.OVERLAY_FORMAT_JPEG: "jpeg",
     }
-    style = read_style(found, wish)
-    quality = wish.jpeg_quality if wish.HasField("jpeg_quality") else DEFAULT_JPEG_QUALITY
+    style = read_style(found, options)
+    quality = options.jpeg_quality if options.HasField("jpeg_quality") else DEFAULT_JPEG_QUALITY
     found.number("overlay.jpeg_quality", quality, 1, 100)
-    if wish.space_panel and not in_space:
+    if options.space_panel and not in_space:
         found.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
-    if wish.format not in formats:
-        found.add("overlay.format", f"must be PNG or JPEG, not {wish.format}")
+    if options.format not in formats:
+        found.add("overlay.format", f"must be PNG or JPEG, not {options.format}")
         return None
-    media_format = formats[wish.format]
+    media_format = formats[options.format]
     if media_format is None:
-        if wish != types_pb2.OverlayOptions():
+        if options != types_pb2.OverlayOptions():
             found.add("overlay.format", "must be PNG or JPEG where other fields of the overlay are set")
         return None
-    if wish.HasField("jpeg_quality") and media_format != "jpeg":
+    if options.HasField("jpeg_quality") and media_format != "jpeg":
         found.add("overlay.jpeg_quality", "is for JPEG only: leave it unset for PNG")
     return OverlayConfig(
         media_format=media_format,
         jpeg_quality=quality,
         style=style,
-        space_panel=wish.space_panel,
+        space_panel=options.space_panel,
     )
 
 
-def read_style(found: Violations, wish: types_pb2.OverlayOptions) -> OverlayStyle:
+def read_style(found: Violations, options: types_pb2.OverlayOptions) -> OverlayStyle:
     """How people are drawn, with defaults."""
     return OverlayStyle(
-        line_width=int(found.number("overlay.line_width", wish.line_width, 0, 32)),
-        boxes=wish.boxes if wish.HasField("boxes") else True,
-        labels=wish.labels if wish.HasField("labels") else True,
-        min_keypoint_score=found.number("overlay.min_keypoint_score", wish.min_keypoint_score, 0),
+        line_width=int(found.number("overlay.line_width", options.line_width, 0, 32)),
+        boxes=options.boxes if options.HasField("boxes") else True,
+        labels=options.labels if options.HasField("labels") else True,
+        min_keypoint_score=found.number("overlay.min_keypoint_score", options.min_keypoint_score, 0),
     )
 
 

@@ -45,7 +45,7 @@ SWAPPED_GAIN = 0.6
 """Sides count as swapped when exchanging them shortens the distances to less than this share."""
 
 MIN_SWAPPED = 0.15
-"""Distances below this, in units, say nothing about sides: somebody seen from the side."""
+"""Distances below this, in units, carry no information about sides: a person in profile."""
 
 SHOULDERS, HIPS = (5, 6), (11, 12)
 PAIRS = ((5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))

@@ -94,7 +94,7 @@ class Estimator:
         return put_together(person, pose, body, left.result(), right.result(), face.result())
 
     def _start(self, find: Callable[..., Found], *args: object) -> Future[Found]:
-        """Run `find` on a thread of the pool with a set of networks that nobody else uses meanwhile."""
+        """Run `find` on a thread of the pool with a set of networks that no other thread uses meanwhile."""
         return self._pool.submit(self._with_networks, find, *args)
 
     def _with_networks(self, find: Callable[..., Found], *args: object) -> Found:

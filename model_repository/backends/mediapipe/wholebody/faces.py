@@ -98,7 +98,7 @@ def in_square(picture: Bytes, square: Roi, network: Network) -> Face | None:
 
 
 def is_plausible(face: Face, head: Head) -> bool:
-    """Whether a face is of a person's size, on this head and on nobody else's."""
+    """Whether a face is of a person's size, on this head and on no other person's."""
     extent = float(np.ptp(face.mesh[:, :2], axis=0).max()) / head.unit
     if not MIN_SIZE <= extent <= MAX_SIZE:
         return False

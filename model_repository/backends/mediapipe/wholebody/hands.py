@@ -130,7 +130,7 @@ def in_square(picture: Bytes, square: Roi, network: Network) -> Hand | None:
 
 
 def is_plausible(hand: Hand, arm: Arm, shape_hw: tuple[int, ...]) -> bool:
-    """Whether a hand is of a person's size, inside the picture, at this arm and at nobody else's."""
+    """Whether a hand is of a person's size, inside the picture, at this arm and at no other person's."""
     extent = float(np.ptp(hand.points, axis=0).max()) / arm.unit
     if not MIN_SIZE <= extent <= MAX_SIZE:
         return False
