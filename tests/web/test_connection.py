@@ -26,7 +26,8 @@ async def send(door: RunningDoor, content: bytes) -> tuple[asyncio.StreamReader,
 
 def post(path: str, length: int, content_type: str = "image/jpeg") -> bytes:
     return (
-        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\n"
+        f"content-length: {length}\r\n\r\n"
     ).encode()
 
 
@@ -215,9 +216,27 @@ async def test_who_never_stops_sending_after_a_refusal_is_cut_off(
 
 async def test_curl_that_waits_for_100_continue_is_refused_before_it_sends(fake: FakeGateway) -> None:
     async with running_door(fake.address, max_body_bytes=1000) as door:
-        request = post("/v1/pose", 5000).replace(
-            b"host: localhost", b"host: localhost\r\nexpect: 100-continue"
-        )
+        request = post("/v1/pose", 5000).replace(b"localhost", b"localhost\r\nexpect: 100-continue")
         reader, writer = await send(door, request)
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), SOON_S)).startswith(b"HTTP/1.1 413 ")
         writer.close()
+
+
+async def test_a_body_that_trickles_is_408(fake: FakeGateway) -> None:
+    content_type, form = multipart(("model", None, b"a" * 1000), ("video", "a.mp4", b"x"))
+    async with running_door(fake.address, body_timeout_s=0.5) as door:
+        for head, body in (
+            (post("/v1/pose", 1000), b"x" * 1000),
+            (post("/v1/video/upload", len(form), content_type), form),
+        ):
+            reader, writer = await send(door, head)
+            answer = asyncio.ensure_future(reader.readuntil(b"}"))
+            for number in range(500):
+                if answer.done():
+                    break
+                writer.write(body[number : number + 1])
+                await asyncio.sleep(0.05)
+            told = await asyncio.wait_for(answer, SOON_S)
+            assert told.startswith(b"HTTP/1.1 408 ")
+            assert b"UPLOAD_TOO_SLOW" in told
+            writer.close()
