@@ -130,8 +130,8 @@ class DoorMiddleware:
                 raise Problem(
                     421,
                     "HOST_NOT_ALLOWED",
-                    "The header Host names a host that is not answered here: POSEGATE_WEB_ALLOWED_HOSTS lists "
-                    "those that are.",
+                    "The header Host names a host that is not answered here: POSEGATE_WEB_ALLOWED_HOSTS lists"
+                    " those that are.",
                 )
             if scope["path"] in _UNCOUNTED:
                 await self._app(scope, receive, answer.send)
