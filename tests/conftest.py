@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -30,6 +30,14 @@ structlog.configure(
     ],
     cache_logger_on_first_use=False,
 )
+_LOGGING = structlog.get_config()
+
+
+@pytest.fixture(autouse=True)
+def log_configuration() -> Iterator[None]:
+    """A command that a test runs in this process configures logging, to a stderr that ends with the test."""
+    yield
+    structlog.configure(**_LOGGING)
 
 
 _write = _call._StreamRequestMixin._write
