@@ -296,7 +296,7 @@ async def test_the_loops_go_on_after_an_error_that_no_one_expected() -> None:
         Keyring(store, refresh_s=0.01),
         load_plans(),
         Quotas(Units()),
-        UsageRecorder(store, Sink()),  # type: ignore[arg-type]
+        UsageRecorder(store, Sink()),
         write_s=0.01,
     )
     key = new_key()
