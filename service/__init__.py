@@ -7,6 +7,7 @@
                  bytes in flight), bounds (of request fields), accounts (API keys and plans), health, tls
     web/         the HTTP door and its page: a process of its own, a client of the gateway like any other
     models/      offline tools: checkpoints to graphs to TensorRT engines; `verify` before Triton starts
+    evaluation/  accuracy of a model on annotated images, judged by pycocotools: sets, AP, intervals
 
     servicers/   the RPC methods; requests/ (messages to domain), responses/ (domain to messages)
 

@@ -18,7 +18,12 @@ import grpc
 _RETRY_ON = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 
 
-def _service_config(retry_on: Sequence[str]) -> dict[str, Any]:
+_UPLOADS = ("AnalyzeVideo", "StreamPoses")
+
+
+def _service_config(retry_on: Sequence[str], *, retry_uploads: bool) -> dict[str, Any]:
+    # An entry with a method goes before one with its service alone; this one has no policy of retries.
+    without = [{"name": [{"service": "posegate.v1.PoseService", "method": name} for name in _UPLOADS]}]
     return {
         # Behind a headless Service every gateway pod gets its share.
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -36,7 +41,8 @@ def _service_config(retry_on: Sequence[str]) -> dict[str, Any]:
                     "backoffMultiplier": 2,
                     "retryableStatusCodes": list(retry_on),
                 },
-            }
+            },
+            *([] if retry_uploads else without),
         ],
     }
 
@@ -48,6 +54,7 @@ def connect(
     api_key: str = "",
     max_message_bytes: int = 256 << 20,
     retry_on: Sequence[str] = _RETRY_ON,
+    retry_uploads: bool = True,
 ) -> grpc.aio.Channel:
     """A channel that retries, takes large messages and notices dead connections.
 
@@ -58,9 +65,11 @@ def connect(
             network is encrypted otherwise.
         max_message_bytes: of one message, either way.
         retry_on: names of the status codes on which a call is tried again.
+        retry_uploads: whether that holds for AnalyzeVideo and StreamPoses too, whose messages, up to 64 MiB,
+            are then kept until the gateway has answered.
     """
     options: list[tuple[str, str | int]] = [
-        ("grpc.service_config", json.dumps(_service_config(retry_on))),
+        ("grpc.service_config", json.dumps(_service_config(retry_on, retry_uploads=retry_uploads))),
         # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
         ("grpc.max_send_message_length", max_message_bytes),

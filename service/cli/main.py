@@ -20,6 +20,7 @@ COMMANDS = (
     ("detect", "service.cli.detect", "Find the people in images."),
     ("measure", "service.cli.measure", "Measure joint angles in images."),
     ("video", "service.cli.video", "Find and track the people in a video."),
+    ("evaluate", "service.cli.evaluate", "Measure the accuracy of a model on annotated images."),
     ("export", "service.cli.export", "Write detected people as files for training tools."),
     ("skeletons", "service.cli.skeletons", "Skeleton templates: shipped and your own."),
     ("models", "service.cli.models", "List models; bring models into the repository."),

@@ -18,6 +18,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(repository_commands)
 
 _TIMEOUT_S = 10.0
+_COLUMNS = (
+    "model", "version", "family", "skeleton", "inputs", "precision", "licence", "pipeline", "ready",
+)  # fmt: skip
 
 
 @app.command("list", cls=GatewayCommand)
@@ -33,7 +36,17 @@ async def list_models(gateway: Target) -> None:
         grpc.aio.AioRpcError: the call failed.
     """
     table = Table()
-    for title in ("model", "version", "family", "skeleton", "inputs", "precision", "licence", "ready"):
+    for title in (
+        "model",
+        "version",
+        "family",
+        "skeleton",
+        "inputs",
+        "precision",
+        "licence",
+        "pipeline",
+        "ready",
+    ):
         table.add_column(title, overflow="fold")  # a licence must be readable in full
     async with gateway.connect() as channel:
         stub = PoseServiceStub(channel)
@@ -49,9 +62,21 @@ async def list_models(gateway: Target) -> None:
                     " ".join(f"{size.width}×{size.height}" for size in model.input_sizes),
                     model.precision,
                     model.licence,
+                    _pipeline(model),
                     "yes" if model.ready else "no",
                 )
             token = page.next_page_token
             if not token:
                 break
     Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)
+
+
+def _pipeline(model: pb.Model) -> str:
+    """Whether every model that answers for this one is free of the AGPL, and else through which."""
+    if not model.pipeline_licences:
+        return ""
+    behind = f" ({model.detector})" if model.detector else ""
+    if any(licence.upper().startswith("AGPL") for licence in model.pipeline_licences):
+        return f"AGPL{behind}"
+    unknown = "unknown" in model.pipeline_licences
+    return f"unknown{behind}" if unknown else f"free of AGPL{behind}"

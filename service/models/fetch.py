@@ -1,4 +1,4 @@
-"""Download an official Ultralytics pose checkpoint.
+"""Download a published pose model: Ultralytics' checkpoints, OpenMMLab's ONNX archives.
 
 The digests are those that public projects pin for the same files, agreeing with one another (the one of
 yolo11n-pose was compared with a copy of the file). Where none is known, the digest is only shown.
@@ -48,6 +48,20 @@ WHOLE_BODY: dict[str, str] = {
     "rtmw-dw-l-m_simcc-cocktail14_270e-256x192_20231122.zip",
 }
 
+# RTMO as its authors publish it, trained on the seven sets of `body7`. No digest is known here.
+ONE_STAGE: dict[str, str] = {
+    f"rtmo-{scale}": "https://download.openmmlab.com/mmpose/v1/projects/rtmo/onnx_sdk/"
+    f"rtmo-{scale}_{batch}-600e_body7-640x640-{tail}_20231211.zip"
+    for scale, batch, tail in (
+        ("s", "8xb32", "dac2bf74"),
+        ("m", "16xb16", "39e78cc4"),
+        ("l", "16xb16", "b37118ce"),
+    )
+}
+
+EXPORTED = WHOLE_BODY | ONE_STAGE
+"""Addresses of the models that are published as ONNX files."""
+
 Progress = Callable[[int, int | None], None]
 """Called with the bytes so far and the bytes in all, None where the server does not say."""
 
@@ -63,7 +77,7 @@ def fetch(
     """Download a checkpoint into `folder`, complete or not at all; one that is there and fits is kept.
 
     Args:
-        name: one of `OFFICIAL` or `WHOLE_BODY`; underscores do as well as hyphens.
+        name: one of `OFFICIAL` or `EXPORTED`; underscores do as well as hyphens.
         url: another address than the official one; https, or http on this machine.
         sha256: what the file must have; without it, the digest known for this name, if any.
 
@@ -74,11 +88,11 @@ def fetch(
         FetchError: unknown name, network trouble, too large, or another file than expected.
     """
     name = name.replace("_", "-")  # as a served model is called
-    if name not in OFFICIAL and name not in WHOLE_BODY:
-        known = ", ".join([*OFFICIAL, *WHOLE_BODY])
+    if name not in OFFICIAL and name not in EXPORTED:
+        known = ", ".join([*OFFICIAL, *EXPORTED])
         raise FetchError(f"{name!a} is not an official pose checkpoint; there are {known}")
     wanted = (sha256 or OFFICIAL.get(name) or "").lower()
-    official = WHOLE_BODY.get(name, f"{RELEASE}/{name}.pt")
+    official = EXPORTED.get(name, f"{RELEASE}/{name}.pt")
     address = url or official
     _refuse_insecure(address)
     target = folder / f"{name}{Path(urllib.parse.urlsplit(official).path).suffix}"
@@ -118,7 +132,7 @@ def served_name(name: str) -> str:
 def add_options(name: str) -> str:
     """Options of `posegate models add` for it."""
     name = name.replace("_", "-")
-    return f"--family {name.partition('-')[0]}" if name in WHOLE_BODY else "--skeleton coco_17"
+    return f"--family {name.partition('-')[0]}" if name in EXPORTED else "--skeleton coco_17"
 
 
 def _download(address: str, partial: Path, begin: bytes, progress: Progress | None) -> str:

@@ -60,6 +60,7 @@ class ServedModel:
         precision: what OpenVINO computes in.
         shapes_hw: the inputs it allows, (H, W) in px.
         prepared_hw: those of them that are compiled when the model is loaded, the first before it is ready.
+        max_batch_size: images in one request at most.
     """
 
     name: str
@@ -73,6 +74,7 @@ class ServedModel:
     shapes_hw: Sequence[tuple[int, int]]
     prepared_hw: Sequence[tuple[int, int]]
     tenant: str = ""
+    max_batch_size: int = MAX_BATCH_SIZE
 
 
 def add_model(
@@ -225,11 +227,14 @@ def config_text(model: ServedModel) -> str:
         "source": model.source,
         "sha256": model.sha256,
         "precision": model.precision,
-        "shapes": ",".join(f"{h}x{w}" for h, w in model.shapes_hw),
-        "prepared_shapes": ",".join(f"{h}x{w}" for h, w in model.prepared_hw),
-        "pad_value": str(PAD_VALUE),
         **({"tenant": model.tenant} if model.tenant else {}),
     }
+    free = len(model.shapes_hw) > 1
+    if free:
+        parameters["shapes"] = ",".join(f"{h}x{w}" for h, w in model.shapes_hw)
+        parameters["prepared_shapes"] = ",".join(f"{h}x{w}" for h, w in model.prepared_hw)
+        parameters["pad_value"] = str(PAD_VALUE)
+    sides = "-1, -1" if free else "{}, {}".format(*model.shapes_hw[0])
     # The backend runs every shape once when it has compiled it; this proves the first through Triton.
     height, width = model.prepared_hw[0]
     warmup = (
@@ -239,8 +244,8 @@ def config_text(model: ServedModel) -> str:
     return f"""\
 name: {quoted(model.name)}
 backend: "openvino"
-max_batch_size: {MAX_BATCH_SIZE}
-input {{ name: "images" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }}
+max_batch_size: {model.max_batch_size}
+input {{ name: "images" data_type: TYPE_UINT8 dims: [ {sides}, 3 ] }}
 output {{ name: "candidates" data_type: TYPE_FP32 dims: [ {CANDIDATES}, {5 + 3 * model.keypoints} ] }}
 instance_group {{ count: 1 kind: KIND_CPU }}
 {parameter_lines(parameters)}

@@ -15,21 +15,19 @@ for peaks and scores.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from service.models.batch import free_batch
 from service.models.checkpoint import sha256_of
 from service.models.errors import CheckpointError
-from service.models.graph_builder import MAX_WEIGHT_BYTES
 from service.models.half import halve_trunk
+from service.models.public_graph import Nodes, inputs_of, listed, load_public, opset_of, shape_of
 from service.models.repository import (
     QUEUE,
     CpuPrecision,
@@ -54,7 +52,6 @@ Z_RANGE_M = 2.1744869
 """`z_range` of the RTMW3D configurations: the axis reaches from −2.17 m to +2.17 m about the root."""
 
 MAX_BATCH_SIZE = 8
-MIN_OPSET = 11
 PREFIX = "network/"
 """Before every name of the public graph, so that ours are free."""
 
@@ -94,7 +91,7 @@ def rewrite(path: Path, family: Family, precision: Precision = "fp32") -> onnx.M
     Raises:
         CheckpointError: the file cannot be read, or is no such model; the message says what it is instead.
     """
-    model = _load(path)
+    model = load_public(path)
     found = describe(model, family, path.name)
     if _static_batch(model):
         model = free_batch(model) or model
@@ -128,7 +125,7 @@ def family_of(path: Path) -> Family:
     Raises:
         CheckpointError: the file cannot be read, or is of neither.
     """
-    model = _load(path)
+    model = load_public(path)
     family: Family = "rtmw3d" if len(model.graph.output) == AXES["rtmw3d"] else "rtmw"
     describe(model, family, path.name)
     return family
@@ -216,16 +213,15 @@ def describe(model: onnx.ModelProto, family: Family, name: str) -> Simcc:
     Raises:
         CheckpointError: the tensors are not those of the family.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    pictures = [value for value in model.graph.input if value.name not in weights]
-    shapes = [_shape(value) for value in pictures]
+    pictures = inputs_of(model)
+    shapes = [shape_of(value) for value in pictures]
     if len(pictures) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or min(shapes[0][2:]) < 1:
-        raise CheckpointError(f"{name} takes {_listed(pictures)}, not one picture (N, 3, H, W) of fixed size")
+        raise CheckpointError(f"{name} takes {listed(pictures)}, not one picture (N, 3, H, W) of fixed size")
     height, width = shapes[0][2:]
-    outputs = [(value.name, _shape(value)) for value in model.graph.output]
+    outputs = [(value.name, shape_of(value)) for value in model.graph.output]
     keypoints = {shape[1] for _, shape in outputs if len(shape) == 3}
     wrong = CheckpointError(
-        f"{name} gives {_listed(model.graph.output)}; {family} gives {AXES[family]} tensors (N, K, bins), "
+        f"{name} gives {listed(model.graph.output)}; {family} gives {AXES[family]} tensors (N, K, bins), "
         f"{BINS_PER_PX * width} bins along x and {BINS_PER_PX * height} along y"
     )
     if len(outputs) != AXES[family] or len(keypoints) != 1 or any(len(shape) != 3 for _, shape in outputs):
@@ -251,34 +247,6 @@ def describe(model: onnx.ModelProto, family: Family, name: str) -> Simcc:
     )
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        content = _unzipped(path) if zipfile.is_zipfile(path) else path.read_bytes()
-        model = onnx.ModelProto.FromString(content)
-    except OSError as exc:
-        raise CheckpointError(f"{path} cannot be read: {exc.strerror or exc}") from exc
-    except (DecodeError, zipfile.BadZipFile) as exc:
-        raise CheckpointError(f"{path.name} is no ONNX file") from exc
-    if not model.graph.node:
-        raise CheckpointError(f"{path.name} is no ONNX file")
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise CheckpointError(f"{path.name} keeps its weights in another file; export it as one file")
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if opset < MIN_OPSET:
-        raise CheckpointError(f"{path.name} has opset {opset}; export it with {MIN_OPSET} or later")
-    return model
-
-
-def _unzipped(path: Path) -> bytes:
-    with zipfile.ZipFile(path) as archive:
-        graphs = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
-        if len(graphs) != 1:
-            raise CheckpointError(f"{path.name} holds {len(graphs)} ONNX files instead of one")
-        if graphs[0].file_size > MAX_WEIGHT_BYTES:
-            raise CheckpointError(f"{path.name} holds an ONNX file of {graphs[0].file_size} bytes, too large")
-        return archive.read(graphs[0])
-
-
 def _wrap(model: onnx.ModelProto, found: Simcc) -> None:
     """Put the step from uint8 rows before the network, and the decoding behind it."""
     graph = model.graph
@@ -287,7 +255,7 @@ def _wrap(model: onnx.ModelProto, found: Simcc) -> None:
     batch = picture.type.tensor_type.shape.dim[0]
     batch_name: str | int = batch.dim_value or "batch"
     picture_type = picture.type.tensor_type.elem_type
-    nodes = _Nodes(graph, next(e.version for e in model.opset_import if e.domain in ("", "ai.onnx")))
+    nodes = Nodes(graph, opset_of(model))
 
     # TensorRT wants a uint8 input to be cast before anything else.
     planes = nodes.add("Transpose", [nodes.cast("crops", TensorProto.FLOAT)], perm=[0, 3, 1, 2])
@@ -296,7 +264,7 @@ def _wrap(model: onnx.ModelProto, found: Simcc) -> None:
     shifted = nodes.add("Add", [scaled, nodes.constant(shift.reshape(1, 3, 1, 1))])
     before = [*nodes.taken(), helper.make_node("Cast", [shifted], [found.input], to=picture_type)]
 
-    peaks = [nodes.peak(axis) for axis in found.axes]
+    peaks = [_peak(nodes, axis) for axis in found.axes]
     score = nodes.add("Min", [peaks[0].height, peaks[1].height], output="scores")
     there = nodes.add("Greater", [score, nodes.constant(0.0)])
     nan = nodes.constant(np.nan)
@@ -338,61 +306,17 @@ class _Peak:
     height: str
 
 
-class _Nodes:
-    """Nodes being written, in the words of the file's own opset."""
-
-    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
-        self._types = {value.name: value.type.tensor_type.elem_type for value in graph.output}
-        self._opset = opset
-        self._nodes: list[onnx.NodeProto] = []
-        self._count = 0
-        self.constants: list[TensorProto] = []
-
-    def add(self, op: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
-        self._count += 1
-        name = output or f"{op.lower()}_{self._count}"
-        self._nodes.append(helper.make_node(op, inputs, [name], name=f"{op}_{self._count}", **attributes))
-        return name
-
-    def cast(self, name: str, to: int) -> str:
-        return self.add("Cast", [name], to=to)
-
-    def constant(self, value: object, dtype: type[np.generic] = np.float32) -> str:
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def peak(self, axis: str) -> _Peak:
-        if self._types.get(axis) != TensorProto.FLOAT:
-            axis = self.cast(axis, TensorProto.FLOAT)
-        best = self.add("ArgMax", [axis], axis=2, keepdims=0)
-        if self._opset < 18:
-            height = self.add("ReduceMax", [axis], axes=[2], keepdims=0)
-        else:
-            height = self.add("ReduceMax", [axis, self.constant([2], np.int64)], keepdims=0)
-        return _Peak(self.cast(best, TensorProto.FLOAT), height)
-
-    def unsqueeze(self, name: str) -> str:
-        if self._opset < 13:
-            return self.add("Unsqueeze", [name], axes=[2])
-        return self.add("Unsqueeze", [name, self.constant([2], np.int64)])
-
-    def taken(self) -> list[onnx.NodeProto]:
-        """The nodes so far; the next come into a new list."""
-        nodes, self._nodes = self._nodes, []
-        return nodes
+def _peak(nodes: Nodes, axis: str) -> _Peak:
+    if nodes.types.get(axis) != TensorProto.FLOAT:
+        axis = nodes.cast(axis, TensorProto.FLOAT)
+    best = nodes.add("ArgMax", [axis], axis=2, keepdims=0)
+    if nodes.opset < 18:
+        height = nodes.add("ReduceMax", [axis], axes=[2], keepdims=0)
+    else:
+        height = nodes.add("ReduceMax", [axis, nodes.constant([2], np.int64)], keepdims=0)
+    return _Peak(nodes.cast(best, TensorProto.FLOAT), height)
 
 
 def _static_batch(model: onnx.ModelProto) -> bool:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    (picture,) = (value for value in model.graph.input if value.name not in weights)
+    (picture,) = inputs_of(model)
     return bool(picture.type.tensor_type.shape.dim[0].dim_value)
-
-
-def _shape(value: onnx.ValueInfoProto) -> list[int]:
-    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-
-
-def _listed(values: object) -> str:
-    described = [f"{value.name} {_shape(value)}" for value in values]  # type: ignore[attr-defined]
-    return ", ".join(described) or "nothing"

@@ -161,8 +161,16 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             found.add("page_token", "must be a next_page_token of the page before, or empty")
         found.raise_any()
         page = models[start : start + length]
+        by_name = {one.name: one for one in models}
         return pb.ListModelsResponse(
-            models=[messages.model(one, default=one.name == self._catalog.default_model) for one in page],
+            models=[
+                messages.model(
+                    one,
+                    default=one.name == self._catalog.default_model,
+                    detector=by_name.get(one.first_stage),
+                )
+                for one in page
+            ],
             next_page_token=str(start + length) if start + length < len(models) else "",
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from service.errors import Violation
-from service.web.body import PartEnd, PartHead, chunks, parts
+from service.web.body import Held, PartEnd, PartHead, chunks, parts, too_slow
 from service.web.detect import FACINGS, SIDES
 from service.web.door import Door
 from service.web.fields import Fields, merged
@@ -31,6 +32,7 @@ NAMES = {
 """Fields of the contract by their names in HTTP."""
 
 _MAX_VALUE_BYTES = 65_536
+_MAX_FIELDS_BYTES = 256 * 1024
 _MESSAGE_BYTES = 256 * 1024
 
 
@@ -41,34 +43,54 @@ class VideoUpload:
     Attributes:
         values: options that came before the video.
         content: the bytes of the video, still on their way.
+        resources: the video's place and the count of its fields' bytes; `analyze` closes it, and who does not
+            come that far must.
     """
 
     values: dict[str, list[str]]
     content: AsyncIterator[bytes]
+    resources: ExitStack
 
 
 async def begin_upload(request: Request, door: Door) -> VideoUpload:
-    """Read the options of a body, and stop where its video begins.
+    """Take a place for a video, read the options of the body, and stop where its video begins.
 
     Raises:
-        Problem: 400 or 415 for a body that cannot be read or holds no video.
+        Problem: 400 or 415 for a body that cannot be read or holds no video, 408 for fields that take too
+            long, 429 where there is no place.
     """
+    with ExitStack() as resources:
+        resources.enter_context(door.videos.one())
+        held = resources.enter_context(Held(door.in_flight))
+        limit_s = door.settings.body_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                values, content = await _until_video(request, door, held)
+        except TimeoutError:
+            raise too_slow(limit_s) from None
+        return VideoUpload(values, content, resources.pop_all())
+
+
+async def _until_video(
+    request: Request, door: Door, held: Held
+) -> tuple[dict[str, list[str]], AsyncIterator[bytes]]:
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     query = query_values(request.query_params)
     body = chunks(request, door.video_limits)
     if kind.startswith("video/") or kind in ("application/octet-stream", ""):
-        return VideoUpload(query, body)
+        return query, body
     if kind != "multipart/form-data":
         raise unsupported(kind, "multipart/form-data with the file in `video`, or the bare file as video/mp4")
     values: dict[str, list[str]] = {}
     events = parts(body, content_type)
-    name, value = "", b""
+    name, value, total = "", b"", 0
     async for event in events:
         if isinstance(event, PartHead):
             if event.name in FILE_FIELDS:
-                return VideoUpload(merged(query, values), _content(events))
+                return merged(query, values), _content(events)
             name, value = event.name, b""
+            total += len(name)
         elif isinstance(event, PartEnd):
             try:
                 values.setdefault(name, []).append(value.decode())
@@ -77,13 +99,18 @@ async def begin_upload(request: Request, door: Door) -> VideoUpload:
                     f"The field {name[:100]} is not UTF-8 text.", [Violation(name[:100], "is not UTF-8 text")]
                 ) from None
         else:
+            held.add(len(event))
             value += event
+            total += len(event)
             if len(value) > _MAX_VALUE_BYTES:
                 raise invalid(
                     f"The field {name[:100]} has more than {_MAX_VALUE_BYTES} bytes; a video is expected in "
                     f"{' or '.join(FILE_FIELDS)}.",
                     [Violation(name[:100], f"has more than {_MAX_VALUE_BYTES} bytes")],
                 )
+        if total > _MAX_FIELDS_BYTES:
+            description = f"have more than {_MAX_FIELDS_BYTES} bytes together"
+            raise invalid(f"The fields before the video {description}.", [Violation("body", description)])
     raise invalid(
         "No video came: send it as the field `video` or `file`.", [Violation("video", "is missing")]
     )
@@ -148,7 +175,7 @@ def read_angle_options(fields: Fields, config: pb.VideoConfig | pb.StreamConfig)
 
 
 async def analyze(
-    door: Door, caller: Caller, config: pb.VideoConfig, content: AsyncIterator[bytes]
+    door: Door, caller: Caller, config: pb.VideoConfig, upload: VideoUpload
 ) -> AsyncGenerator[pb.AnalyzeVideoResponse | dict[str, str], None]:
     """The answers to a video while it is being uploaded; last the caller's quota, a dict.
 
@@ -158,9 +185,9 @@ async def analyze(
         Problem: of the gateway, or of the body.
         CallerGone: the caller left; the call to the gateway is cancelled.
     """
-    with door.videos.one():
+    with upload.resources:
         async with door.gateway.stream(door.gateway.pose.AnalyzeVideo, caller) as stream:
-            uploading = asyncio.create_task(_upload(stream, config, content))
+            uploading = asyncio.create_task(_upload(stream, config, upload.content))
             # A body that breaks ends the call, and with it the wait for the next answer.
             uploading.add_done_callback(lambda task: _end_with(task, stream))
             try:

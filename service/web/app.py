@@ -62,12 +62,14 @@ def build_app(settings: WebSettings, channel: grpc.aio.Channel) -> ASGIApp:
         in_flight=InFlight(settings.max_in_flight_bytes),
         videos=Places(settings.max_streams, "videos", "TOO_MANY_STREAMS"),
         cameras=Places(settings.max_streams, "camera streams", "TOO_MANY_STREAMS"),
+        sockets=Places(settings.max_calls, "WebSockets", "TOO_MANY_IN_FLIGHT"),
     )
     middleware = [
         Middleware(
             DoorMiddleware,
             calls=Places(settings.max_calls, "calls", "TOO_MANY_IN_FLIGHT"),
             send_idle_s=settings.send_idle_s,
+            host_allowed=settings.host_allowed,
         )
     ]
     if settings.allowed_origins:
@@ -119,7 +121,12 @@ async def connected(settings: WebSettings) -> AsyncIterator[grpc.aio.Channel]:
         BadGatewayFile: a PEM file cannot be read.
     """
     # Callers of HTTP see RESOURCE_EXHAUSTED as 429 at once and decide for themselves when to come again.
-    channel = connect(settings.gateway, credentials=_credentials(settings), retry_on=("UNAVAILABLE",))
+    channel = connect(
+        settings.gateway,
+        credentials=_credentials(settings),
+        retry_on=("UNAVAILABLE",),
+        retry_uploads=False,  # the bytes of a video are gone once they are sent
+    )
     try:
         yield channel
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,28 +38,34 @@ class BodyLimits:
     Attributes:
         max_bytes: of it.
         idle_s: without a byte.
+        total_s: from the first byte to the last; None: no limit.
     """
 
     max_bytes: int
     idle_s: float
+    total_s: float | None = None
 
 
 async def chunks(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
     """The bytes of a body as they come. A slow reader slows the caller down.
 
     Raises:
-        Problem: 413 for too many, 408 for a pause that is too long.
+        Problem: 413 for too many, 408 for a pause or a whole that takes too long.
         CallerGone: the caller left.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.max_bytes:
         raise _too_large(limits.max_bytes)
     received = 0
+    now = asyncio.get_running_loop().time
+    end = now() + limits.total_s if limits.total_s is not None else math.inf
     while True:
         try:
-            async with asyncio.timeout(limits.idle_s):
+            async with asyncio.timeout(max(0.0, min(limits.idle_s, end - now()))):
                 message = await request.receive()
         except TimeoutError:
+            if limits.total_s is not None and now() >= end:
+                raise too_slow(limits.total_s) from None
             raise Problem(
                 408,
                 "UPLOAD_IDLE",
@@ -76,6 +83,17 @@ async def chunks(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
             yield chunk
         if not message.get("more_body", False):
             return
+
+
+def too_slow(total_s: float) -> Problem:
+    """The problem of a body, or of the fields before a video, that took too long as a whole."""
+    return Problem(
+        408,
+        "UPLOAD_TOO_SLOW",
+        f"The body did not arrive within {total_s:g} s.",
+        code="DEADLINE_EXCEEDED",
+        headers={"connection": "close"},
+    )
 
 
 class Held:

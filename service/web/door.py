@@ -20,6 +20,7 @@ class Door:
         in_flight: bytes of bodies at work.
         videos: places for videos.
         cameras: places for streams of images.
+        sockets: places for WebSockets, from the handshake on.
     """
 
     settings: WebSettings
@@ -27,11 +28,13 @@ class Door:
     in_flight: InFlight
     videos: Places
     cameras: Places
+    sockets: Places
 
     @property
     def body_limits(self) -> BodyLimits:
         """Of a body without a video."""
-        return BodyLimits(self.settings.max_body_bytes, self.settings.body_idle_s)
+        settings = self.settings
+        return BodyLimits(settings.max_body_bytes, settings.body_idle_s, settings.body_timeout_s)
 
     @property
     def video_limits(self) -> BodyLimits:

@@ -122,9 +122,10 @@ class Fields:
 
     def check(self) -> None:
         """Problem 400 with everything that is wrong; nothing where all is well."""
+        fields = _and(sorted(self._known)) if self._known else "none"
         for name in self._values:
             if name not in self._known:
-                self.add(name[:100], f"is not a field of this call, which has {_and(sorted(self._known))}")
+                self.add(name[:100], f"is not a field of this call, which has {fields}")
         if not self.violations:
             return
         if self._measurements:

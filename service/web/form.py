@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -18,6 +19,8 @@ from service.web.body import BodyLimits, Held, PartEnd, PartHead, chunks, parts,
 from service.web.problems import Problem, invalid
 
 _MAX_VALUE_BYTES = 65_536
+_MAX_VALUES = 1000
+_THREAD_BYTES = 1_000_000  # JSON beyond this is parsed outside the event loop
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _BLANKS = b" \t\r\n"
 
@@ -80,7 +83,7 @@ async def read_form(request: Request, images: Collection[str], limits: BodyLimit
     if kind == "multipart/form-data":
         await _multipart(request, content_type, images, form, limits, held)
     elif kind == "application/json" or kind.endswith("+json"):
-        _json(await whole(request, limits, held), images, form)
+        _json(await parsed_object(await whole(request, limits, held)), images, form)
     elif kind == "application/x-www-form-urlencoded":
         _urlencoded(await whole(request, limits, held), images, form)
     elif kind.startswith("image/") or kind in ("application/octet-stream", ""):
@@ -179,8 +182,12 @@ def _text(content: bytes, name: str) -> str:
         ) from None
 
 
-def _json(body: bytes, images: Collection[str], form: Form) -> None:
-    for name, value in json_object(body).items():
+def _json(body: dict[str, object], images: Collection[str], form: Form) -> None:
+    count = sum(len(value) if isinstance(value, list) else 1 for value in body.values())
+    if count > _MAX_VALUES:
+        description = f"has {count} values, at most {_MAX_VALUES} are allowed"
+        raise invalid(f"The body {description}.", [Violation("body", description)])
+    for name, value in body.items():
         for one in value if isinstance(value, list) else [value]:
             if one is None:
                 continue
@@ -207,6 +214,11 @@ def json_object(body: bytes) -> dict[str, object]:
     return value
 
 
+async def parsed_object(body: bytes) -> dict[str, object]:
+    """A JSON object, a large one parsed in a thread; Problem 400 for anything else."""
+    return json_object(body) if len(body) <= _THREAD_BYTES else await asyncio.to_thread(json_object, body)
+
+
 def _urlencoded(body: bytes, images: Collection[str], form: Form) -> None:
     if not body.isascii():
         raise unsupported(
@@ -214,7 +226,7 @@ def _urlencoded(body: bytes, images: Collection[str], form: Form) -> None:
             "a bare image with its own type, as in curl -H 'content-type: image/jpeg' --data-binary @FILE",
         )
     try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000)
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_VALUES)
     except ValueError as error:
         raise invalid(f"The form cannot be read: {error}.", reason="FORM_UNREADABLE") from error
     for name, value in pairs:

@@ -205,7 +205,7 @@ def _ascii(value: str, name: str) -> str:
     """gRPC metadata hold printable ASCII only."""
     if not value.isascii() or not value.isprintable():
         raise Problem(
-            401 if name != "traceparent" else 400,
+            401 if name in ("authorization", "x-api-key") else 400,
             "API_KEY_INVALID" if name in ("authorization", "x-api-key") else "HEADER_INVALID",
             f"The header {name} holds characters that are not printable ASCII.",
             code="UNAUTHENTICATED" if name in ("authorization", "x-api-key") else "INVALID_ARGUMENT",

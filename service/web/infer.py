@@ -44,15 +44,18 @@ class InferCalls:
         """A video in; progress after each frame and one result out."""
         door, caller = self._door, caller_of(request)
         upload = await begin_upload(request, door)
-        fields = Fields(upload.values)
-        fields.check()
-        config = pb.VideoConfig(
-            model=door.settings.whole_body_model or await self._model(caller),
-            skeleton=SKELETON,
-            layout=pb.FRAME_LAYOUT_FLAT,
-        )
+        try:
+            Fields(upload.values).check()
+            config = pb.VideoConfig(
+                model=door.settings.whole_body_model or await self._model(caller),
+                skeleton=SKELETON,
+                layout=pb.FRAME_LAYOUT_FLAT,
+            )
+            running = analyze(door, caller, config, upload)
+        except BaseException:
+            upload.resources.close()
+            raise
         run = _Run()
-        running = analyze(door, caller, config, upload.content)
         try:
             first: pb.AnalyzeVideoResponse | dict[str, str] | Problem = await anext(running)
         except Problem as problem:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,15 +50,10 @@ class InfoCalls:
         )
         message = answered.message
         limits: dict[str, Any] = {
-            field.name: getattr(message.limits, field.name)
+            field.name: _limit(message.limits, field)
             for field in message.limits.DESCRIPTOR.fields
-            if field.name not in ("max_video_duration", "allowed_uri_hosts")
+            if field.name != "allowed_uri_hosts"
         }
-        limits["max_video_duration"] = (
-            answers.seconds(message.limits.max_video_duration)
-            if message.limits.HasField("max_video_duration")
-            else None
-        )
         limits["allowed_uri_hosts"] = list(message.limits.allowed_uri_hosts)
         settings = self._door.settings
         document = {
@@ -105,3 +102,11 @@ class InfoCalls:
             "next_page_token": answered.message.next_page_token,
         }
         return answers.json_response(document, headers=answered.headers)
+
+
+def _limit(limits: pb.Limits, field: FieldDescriptor) -> Any:
+    """The value of a limit; of a duration the seconds. None where there is no such limit."""
+    if field.has_presence and field not in {one for one, _ in limits.ListFields()}:
+        return None
+    value = getattr(limits, field.name)
+    return answers.seconds(value) if isinstance(value, Duration) else value

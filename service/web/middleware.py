@@ -6,12 +6,13 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -80,12 +81,16 @@ class DoorMiddleware:
         app: what is inside.
         calls: places for calls at work.
         send_idle_s: a caller who takes no part of an answer for longer is given up.
+        host_allowed: whether requests with this header Host are answered.
     """
 
-    def __init__(self, app: ASGIApp, calls: Places, send_idle_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, calls: Places, send_idle_s: float, host_allowed: Callable[[str], bool]
+    ) -> None:
         self._app = app
         self._calls = calls
         self._send_idle_s = send_idle_s
+        self._host_allowed = host_allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -121,6 +126,13 @@ class DoorMiddleware:
 
     async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
+            if not self._host_allowed(Headers(scope=scope).get("host", "")):
+                raise Problem(
+                    421,
+                    "HOST_NOT_ALLOWED",
+                    "The header Host names a host that is not answered here: POSEGATE_WEB_ALLOWED_HOSTS lists"
+                    " those that are.",
+                )
             if scope["path"] in _UNCOUNTED:
                 await self._app(scope, receive, answer.send)
                 return

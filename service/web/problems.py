@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -164,6 +165,8 @@ def from_status(status: status_pb2.Status, *, headers: Mapping[str, str] | None 
     if not reason:
         reason, detail, retry_after_s = _OWN_WORDS.get(code, (code, _plain(code), None))
         retry_after_s = details.retry_after_s or retry_after_s
+    if retry_after_s is None and reason == "QUOTA_EXCEEDED":
+        retry_after_s = _until_reset(details.metadata or {}, headers or {})
     return Problem(
         HTTP_STATUS.get(code, 500),
         reason,
@@ -220,6 +223,22 @@ def _details(status: status_pb2.Status) -> _Details:
         except DecodeError:
             continue
     return found
+
+
+def _until_reset(metadata: Mapping[str, str], headers: Mapping[str, str]) -> float | None:
+    """Seconds until a quota of a period starts anew; None for a quota without a period, as of templates."""
+    text = metadata.get("reset_time")
+    if text is None:
+        return None
+    seconds = headers.get("ratelimit-reset", "")
+    if seconds.isascii() and seconds.isdecimal():
+        return float(seconds)
+    try:
+        reset = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    reset = reset if reset.tzinfo else reset.replace(tzinfo=UTC)
+    return max(0.0, float(round((reset - datetime.now(UTC)).total_seconds())))
 
 
 def _plain(code: str) -> str:

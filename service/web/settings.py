@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -46,6 +47,12 @@ class WebSettings(BaseSettings):
         description="Origins whose pages may call the door from a browser, such as https://app.example.com, "
         "comma-separated; * for any; empty: none but the door's own page.",
     )
+    allowed_hosts: str = Field(
+        default="",
+        description="Names that the header Host may hold, without ports, comma-separated; * for any; empty: "
+        "localhost, 127.0.0.1 and [::1] where the door listens on a loopback address, else any. Others are "
+        "answered 421.",
+    )
     max_calls: int = Field(default=64, ge=1, description="Calls at work at once; more are answered 429.")
     max_streams: int = Field(
         default=16, ge=1, description="How many of those may be videos, and how many cameras beside them."
@@ -70,6 +77,12 @@ class WebSettings(BaseSettings):
     )
     body_idle_s: float = Field(
         default=30.0, gt=0, description="A body that pauses for longer, seconds, is given up with 408."
+    )
+    body_timeout_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Seconds that a body without a video, or the fields before a video, may take as a whole; "
+        "408 after that.",
     )
     keep_alive_s: float = Field(
         default=30.0, gt=0, description="Seconds that a connection without a request is kept open."
@@ -132,6 +145,21 @@ class WebSettings(BaseSettings):
         """Host of `listen`, without the brackets of an IPv6 address."""
         return self.listen.rpartition(":")[0].strip("[]")
 
+    def host_allowed(self, host: str) -> bool:
+        """Whether a request with this header Host is answered.
+
+        A page that resolves its own name to a loopback address (DNS rebinding) would otherwise be of the same
+        origin as the door.
+        """
+        named = _split(self.allowed_hosts.lower())
+        if not named and _is_loopback(self.listen_host):
+            named = ("localhost", "127.0.0.1", "[::1]", f"[{self.listen_host}]", self.listen_host)
+        bare = host.lower()
+        name, colon, port = bare.rpartition(":")
+        if colon and port.isdecimal():
+            bare = name
+        return not named or "*" in named or bare in named
+
     @property
     def listen_port(self) -> int:
         """Port of `listen`."""
@@ -141,6 +169,13 @@ class WebSettings(BaseSettings):
     def allowed_origins(self) -> tuple[str, ...]:
         """The origins of `cors_origins`."""
         return _split(self.cors_origins)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _split(text: str) -> tuple[str, ...]:

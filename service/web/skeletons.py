@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import zipfile
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from service.web.accept import preferred
 from service.web.body import Held, whole
 from service.web.door import Door
 from service.web.fields import Fields
-from service.web.form import Upload, image_of, json_object, query_values, unsupported
+from service.web.form import Upload, image_of, parsed_object, query_values, unsupported
 from service.web.gateway import caller_of
 from service.web.pose import OVERLAY_FORMATS
 from service.web.problems import Problem, invalid
@@ -119,7 +120,7 @@ class SkeletonCalls:
         """People drawn on an image or a canvas."""
         kind = preferred(request.headers.get("accept", ""), ("application/json", "image/png", "image/jpeg"))
         with Held(self._door.in_flight) as held:
-            body = json_object(await self._json_body(request, held))
+            body = await parsed_object(await self._json_body(request, held))
             rpc_request = _rendering(body, _name(request), kind)
             gateway = self._door.gateway
             try:
@@ -138,7 +139,7 @@ class SkeletonCalls:
         """People as files for training tools."""
         kind = preferred(request.headers.get("accept", ""), ("application/json", "application/zip"))
         with Held(self._door.in_flight) as held:
-            body = json_object(await self._json_body(request, held))
+            body = await parsed_object(await self._json_body(request, held))
             rpc_request = _exporting(body, _name(request))
             gateway = self._door.gateway
             answered = await gateway.call(
@@ -146,7 +147,8 @@ class SkeletonCalls:
             )
             files = answered.message.files
             if kind == "application/zip":
-                return Response(_zipped(files), media_type="application/zip", headers=answered.headers)
+                zipped = await asyncio.to_thread(_zipped, files)
+                return Response(zipped, media_type="application/zip", headers=answered.headers)
             documents = [
                 {"name": one.name, "media_type": one.media_type, "content": one.content.decode()}
                 for one in files
@@ -161,7 +163,7 @@ class SkeletonCalls:
 
     async def _read(self, request: Request) -> pb.Skeleton:
         with Held(self._door.in_flight) as held:
-            body = json_object(await self._json_body(request, held))
+            body = await parsed_object(await self._json_body(request, held))
         for name in _SET_BY_SERVICE:
             body.pop(name, None)
         skeleton = pb.Skeleton()

@@ -20,9 +20,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from posegate.v1 import pose_service_pb2 as pb
 from service.web import answers
 from service.web.analysis import read_angle_options
+from service.web.body import Held, InFlight
 from service.web.door import Door
 from service.web.fields import Fields
-from service.web.form import json_object
+from service.web.form import Form, json_object
 from service.web.gateway import Stream, caller_of
 from service.web.middleware import CallerGone
 from service.web.problems import Problem, from_status, invalid
@@ -31,6 +32,7 @@ from service.web.videos import error_line
 _log = structlog.get_logger()
 
 _CONFIG_S = 10.0  # for the first message
+_MAX_TEXT_BYTES = 65_536  # of a text message
 _POLICY_VIOLATION, _TRY_LATER, _OVER = 1008, 1013, 1000
 _POLICIES = {"latest": pb.FRAME_POLICY_LATEST, "every": pb.FRAME_POLICY_EVERY}
 
@@ -49,6 +51,9 @@ class StreamCalls:
         """One camera."""
         request_id = uuid.uuid4().hex
         socket.scope.setdefault("state", {})["request_id"] = request_id
+        if not self._door.settings.host_allowed(socket.headers.get("host", "")):
+            await socket.close(_POLICY_VIOLATION, "host is not allowed")
+            return
         if not self._allowed(socket):
             # A page of another site could use the door in its visitor's name: CORS leaves WebSockets alone.
             await socket.close(_POLICY_VIOLATION, "origin is not allowed")
@@ -56,7 +61,7 @@ class StreamCalls:
         await socket.accept(headers=[(b"x-request-id", request_id.encode())])
         close = _OVER
         try:
-            with self._door.cameras.one():
+            with self._door.sockets.one():
                 await self._run(socket, request_id)
         except Problem as problem:
             close = _TRY_LATER if problem.retry_after_s is not None else _POLICY_VIOLATION
@@ -80,10 +85,14 @@ class StreamCalls:
         )
 
     async def _run(self, socket: WebSocket, request_id: str) -> None:
-        config, key = await _config(socket)
+        config, key = await _config(socket)  # within its time, before a place is taken
+        with self._door.cameras.one():
+            await self._analyze(socket, request_id, config, key)
+
+    async def _analyze(self, socket: WebSocket, request_id: str, config: pb.StreamConfig, key: str) -> None:
         gateway = self._door.gateway
         async with gateway.stream(gateway.pose.StreamPoses, caller_of(socket, key)) as stream:
-            sending = asyncio.create_task(_send(socket, stream, config))
+            sending = asyncio.create_task(_send(socket, stream, config, self._door.in_flight))
             sending.add_done_callback(lambda task: _end_with(task, stream))
             try:
                 async for answer in stream.answers():
@@ -119,13 +128,13 @@ async def _config(socket: WebSocket) -> tuple[pb.StreamConfig, str]:
         raise CallerGone
     if message.get("text") is None:
         raise invalid('The first message must be the options, as {"model": ""}; images come after it.')
-    body = json_object(message["text"].encode(errors="replace"))
+    body = _text_object(message["text"])
     key = body.pop("api_key", "")
-    values = {
-        name: [str(one).lower() if isinstance(one, bool) else str(one) for one in _listed(value)]
-        for name, value in body.items()
-    }
-    fields = Fields(values)
+    form = Form()
+    for name, value in body.items():
+        for one in _listed(value):
+            form.add(name, str(one).lower() if isinstance(one, bool) else str(one))
+    fields = Fields(form.values)
     config = pb.StreamConfig(
         model=fields.text("model"),
         model_version=fields.text("version"),
@@ -146,6 +155,14 @@ async def _config(socket: WebSocket) -> tuple[pb.StreamConfig, str]:
     return config, str(key)
 
 
+def _text_object(text: str) -> dict[str, object]:
+    """The JSON object of a text message; Problem 400 for anything else, and for more than 64 KiB."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) > _MAX_TEXT_BYTES:
+        raise invalid(f"A text message has at most {_MAX_TEXT_BYTES} bytes, not {len(encoded)}.")
+    return json_object(encoded)
+
+
 def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
@@ -158,18 +175,20 @@ async def _images(socket: WebSocket) -> AsyncIterator[bytes]:
         content = message.get("bytes")
         if content is not None:
             yield content
-        elif json_object(message["text"].encode(errors="replace")).get("type") == "end":
+        elif _text_object(message["text"]).get("type") == "end":
             return
         else:
             raise invalid('A text after the first one must be {"type": "end"}; images are binary messages.')
 
 
-async def _send(socket: WebSocket, stream: Stream, config: pb.StreamConfig) -> None:
+async def _send(socket: WebSocket, stream: Stream, config: pb.StreamConfig, in_flight: InFlight) -> None:
     await stream.send(pb.StreamPosesRequest(config=config))
     number = 0
     async for content in _images(socket):
         frame = pb.StreamFrame(frame_id=str(number), encoded=content)
-        await stream.send(pb.StreamPosesRequest(frame=frame))
+        with Held(in_flight) as held:
+            held.add(len(content))
+            await stream.send(pb.StreamPosesRequest(frame=frame))
         number += 1
     await stream.close()
     with suppress(WebSocketDisconnect, RuntimeError):  # only to see the caller leave

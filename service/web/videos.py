@@ -14,7 +14,7 @@ from starlette.responses import Response
 from posegate.v1 import pose_service_pb2 as pb
 from service.web import answers
 from service.web.accept import preferred
-from service.web.analysis import analyze, begin_upload, read_config
+from service.web.analysis import VideoUpload, analyze, begin_upload, read_config
 from service.web.door import Door
 from service.web.fields import Fields
 from service.web.gateway import caller_of
@@ -46,18 +46,12 @@ class VideoCalls:
         """A video in, in one form or another its frames out."""
         kind = preferred(request.headers.get("accept", ""), (JSON, NDJSON, EVENTS, MP4))
         upload = await begin_upload(request, self._door)
-        fields = Fields(upload.values)
-        config = read_config(fields)
-        config.annotated_video = fields.choice("annotated_video", _ANNOTATED, pb.ANNOTATED_VIDEO_UNSPECIFIED)
-        if kind == MP4:
-            config.annotated_video = pb.ANNOTATED_VIDEO_MP4
-        elif kind == JSON and config.annotated_video:
-            fields.add(
-                "annotated_video",
-                f"does not go with JSON: accept {NDJSON} or {EVENTS}, or {MP4} for it alone",
-            )
-        fields.check()
-        running = analyze(self._door, caller_of(request), config, upload.content)
+        try:
+            config = _config(upload, kind)
+            running = analyze(self._door, caller_of(request), config, upload)
+        except BaseException:
+            upload.resources.close()
+            raise
         try:
             if kind == JSON:
                 return await _at_the_end(running)
@@ -71,6 +65,22 @@ class VideoCalls:
             return answers.Streamed(_pieces(first, running), MP4)
         lines = _lines(first, running, _ENCODERS[kind], request.state.request_id)
         return answers.Streamed(lines, kind)
+
+
+def _config(upload: VideoUpload, kind: str) -> pb.VideoConfig:
+    """How to analyse the video for an answer of this media type; Problem 400 for wrong options."""
+    fields = Fields(upload.values)
+    config = read_config(fields)
+    config.annotated_video = fields.choice("annotated_video", _ANNOTATED, pb.ANNOTATED_VIDEO_UNSPECIFIED)
+    if kind == MP4:
+        config.annotated_video = pb.ANNOTATED_VIDEO_MP4
+    elif kind == JSON and config.annotated_video:
+        fields.add(
+            "annotated_video",
+            f"does not go with JSON: accept {NDJSON} or {EVENTS}, or {MP4} for it alone",
+        )
+    fields.check()
+    return config
 
 
 def line_of(answer: pb.AnalyzeVideoResponse) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_every_command_explains_itself(arguments: list[str]) -> None:
 
 def test_the_commands_are_these() -> None:
     assert list(EVERY) == [
-        "up", "serve", "web", "detect", "measure", "video", "export",
+        "up", "serve", "web", "detect", "measure", "video", "evaluate", "export",
         "skeletons list", "skeletons show", "skeletons create", "skeletons update", "skeletons delete",
         "models list", "models add", "models fetch", "models fill", "models build", "models verify",
         "tenants create", "tenants list", "tenants show", "tenants set-plan", "tenants delete",

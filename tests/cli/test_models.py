@@ -32,6 +32,8 @@ async def test_models_are_listed_with_licence_and_inputs(
     (other,) = [line for line in lines if "other" in line]
     assert "Apache-2.0" in other
     assert "no" in other.split()
+    assert "free of AGPL" in other
+    assert "free of AGPL" not in default
 
 
 async def test_every_page_of_models_is_listed(service: Service, capsys: pytest.CaptureFixture[str]) -> None:

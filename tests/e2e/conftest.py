@@ -64,6 +64,8 @@ def start(command: str, folder: Path, **environment: str) -> Service:
                 "POSEGATE_LISTEN": address,
                 "POSEGATE_TRITON_URL": triton_url,
                 "POSEGATE_HEALTH_INTERVAL_S": "0.2",
+                # A shape that is still being compiled runs padded, with slightly other coordinates.
+                "POSEGATE_PREPARE_SHAPES": "all",
                 **environment,
             },
         )

@@ -21,6 +21,7 @@ VALUES: Mapping[str, Path | None] = {
     "defaults": None,
     "cpu": CHART / "values-cpu.yaml",
     "production": CHART / "values-production.yaml",
+    "permissive": CHART / "values-permissive.yaml",
     **{path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))},
 }
 OPTIONAL_APIS = ("monitoring.coreos.com/v1", "keda.sh/v1alpha1")

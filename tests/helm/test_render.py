@@ -156,3 +156,19 @@ def test_every_value_is_in_the_schema_and_every_property_has_a_default() -> None
             walk(f"{where}.{key}".strip("."), value, properties[key])
 
     walk("", values, schema)
+
+
+@pytest.mark.parametrize("below", ["defaults", "production"])
+def test_the_permissive_values_name_no_model_under_the_agpl(below: str) -> None:
+    permissive = VALUES["permissive"]
+    assert permissive is not None
+    done = template(below, more=permissive.read_text("utf-8"))
+    assert done.returncode == 0, done.stderr
+    objects = [item for item in yaml.safe_load_all(done.stdout) if item]
+    settings = next(item["data"] for item in objects if "POSEGATE_DEFAULT_MODEL" in (item.get("data") or {}))
+    assert settings["POSEGATE_DEFAULT_MODEL"] == "rtmo_l"
+    (job,) = [item for item in objects if item["kind"] == "Job"]
+    assert "rtmo_l" in json.dumps(job)
+    assert "yolo" not in json.dumps(
+        [item["spec"] for item in objects if item["kind"] in ("Job", "Deployment")]
+    )

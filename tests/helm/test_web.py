@@ -96,3 +96,10 @@ async def test_helm_test_calls_health_and_finds_the_one_person() -> None:
         assert await run() == 1, "nobody is found"
         service.triton.answer = rows(person)
         assert await run() == 0
+
+
+def test_bodies_in_flight_must_fit_into_the_memory() -> None:
+    assert "web.resources.limits.memory 1Gi is less than 1610612736" in refusal(
+        "minimal", WEB, "web.resources.limits.memory=1Gi"
+    )
+    assert "web.settings" in refusal("minimal", WEB, "web.settings.MAX_IN_FLIGHT_BYTES=1073741824")

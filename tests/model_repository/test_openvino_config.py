@@ -210,13 +210,20 @@ def cache(backend: Any, compiler: Compiler, **parameters: str) -> Any:
     return plans
 
 
-def test_all_shapes_are_compiled_before_the_model_is_ready_unless_some_are_named(backend: Any) -> None:
+def test_all_shapes_are_compiled_before_the_model_is_ready_unless_some_are_named(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POSEGATE_PREPARE_SHAPES", raising=False)
     compiler = Compiler()
     cache(backend, compiler).close()
     assert compiler.asked == [(8, 8), (6, 8), (4, 8), (2, 8), (8, 4)]
     compiler = Compiler()
     cache(backend, compiler, prepared_shapes="8x8,4x8").close()
     assert compiler.asked == [(8, 8)]
+    monkeypatch.setenv("POSEGATE_PREPARE_SHAPES", "all")
+    compiler = Compiler()
+    cache(backend, compiler, prepared_shapes="8x8,4x8").close()
+    assert compiler.asked == [(8, 8), (4, 8)]
 
 
 def test_a_shape_that_is_being_compiled_is_answered_in_the_smallest_that_holds_it(backend: Any) -> None:

@@ -80,7 +80,8 @@ async def test_serving_comes_only_after_a_warm_inference() -> None:
 async def test_every_service_has_a_name_of_its_own() -> None:
     async with watching(FakeTritonClient()) as watched:
         await watched.until("SERVING")
-        assert set(SERVICES) == {"", "posegate.v1.PoseService", "posegate.v1.SkeletonService"}
+        services = ("PoseService", "SkeletonService", "AccountService")
+        assert set(SERVICES) == {"", *(f"posegate.v1.{name}" for name in services)}
         assert set(watched.health._server_status) == {*SERVICES, LIVENESS}
 
 

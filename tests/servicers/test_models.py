@@ -48,7 +48,27 @@ async def test_a_model_is_listed_with_everything_that_is_known_of_it(service: Se
         "sha256": MODEL.sha256,
         "ready": True,
         "default": True,
+        "pipeline_licences": ["AGPL-3.0"],
     }
+
+
+@pytest.mark.parametrize(
+    ("detector_licence", "expected"),
+    [
+        ("AGPL-3.0", ["Apache-2.0", "AGPL-3.0"]),
+        ("Apache-2.0", ["Apache-2.0"]),
+        ("", ["Apache-2.0", "unknown"]),
+    ],
+)
+async def test_the_licences_of_a_pipeline_are_those_of_both_stages(
+    detector_licence: str, expected: list[str], service: Service
+) -> None:
+    second = replace(MODEL, name="whole", family="top_down", licence="Apache-2.0", first_stage=MODEL.name)
+    service.triton.served = [replace(MODEL, licence=detector_licence), second]
+    await service.catalog.refresh()
+    (model,) = [one for one in (await models_of(service, 0)).models if one.name == "whole"]
+    assert model.detector == MODEL.name
+    assert list(model.pipeline_licences) == expected
 
 
 async def test_a_model_that_is_away_is_still_listed(service: Service) -> None:

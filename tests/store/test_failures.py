@@ -290,7 +290,8 @@ async def test_tables_that_are_gone_are_made_again(postgres: Postgres) -> None:
     async with opened(url) as store:
         await store.create("default", STICK)
         async with store._database.write() as connection:
-            await connection.exec_driver_sql("DROP TABLE skeletons, posegate_schema")
+            for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):
+                await connection.exec_driver_sql(statement)
         with pytest.raises(Unavailable) as caught:
             await store.get("default", "stick")
         assert refusal(caught) == "DATABASE_UNAVAILABLE"

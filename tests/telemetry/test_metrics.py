@@ -435,7 +435,10 @@ def test_what_is_not_known_beforehand_shares_one_label() -> None:
 def test_every_reason_in_the_code_is_known() -> None:
     """All are literals: `reason` of a class or of a call, or what a failure of the store begins with."""
     found: set[str] = set()
-    for file in (Path(__file__).parents[2] / "service").rglob("*.py"):
+    service = Path(__file__).parents[2] / "service"
+    for file in service.rglob("*.py"):
+        if file.is_relative_to(service / "web"):  # a client of the gateway, with reasons of its own
+            continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             match node:
                 case ast.keyword(arg="reason", value=ast.Constant(value=str(reason))):
@@ -449,4 +452,4 @@ def test_every_reason_in_the_code_is_known() -> None:
                     found.add(reason)
                 case ast.Call(func=ast.Name(id="_Failure"), args=[ast.Constant(value=str(reason)), *_]):
                     found.add(reason)
-    assert found == REASONS
+    assert found - {""} == REASONS

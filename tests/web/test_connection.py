@@ -26,7 +26,8 @@ async def send(door: RunningDoor, content: bytes) -> tuple[asyncio.StreamReader,
 
 def post(path: str, length: int, content_type: str = "image/jpeg") -> bytes:
     return (
-        f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\n"
+        f"content-length: {length}\r\n\r\n"
     ).encode()
 
 
@@ -125,11 +126,11 @@ async def test_a_thousand_uploads_broken_off_leave_nothing_behind(fake: FakeGate
 
 async def test_slow_headers_end_the_connection(fake: FakeGateway) -> None:
     async with running_door(fake.address, header_timeout_s=0.3) as door:
-        for begun in (b"", b"POST /v1/pose HTTP/1.1\r\nhost: x\r\n"):
+        for begun in (b"", b"POST /v1/pose HTTP/1.1\r\nhost: localhost\r\n"):
             reader, writer = await send(door, begun)
             assert await asyncio.wait_for(reader.read(), SOON_S) == b""
             writer.close()
-        reader, writer = await send(door, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        reader, writer = await send(door, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
         await asyncio.wait_for(reader.readuntil(b'"ok"}'), SOON_S)
         writer.write(b"GET /livez HTT")
         assert await asyncio.wait_for(reader.read(), SOON_S) == b"", "the second request of a connection too"
@@ -139,7 +140,7 @@ async def test_slow_headers_end_the_connection(fake: FakeGateway) -> None:
 async def test_large_headers_are_431(fake: FakeGateway) -> None:
     async with running_door(fake.address, max_header_bytes=4096) as door:
         for ended in (b"\r\n\r\n", b""):
-            request = b"GET /livez HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 5000 + ended
+            request = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-long: " + b"a" * 5000 + ended
             reader, writer = await send(door, request)
             assert (await asyncio.wait_for(reader.read(), SOON_S)).startswith(b"HTTP/1.1 431 ")
             writer.close()
@@ -161,7 +162,7 @@ async def test_an_idle_body_is_408(fake: FakeGateway) -> None:
 
 async def test_an_idle_connection_is_closed(fake: FakeGateway) -> None:
     async with running_door(fake.address, keep_alive_s=0.3) as door:
-        reader, writer = await send(door, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        reader, writer = await send(door, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
         answer = await asyncio.wait_for(reader.read(), SOON_S)
         assert answer.startswith(b"HTTP/1.1 200 ")
         writer.close()
@@ -172,7 +173,7 @@ async def test_a_caller_who_takes_no_answer_is_given_up(fake: FakeGateway) -> No
     async with running_door(fake.address, send_idle_s=0.5) as door:
         _, writer = await asyncio.open_connection(door.host, door.port, limit=1024)
         request = post("/v1/video/upload", 1, "video/mp4").replace(
-            b"host: x", b"host: x\r\naccept: text/event-stream"
+            b"host: localhost", b"host: localhost\r\naccept: text/event-stream"
         )
         writer.write(request + b"x")
         await until(lambda: fake.started == 1)
@@ -215,7 +216,27 @@ async def test_who_never_stops_sending_after_a_refusal_is_cut_off(
 
 async def test_curl_that_waits_for_100_continue_is_refused_before_it_sends(fake: FakeGateway) -> None:
     async with running_door(fake.address, max_body_bytes=1000) as door:
-        request = post("/v1/pose", 5000).replace(b"host: x", b"host: x\r\nexpect: 100-continue")
+        request = post("/v1/pose", 5000).replace(b"localhost", b"localhost\r\nexpect: 100-continue")
         reader, writer = await send(door, request)
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), SOON_S)).startswith(b"HTTP/1.1 413 ")
         writer.close()
+
+
+async def test_a_body_that_trickles_is_408(fake: FakeGateway) -> None:
+    content_type, form = multipart(("model", None, b"a" * 1000), ("video", "a.mp4", b"x"))
+    async with running_door(fake.address, body_timeout_s=0.5) as door:
+        for head, body in (
+            (post("/v1/pose", 1000), b"x" * 1000),
+            (post("/v1/video/upload", len(form), content_type), form),
+        ):
+            reader, writer = await send(door, head)
+            answer = asyncio.ensure_future(reader.readuntil(b"}"))
+            for number in range(500):
+                if answer.done():
+                    break
+                writer.write(body[number : number + 1])
+                await asyncio.sleep(0.05)
+            told = await asyncio.wait_for(answer, SOON_S)
+            assert told.startswith(b"HTTP/1.1 408 ")
+            assert b"UPLOAD_TOO_SLOW" in told
+            writer.close()

@@ -127,3 +127,9 @@ async def test_nobody_in_the_picture_is_null_with_a_reason(door: RunningDoor, na
     assert (one["name"], one["title"], one["bodyPart"]) == ("knee_flexion", "Knee Flexion", "Knee")
     assert one["value"] == {"left": None, "right": None}
     assert one["reasons"]["left"] == ["NO_PERSON"]
+
+
+async def test_a_body_of_a_million_values_is_refused(faked: RunningDoor) -> None:
+    body = b'{"measurement": [' + b"0," * 1_000_000 + b"0]}"
+    answer = await faked.client.post("/detect", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "body")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -70,9 +71,7 @@ async def test_what_the_plan_does_not_allow_is_403_with_its_numbers(
     assert answer.json()["metadata"] == {"plan": "free", "limit": "1"}
 
 
-async def test_a_used_up_quota_is_429_with_the_ratelimit_headers(
-    fake: FakeGateway, faked: RunningDoor
-) -> None:
+async def test_a_rate_limit_is_429_with_the_ratelimit_headers(fake: FakeGateway, faked: RunningDoor) -> None:
     fake.error = refusal(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_ms=1500)
     fake.trailing = (("ratelimit-limit", "10"), ("ratelimit-remaining", "0"), ("ratelimit-reset", "42"))
     answer = await call(faked)
@@ -85,6 +84,42 @@ async def test_a_used_up_quota_is_429_with_the_ratelimit_headers(
         "42",
     ]
     assert fake.started == 1, "the caller decides when to come again"
+
+
+@pytest.mark.parametrize("trailing", [(("ratelimit-reset", "4242"),), ()])
+async def test_a_month_that_is_used_up_says_when_the_next_begins(
+    fake: FakeGateway, faked: RunningDoor, trailing: tuple[tuple[str, str], ...]
+) -> None:
+    at = (datetime.now(UTC) + timedelta(seconds=4242)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fake.error = refusal(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", limit="10", remaining="0", reset_time=at)
+    fake.trailing = (("ratelimit-limit", "10"), ("ratelimit-remaining", "0"), *trailing)
+    answer = await call(faked)
+    assert answer.status_code == 429
+    assert 4100 < int(answer.headers["retry-after"]) <= 4242
+
+
+async def test_a_quota_without_a_period_has_no_retry_after(fake: FakeGateway, faked: RunningDoor) -> None:
+    fake.error = refusal(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
+    fake.trailing = (("ratelimit-reset", "42"),)
+    assert "retry-after" not in (await call(faked)).headers
+
+
+async def test_only_loopback_names_are_answered_on_a_loopback_address(fake: FakeGateway) -> None:
+    async with running_door(fake.address) as door:
+        for host, status in (("localhost:1", 200), ("[::1]", 200), ("rebound.example.com", 421), ("", 421)):
+            answer = await door.client.get("/livez", headers={"host": host})
+            assert answer.status_code == status, host
+    async with running_door(fake.address, allowed_hosts="app.example.com") as door:
+        for host, status in (("App.example.com:443", 200), ("localhost", 421)):
+            answer = await door.client.get("/livez", headers={"host": host})
+            assert answer.status_code == status, host
+
+
+async def test_a_trace_state_that_is_no_ascii_is_400(faked: RunningDoor) -> None:
+    answer = await faked.client.post(
+        "/v1/pose", content=PICTURE, headers=[(b"content-type", b"image/jpeg"), (b"tracestate", b"k\xe9y")]
+    )
+    assert (answer.status_code, answer.json()["reason"]) == (400, "HEADER_INVALID")
 
 
 async def test_quota_headers_come_with_good_answers_too(fake: FakeGateway, faked: RunningDoor) -> None:

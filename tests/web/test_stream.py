@@ -60,6 +60,9 @@ async def test_every_picture_has_a_result_and_the_end_a_summary(service: Service
         ('{"colour": 1, "min_score": 7}', "INVALID_REQUEST"),
         ("no json", "JSON_UNREADABLE"),
         (PICTURE, "INVALID_REQUEST"),
+        (r'{"model": "\ud800"}', "INVALID_REQUEST"),
+        (r'{"\ud800": "a"}', "INVALID_REQUEST"),
+        ('{"model": "' + "a" * 70_000 + '"}', "INVALID_REQUEST"),
     ],
 )
 async def test_wrong_options_are_told_and_end_the_stream(
@@ -105,5 +108,27 @@ async def test_more_cameras_than_allowed_are_refused(service: Service) -> None:
         await first.send("{}")
         await heard(first)
         async with opened(door) as second:
+            await second.send("{}")
             told = await heard(second)
             assert (told["code"], told["retry_after_s"]) == ("TOO_MANY_STREAMS", 0.5)
+
+
+async def test_a_camera_without_options_takes_no_place(service: Service) -> None:
+    async with (
+        running_door(service.address, max_streams=1) as door,
+        opened(door),
+        opened(door) as second,
+    ):
+        await second.send("{}")
+        assert (await heard(second))["type"] == "started"
+
+
+async def test_more_sockets_than_calls_are_refused(fake: FakeGateway) -> None:
+    async with running_door(fake.address, max_calls=1) as door, opened(door), opened(door) as second:
+        assert (await heard(second))["code"] == "TOO_MANY_IN_FLIGHT"
+
+
+async def test_a_socket_by_a_foreign_host_is_refused(faked: RunningDoor) -> None:
+    foreign = f"ws://rebound.example.com:{faked.port}/v1/stream"
+    with pytest.raises(InvalidStatus):
+        await asyncio.wait_for(connect(foreign, host=faked.host, port=faked.port).__aenter__(), 10)

@@ -268,3 +268,24 @@ async def test_a_form_without_a_file_is_400(faked: RunningDoor) -> None:
 async def test_the_real_servicers_refuse_what_is_no_video(service: Service, door: RunningDoor) -> None:
     answer = await door.client.post("/v1/video/upload", files={"video": b"no video at all"})
     assert (answer.status_code, answer.json()["reason"]) == (400, "VIDEO_UNDECODABLE")
+
+
+async def test_fields_before_a_video_are_bounded_together(fake: FakeGateway, faked: RunningDoor) -> None:
+    content_type, body = multipart(
+        *(("model", None, b"a" * 60_000) for _ in range(5)), ("video", "a.mp4", b"x")
+    )
+    answer = await faked.client.post("/v1/video/upload", content=body, headers={"content-type": content_type})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "body")
+    assert not fake.started
+
+
+async def test_refused_uploads_give_their_place_back(fake: FakeGateway) -> None:
+    async with running_door(fake.address, max_streams=1) as door:
+        for _ in range(3):
+            for path in ("/v1/video/upload?colour=1", "/infer/video?colour=1"):
+                answer = await door.client.post(path, content=b"x", headers={"content-type": "video/mp4"})
+                assert (answer.status_code, answer.json()["reason"]) == (400, "INVALID_REQUEST")
+        answer = await door.client.post(
+            "/v1/video/upload", content=b"x", headers={"content-type": "video/mp4"}
+        )
+        assert answer.status_code == 200

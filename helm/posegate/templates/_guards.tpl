@@ -71,6 +71,14 @@
 {{- $wrong = append $wrong (printf "gateway.resources.limits.memory %s is less than %d: twice MAX_IN_FLIGHT_BYTES (%d) + MAX_VIDEO_MEMORY_BYTES (%d) of gateway.settings, with which requests alone could fill it, + 512 MiB for the gateway itself" $limit $filled $inFlight $videos) -}}
 {{- end -}}
 {{- end -}}
+{{- $webLimit := dig "limits" "memory" "" $v.web.resources -}}
+{{- $webInFlight := $v.web.settings.MAX_IN_FLIGHT_BYTES | default 536870912 | int64 -}}
+{{- $webFilled := add (mul 2 $webInFlight) 536870912 -}}
+{{- if and $v.web.enabled $webLimit -}}
+{{- if lt (int64 (include "posegate.bytes" $webLimit)) (int64 $webFilled) -}}
+{{- $wrong = append $wrong (printf "web.resources.limits.memory %s is less than %d: twice MAX_IN_FLIGHT_BYTES (%d) of web.settings, with which bodies alone could fill it, + 512 MiB for the door itself" $webLimit $webFilled $webInFlight) -}}
+{{- end -}}
+{{- end -}}
 {{- $video := $g.settings.MAX_VIDEO_BYTES | default 2000000000 | int64 -}}
 {{- $spool := include "posegate.spoolBytes" . | int64 -}}
 {{- if lt $spool $video -}}

@@ -7,7 +7,9 @@ files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in 
     parameters.shapes                what the free dims may be: "384x640,480x640" allows two shapes (H x W of
                                      a picture). Required when an input has a free dim
     parameters.prepared_shapes       those that are compiled when the model is loaded: the first before it is
-                                     ready, the rest after it, in the background. Default: all, before
+                                     ready, the rest after it, in the background; all of them before
+                                     it is ready with POSEGATE_PREPARE_SHAPES=all in Triton's environment.
+                                     Default: all of `shapes`, before
     parameters.pad_value             number to fill up an input with whose shape is not compiled yet: it runs
                                      in the smallest compiled shape that holds it, aligned at the start of
                                      every axis, while its own is compiled. Without it the request waits
@@ -453,7 +455,7 @@ def read_config(config: Mapping[str, Any]) -> Config:
         batched=batched,
         shapes=shapes,
         prepared=prepared,
-        prepare_all="prepared_shapes" not in parameters,
+        prepare_all="prepared_shapes" not in parameters or os.environ.get("POSEGATE_PREPARE_SHAPES") == "all",
         pad_value=int(pad_value) if pad_value is not None else None,
         max_compiled=max(max_compiled, len(prepared)),
         precision=precision,

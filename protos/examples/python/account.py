@@ -28,7 +28,7 @@ KEY = os.environ.get("POSEGATE_API_KEY", "")
 def reason(error: grpc.aio.AioRpcError) -> str:
     """The reason of an error, such as API_KEY_INVALID or QUOTA_EXCEEDED: stable, for programs."""
     info = error_details_pb2.ErrorInfo()
-    status = from_call(error)
+    status = from_call(error)  # type: ignore[arg-type]  # its stub knows synchronous calls only
     found = status is not None and any(detail.Unpack(info) for detail in status.details)
     return info.reason if found else ""
 
@@ -43,7 +43,8 @@ async def main(content: bytes) -> None:
         except grpc.aio.AioRpcError as error:
             print(error.code().name, reason(error), error.details())
             raise SystemExit(1) from None
-        left = dict(await call.trailing_metadata()).get("ratelimit-remaining", "unlimited")
+        trailing = dict(await call.trailing_metadata())
+        left = str(trailing.get("ratelimit-remaining", "unlimited"))
         print(f"{len(response.persons)} persons; calls left this month: {left}")
         account = await AccountServiceStub(channel).GetAccount(ab.GetAccountRequest(), timeout=10)
     print(f"tenant {account.tenant}, plan {account.plan or 'none'}, {account.limits.max_batch_size} a batch")

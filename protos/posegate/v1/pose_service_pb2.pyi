@@ -2468,6 +2468,8 @@ class Model(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     DEFAULT_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
+    DETECTOR_FIELD_NUMBER: _builtins.int
+    PIPELINE_LICENCES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What a request names it by."""
     version: _builtins.str
@@ -2496,9 +2498,18 @@ class Model(_message.Message):
     """Whether it answers requests that name no model."""
     positions: _builtins.bool
     """Whether it gives positions in space."""
+    detector: _builtins.str
+    """Name of the model that detects the persons for a "top_down" model. Empty for other families."""
     @_builtins.property
     def input_sizes(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ImageSize]:
         """The sizes its input can have, px. A picture is fitted into the smallest that suits it."""
+
+    @_builtins.property
+    def pipeline_licences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Licences of all weights that answer a request for it: its own, then its detector's, without
+        repetition. An entry is "unknown" where a configuration names none, or the detector is not
+        served. A pipeline is free of AGPL-3.0 if no entry begins with "AGPL".
+        """
 
     def __init__(
         self,
@@ -2517,10 +2528,12 @@ class Model(_message.Message):
         ready: _builtins.bool = ...,
         default: _builtins.bool = ...,
         positions: _builtins.bool = ...,
+        detector: _builtins.str = ...,
+        pipeline_licences: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "family", b"family", "input_sizes", b"input_sizes", "keypoint_count", b"keypoint_count", "licence", b"licence", "name", b"name", "positions", b"positions", "precision", b"precision", "ready", b"ready", "sha256", b"sha256", "skeleton", b"skeleton", "source", b"source", "version", b"version", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "detector", b"detector", "family", b"family", "input_sizes", b"input_sizes", "keypoint_count", b"keypoint_count", "licence", b"licence", "name", b"name", "pipeline_licences", b"pipeline_licences", "positions", b"positions", "precision", b"precision", "ready", b"ready", "sha256", b"sha256", "skeleton", b"skeleton", "source", b"source", "version", b"version", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

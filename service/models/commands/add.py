@@ -15,15 +15,19 @@ from service.skeletons import known, read
 
 
 def add(
-    checkpoint: Annotated[Path, typer.Argument(help="A YOLOv8 or YOLO11 pose checkpoint (.pt).")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A YOLOv8 or YOLO11 pose checkpoint, or a public file of RTMO or RTMW.")
+    ],
     name: Annotated[str, typer.Option(help="Name of the served model: a-z, 0-9 and _.")],
     skeleton: Annotated[
         str,
         typer.Option(help="The template that its keypoints follow: coco_17, or a JSON file of your own."),
     ] = "",
     family: Annotated[
-        Literal["yolo_pose", "rtmw3d", "rtmw"],
-        typer.Option(help="yolo_pose for a .pt; rtmw3d or rtmw (2D) for a whole-body .onnx or .zip."),
+        Literal["yolo_pose", "rtmo", "rtmw3d", "rtmw"],
+        typer.Option(
+            help="yolo_pose for a .pt; for an .onnx or .zip rtmo, or of a whole body rtmw3d or rtmw (2D)."
+        ),
     ] = "yolo_pose",
     first_stage: Annotated[
         str, typer.Option(help="The model that finds people for a whole-body model.")
@@ -32,7 +36,7 @@ def add(
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Of the ONNX file.")] = "fp32",
     cpu_precision: Annotated[
         Literal["bf16", "f32"] | None,
-        typer.Option(help="What OpenVINO computes in; without it bf16, and f32 for a whole-body model."),
+        typer.Option(help="What OpenVINO computes in; without it bf16 for a .pt, and f32 for the others."),
     ] = None,
     licence: Annotated[str, typer.Option(help="SPDX name; without it, what the checkpoint says.")] = "",
     source: Annotated[str, typer.Option(help="Where the checkpoint comes from.")] = "",
@@ -41,9 +45,25 @@ def add(
 ) -> None:
     """Turn a checkpoint into a served model."""
     with errors_on_one_line():
-        from service.models.checkpoint import read_checkpoint
+        from service.models.checkpoint import read_checkpoint, sha256_of
         from service.models.repository import add_model, spdx_licence
 
+        if family == "rtmo":
+            folder = _add_rtmo(
+                repository,
+                checkpoint,
+                name=name,
+                skeleton=skeleton,
+                precision=precision,
+                cpu_precision=cpu_precision or "f32",
+                licence=licence,
+                source=source,
+                tenant=tenant,
+                replace=replace,
+            )
+            typer.echo(f"{folder}: sha256 {sha256_of(checkpoint)}")
+            _print_next(name)
+            return
         if family != "yolo_pose":
             folder = _add_whole_body(
                 repository,
@@ -128,6 +148,40 @@ def _add_whole_body(
         tenant=tenant,
         replace=replace,
     )
+
+
+def _add_rtmo(
+    repository: Path,
+    path: Path,
+    *,
+    name: str,
+    skeleton: str,
+    precision: Literal["fp32", "fp16"],
+    cpu_precision: Literal["bf16", "f32"],
+    licence: str,
+    source: str,
+    tenant: str,
+    replace: bool,
+) -> Path:
+    from service.models.rtmo import add_rtmo
+
+    template = _template(skeleton or "coco_17", repository)
+    folder = add_rtmo(
+        repository,
+        path,
+        name=name,
+        skeleton=template.name,
+        skeleton_keypoints=len(template.keypoints),
+        precision=precision,
+        cpu_precision=cpu_precision,
+        licence=licence or "Apache-2.0",
+        source=source,
+        tenant=tenant,
+        replace=replace,
+    )
+    if skeleton.endswith(".json"):
+        _keep_template(Path(skeleton), repository / "skeletons" / f"{template.name}.json")
+    return folder
 
 
 def _template(skeleton: str, repository: Path) -> Skeleton:

@@ -132,6 +132,7 @@ def _provide_graph(model: Any, onnx: Path | None, weights: Path | None) -> bytes
 
 def _write_graph(model: Any, weights: Path) -> tuple[bytes, bytes]:
     """The graph of a checkpoint in the model's precision, and in fp32."""
+    from service.models import rtmo
     from service.models.checkpoint import read_checkpoint, sha256_of
     from service.models.rtmw import family_of, rewrite
     from service.models.yolo_graph import build_graph
@@ -146,7 +147,12 @@ def _write_graph(model: Any, weights: Path) -> tuple[bytes, bytes]:
             "name the right file with --weights"
         )
     write: Callable[[Any], Any]
-    if model.family == "yolo_pose":
+    if model.family == "yolo_pose" and weights.suffix in (".onnx", ".zip"):
+
+        def write(precision: Any) -> Any:
+            return rtmo.rewrite(weights, precision).graph
+
+    elif model.family == "yolo_pose":
         write = partial(build_graph, read_checkpoint(weights))
     else:
         write = partial(rewrite, weights, family_of(weights))

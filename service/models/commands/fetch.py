@@ -13,12 +13,12 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedCol
 
 from service.models.commands.options import WEIGHTS, print_notice
 from service.models.errors import FetchError
-from service.models.fetch import OFFICIAL, WHOLE_BODY, add_options, fetch, served_name
+from service.models.fetch import EXPORTED, OFFICIAL, add_options, fetch, served_name
 from service.models.one_line import errors_on_one_line
 
 
 def fetch_command(
-    names: Annotated[list[str], typer.Argument(help=f"Of {', '.join([*OFFICIAL, *WHOLE_BODY])}.")],
+    names: Annotated[list[str], typer.Argument(help=f"Of {', '.join([*OFFICIAL, *EXPORTED])}.")],
     to: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = WEIGHTS,
     sha256: Annotated[str, typer.Option(help="What the file must have; for one name.")] = "",
 ) -> None:

@@ -73,8 +73,15 @@ def timings(stages: Timings, *, total_ms: float) -> pb.Timings:
     )
 
 
-def model(known: Model, *, default: bool) -> pb.Model:
-    """A model as ListModels shows it."""
+def model(known: Model, *, default: bool, detector: Model | None = None) -> pb.Model:
+    """A model as ListModels shows it.
+
+    Args:
+        detector: the served model that `known.first_stage` names; None if there is none.
+    """
+    licences = [known.licence]
+    if known.first_stage:
+        licences.append(detector.licence if detector is not None else "")
     return pb.Model(
         name=known.name,
         version=known.version,
@@ -90,4 +97,6 @@ def model(known: Model, *, default: bool) -> pb.Model:
         ready=known.ready,
         default=default,
         positions=known.family == "top_down",
+        detector=known.first_stage,
+        pipeline_licences=dict.fromkeys(licence or "unknown" for licence in licences) if known.family else [],
     )
