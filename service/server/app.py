@@ -68,6 +68,10 @@ _log = structlog.get_logger()
 
 _VIDEO_THREADS = 3  # of each stream: one waits for bytes, one writes them, one encodes
 
+_NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
+"""Only uncompressed messages are accepted: a compressed one could expand a thousand times before its size is
+known, and images and videos are compressed already."""
+
 _SERVICES = (
     (pose_service_pb2.DESCRIPTOR, "PoseService"),
     (skeleton_service_pb2.DESCRIPTOR, "SkeletonService"),
@@ -211,6 +215,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             options=[
                 ("grpc.max_receive_message_length", limits.max_message_bytes),
                 ("grpc.max_send_message_length", limits.max_message_bytes),
+                _NO_COMPRESSION,
                 *_connection_options(settings),
             ],
         )
@@ -281,7 +286,7 @@ def _set_up_process() -> None:
 
 async def _serve_health(stack: AsyncExitStack, health: health_aio.HealthServicer, settings: Settings) -> int:
     """Serve health on its own address, without TLS; the port."""
-    server = grpc.aio.server(options=_connection_options(settings))
+    server = grpc.aio.server(options=[_NO_COMPRESSION, *_connection_options(settings)])
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     port = _bind(server, settings.health_listen)
     await server.start()

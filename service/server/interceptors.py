@@ -20,6 +20,7 @@ from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from service.errors import (
@@ -29,7 +30,9 @@ from service.errors import (
     MonthlyQuotaExceeded,
     Overloaded,
 )
+from service.server.bounds import out_of_bounds
 from service.server.handlers import Context, Continuation, Handler, Stream, Unary, is_ours, wrap
+from service.server.message_limits import max_request_bytes, request_type_of
 from service.servicers.responses.error_status import code_of, to_status
 from service.telemetry.call_context import CallContext, Observer, begin
 from service.telemetry.caller_error import caller_error
@@ -46,14 +49,16 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         timeout_s: deadline of a unary call whose caller set none.
-        max_answer_bytes: of one answer.
+        max_message_bytes: of one request or answer; requests without images or chunks have smaller limits.
         observer: counts every call.
         tracing: makes a span of every call.
     """
 
-    def __init__(self, timeout_s: float, max_answer_bytes: int, observer: Observer, tracing: Tracing) -> None:
+    def __init__(
+        self, timeout_s: float, max_message_bytes: int, observer: Observer, tracing: Tracing
+    ) -> None:
         self._timeout_s = timeout_s
-        self._max_answer_bytes = max_answer_bytes
+        self._max_message_bytes = max_message_bytes
         self._observer = observer
         self._tracing = tracing
         self._calls = 0
@@ -80,7 +85,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             handler,
             lambda inner: self._unary(details, inner),
             lambda inner: self._stream(details, inner),
-            _deserializer(handler, self._observer),
+            self._deserializer(details.method, handler),
         )
 
     def _unary(self, details: grpc.HandlerCallDetails, inner: Unary) -> Unary:
@@ -119,6 +124,28 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     await context.send_initial_metadata(initial)
 
         return call
+
+    def _deserializer(self, method: str, handler: Handler) -> Callable[[bytes], Any] | None:
+        """The handler's deserializer behind the checks of size and bounds; counts the received bytes.
+
+        An error becomes the result, which `_checked` raises where errors are mapped: grpc sends the text of
+        anything that a deserializer raises to the caller.
+        """
+        deserialize = handler.request_deserializer
+        if deserialize is None:
+            return None
+        request_type = request_type_of(method)
+        limit = max_request_bytes(request_type, self._max_message_bytes)
+
+        def read(content: bytes) -> Any:
+            self._observer.received(len(content))
+            try:
+                _check_request(content, request_type, limit)
+                return deserialize(content)
+            except (DecodeError, InvalidRequest) as error:
+                return error
+
+        return read
 
     @contextmanager
     def _in_progress(self) -> Iterator[None]:
@@ -187,7 +214,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         """
         if not isinstance(answer, Message):
             return
-        size, limit = answer.ByteSize(), self._max_answer_bytes
+        size, limit = answer.ByteSize(), self._max_message_bytes
         if size > limit:
             raise AnswerTooLarge(
                 f"The answer has {size} bytes, at most {limit} fit into a message: ask for less at once, or "
@@ -222,34 +249,37 @@ class _CheckedRequests:
         return _checked(await anext(self._requests))
 
 
-def _deserializer(handler: Handler, observer: Observer) -> Callable[[bytes], Any] | None:
-    """The handler's deserializer, with the bytes counted where their number is known at no cost.
+def _check_request(content: bytes, request_type: Descriptor | None, limit: int) -> None:
+    """Check the size and the bounds of a serialised request.
 
-    A broken message becomes the error itself, which `_checked` raises where errors are mapped: grpc sends
-    the text of anything that a deserializer raises to the caller.
+    Raises:
+        InvalidRequest: it is too large, or fields are beyond their bounds.
     """
-    deserialize = handler.request_deserializer
-    if deserialize is None:
-        return None
-
-    def read(content: bytes) -> Any:
-        observer.received(len(content))
-        try:
-            return deserialize(content)
-        except DecodeError as error:
-            return error
-
-    return read
+    if len(content) > limit:
+        raise InvalidRequest(
+            f"The request has {len(content)} bytes, at most {limit} are allowed for this call: send less at "
+            "once.",
+            reason="MESSAGE_TOO_LARGE",
+            metadata={"limit_bytes": str(limit), "actual_bytes": str(len(content))},
+        )
+    if request_type is None:
+        return
+    violations = out_of_bounds(content, request_type)
+    if violations:
+        problems = "; ".join(f"{one.field} {one.description}" for one in violations)
+        raise InvalidRequest(f"The request is invalid: {problems}.", violations=violations)
 
 
 def _checked(request: Any) -> Any:
     """The request if it could be read, or the stream of requests.
 
     Raises:
-        InvalidRequest: it could not be read.
+        InvalidRequest: it is too large, beyond its bounds, or could not be read.
     """
     if hasattr(request, "__anext__"):
         return _CheckedRequests(request)
+    if isinstance(request, InvalidRequest):
+        raise request
     if isinstance(request, DecodeError):
         raise InvalidRequest(
             "The bytes sent are not the message that this call takes: use stubs generated from the protos.",

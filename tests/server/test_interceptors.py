@@ -174,12 +174,15 @@ async def test_messages_in_any_script_arrive(service: Service) -> None:
 
 @pytest.mark.parametrize("field", ["model", "model_version", "skeleton"])
 @pytest.mark.parametrize("character", ["x", "人"])
-async def test_an_endless_name_is_not_found_like_any_other(
+async def test_a_name_within_its_bound_is_looked_up_and_one_beyond_is_refused(
     service: Service, field: str, character: str
 ) -> None:
-    failed = await failure(service.detect(PICTURE, **{field: character * 100_000}))
+    failed = await failure(service.detect(PICTURE, **{field: character * 20}))
     assert failed.code is grpc.StatusCode.NOT_FOUND
     assert character * 20 in failed.metadata[field]
+    failed = await failure(service.detect(PICTURE, **{field: character * 100_000}))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert list(failed.violations) == [field]
 
 
 async def test_an_unknown_method_is_unimplemented(service: Service) -> None:

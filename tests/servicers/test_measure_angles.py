@@ -248,8 +248,8 @@ async def test_an_unknown_name_is_named_and_the_good_ones_are_listed(service: Se
     assert "knee_flexion" in failed.message
 
 
-async def test_a_thousand_wrong_fields_still_fit_into_the_answer(service: Service) -> None:
-    wrong = [pb.BaselineAngle(name="unknown", degrees=1e9, std_error_deg=-1) for _ in range(1000)]
+async def test_as_many_wrong_fields_as_a_list_can_hold_still_fit_into_the_answer(service: Service) -> None:
+    wrong = [pb.BaselineAngle(name="unknown", degrees=1e9, std_error_deg=-1) for _ in range(64)]
     failed = await failure(service.poses.MeasureAngles(request(baseline=wrong), timeout=10))
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "baseline[0].name" in failed.violations

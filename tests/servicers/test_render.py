@@ -258,9 +258,7 @@ async def test_ten_thousand_mistakes_still_make_an_answer(channel: grpc.aio.Chan
     assert violations_of(error)[-1] == ""
 
 
-@pytest.mark.parametrize(
-    "name", ["cat_9", "肩" * 2000, "'; DROP TABLE skeletons; --", "\x00", "\u202e" * 500]
-)
+@pytest.mark.parametrize("name", ["cat_9", "肩" * 170, "'; DROP TABLE skeletons; --", "\x00", "\u202e" * 170])
 async def test_unknown_skeletons_are_not_found(channel: grpc.aio.Channel, name: str) -> None:
     error = await refused(channel, pb.RenderPosesRequest(canvas=canvas(), skeleton=name))
 

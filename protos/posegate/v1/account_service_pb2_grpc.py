@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class AccountServiceStub:
     """Tells callers of their account.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     def __init__(self, channel):
@@ -44,6 +47,9 @@ class AccountServiceStub:
 
 class AccountServiceServicer:
     """Tells callers of their account.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     def GetAccount(self, request, context):
@@ -71,6 +77,9 @@ def add_AccountServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
     """Tells callers of their account.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     @staticmethod

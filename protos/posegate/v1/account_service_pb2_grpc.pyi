@@ -46,7 +46,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """Tells callers of their account."""
+    """Tells callers of their account.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -57,14 +61,22 @@ class AccountServiceStub:
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
-    """Tells callers of their account."""
+    """Tells callers of their account.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]  # type: ignore[assignment]
     """The caller's tenant, plan, limits and quota. Does not count as a call of the month."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells callers of their account."""
+    """Tells callers of their account.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
+    """
 
     @_abc_1.abstractmethod
     def GetAccount(

@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class PoseServiceStub:
     """Finds people and measures them.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     def __init__(self, channel):
@@ -74,6 +77,9 @@ class PoseServiceStub:
 
 class PoseServiceServicer:
     """Finds people and measures them.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     def DetectPoses(self, request, context):
@@ -201,6 +207,9 @@ def add_PoseServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class PoseService:
     """Finds people and measures them.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     @staticmethod

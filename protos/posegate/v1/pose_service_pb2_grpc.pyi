@@ -33,7 +33,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PoseServiceStub:
-    """Finds people and measures them."""
+    """Finds people and measures them.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -89,7 +93,11 @@ class PoseServiceStub:
 
 @_typing.type_check_only
 class PoseServiceAsyncStub(PoseServiceStub):
-    """Finds people and measures them."""
+    """Finds people and measures them.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DetectPoses: _aio.UnaryUnaryMultiCallable[_pose_service_pb2.DetectPosesRequest, _pose_service_pb2.DetectPosesResponse]  # type: ignore[assignment]
@@ -141,7 +149,11 @@ class PoseServiceAsyncStub(PoseServiceStub):
     """Build, limits in force, and what is ready."""
 
 class PoseServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Finds people and measures them."""
+    """Finds people and measures them.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
+    """
 
     @_abc_1.abstractmethod
     def DetectPoses(

@@ -30,6 +30,9 @@ class SkeletonServiceStub:
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
     who made them: no other tenant sees them, and the same name may exist in two tenants.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     def __init__(self, channel):
@@ -80,6 +83,9 @@ class SkeletonServiceServicer:
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
     who made them: no other tenant sees them, and the same name may exist in two tenants.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     def ListSkeletons(self, request, context):
@@ -185,6 +191,9 @@ class SkeletonService:
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
     who made them: no other tenant sees them, and the same name may exist in two tenants.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     @staticmethod

@@ -34,6 +34,9 @@ class SkeletonServiceStub:
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
     who made them: no other tenant sees them, and the same name may exist in two tenants.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     @_typing.overload
@@ -67,6 +70,9 @@ class SkeletonServiceAsyncStub(SkeletonServiceStub):
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
     who made them: no other tenant sees them, and the same name may exist in two tenants.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,6 +102,9 @@ class SkeletonServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
     who made them: no other tenant sees them, and the same name may exist in two tenants.
+
+    Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
+    refused with UNIMPLEMENTED before it is unpacked.
     """
 
     @_abc_1.abstractmethod
