@@ -198,8 +198,10 @@ def report(pairs: Sequence[tuple[str, list[Annotated], list[Answered]]], console
             if size is None and not score:
                 continue
             error = None if size is None else part_error(person, answer, part)
-            told = "not annotated" if size is None else "not given" if error is None else f"{error:.0f} %"
-            single.add_row(name, str(person.number), part, f"{size or 0:.0f}", told, f"{score:.2f}")
+            error_text = (
+                "not annotated" if size is None else "not given" if error is None else f"{error:.0f} %"
+            )
+            single.add_row(name, str(person.number), part, f"{size or 0:.0f}", error_text, f"{score:.2f}")
     console.print(single)
     off = [value for _, _, answered in pairs for one in answered if (value := reprojection(one)) is not None]
     console.print(

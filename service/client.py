@@ -70,7 +70,7 @@ def connect(
     """
     options: list[tuple[str, str | int]] = [
         ("grpc.service_config", json.dumps(_service_config(retry_on, retry_uploads=retry_uploads))),
-        # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
+        # gRPC keeps no more than 256 KiB for a retry unless told to: an image would not be retried.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

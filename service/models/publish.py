@@ -45,7 +45,7 @@ class BuildRequest:
 
     Attributes:
         options: how; `compute_capability` only to build ahead of time.
-        best_batch: pictures that the plan is tuned for; None for half the largest batch.
+        best_batch: images that the plan is tuned for; None for half the largest batch.
         fleet: give the plan a name for its kind of GPU, and the configuration an entry that points to it.
         force: build even what is there and fits.
     """
@@ -62,7 +62,7 @@ class Gate:
 
     Attributes:
         run_plan: loads it.
-        samples: pictures.
+        samples: images.
         skeleton: of the model, for the parts of the body.
         reference: the graph to compare with, an ONNX file's bytes; None for the plan's own graph, which
             OpenVINO computes in float32.

@@ -34,7 +34,7 @@ class Observer:
         """A call, or a stream, was let in."""
 
     def shed(self, reason: str) -> None:
-        """A call, a stream or a picture of a batch was turned away: there was too much to do."""
+        """A call, a stream or an image of a batch was turned away: there was too much to do."""
 
     def call_ended(self, rpc: str, code: str, reason: str, seconds: float) -> None:
         """A call is over.
@@ -50,7 +50,7 @@ class Observer:
         """A call of a tenant with that plan is over: OK, CANCELLED, or the reason of its error."""
 
     def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
-        """A picture is done with, well or badly.
+        """An image is done with, well or badly.
 
         Args:
             took_s: seconds by stage; 0 for one that it did not come to.
@@ -64,7 +64,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds of one picture in each stage; `queue_ms` is the wait for a thread and for a place at
+    """Milliseconds of one image in each stage; `queue_ms` is the wait for a thread and for a place at
     the model."""
 
     decode_ms: float = 0.0
@@ -76,12 +76,12 @@ class Timings:
 
 
 class StageTimer:
-    """One picture on its way through the stages. One task or thread works on it at a time.
+    """One image on its way through the stages. One task or thread works on it at a time.
 
     As a context manager it is finished with the block.
 
     Attributes:
-        size_wh: of the upright picture; None until it is known.
+        size_wh: of the upright image; None until it is known.
         persons: found on it; None until they are.
     """
 
@@ -159,7 +159,7 @@ class CallContext:
     _persons: int | None = None
 
     def uses(self, model: str) -> None:
-        """This model answers it, or one picture of it."""
+        """This model answers it, or one image of it."""
         self._models[model] = None
 
     def stage_timer(self) -> StageTimer:
@@ -169,7 +169,7 @@ class CallContext:
     def done(
         self, took_s: Mapping[Stage, float], size_wh: tuple[int, int] | None, persons: int | None
     ) -> None:
-        """One of its pictures is done with."""
+        """One of its images is done with."""
         self.observer.picture(took_s, persons, frame=self.streaming)
         for stage, seconds in took_s.items():
             self._took_s[stage] += seconds
@@ -182,24 +182,24 @@ class CallContext:
             self._persons = (self._persons or 0) + persons
 
     def facts(self) -> dict[str, Any]:
-        """What the log says of it: models, sizes, people, and milliseconds by stage, of all its pictures
+        """What the log says of it: models, sizes, persons, and milliseconds by stage, of all its images
         together."""
-        said: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if self._models:
             models = sorted(self._models)
-            said["model"] = models[0] if len(models) == 1 else models
+            fields["model"] = models[0] if len(models) == 1 else models
         if len(self._sizes) == 1:
-            said["width"], said["height"] = self._sizes[0]
+            fields["width"], fields["height"] = self._sizes[0]
         elif self._sizes:
-            said["sizes"] = [f"{width}x{height}" for width, height in self._sizes]
+            fields["sizes"] = [f"{width}x{height}" for width, height in self._sizes]
         if self.streaming:
-            said["frames"] = self._frames
+            fields["frames"] = self._frames
         elif self._persons is not None:
-            said["persons"] = self._persons
+            fields["persons"] = self._persons
         for stage, seconds in self._took_s.items():
             if seconds:
-                said[f"{stage}_ms"] = round(seconds * 1e3, 2)
-        return said
+                fields[f"{stage}_ms"] = round(seconds * 1e3, 2)
+        return fields
 
 
 _current: ContextVar[CallContext | None] = ContextVar("call", default=None)

@@ -151,5 +151,5 @@ async def test_a_tenant_that_leaves_before_its_turn_is_forgotten() -> None:
     callers.tasks["b"].cancel()
     await settle()
     await callers.go("a")
-    assert not scheduler._single
-    assert not scheduler._single_inside
+    assert not scheduler._unary
+    assert not scheduler._unary_held

@@ -5,7 +5,7 @@ files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in 
 
     input, output, max_batch_size    names, types and dims; `-1` is a free dim
     parameters.shapes                what the free dims may be: "384x640,480x640" allows two shapes (H x W of
-                                     a picture). Required when an input has a free dim
+                                     an image). Required when an input has a free dim
     parameters.prepared_shapes       those that are compiled when the model is loaded: the first before it is
                                      ready, the rest after it, in the background; all of them before
                                      it is ready with POSEGATE_PREPARE_SHAPES=all in Triton's environment.

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """Tells callers of their account.
+    """Gives the account of the caller.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class AccountServiceStub:
 
 
 class AccountServiceServicer:
-    """Tells callers of their account.
+    """Gives the account of the caller.
     """
 
     def GetAccount(self, request, context):
@@ -70,7 +70,7 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """Tells callers of their account.
+    """Gives the account of the caller.
     """
 
     @staticmethod

@@ -153,8 +153,8 @@ def hide_others(cut: Bytes, square: Roi, own: Floats, others: Floats) -> Bytes:
 
     Args:
         cut: (size, size, 3) uint8, from `rois.cut_out`; left as it is.
-        square: where it lies in the picture.
-        own: (17, 3) the person's keypoints, px of the picture, and score.
+        square: where it lies in the image.
+        own: (17, 3) the person's keypoints, px of the image, and score.
         others: (M, 17, 3) the neighbours'.
     """
     size = len(cut)
