@@ -59,7 +59,7 @@ class Row:
 
     Attributes:
         image: name of the image size.
-        what: which of the contestants.
+        what: what was measured, such as (a).
         in_flight: calls at once.
         per_second: images per second.
         p50_ms, p95_ms, p99_ms: latency of one image.
@@ -213,7 +213,7 @@ async def _measure(
 
 
 class _Bare:
-    """The model compiled as the backend compiles it, and nothing around it."""
+    """The bare model, compiled as the backend compiles it."""
 
     def __init__(self, model: Model) -> None:
         import openvino
@@ -227,7 +227,7 @@ class _Bare:
         """Latencies in seconds, and the wall time, of so many threads that call it in a loop.
 
         One in flight runs on all CPUs; several run on one CPU each, which gives the most images
-        per second: the strongest opponent in both cases.
+        per second: the highest throughput in both cases.
         """
         compiled = self._compile(tensor.shape, alone=in_flight == 1)
         latencies: list[list[float]] = [[] for _ in range(in_flight)]

@@ -1,9 +1,9 @@
-"""What a whole-body model gives on annotated images, part by part.
+"""Accuracy of a whole-body model on annotated images, by part of the body.
 
     scripts/calibrate whole-body FOLDER --annotations coco_wholebody.json [--enlarge 2] [--draw DIR]
 
 FOLDER has the images, the file COCO-WholeBody's annotations of them. The service is started, asked for
-`coco_wholebody_133` of each image, and its answers are held against the annotation: which annotated points
+`coco_wholebody_133` of each image, and its answers are compared with the annotation: which annotated points
 are given and how far they are off, every annotated hand and face with its size in px, what was given where
 nothing is annotated, parts that two persons share, and how far the 3D body appears from the 2D one.
 `--enlarge` does the same with the images enlarged, which shows what the size of hands has to do with it.

@@ -75,7 +75,7 @@ class _Findings:
 
 
 class _Malformed(Exception):
-    """Not the wire format; the parser says so in its own way."""
+    """The bytes are not the wire format; the parser then raises its own error."""
 
 
 def out_of_bounds(content: bytes, descriptor: Descriptor) -> list[Violation]:

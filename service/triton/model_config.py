@@ -24,7 +24,7 @@ def parse_config(text: str) -> Any:
 
 
 def read_config(config: Any, version: str) -> Model | None:
-    """A model's configuration (Triton's ModelConfig) as ours; None for a model without `family`.
+    """Read a model's configuration (Triton's ModelConfig); None for a model without `family`.
 
     Raises:
         ValueError: it names a family whose tensor contract it does not keep; the text says how.

@@ -26,7 +26,7 @@ MIN_SCORE = 0.5
 """From which score on a first stage's keypoint is compared with anything."""
 
 MIN_COMMON = 4
-"""With fewer comparable keypoints two bodies cannot be told to agree."""
+"""With fewer comparable keypoints it cannot be decided whether two bodies agree."""
 
 TORSO_PER_BOX = 0.2
 """The unit in sides of the box, where the torso is shorter or unknown."""

@@ -1,6 +1,6 @@
-"""Persons of a batch of images, shared out over the processor cores.
+"""Whole-body estimator: the persons of a batch of images, distributed over the processor cores.
 
-Small networks do not get twice as fast on two cores. So persons are worked on side by side, each on one core;
+Small networks do not get twice as fast on two cores. So persons are processed in parallel, each on one core;
 a person that is left over gets all cores for the pose, then a core for each hand.
 """
 
@@ -35,12 +35,12 @@ Bytes = NDArray[np.uint8]
 Found = TypeVar("Found")
 
 FAR_PX = 1e6
-"""No image is so large: a coordinate beyond it is a slip of the first stage."""
+"""No image is so large: a coordinate beyond it is an error of the first stage."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One image and the persons to be looked at in it.
+    """One image and the persons to estimate in it.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -70,7 +70,7 @@ class Estimator:
     def __call__(self, scenes: Sequence[Scene]) -> list[list[Person]]:
         """The persons of each image, in the order of its boxes.
 
-        What one person is depends on the image and its bodies, and on nothing else in the batch.
+        The result for one person depends on the image and its bodies, and on nothing else in the batch.
         """
         people = [person for scene in scenes for person in subjects(scene)]
         alone = len(people) % self._threads == 1 or self._threads == 1
