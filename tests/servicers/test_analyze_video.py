@@ -428,7 +428,7 @@ async def test_an_unknown_model_or_skeleton_is_not_found(service: Service) -> No
         assert answers.failed.code == grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_caller_who_stops_sending_is_given_up(tmp_path: Path) -> None:
+async def test_a_call_whose_caller_stops_sending_is_ended(tmp_path: Path) -> None:
     async with running(stream_idle_s=0.3, video_spool=tmp_path) as service:
 
         async def send() -> AsyncIterator[pb.AnalyzeVideoRequest]:
@@ -461,7 +461,7 @@ async def test_a_caller_who_leaves_stops_the_work_and_frees_everything(
     assert not spools(tmp_path)
 
 
-async def test_a_reader_who_takes_nothing_slows_down_his_own_stream_only(service: Service) -> None:
+async def test_a_reader_who_takes_nothing_slows_down_one_stream_only(service: Service) -> None:
     service.triton.answer = CROWD
     call = service.poses.AnalyzeVideo(messages(fast_start(count=1400), 1 << 16, {}))
     await call.read()
@@ -475,7 +475,7 @@ async def test_a_reader_who_takes_nothing_slows_down_his_own_stream_only(service
     call.cancel()
 
 
-async def test_a_reader_who_never_takes_anything_is_given_up(tmp_path: Path) -> None:
+async def test_a_call_whose_reader_never_takes_anything_is_ended(tmp_path: Path) -> None:
     async with running(stream_stall_s=0.5, video_spool=tmp_path) as service:
         service.triton.answer = CROWD
         call = service.poses.AnalyzeVideo(messages(fast_start(count=1400), 1 << 16, {}))

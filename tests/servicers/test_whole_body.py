@@ -63,7 +63,7 @@ async def detect(service: Service, **changes: Any) -> pb.DetectPosesResponse:
     return await service.detect(VGA, model="whole", **changes)
 
 
-async def test_nobody_is_an_empty_answer_and_the_second_model_is_not_called(service: Service) -> None:
+async def test_zero_persons_are_an_empty_answer_and_the_second_model_is_not_called(service: Service) -> None:
     answer = await detect(service)
     assert not answer.persons
     assert (answer.model, answer.skeleton) == ("whole", "coco_wholebody_133")
@@ -209,7 +209,7 @@ async def test_two_persons_never_share_a_hand(service: Service) -> None:
         assert sorted(person.keypoints[hand].score for person in answer.persons) == pytest.approx([0, 0.8])
 
 
-async def test_nobody_is_an_empty_answer_of_a_model_that_takes_the_image_too(service: Service) -> None:
+async def test_zero_persons_are_an_empty_answer_of_a_model_that_takes_the_image_too(service: Service) -> None:
     assert not (await on_image(service)).persons
     assert not second_inputs(service)
 

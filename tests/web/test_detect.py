@@ -120,7 +120,7 @@ async def test_an_unknown_measurement_beside_another_error_is_named_too(faked: R
 
 
 @pytest.mark.parametrize("name", ["knee_flexion", "KNEE_FLEXION"])
-async def test_nobody_in_the_picture_is_null_with_a_reason(door: RunningDoor, name: str) -> None:
+async def test_zero_persons_in_the_image_are_null_with_a_reason(door: RunningDoor, name: str) -> None:
     answer = await door.client.post("/detect", files={"image": PICTURE}, data={"measurement": name})
     assert answer.status_code == 200
     (one,) = answer.json()["measurements"]

@@ -39,7 +39,7 @@ async def test_the_people_come_as_the_product_has_them(service: Service, door: R
     assert base64.b64decode(data).startswith(b"\x89PNG")
 
 
-async def test_nobody_found_is_an_empty_list(door: RunningDoor) -> None:
+async def test_zero_persons_found_are_an_empty_list(door: RunningDoor) -> None:
     answer = await door.client.post("/v1/pose", content=PICTURE, headers=JPEG)
     assert answer.json()["persons"] == []
     assert "overlay" not in answer.json()

@@ -126,7 +126,7 @@ def test_a_skeleton_without_sigmas_says_nothing_of_them() -> None:
     assert "sigmas" not in data["categories"][0]
 
 
-def test_nobody_is_an_empty_list() -> None:
+def test_zero_persons_are_an_empty_list() -> None:
     data, results = export([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
 
     assert data["annotations"] == results == []

@@ -121,7 +121,7 @@ def test_feet_are_below_and_left_is_left_in_three_dimensions(estimator: Estimato
     np.testing.assert_allclose(positions[[11, 12]].mean(0), 0, atol=1e-6)
 
 
-def test_somebody_seen_from_behind_has_the_left_side_on_the_left(estimator: Estimator) -> None:
+def test_a_person_seen_from_behind_has_the_left_side_on_the_left(estimator: Estimator) -> None:
     woman = only(estimator, scene_of("two_people.jpg", 1))
     assert woman.positions[5, 0] < woman.positions[6, 0]
     assert woman.positions[11, 0] < woman.positions[12, 0]
@@ -193,7 +193,7 @@ def test_people_cut_by_the_frame_keep_what_is_left_of_them(cut_at: float, estima
     ],
     ids=["nan", "infinite", "all at one point", "huge", "negative"],
 )
-def test_a_senseless_body_harms_nobody_and_comes_back_finite(body: Floats, estimator: Estimator) -> None:
+def test_an_implausible_body_does_not_affect_others_and_comes_back_finite(body: Floats, estimator: Estimator) -> None:
     scene = scene_of("two_people.jpg", 0)
     alone = only(estimator, scene)
     with np.errstate(over="ignore"):
@@ -219,7 +219,7 @@ def test_without_a_body_the_pose_detector_finds_the_person(estimator: Estimator)
     assert np.isfinite(found.positions[:17]).all()
 
 
-def test_a_body_that_nobody_in_the_picture_has_gets_nothing_from_the_pose_network(
+def test_a_body_of_no_person_in_the_image_gets_nothing_from_the_pose_network(
     estimator: Estimator,
 ) -> None:
     """The first stage's points of one person, in the box of another one: whose pose it is cannot be told."""
@@ -253,7 +253,7 @@ def test_the_pose_of_a_neighbour_is_not_taken(estimator: Estimator) -> None:
     ],
     ids=["black", "noise", "white", "four pixels", "one row"],
 )
-def test_where_there_is_nobody_nothing_is_found(image: Rgb8, estimator: Estimator) -> None:
+def test_in_an_image_without_persons_nothing_is_found(image: Rgb8, estimator: Estimator) -> None:
     scene = scene_of("single_person.jpg", 0)
     height, width = image.shape[:2]
     box = np.array([[0, 0, width, height]], np.float32)
