@@ -18,11 +18,12 @@ from service.accounts.quotas import Charge, Quotas
 from service.accounts.rates import TokenBuckets
 from service.accounts.usage import UsageRecorder
 from service.core.plan import Plan
-from service.errors import RateLimited, Unauthenticated, Unavailable
+from service.errors import NotFound, RateLimited, Unauthenticated, Unavailable
 from service.store.tenants import KeyState
 
 _log = structlog.get_logger()
 
+_INVALID = "The API key is not valid: check it, or ask for a new one."
 _DELAY_S = 0.05  # of an answer to a wrong key, after many of them
 _DELAYED = 500  # such answers at once; more come without delay, as memory has an end
 _SWEEP_S = 10.0
@@ -85,7 +86,7 @@ class AccountGate:
     async def close(self) -> None:
         """Give units back and write usage: no call is at work any more."""
         await self._quotas.close()
-        await self.usage.write()
+        await self._write_once()
 
     async def authenticate(self, presented: str | None, peer: str) -> Account:
         """The account that a key belongs to.
@@ -107,7 +108,7 @@ class AccountGate:
         state = None if key is None else self._keyring.find(key)
         if state is None:
             slowly = self._wrong_keys.too_many(peer)
-            if key is not None and not slowly:  # it may be a new one
+            if key is not None:  # it may be a new one, from a proxy that others send wrong keys through
                 state = await self._keyring.find_new(key)
             if state is None:
                 await self._refuse(key, peer, slowly=slowly)
@@ -148,12 +149,16 @@ class AccountGate:
 
         Raises:
             MonthlyQuotaExceeded: too few are left.
+            Unauthenticated: the tenant was deleted.
             Unavailable: none are held here, and the database is away.
         """
         plan = account.plan
         by_picture = pictures is not None and plan.batch_counts == "picture"
         units = max(1, pictures or 1) if by_picture else 1
-        return await self._quotas.reserve(account.tenant, account.plan.calls_per_month, units)
+        try:
+            return await self._quotas.reserve(account.tenant, plan.calls_per_month, units)
+        except NotFound as error:  # deleted since the keys were refreshed
+            raise Unauthenticated(_INVALID) from error
 
     def _account(self, state: KeyState) -> Account:
         plan = self.plans.get(state.plan)
@@ -183,7 +188,7 @@ class AccountGate:
             raise Unauthenticated(
                 "The API key is mistyped or cut off: it begins with pg_ and has 45 characters."
             )
-        raise Unauthenticated("The API key is not valid: check it, or ask for a new one.")
+        raise Unauthenticated(_INVALID)
 
     async def _sweep(self) -> None:
         while True:
@@ -192,9 +197,18 @@ class AccountGate:
             if self._wrong > _LOGGED_WRONG:
                 _log.warning("keys_refused", count=self._wrong)
             self._wrong = 0
-            await self._quotas.give_back_idle()
+            try:
+                await self._quotas.give_back_idle()
+            except Exception as error:  # the loop goes on: the units stay here until the next round
+                _log.error("lease_not_given_back", why=repr(error))
 
     async def _write_usage(self) -> None:
         while True:
             await asyncio.sleep(self._write_s)
+            await self._write_once()
+
+    async def _write_once(self) -> None:
+        try:
             await self.usage.write()
+        except Exception as error:  # the batch stays in memory, and is written again
+            _log.error("usage_not_written", why=repr(error))

@@ -59,6 +59,8 @@ class Keyring:
                 await self._ask()
             except Unavailable as error:
                 _log.warning("keys_not_refreshed", why=error.reason)
+            except Exception as error:  # a loop that ended would keep revoked keys valid
+                _log.error("keys_not_refreshed", why=repr(error))
             await asyncio.sleep(self._refresh_s)
 
     def find(self, key: ApiKey) -> KeyState | None:

@@ -70,9 +70,10 @@ class Lease:
         self.block = block_size(self.quota, remaining + units)
 
     def wanted(self, needed: int, remaining: int) -> int:
-        """Units to take from those that remain: to fill the block, and at least those that calls wait for."""
+        """Units to take from those that remain: to fill the block, and one where calls wait beside a full
+        block; they ask in rounds."""
         room = block_size(self.quota, remaining) - self.unspent - self.reserved
-        return min(remaining, max(needed, room, 0))
+        return min(remaining, max(room, 1 if needed > 0 else 0))
 
     def runs_low(self) -> bool:
         """Whether to ask for more before a call has to wait for it."""

@@ -192,7 +192,8 @@ class Quotas:
             and not self._tenants[name].lease.reserved
             and self._tenants[name].asking is None
         ]
-        await self._give_back([_left(lease) for lease in returning])
+        # A task of its own, which close() waits for: the units are no longer held here.
+        await asyncio.shield(self._in_background([_left(lease) for lease in returning]))
 
     async def close(self) -> None:
         """Give back everything: no call is at work any more."""
@@ -259,10 +260,11 @@ class Quotas:
         if not grant.remaining:
             held.empty_until = self._clock() + _RECHECK_S
 
-    def _in_background(self, returns: Sequence[Return]) -> None:
+    def _in_background(self, returns: Sequence[Return]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._give_back(returns))
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
+        return task
 
     async def _give_back(self, returns: Sequence[Return]) -> None:
         left = [one for one in returns if one.units and one.epoch]
@@ -270,10 +272,10 @@ class Quotas:
             some = left[start : start + _RETURNS_AT_ONCE]
             try:
                 await self._store.give_back(some)
-            except Unavailable as error:
+            except Exception as error:
                 # Whether it was committed is not known; to give them back again might give them twice.
                 lost = sum(one.units for one in some)
-                _log.warning("lease_lost", units=lost, tenants=len(some), why=error.reason)
+                _log.warning("lease_lost", units=lost, tenants=len(some), why=repr(error))
 
 
 def _left(lease: Lease) -> Return:

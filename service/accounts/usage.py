@@ -16,6 +16,19 @@ from service.store.usage import UsageRow
 
 _log = structlog.get_logger()
 
+COUNTED_RPCS = frozenset(
+    {
+        "DetectPoses",
+        "BatchDetectPoses",
+        "MeasureAngles",
+        "AnalyzeVideo",
+        "StreamPoses",
+        "RenderPoses",
+        "ExportPoses",
+    }
+)
+"""What counts as a call of the month; to look at one's account, models and skeletons does not."""
+
 
 class UsageSink(Protocol):
     """Where usage is added up; see `service.store.usage.UsageStore`."""
@@ -120,7 +133,7 @@ class UsageRecorder:
             beginning = datetime.fromtimestamp(hour * 3600, UTC)
             try:
                 first = await self._keys.used(noting, beginning)
-            except Unavailable:
+            except Exception:
                 self._used |= noting
                 raise
             for key_id in first:

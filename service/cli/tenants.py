@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service.accounts.months import first_day, month_of, next_month
+from service.accounts.usage import COUNTED_RPCS
 from service.cli.accounts import AsJson, Desk, at_desk, moment, refused, show, show_one
 from service.store.tenants import Tenant
 
@@ -56,7 +57,7 @@ def show_tenant(name: Name, as_json: AsJson = False) -> None:
         used = await desk.usage.between(first, next_month(first), tenant=name)
         return {
             **_fields(tenant),
-            "calls_this_month": sum(row.calls for row in used),
+            "calls_this_month": sum(row.calls for row in used if row.rpc in COUNTED_RPCS),
             "failures_this_month": sum(row.failures for row in used),
         }
 

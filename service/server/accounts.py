@@ -21,22 +21,10 @@ from google.protobuf import duration_pb2
 from posegate.v1 import pose_service_pb2 as pb
 from service.accounts.gate import Account, AccountGate
 from service.accounts.quotas import Charge, Standing
+from service.accounts.usage import COUNTED_RPCS
 from service.errors import PosegateError
 from service.server.handlers import Context, Continuation, Handler, Stream, Unary, is_ours, wrap
 from service.telemetry.call_context import Observer, current
-
-_COUNTED = frozenset(
-    {
-        "DetectPoses",
-        "BatchDetectPoses",
-        "MeasureAngles",
-        "AnalyzeVideo",
-        "StreamPoses",
-        "RenderPoses",
-        "ExportPoses",
-    }
-)
-"""What counts as a call of the month; to look at one's account, models and skeletons does not."""
 
 
 class AccountInterceptor(grpc.aio.ServerInterceptor):
@@ -81,7 +69,7 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
                 finally:
                     spent = min(charge.units, usage.pictures) if charge.units > 1 else int(usage.succeeded)
                     standing = charge.settle(spent)
-                if rpc in _COUNTED:
+                if rpc in COUNTED_RPCS:
                     context.set_trailing_metadata(_headers(standing))
                 return answer
 
@@ -117,7 +105,7 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         return account
 
     async def _reserve(self, account: Account, rpc: str, request: Any) -> Charge:
-        if rpc not in _COUNTED:
+        if rpc not in COUNTED_RPCS:
             return Charge(1, Standing(None, None, datetime.now(UTC)))
         pictures = len(request.requests) if isinstance(request, pb.BatchDetectPosesRequest) else None
         return await self._gate.reserve(account, pictures=pictures)
@@ -195,7 +183,7 @@ def presented_key(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
             continue
         if name == "authorization":
             scheme, _, key = value.strip().partition(" ")
-            if scheme.lower() == "bearer":
+            if scheme.lower() == "bearer" and key.strip():
                 return key.strip()
         elif name == "x-api-key" and other is None:
             other = value.strip()

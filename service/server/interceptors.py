@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -265,6 +266,19 @@ def _request_id(details: grpc.HandlerCallDetails) -> str:
     return uuid.uuid4().hex
 
 
+def _ratelimit(error: MonthlyQuotaExceeded) -> list[tuple[str, str]]:
+    """The same fields as answers that counted have."""
+    fields = [
+        (f"ratelimit-{name}", error.metadata[name])
+        for name in ("limit", "remaining")
+        if name in error.metadata
+    ]
+    if error.reset_time is not None:
+        seconds = max(0, round((error.reset_time - datetime.now(UTC)).total_seconds()))
+        fields.append(("ratelimit-reset", str(seconds)))
+    return fields
+
+
 async def _fail(
     context: Context, error: Exception, request_id: str, outcome: _Outcome, *, begun: bool
 ) -> NoReturn:
@@ -285,7 +299,9 @@ async def _fail(
     if shown.retry_after_s is not None:
         # gRPC's own retries obey this; they do not read RetryInfo.
         trailing.append(("grpc-retry-pushback-ms", str(round(shown.retry_after_s * 1000))))
-    elif not begun:
+    if isinstance(shown, MonthlyQuotaExceeded):
+        trailing += _ratelimit(shown)
+    if shown.retry_after_s is None and not begun:
         if isinstance(shown, MonthlyQuotaExceeded):
             trailing.append(("grpc-retry-pushback-ms", "-1"))  # ends gRPC's own retries
         # Never for an error that may be retried: initial metadata commit the call and rule out its retry.

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, case, func, insert, select, text, update
 
+from service.errors import NotFound
 from service.store.database import Database
 from service.store.schema import quota_months as table
+from service.store.schema import tenants
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class QuotaStore:
             month: as 2026-11.
             quota: units of the whole month.
             size: of the remaining units, how many to take; never more than remain are.
+
+        Raises:
+            NotFound: there is no such tenant.
         """
         key = and_(table.c.tenant == tenant, table.c.month == month)
         async with self._database.write(lock=f"quota of {tenant}") as connection:
@@ -66,6 +71,11 @@ class QuotaStore:
             remaining = max(0, quota - taken)
             units = max(0, min(remaining, size(remaining)))
             if row is None:
+                # Locked, so that the tenant is not deleted until the row is there to be deleted with it.
+                found = select(tenants.c.name).where(tenants.c.name == tenant)
+                found = found.with_for_update(read=True, key_share=True)
+                if (await connection.execute(found)).first() is None:
+                    raise NotFound(f"There is no tenant '{tenant}'.")
                 await connection.execute(
                     insert(table).values(tenant=tenant, month=month, taken=units, epoch=epoch)
                 )

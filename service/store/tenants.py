@@ -132,6 +132,8 @@ class TenantStore:
         async with self._changing() as (connection, revision):
             if await _exists(connection, name):
                 raise AlreadyExists(f"There is a tenant '{name}': choose another name.")
+            for table in (quota_months, usage):  # left over from a deleted tenant of that name
+                await connection.execute(delete(table).where(table.c.tenant == name))
             await connection.execute(
                 insert(tenants).values(name=name, plan=plan, create_time=now, revision=revision)
             )
@@ -173,7 +175,8 @@ class TenantStore:
             NotFound: there is none of that name.
         """
         async with self._changing(removes=True, owner=name) as (connection, _):
-            if not await _exists(connection, name):
+            locked = select(tenants.c.name).where(tenants.c.name == name).with_for_update()
+            if (await connection.execute(locked)).first() is None:
                 raise no_tenant(name)
             for table in (api_keys, skeletons, quota_months, usage):
                 await connection.execute(delete(table).where(table.c.tenant == name))

@@ -81,11 +81,10 @@ class UsageStore:
             for start in range(0, len(ordered), _ROWS_AT_ONCE):
                 some = ordered[start : start + _ROWS_AT_ONCE]
                 names = {row.tenant for row in some}
-                known = set(
-                    (
-                        await connection.execute(select(tenants.c.name).where(tenants.c.name.in_(names)))
-                    ).scalars()
-                )
+                # Locked, so that a tenant is not deleted until its rows are there to be deleted with it.
+                there = select(tenants.c.name).where(tenants.c.name.in_(names)).order_by(tenants.c.name)
+                there = there.with_for_update(read=True, key_share=True)
+                known = set((await connection.execute(there)).scalars())
                 values = [_values(row) for row in some if row.tenant in known]
                 if values:
                     await _upsert(connection, usage, values, added=_COUNTS)

@@ -127,7 +127,8 @@ async def test_health_needs_no_key(opened: Accounts) -> None:
         ((("x-api-key", "def"), ("authorization", "Bearer abc")), "abc"),
         ((("x-api-key", "one"), ("x-api-key", "two")), "one"),
         ((("authorization-bin", b"Bearer abc"), ("x-api-key", b"abc")), None),
-        ((("authorization", "Bearer"),), ""),
+        ((("authorization", "Bearer"),), None),
+        ((("authorization", "Bearer "), ("x-api-key", "def")), "def"),
     ],
 )
 def test_a_key_is_read_from_either_header(
@@ -347,6 +348,8 @@ async def test_a_used_up_quota_says_when_to_come_back_and_rules_out_retries(tmp_
         assert list(seen.quota) == ["tenant:acme"]
         assert seen.retry_s is None
         assert seen.trailing["grpc-retry-pushback-ms"] == "-1"
+        assert (seen.trailing["ratelimit-limit"], seen.trailing["ratelimit-remaining"]) == ("2", "0")
+        assert int(seen.trailing["ratelimit-reset"]) > 0
         reset = datetime.fromisoformat(seen.metadata["reset_time"])
         assert timedelta(0) < reset - datetime.now(UTC) <= timedelta(days=31)
         assert (await caller.poses.ListModels(pb.ListModelsRequest())).models  # that counts nothing

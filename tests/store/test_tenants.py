@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import insert
 
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.errors import AlreadyExists, NotFound
@@ -13,7 +14,7 @@ from service.skeletons import format as skeleton_format
 from service.store.address import parse
 from service.store.database import Database
 from service.store.quotas import QuotaStore, Return
-from service.store.schema import api_keys
+from service.store.schema import api_keys, quota_months
 from service.store.skeletons import SkeletonStore
 from service.store.tenants import KeyRecord, TenantStore
 from service.store.usage import UsageRow, UsageStore
@@ -181,7 +182,7 @@ async def test_the_first_use_of_a_key_is_told_once_and_the_last_by_the_hour(data
 async def test_of_many_takers_together_none_gets_more_than_there_is(database_url: str) -> None:
     async with database(database_url) as one, database(database_url) as two:
         stores = [QuotaStore(one), QuotaStore(two)]
-        await stores[0].taken("acme", "2026-11")  # the tables are there
+        await TenantStore(one).create("acme", "free", NOW)
         grants = await asyncio.gather(
             *(stores[n % 2].take("acme", "2026-11", quota=50, size=lambda _: 3) for n in range(30))
         )
@@ -228,3 +229,19 @@ async def test_usage_adds_up_and_a_batch_that_comes_twice_counts_once(database_u
         ]
         assert len(await store.between(day, day + timedelta(days=30), tenant="acme")) == 3
         assert await store.between(day, day + timedelta(days=30), tenant="none") == []
+
+
+async def test_a_deleted_tenant_gets_no_rows_and_a_new_one_of_its_name_none_of_the_old(
+    database_url: str,
+) -> None:
+    async with database(database_url) as where:
+        store, quotas = TenantStore(where), QuotaStore(where)
+        with pytest.raises(NotFound):
+            await quotas.take("acme", "2026-11", quota=10, size=lambda _: 3)
+        assert await quotas.taken("acme", "2026-11") == 0
+        async with where.write() as connection:  # as an older gateway may have left it
+            await connection.execute(
+                insert(quota_months).values(tenant="acme", month="2026-11", taken=9, epoch="e")
+            )
+        await store.create("acme", "free", NOW)
+        assert await quotas.taken("acme", "2026-11") == 0
