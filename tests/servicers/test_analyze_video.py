@@ -25,7 +25,7 @@ from tests.fakes import candidate, rows, until
 from tests.media.cases import case
 from tests.media.clips import clip, fast_start, sound_only
 from tests.media.test_video_reader import patched
-from tests.running import Failure, Service, running, told
+from tests.running import Failure, Service, failure_of, running
 
 CROWD = rows(*(candidate((20 * n, 100, 20 * n + 18, 500), 0.9) for n in range(30)))
 WHO = candidate((200, 100, 440, 500), 0.9)
@@ -79,7 +79,7 @@ async def analyze(
         async for answer in service.poses.AnalyzeVideo(requests, timeout=30):
             answers.add(answer)
     except grpc.aio.AioRpcError as error:
-        answers.failed = told(error)
+        answers.failed = failure_of(error)
     return answers
 
 
@@ -422,8 +422,8 @@ async def test_the_config_in_force_is_a_config_too(service: Service, config: dic
 
 
 async def test_an_unknown_model_or_skeleton_is_not_found(service: Service) -> None:
-    for wish in ({"model": "nobody"}, {"skeleton": "nothing"}, {"model_version": "77"}):
-        answers = await analyze(service, clip(), **wish)
+    for unknown in ({"model": "nobody"}, {"skeleton": "nothing"}, {"model_version": "77"}):
+        answers = await analyze(service, clip(), **unknown)
         assert answers.failed is not None
         assert answers.failed.code == grpc.StatusCode.NOT_FOUND
 

@@ -398,11 +398,13 @@ async def test_a_slow_host_ends_with_the_callers_deadline(
 # --- overlays -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wish", [PNG, JPEG], ids=["PNG", "JPEG"])
-async def test_the_overlay_is_the_upright_picture_with_people_on_it(service: Service, wish: Any) -> None:
+@pytest.mark.parametrize("media_format", [PNG, JPEG], ids=["PNG", "JPEG"])
+async def test_the_overlay_is_the_upright_picture_with_people_on_it(
+    service: Service, media_format: Any
+) -> None:
     service.triton.answer = TWO
     image = plain((640, 480), (90, 120, 150))
-    answer = await service.detect(encoded(image, "PNG"), overlay={"format": wish})
+    answer = await service.detect(encoded(image, "PNG"), overlay={"format": media_format})
     drawn = picture_of(answer.overlay)
     assert drawn.shape == image.shape
     changed = np.abs(drawn.astype(int) - image).max(axis=2) > 40

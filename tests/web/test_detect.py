@@ -93,11 +93,15 @@ async def test_every_option_reaches_the_gateway(fake: FakeGateway, faked: Runnin
         "min_score": "0.5",
     }
     await faked.client.post("/detect", data=options, files={"image": PICTURE}, headers={"x-api-key": "k"})
-    wish = fake.requests[0]
-    assert (wish.side, wish.model, wish.model_version) == (types_pb2.SIDE_RIGHT, "a", "2")
-    assert (wish.facing, wish.mirrored, wish.camera_roll_deg) == (pb.FACING_AWAY_FROM_CAMERA, True, -3.5)
-    assert wish.min_score == 0.5
-    assert wish.overlay_mode == pb.ANGLE_OVERLAY_MODE_COMBINED
+    request = fake.requests[0]
+    assert (request.side, request.model, request.model_version) == (types_pb2.SIDE_RIGHT, "a", "2")
+    assert (request.facing, request.mirrored, request.camera_roll_deg) == (
+        pb.FACING_AWAY_FROM_CAMERA,
+        True,
+        -3.5,
+    )
+    assert request.min_score == 0.5
+    assert request.overlay_mode == pb.ANGLE_OVERLAY_MODE_COMBINED
     assert fake.metadata["x-api-key"] == "k"
 
 

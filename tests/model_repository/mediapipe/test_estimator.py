@@ -193,7 +193,9 @@ def test_people_cut_by_the_frame_keep_what_is_left_of_them(cut_at: float, estima
     ],
     ids=["nan", "infinite", "all at one point", "huge", "negative"],
 )
-def test_an_implausible_body_does_not_affect_others_and_comes_back_finite(body: Floats, estimator: Estimator) -> None:
+def test_an_implausible_body_affects_no_others_and_comes_back_finite(
+    body: Floats, estimator: Estimator
+) -> None:
     scene = scene_of("two_people.jpg", 0)
     alone = only(estimator, scene)
     with np.errstate(over="ignore"):
