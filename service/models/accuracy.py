@@ -67,7 +67,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured by part, and a sentence for everything that is too far."""
+    """Measured differences by part, and a sentence for each that is too large."""
 
     parts: Mapping[str, PartAccuracy]
     problems: tuple[str, ...]
@@ -154,7 +154,7 @@ def load_samples(folder: Path) -> list[Sample]:
 
 @dataclass
 class _Differences:
-    """What has been measured so far."""
+    """The differences measured so far."""
 
     distances: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     scores: list[float] = field(default_factory=list)
@@ -216,7 +216,7 @@ def _compare_top_down(
 def _both(
     reference: Runner, plan: Runner, images: Images, max_batch: int
 ) -> Iterator[tuple[dict[str, Floats], dict[str, Floats]]]:
-    """What the two give for each image, which they get in batches."""
+    """Run both on the images in batches; the outputs of each image."""
     for start in range(0, len(images), max_batch):
         batch = images[start : start + max_batch]
         wanted, given = reference.run(batch), plan.run(batch)

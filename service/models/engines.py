@@ -271,7 +271,7 @@ def _parser_errors(parser: api.OnnxParser) -> str:
 
 @cache
 def _logger(tensorrt: Any) -> Any:
-    """TensorRT's log into ours; `errors` keeps what went wrong, for the message.
+    """TensorRT's log as log lines of the process; `errors` keeps its errors for the message.
 
     There is one for the process: TensorRT goes on with the first that it was given.
     """

@@ -41,7 +41,7 @@ PlanRunner = Callable[[bytes], Runner]
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What is to be built.
+    """Request to build a plan.
 
     Attributes:
         options: how; `compute_capability` only to build ahead of time.
@@ -58,7 +58,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a new plan has to pass.
+    """Checks that a new plan has to pass.
 
     Attributes:
         run_plan: loads it.
@@ -204,7 +204,7 @@ def build_model(
 
 
 def timing_cache(model: GpuModel) -> bytes:
-    """What earlier builds of this model measured, empty without any."""
+    """The timing cache of earlier builds of this model; empty without any."""
     try:
         return (model.folder / "1" / "timing.cache").read_bytes()
     except OSError:

@@ -47,7 +47,7 @@ _NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What `config.pbtxt` says of a `yolo_pose` model.
+    """Contents of the `config.pbtxt` of a `yolo_pose` model.
 
     Attributes:
         name: Triton's name of it.

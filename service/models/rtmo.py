@@ -60,7 +60,7 @@ from service.models.yolo_graph import Precision
 from service.models.yolo_head import CANDIDATES
 
 PREFIX = "network/"
-"""Before every name of the public graph, so that ours are free."""
+"""Prefix of every name of the public graph, so that the names of the contract are free."""
 
 MIN_OPSET = 12
 """GatherND with `batch_dims`."""
@@ -75,7 +75,7 @@ _SCORE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Rtmo:
-    """What a public graph takes and gives.
+    """Input and outputs of a public graph.
 
     Attributes:
         input: name of the image, float (N, 3, H, W).

@@ -53,14 +53,14 @@ Z_RANGE_M = 2.1744869
 
 MAX_BATCH_SIZE = 8
 PREFIX = "network/"
-"""Before every name of the public graph, so that ours are free."""
+"""Prefix of every name of the public graph, so that the names of the contract are free."""
 
 AXES: dict[Family, int] = {"rtmw3d": 3, "rtmw": 2}
 
 
 @dataclass(frozen=True)
 class Simcc:
-    """What a public graph takes and gives.
+    """Input and outputs of a public graph.
 
     Attributes:
         input: name of the image, float (N, 3, H, W).

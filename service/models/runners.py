@@ -1,4 +1,4 @@
-"""What can run a model on a batch of images: the graph on OpenVINO, a plan on a GPU."""
+"""Runners of a model on a batch of images: the graph on OpenVINO, a plan on a GPU."""
 
 from __future__ import annotations
 
