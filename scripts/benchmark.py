@@ -1,7 +1,7 @@
-"""The bare model, Triton, and the gateway on the same pictures, in one run.
+"""The bare model, Triton, and the gateway on the same images, in one run.
 
-For every picture size and every number in flight it prints pictures per second, latency, CPU time
-per picture and memory of (a) the compiled model alone, called in a loop on a prepared tensor, (b)
+For every image size and every number in flight it prints images per second, latency, CPU time
+per image and memory of (a) the compiled model alone, called in a loop on a prepared tensor, (b)
 Triton alone, on the same tensor, and (c) the gateway, on the JPEG file; and how (b) and (c) compare
 with (a). Where Ultralytics is installed, its own `predict` is measured on the JPEG file too.
 
@@ -58,12 +58,12 @@ class Row:
     """One measurement.
 
     Attributes:
-        picture: name of the picture size.
-        what: which of the contestants.
+        image: name of the image size.
+        what: what was measured, such as (a).
         in_flight: calls at once.
-        per_second: pictures per second.
-        p50_ms, p95_ms, p99_ms: latency of one picture.
-        cpu_s: CPU seconds per picture of the processes that serve, the caller's own left out.
+        per_second: images per second.
+        p50_ms, p95_ms, p99_ms: latency of one image.
+        cpu_s: CPU seconds per image of the processes that serve, the caller's own left out.
         rss_mb: peak resident memory of those processes; the gateway's alone stands in gateway_rss_mb.
         gateway_rss_mb: peak resident memory of the gateway process; 0 where it takes no part.
     """
@@ -213,7 +213,7 @@ async def _measure(
 
 
 class _Bare:
-    """The model compiled as the backend compiles it, and nothing around it."""
+    """The bare model, compiled as the backend compiles it."""
 
     def __init__(self, model: Model) -> None:
         import openvino
@@ -226,8 +226,8 @@ class _Bare:
     def loop(self, tensor: Rgb8, in_flight: int, seconds: float) -> tuple[list[float], float]:
         """Latencies in seconds, and the wall time, of so many threads that call it in a loop.
 
-        One in flight runs on all CPUs; several run on one CPU each, which gives the most pictures
-        per second: the strongest opponent in both cases.
+        One in flight runs on all CPUs; several run on one CPU each, which gives the most images
+        per second: the highest throughput in both cases.
         """
         compiled = self._compile(tensor.shape, alone=in_flight == 1)
         latencies: list[list[float]] = [[] for _ in range(in_flight)]
@@ -269,7 +269,7 @@ class _Bare:
 
 
 def _ultralytics(model: Model) -> Callable[[bytes], None] | None:
-    """Ultralytics' own predict on the bytes of a picture, where it is installed."""
+    """Ultralytics' own predict on the bytes of an image, where it is installed."""
     weights = ROOT / ".posegate" / "weights" / model.weights
     try:
         from ultralytics import YOLO  # type: ignore[import-not-found,unused-ignore]
@@ -400,7 +400,7 @@ def _table(rows: Sequence[Row], machine: str) -> Table:
 
 
 def _fit(picture: Rgb8, size_wh: tuple[int, int]) -> Rgb8:
-    """The middle of the picture with the wanted aspect, scaled to the wanted size."""
+    """The middle of the image with the wanted aspect, scaled to the wanted size."""
     width, height = size_wh
     full_h, full_w = picture.shape[:2]
     scale = min(full_w / width, full_h / height)

@@ -1,4 +1,4 @@
-"""What API keys cost: two gateways on one Triton, one with keys and one without, called in turn in one run.
+"""The cost of API keys: two gateways on one Triton, with keys and without, called alternately in one run.
 
 It prints the median of GetServerInfo and of DetectPoses with keys off and on and their difference; and the
 memory of a gateway before and after ten thousand tenants have each called once.
@@ -143,7 +143,7 @@ async def _compare(console: Console, calls: int, off: str, on: str, key: str) ->
 
 
 async def _until_ready(call: Callable[[Any], Awaitable[Any]], stub: Any) -> None:
-    """The second gateway may still be looking at Triton's models."""
+    """Wait until the gateway answers: it may still be reading Triton's models."""
     for _ in range(100):
         try:
             await call(stub)

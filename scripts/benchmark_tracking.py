@@ -47,7 +47,7 @@ _MISSED = 0.02  # of all detections
 
 
 class Contestant(Protocol):
-    """What is compared."""
+    """A tracker in the comparison."""
 
     def update(
         self, boxes_xyxy: Floats, scores: Floats, time_s: float, keypoints: Floats | None = None
@@ -62,7 +62,7 @@ class Frame:
     Attributes:
         time_s: capture time.
         boxes_xyxy: (N, 4) px.
-        persons: (N,) who each of them is; -1 for one that does not count.
+        persons: (N,) number of the person of each; -1 for one that does not count.
         keypoints: (N, K, 3), where there are some.
     """
 
@@ -375,7 +375,7 @@ def detections(path: Path) -> list[tuple[float, Poses]]:
 
 
 def labelled(found: Sequence[tuple[float, Poses]], bands: int) -> list[Frame]:
-    """Frames whose persons are told apart by where their feet are: bands that do not overlap, cut at the
+    """Frames whose persons are identified by where their feet are: bands that do not overlap, cut at the
     widest gaps between all lower edges of the clip."""
     edges = np.sort(np.concatenate([poses.boxes_xyxy[:, 3] for _, poses in found]))
     widest = np.sort(np.argsort(np.diff(edges))[-(bands - 1) :]) if bands > 1 else np.array([], np.intp)

@@ -288,7 +288,7 @@ def _landscape(path: Path, fps: int = 60) -> bytes:
         target = Path(folder) / "clip.mp4"
         with av.open(str(path)) as source, av.open(str(target), "w") as output:
             stream = output.add_stream("libx264", rate=fps)
-            assert isinstance(stream, VideoStream)  # noqa: S101 - an encoder of pictures
+            assert isinstance(stream, VideoStream)  # noqa: S101 - an encoder of images
             stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
             stream.codec_context.options = {"preset": "veryfast", "crf": "23"}
             for number, frame in enumerate(source.decode(video=0)):

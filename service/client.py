@@ -1,4 +1,4 @@
-"""A channel to Posegate as every caller should open one. Small on purpose: other services copy it.
+"""Channel to Posegate with retries and keep-alive. Small on purpose: other services copy it.
 
 Proxies: gRPC takes the HTTP proxy that `grpc_proxy`, `https_proxy` or `http_proxy` names for every address
 that `no_grpc_proxy` or `no_proxy` does not list. A loopback address is never called through one; a gateway
@@ -70,7 +70,7 @@ def connect(
     """
     options: list[tuple[str, str | int]] = [
         ("grpc.service_config", json.dumps(_service_config(retry_on, retry_uploads=retry_uploads))),
-        # gRPC keeps no more than 256 KiB for a retry unless told to: a picture would not be retried.
+        # By default gRPC keeps no more than 256 KiB for a retry: an image would not be retried.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

@@ -1,11 +1,11 @@
-"""Everything the gateway refuses or fails at, in the domain's words. No gRPC code appears here;
-`interceptors` maps the tree to status codes.
+"""Domain errors: everything that the gateway refuses or fails at. No gRPC code appears here;
+`servicers.responses.error_status` maps the tree to status codes.
 
 PosegateError
 ├── InvalidRequest            the caller must change something; lists every violation at once
-│   ├── ImageUndecodable      the bytes are not a picture that can be read
+│   ├── ImageUndecodable      the bytes are not an image that can be decoded
 │   ├── ImageTooLarge         more bytes or pixels than allowed
-│   ├── VideoUndecodable      the bytes are not a video that can be read
+│   ├── VideoUndecodable      the bytes are not a video that can be decoded
 │   ├── VideoTooLarge         more bytes or pixels than allowed
 │   └── VideoTooLong          more seconds or frames than allowed
 ├── DataLoss                  a video is damaged; what came before the damage was answered
@@ -17,13 +17,15 @@ PosegateError
 ├── Conflict                  it was changed meanwhile; read it again first
 ├── QuotaExceeded             as many as the caller may have; no retry helps
 │   └── MonthlyQuotaExceeded  the calls of the month are used up
-├── RateLimited               more at the moment than the plan allows; worth another try after `retry_after_s`
+├── RateLimited               more at the moment than the plan allows; worth another try later
 ├── AnswerTooLarge            does not fit into one message
 ├── SkeletonNotSupplied       the model does not give the points that the skeleton needs
-├── Overloaded                too much at once; worth another try after `retry_after_s`
-├── Unavailable               Triton, a model or the database is away; worth another try after `retry_after_s`
-├── DeadlineExceeded          the caller's time is over
-└── Unimplemented             promised by the contract, not built yet
+├── Overloaded                too much at once; worth another try later
+├── Unavailable               Triton, a model or the database is unavailable; worth another try later
+├── DeadlineExceeded          the deadline of the call has passed
+└── Unimplemented             needs a part that this installation lacks, such as an H.264 encoder
+
+What is worth another try later says in `retry_after_s` when.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ REASONS = frozenset(
         "VIDEO_UNDECODABLE",
     }
 )
-"""Every reason that an error of ours can have."""
+"""Every reason that an error of the service can have."""
 
 # A status travels in gRPC metadata of 8 KiB at most, and the texts in it may quote the caller.
 _MESSAGE_BYTES, _DETAIL_BYTES = 800, 450
@@ -121,7 +123,7 @@ class PosegateError(Exception):
         message: one sentence that says what to change; no path, no stack; cut where it is too long.
         reason: UPPER_SNAKE, stable, for machines.
         metadata: every variable of the message, for machines; values cut where they are too long.
-        retry_after_s: when another try can help, None when it cannot.
+        retry_after_s: seconds until another try can succeed; None when none can.
     """
 
     reason = "INTERNAL"
@@ -159,7 +161,7 @@ class InvalidRequest(PosegateError):
 
 
 class ImageUndecodable(InvalidRequest):
-    """Empty, truncated, not a picture, an unsupported format or zero size."""
+    """Empty, truncated, not an image, an unsupported format or zero size."""
 
     reason = "IMAGE_UNDECODABLE"
 
@@ -171,7 +173,7 @@ class ImageTooLarge(InvalidRequest):
 
 
 class VideoUndecodable(InvalidRequest):
-    """Empty, not a video, without a picture, or of a format that is not accepted."""
+    """Empty, not a video, without frames, or of a format that is not accepted."""
 
     reason = "VIDEO_UNDECODABLE"
 
@@ -254,7 +256,7 @@ class MonthlyQuotaExceeded(QuotaExceeded):
     """The calls of the month are used up.
 
     Attributes:
-        subject: whose quota, as tenant:NAME.
+        subject: owner of the quota, as tenant:NAME.
         reset_time: when the next month begins, UTC; None where that is not known.
     """
 
@@ -296,13 +298,13 @@ class Overloaded(PosegateError):
 
 
 class Unavailable(PosegateError):
-    """Triton, the model or the database is away."""
+    """Triton, the model or the database is unavailable."""
 
     reason = "UNAVAILABLE"
 
 
 class DeadlineExceeded(PosegateError):
-    """The caller's time is over; work stops."""
+    """The deadline of the call has passed; work stops."""
 
     reason = "DEADLINE_EXCEEDED"
 
@@ -417,4 +419,4 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "UNIMPLEMENTED": "this service does not offer the RPC",
     },
 }
-"""When each reason occurs, by the error that carries it; the table in service/README.md is made of it."""
+"""When each reason occurs, by the error that carries it; source of the table in service/README.md."""

@@ -1,4 +1,4 @@
-"""Every knob of the gateway, from environment variables that start with POSEGATE_."""
+"""Settings of the gateway, read from environment variables that start with POSEGATE_."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(
         default=None,
-        description="PEM file of the gateway's certificate and those between it and its authority:"
+        description="PEM file of the gateway's certificate chain:"
         " `POSEGATE_LISTEN` then speaks TLS only. Read again when it changes.",
     )
     tls_key: Path | None = Field(
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         description="PEM file of the authorities that sign callers' certificates: callers must have one.",
     )
     tls_reload_s: float = Field(
-        default=10.0, gt=0, description="Seconds between two looks at the files of the certificate."
+        default=10.0, gt=0, description="Seconds between two checks of the certificate's files for changes."
     )
     triton_url: str = Field(default="127.0.0.1:8001", description="Triton's gRPC address.")
     triton_shared_memory: Literal["auto", "off"] = Field(
@@ -75,34 +75,38 @@ class Settings(BaseSettings):
     default_model: str = Field(
         default="yolo11n_pose", description="Model that answers when a request names none."
     )
-    max_image_bytes: int = Field(default=25_000_000, ge=1, description="Bytes of one encoded picture.")
-    max_image_pixels: int = Field(default=50_000_000, ge=1, description="Pixels of one picture.")
-    max_batch_size: int = Field(default=32, ge=1, le=1000, description="Pictures in one batch call.")
-    max_persons: int = Field(default=300, ge=1, le=1000, description="People in one answer, at most.")
-    max_skeletons: int = Field(default=1000, ge=1, description="Custom skeletons of one tenant.")
-    max_in_flight: int = Field(default=64, ge=1, description="Requests in the gateway at once.")
+    max_image_bytes: int = Field(default=25_000_000, ge=1, description="Bytes of one encoded image, at most.")
+    max_image_pixels: int = Field(default=50_000_000, ge=1, description="Pixels of one image, at most.")
+    max_batch_size: int = Field(default=32, ge=1, le=1000, description="Images in one batch call, at most.")
+    max_persons: int = Field(default=300, ge=1, le=1000, description="Persons in one answer, at most.")
+    max_skeletons: int = Field(default=1000, ge=1, description="Custom skeletons of one tenant, at most.")
+    max_in_flight: int = Field(
+        default=64, ge=1, description="Unary requests in the gateway at once, at most."
+    )
     max_in_flight_bytes: int = Field(
-        default=512 * MIB, ge=1, description="Bytes of the requests in the gateway at once."
+        default=512 * MIB, ge=1, description="Bytes of the unary requests in the gateway at once, at most."
     )
     max_message_bytes: int = Field(
         default=256 * MIB, ge=MIB, description="Bytes of one gRPC message, either way."
     )
     max_inferences: int = Field(
-        default=16, ge=1, description="Pictures between decoding and answer at once; the rest wait here."
+        default=16,
+        ge=1,
+        description="Inference slots: images between decoding and answer at once; the rest wait here.",
     )
     max_stream_inferences: int = Field(
-        default=4, ge=1, description="How many of those may be frames of videos and streams."
+        default=4, ge=1, description="Slots of those for frames of videos and streams, at most."
     )
     stream_inferences_beside: int = Field(
         default=1,
         ge=1,
-        description="How many while single pictures come too: every frame at the model holds them up. "
+        description="The same while unary calls come too: every frame at the model delays them. "
         "A GPU takes several at once without harm.",
     )
     tenant_inferences_beside: int = Field(
         default=2,
         ge=1,
-        description="Single pictures of one tenant while those of others come too; a GPU takes more.",
+        description="Slots for unary calls of one tenant while other tenants call too; a GPU takes more.",
     )
     max_streams: int = Field(
         default=16, ge=1, description="Videos and streams (AnalyzeVideo, StreamPoses) at once."
@@ -114,7 +118,7 @@ class Settings(BaseSettings):
     max_video_memory_bytes: int = Field(
         default=1024 * MIB,
         ge=1,
-        description="Bytes that the decoders of all videos may hold together; one alone is always let in.",
+        description="Bytes that the decoders of all videos may hold; a single one is always admitted.",
     )
     max_video_seconds: float = Field(
         default=3600.0, gt=0, description="Seconds of one video that are analysed, at most."
@@ -140,26 +144,27 @@ class Settings(BaseSettings):
     max_spool_bytes: int = Field(
         default=32_000_000_000,
         ge=1,
-        description="Bytes of all videos on their way in, at most; below the limit of the folder, where that "
-        "ends the process, as in Kubernetes.",
+        description="Bytes of all videos that are being uploaded, at most; below the limit of the folder, "
+        "where that ends the process, as in Kubernetes.",
     )
     video_spool: Path | None = Field(
-        default=None, description="Folder for videos on their way in; the system's temporary one by default."
+        default=None,
+        description="Folder for videos that are being uploaded; the system's temporary one by default.",
     )
     stream_idle_s: float = Field(
-        default=60.0, gt=0, description="A video's upload that pauses for longer, seconds, is given up."
+        default=60.0, gt=0, description="A video's upload that pauses for longer, seconds, is ended."
     )
     max_upload_s: float = Field(
-        default=3600.0, gt=0, description="A video's upload that takes longer in all, seconds, is given up."
+        default=3600.0, gt=0, description="A video's upload that takes longer in all, seconds, is ended."
     )
     stream_quiet_s: float = Field(
-        default=600.0, gt=0, description="A StreamPoses call without a picture for longer, seconds, is ended."
+        default=600.0, gt=0, description="A StreamPoses call without an image for longer, seconds, is ended."
     )
     stream_stall_s: float = Field(
-        default=300.0, gt=0, description="A caller who takes no answer for longer, seconds, is given up."
+        default=300.0, gt=0, description="A call whose caller takes no answer for longer, seconds, is ended."
     )
     stream_keep_alive_s: float = Field(
-        default=10.0, gt=0, description="Seconds of silence after which StreamPoses sends a sign of life."
+        default=10.0, gt=0, description="Seconds without a result after which StreamPoses sends a keep-alive."
     )
     workers: int = Field(
         default_factory=cpu_count, ge=1, description="Threads that decode and draw; the CPUs by default."
@@ -168,7 +173,7 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="Deadline of a unary call whose caller set none, seconds."
     )
     health_interval_s: float = Field(
-        default=1.0, gt=0, description="Seconds between two looks at Triton's readiness."
+        default=1.0, gt=0, description="Seconds between two checks of Triton's readiness."
     )
     max_connection_age_s: float = Field(
         default=600.0,
@@ -186,7 +191,7 @@ class Settings(BaseSettings):
     )
     uri_hosts: str = Field(
         default="",
-        description="Hosts whose https pictures `image.uri` may name, comma-separated; empty: off.",
+        description="Hosts from which `image.uri` may name https images, comma-separated; empty: off.",
     )
     uri_private_addresses: bool = Field(
         default=False,
@@ -216,7 +221,7 @@ class Settings(BaseSettings):
         default=5.0,
         gt=0,
         le=10,
-        description="Seconds after which a key that was revoked or a plan that was changed has its effect.",
+        description="Seconds after which a revoked key or a changed plan takes effect.",
     )
     plans: Path | None = Field(
         default=None, description="TOML file of the tenants' plans; empty: free, standard and pro."
@@ -239,7 +244,7 @@ class Settings(BaseSettings):
     reflection: bool = Field(default=True, description="Serve gRPC server reflection.")
     log_format: Literal["json", "console"] = Field(default="json", description="How log lines are written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least level."
+        default="info", description="Lowest level of log lines that are written."
     )
     model_repository: Path = Field(
         default=Path("model_repository/cpu"), description="`posegate up`: models of the bundled Triton."
@@ -256,7 +261,7 @@ class Settings(BaseSettings):
     @field_validator("listen", "health_listen", "metrics_listen")
     @classmethod
     def _port_in_range(cls, listen: str, info: ValidationInfo) -> str:
-        """gRPC takes a larger port modulo 65536, and would listen somewhere else."""
+        """Check host and port. gRPC takes a larger port modulo 65536, and would listen somewhere else."""
         if info.field_name != "listen" and not listen:
             return listen
         _, colon, port = listen.rpartition(":")
@@ -268,7 +273,7 @@ class Settings(BaseSettings):
     @field_validator("tls_cert", "tls_key", "tls_client_ca", "plans", mode="before")
     @classmethod
     def _no_file(cls, file: object) -> object:
-        """An empty variable names no file."""
+        """Read an empty variable as no file."""
         return None if file == "" else file
 
     @field_validator("tls_key", "tls_client_ca")
@@ -284,7 +289,7 @@ class Settings(BaseSettings):
     @field_validator("auth_plaintext")
     @classmethod
     def _no_keys_in_clear_text(cls, allowed: str, info: ValidationInfo) -> str:
-        """An eavesdropper on the network would have them."""
+        """Refuse API keys over plaintext beyond this host: they could be read on the network."""
         clear = info.data.get("tls_cert") is None and not is_on_this_host(info.data.get("listen", ""))
         if info.data.get("auth") == "keys" and clear and allowed != "allow":
             raise ValueError(

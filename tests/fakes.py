@@ -1,4 +1,4 @@
-"""Peers of the real collaborators: they answer what a test scripted and remember what they were asked."""
+"""Test doubles of Triton and its client: they give scripted answers and record the requests."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def candidate(
 
 
 def rows(*people: Floats, count: int = 1000, keypoint_count: int = 17) -> Floats:
-    """(count, 5 + 3K): the people given, then rows of score 0, as a model fills them up; read-only."""
+    """(count, 5 + 3K): the given persons, then rows of score 0, as a model fills them up; read-only."""
     filled = np.zeros((count, 5 + 3 * keypoint_count), np.float32)
     for index, person in enumerate(people):
         filled[index] = person
@@ -69,7 +69,7 @@ def rows(*people: Floats, count: int = 1000, keypoint_count: int = 17) -> Floats
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One inference that was asked for."""
+    """One requested inference."""
 
     model: Model
     inputs: Tensors
@@ -81,23 +81,23 @@ class Call:
 Answer = Floats | Exception | Callable[[NDArray[np.uint8]], Floats]
 
 
-def nobody_looked(_inputs: Tensors) -> Tensors:
-    """The second stage of a test that does not expect one."""
+def no_second_stage(_inputs: Tensors) -> Tensors:
+    """The second stage of a test without a top-down model: it must not be called."""
     raise AssertionError("the top-down model was called")
 
 
 class FakeTritonClient:
-    """A peer of service.triton.TritonClient without a connection.
+    """Test double of service.triton.client.TritonClient, without a connection.
 
     Attributes:
-        answer: what an inference gives when nothing is scripted: rows, an error, or a function of
-            the input picture (H, W, 3).
-        seconds: that an inference takes; one that takes longer than its deadline fails.
-        second_stage: what a top-down model gives for its inputs.
+        answer: of an inference when nothing is scripted: rows, an error, or a function of
+            the input image (H, W, 3).
+        seconds: duration of an inference; beyond the deadline it fails.
+        second_stage: outputs of a top-down model for its inputs.
         script: answers that come first, one for each inference.
         gate: inferences wait until it is set; it is, to begin with.
         entered: set as soon as an inference has begun.
-        served: the models there are; None while Triton is away.
+        served: models that are served; None while Triton does not answer.
         version: what server_version says; an error is raised.
         closed: whether `close` was called.
     """
@@ -105,7 +105,7 @@ class FakeTritonClient:
     def __init__(self) -> None:
         self.answer: Answer = rows()
         self.seconds = 0.0
-        self.second_stage: Callable[[Tensors], Tensors] = nobody_looked
+        self.second_stage: Callable[[Tensors], Tensors] = no_second_stage
         self.script: list[Answer] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -214,7 +214,7 @@ def model_config(**changes: Any) -> model_config_pb2.ModelConfig:
 
 @dataclass(eq=False)
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # untyped
-    """What tritonserver says on its gRPC port, as far as the gateway asks; scripted.
+    """Scripted test double of tritonserver's gRPC service, as far as the gateway uses it.
 
     Attributes:
         configs: the models served, each with its state in the index and the reason for it.
@@ -369,7 +369,7 @@ class BusyThread:
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    """Wait for something that happens on its own; AssertionError when it does not."""
+    """Wait until a condition holds; AssertionError when it does not in time."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - what is waited for knows of no event
+        while not condition():  # noqa: ASYNC110 - there is no event for the condition
             await asyncio.sleep(0.005)

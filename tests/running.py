@@ -86,7 +86,7 @@ def settings_with(folder: Path, **changes: Any) -> Settings:
             "home": folder,
             "skeletons": folder / "skeletons",
             "workers": 2,
-            "health_interval_s": 3600.0,  # models are looked at once, and again when a test says so
+            "health_interval_s": 3600.0,  # models are read once, and again when a test says so
             "max_stream_inferences": 16,
             "stream_inferences_beside": 16,
             "drain_delay_s": 0.0,
@@ -120,7 +120,7 @@ async def running(
     """A gateway that serves, for the time of the block.
 
     Args:
-        triton: the model server behind it; one that finds nobody by default.
+        triton: the model server behind it; without persons by default.
         handlers: more services.
         templates: more templates than those that ship.
         changes: what differs from `settings_with`.
@@ -169,7 +169,7 @@ class Failure:
 
     Attributes:
         code: its canonical code.
-        message: what the caller reads.
+        message: text for the caller.
         reason: of ErrorInfo; empty without one.
         domain: of ErrorInfo.
         metadata: of ErrorInfo.
@@ -199,12 +199,12 @@ async def failure(call: Awaitable[Any]) -> Failure:
     try:
         answer = await call
     except grpc.aio.AioRpcError as error:
-        return told(error)
+        return failure_of(error)
     raise AssertionError(f"the call succeeded: {answer}")
 
 
-def told(error: grpc.aio.AioRpcError) -> Failure:
-    """What the status and the metadata of a failed call say."""
+def failure_of(error: grpc.aio.AioRpcError) -> Failure:
+    """Read the status and the metadata of a failed call."""
     initial: dict[str, Any] = dict(error.initial_metadata() or ())
     trailing: dict[str, Any] = dict(error.trailing_metadata() or ())
     details = status_pb2.Status.FromString(trailing.pop("grpc-status-details-bin", b""))
@@ -221,7 +221,7 @@ def told(error: grpc.aio.AioRpcError) -> Failure:
 
 
 def of_status(status: status_pb2.Status) -> Failure:
-    """What the status of one picture of a batch says."""
+    """Read the status of one image of a batch."""
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     return Failure(code=code, message=status.message, **_details(status))
 
@@ -250,7 +250,7 @@ def _details(status: status_pb2.Status) -> dict[str, Any]:
 
 
 async def cancelled(call: Any) -> None:
-    """Cancel a call, as a caller who goes away."""
+    """Cancel a call, as a caller that goes away."""
     call.cancel()
     try:
         await call

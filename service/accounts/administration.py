@@ -101,7 +101,7 @@ class Administration:
         """Make a key.
 
         Args:
-            tenant: whose.
+            tenant: the owner.
             label: for people.
             lifetime: until it expires; None for never.
 

@@ -144,7 +144,7 @@ class AccountGate:
         """Units of the monthly quota for one call.
 
         Args:
-            account: whose.
+            account: of the caller.
             pictures: in a batch; None for any other call.
 
         Raises:

@@ -27,7 +27,7 @@ class Lease:
     """What one gateway holds of one tenant's quota.
 
     Attributes:
-        tenant: whose.
+        tenant: the owner.
         month: as 2026-11.
         quota: units of the whole month, as the plan says.
         epoch: of the database's row; empty before the first grant.

@@ -24,7 +24,7 @@ class Places:
         """Count a call in for the time of the block.
 
         Args:
-            tenant: whose call.
+            tenant: of the call.
             plan: says how many at once.
             streaming: a video or a live stream; they are counted apart from unary calls.
 

@@ -125,7 +125,7 @@ class Quotas:
         """Set units aside for a call.
 
         Args:
-            tenant: whose quota.
+            tenant: owner of the quota.
             quota: units of the month; None for no limit.
             units: of this call.
 

@@ -14,12 +14,12 @@ from service.core.poses import Floats
 Rgb8 = NDArray[np.uint8]
 
 LETTERBOX_GREY = 114
-"""The grey around a letterboxed picture; what YOLO models were trained with (Ultralytics `LetterBox`)."""
+"""The grey around a letterboxed image; what YOLO models were trained with (Ultralytics `LetterBox`)."""
 
 
 @dataclass(frozen=True)
 class Affine:
-    """x' = x · scale_x + shift_x, likewise y: picture px to input px, without rotation."""
+    """x' = x · scale_x + shift_x, likewise y: image px to input px, without rotation."""
 
     scale_x: float = 1.0
     scale_y: float = 1.0
@@ -27,7 +27,7 @@ class Affine:
     shift_y: float = 0.0
 
     def inverse(self) -> Affine:
-        """Input px back to picture px."""
+        """Input px back to image px."""
         return Affine(
             scale_x=1 / self.scale_x,
             scale_y=1 / self.scale_y,
@@ -52,12 +52,12 @@ class Affine:
 
 
 def choose_shape(size_wh: tuple[int, int], shapes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The smallest allowed input (H, W) that holds the picture at the model's working size.
+    """The smallest allowed input (H, W) that holds the image at the model's working size.
 
-    The working size is the longest side among the shapes: that is the size the model sees people
-    at, whatever the aspect. The picture is thought scaled until its long side has that length (up
-    or down, as in training); of the shapes that hold it whole, the one of least area is taken. A
-    picture that none holds at that size goes to the one that shows it largest.
+    The working size is the longest side among the shapes: that is the size the model sees persons
+    at, whatever the aspect. The image is thought scaled until its long side has that length (up
+    or down, as in training); of the shapes that hold it whole, the one of least area is taken. An
+    image that none holds at that size goes to the one that shows it largest.
     """
     width, height = size_wh
     longest = max(max(shape) for shape in shapes_hw)
@@ -70,7 +70,7 @@ def choose_shape(size_wh: tuple[int, int], shapes_hw: Sequence[tuple[int, int]])
 
 
 def letterbox(image: Rgb8, shape_hw: tuple[int, int]) -> tuple[Rgb8, Affine]:
-    """Scale a picture into an input of `shape_hw`, centred on grey, aspect kept.
+    """Scale an image into an input of `shape_hw`, centred on grey, aspect kept.
 
     Rounding and padding are those of Ultralytics' `LetterBox`, so that results can be held against
     theirs to the pixel.
@@ -80,7 +80,7 @@ def letterbox(image: Rgb8, shape_hw: tuple[int, int]) -> tuple[Rgb8, Affine]:
         shape_hw: the input's height and width.
 
     Returns:
-        The input (shape_hw + 3) uint8, and the map from picture px to input px.
+        The input (shape_hw + 3) uint8, and the map from image px to input px.
     """
     height, width = image.shape[:2]
     target_h, target_w = shape_hw

@@ -35,7 +35,7 @@ class Model:
         source: where the weights come from.
         sha256: digest of the checkpoint, hexadecimal.
         ready: whether Triton would answer a request for it now.
-        first_stage: of a top-down model, the name of the model that finds the people; else empty.
+        first_stage: of a top-down model, the name of the model that finds the persons; else empty.
         takes_body: whether a top-down model also takes the first stage's keypoints.
         tenant: the only one who may use it; empty for everyone.
         takes_image: whether a top-down model takes the image with the boxes of its persons, rather than a
@@ -63,7 +63,7 @@ class Model:
 
     @property
     def typical_hw(self) -> tuple[tuple[int, int], ...]:
-        """The inputs of most pictures: for warm-up, comparison and optimisation profiles."""
+        """The inputs of most images: for warm-up, comparison and optimisation profiles."""
         return self.prepared_hw or self.shapes_hw
 
     @property

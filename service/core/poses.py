@@ -14,7 +14,7 @@ DepthSource = Literal["none", "measured", "lifted"]
 
 @dataclass(frozen=True, eq=False)
 class Poses:
-    """N people with K keypoints each, by falling score.
+    """N persons with K keypoints each, by falling score.
 
     Attributes:
         boxes_xyxy: (N, 4) float32; x1, y1, x2, y2 in px of the upright original, unclipped.

@@ -50,13 +50,13 @@ MIN_LIMBS = 2
 
 
 def crop_affine(box_xyxy: Floats, shape_hw: tuple[int, int]) -> Affine:
-    """The map from picture px to crop px for one person.
+    """The map from image px to crop px for one person.
 
     The box grows by `BOX_MARGIN` about its centre, then in one direction to the crop's aspect, so the scale
     is the same along both axes and nothing is squeezed. A box without extent counts as one pixel wide.
 
     Args:
-        box_xyxy: (4,) px of the picture; may reach beyond it.
+        box_xyxy: (4,) px of the image; may reach beyond it.
         shape_hw: the crop's height and width.
     """
     height, width = shape_hw
@@ -72,15 +72,15 @@ def crop_affine(box_xyxy: Floats, shape_hw: tuple[int, int]) -> Affine:
 
 
 def crop_people(image: Rgb8, boxes_xyxy: Floats, shape_hw: tuple[int, int]) -> tuple[Rgb8, list[Affine]]:
-    """Cut every person out, bilinear, black beyond the picture.
+    """Cut every person out, bilinear, black beyond the image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes_xyxy: (N, 4) px of the picture.
+        boxes_xyxy: (N, 4) px of the image.
         shape_hw: of the crops.
 
     Returns:
-        The crops (N, *shape_hw, 3), and the maps from picture px to crop px.
+        The crops (N, *shape_hw, 3), and the maps from image px to crop px.
     """
     height, width = shape_hw
     crops = np.zeros((len(boxes_xyxy), height, width, 3), np.uint8)
@@ -144,11 +144,11 @@ def bodies_in_crops(keypoints: Floats, affines: Sequence[Affine]) -> Floats:
 def poses_from_crops(
     people: Poses, affines: Sequence[Affine], keypoints: Floats, scores: Floats, positions: Floats
 ) -> Poses:
-    """A top-down model's answer as people of the picture.
+    """A top-down model's answer as persons of the image.
 
     Args:
-        people: the persons of the crops; their boxes and scores are kept.
-        affines: the maps from picture px to crop px, one per person.
+        persons: the persons of the crops; their boxes and scores are kept.
+        affines: the maps from image px to crop px, one per person.
         keypoints: (N, K, 2) px of the crop; NaN where the model gives no point.
         scores: (N, K) the model's own.
         positions: (N, K, 3) metres; NaN where the model gives none.
@@ -192,12 +192,12 @@ def lift(
     """Give x and y in metres to positions of which only z is known.
 
     The assumption, by name "limb lengths": the person is an adult of `stature_m` with average proportions,
-    seen in weak perspective. A limb of length L whose ends are d px apart in the picture and dz metres apart
+    seen in weak perspective. A limb of length L whose ends are d px apart in the image and dz metres apart
     in depth makes a pixel √(L² − dz²) / d metres; the median over all limbs with confident ends is taken. So
     an error of 10 % in the stature is one of 10 % in x and y; z is the model's and stays.
 
     Args:
-        keypoints: (N, K, 3) px of the picture, score.
+        keypoints: (N, K, 3) px of the image, score.
         positions: (N, K, 3) metres, x and y NaN.
         names: of the K keypoints; limbs go by name.
         stature_m: of every person.

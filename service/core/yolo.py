@@ -27,7 +27,7 @@ def decode_candidates(
     Args:
         candidates: (C, 5 + 3K) float32, sorted by falling score: cx, cy, w, h in input px, score,
             then K times x, y in input px and score.
-        to_input: picture px to input px, as `letterbox` gave it.
+        to_input: image px to input px, as `letterbox` gave it.
         min_score: rows must be above it.
         iou_threshold: of two boxes that overlap by more than this, the lower score goes.
         max_persons: at most so many are returned.

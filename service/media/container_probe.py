@@ -1,5 +1,5 @@
 """Container facts from the bytes alone: whether decoding can begin before the whole file is here, whether it
-is a still picture, and whether a file that states its length is complete."""
+is a still image, and whether a file that states its length is complete."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _STILL_BRANDS = {
     b"mif1": "HEIF",
 }
 _PNG_SEARCHED = 1 << 20  # bytes before the pixels of a PNG, where an animation announces itself
-_JPEG_SEARCHED = 32 << 20  # bytes that the first of several JPEG pictures has at most
+_JPEG_SEARCHED = 32 << 20  # bytes that the first of several JPEG images has at most
 
 
 def streaming(read: Read) -> Streaming:
     """Whether a container can be decoded as it comes: an MP4 or MOV whose index stands in front of the
-    pictures, Matroska and WebM, MPEG-TS. Reads no further than it has to."""
+    frames, Matroska and WebM, MPEG-TS. Reads no further than it has to."""
     head = read(_TS_PROBED * _TS_PACKETS[-1][0], 0)
     if head[:4] == _EBML or _ts_packet(head):
         return "front to back"
@@ -52,7 +52,7 @@ def streaming(read: Read) -> Streaming:
 
 
 def still_image(read: Read, size: int | None) -> str | None:
-    """Name of the format if the file is one still picture, so that no video decoder should be given it.
+    """Name of the format if the file is one still image, so that no video decoder should be given it.
 
     Args:
         read: the bytes.
@@ -74,7 +74,7 @@ def still_image(read: Read, size: int | None) -> str | None:
     if head[:4] in (b"II*\0", b"MM\0*"):
         return "TIFF"
     if head[:3] == b"\xff\xd8\xff":
-        # A Motion JPEG stream is one picture behind the other; so is what phones store beside their photo.
+        # A Motion JPEG stream is one image behind the other; so is what phones store beside their photo.
         content = read(min(size, _JPEG_SEARCHED), 0)
         return None if b"\xff\xd9\xff\xd8\xff" in content and b"MPF\0" not in content[:_HEAD] else "JPEG"
     return None
@@ -86,7 +86,7 @@ def is_cut_short(read: Read, size: int) -> bool:
     short."""
     head = read(_HEAD, 0)
     if head[4:8] in _BOXES:
-        # Phones and editors put things of their own behind the last box: only those with pictures count.
+        # Phones and editors put things of their own behind the last box: only those with images count.
         return any(end > size for kind, _, end in _boxes(read) if kind in _PICTURE_BOXES)
     if head[:4] == _EBML:
         return _segment_end(read, head) > size

@@ -87,9 +87,9 @@ class Demuxer:
             raise VideoUndecodable("The video is empty: send the bytes of an encoded file.")
         whole = streaming(spool.read_all) == "whole file"
         size = spool.wait(None) if whole else None
-        picture = still_image(spool.read_all, size)
-        if picture is not None:
-            raise VideoUndecodable(f"The file is a still picture ({picture}): send it to DetectPoses.")
+        image_format = still_image(spool.read_all, size)
+        if image_format is not None:
+            raise VideoUndecodable(f"The file is a still picture ({image_format}): send it to DetectPoses.")
         self._input = SpoolReader(spool, seekable=whole)
         self.gaps = 0
         self.damage: Exception | None = None
@@ -120,7 +120,7 @@ class Demuxer:
 
     @property
     def clock_may_jump(self) -> bool:
-        """Whether stamps may leap ahead without a pause of the pictures."""
+        """Whether stamps may leap ahead without a pause of the frames."""
         return self._name in _JUMPING
 
     @property
@@ -228,7 +228,7 @@ class Demuxer:
             return False
         size = self._spool.wait(None)
         if self._name == "mov" and self.stream.frames:
-            # Only pictures count: the index says where each of them lies.
+            # Only frames count: the index says where each of them lies.
             entries = self.stream.index_entries
             if len(entries) >= self.stream.frames:
                 return any(entry.pos + entry.size > size for entry in entries)

@@ -1,4 +1,4 @@
-"""Encoded bytes to an upright RGB picture, and a picture to PNG or JPEG."""
+"""Encoded bytes to an upright RGB image, and an image to PNG or JPEG."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_SIDE: dict[Format, int] = {"png": 1_000_000, "jpeg": 65_500}
 """Px of one side that a file of the format can have: limits of libpng and libjpeg."""
 
 # Imported by name because Pillow otherwise loads plugins as it pleases. The JPEG plugin also takes
-# MPO, what phones write when they store two JPEGs in one file; its first picture is the photo.
+# MPO, what phones write when they store two JPEGs in one file; its first image is the photo.
 _FORMATS = tuple(
     plugin.format
     for plugin in (
@@ -50,7 +50,7 @@ _FORMATS = tuple(
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF, HEIC or AVIF"
 _JPEG, _DECODED_BY_PILLOW = ("JPEG", "MPO"), ("AVIF", "HEIF")
 
-# How a picture is made upright, by its EXIF orientation (CIPA DC-008, tag 0x0112).
+# How an image is made upright, by its EXIF orientation (CIPA DC-008, tag 0x0112).
 _ORIENTATIONS = {
     2: Orientation(0, mirrored=True),
     3: Orientation(180),
@@ -65,7 +65,7 @@ _SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a 16-bit sample may hold
 
 # Pillow's own check of the size would warn, or raise, below or above the limit that `inspect` holds.
 PillowImage.MAX_IMAGE_PIXELS = None
-# One picture is decoded by one thread: several are decoded at once.
+# One image is decoded by one thread: several are decoded at once.
 register_heif_opener(thumbnails=False)
 options.DECODE_THREADS = 1
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -73,7 +73,7 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Upper limits of a picture.
+    """Upper limits of an image.
 
     Attributes:
         max_bytes: of the encoded file.
@@ -105,23 +105,23 @@ def inspect(content: bytes, limits: ImageLimits) -> tuple[int, int]:
     """Size (width, height) from the file's header, before orientation; nothing is decoded.
 
     Raises:
-        ImageUndecodable: empty, not a picture, or of a format that is not accepted.
+        ImageUndecodable: empty, not an image, or of a format that is not accepted.
         ImageTooLarge: more bytes or pixels than the limits allow.
     """
     return _read_header(content, limits).size_wh
 
 
 def decode(content: bytes, limits: ImageLimits) -> Rgb8:
-    """The picture as (H, W, 3) uint8 RGB, upright (EXIF orientation and HEIF transformations applied).
+    """The image as (H, W, 3) uint8 RGB, upright (EXIF orientation and HEIF transformations applied).
 
-    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha channel is dropped; of
-    several pictures in one file the first is taken, of a HEIC the primary one. The samples of a 16-bit
-    picture count as 8, 10, 12, 14 or 16 bits, the fewest that hold the largest of them, and the upper 8 of
+    Grey, palette, CMYK and 16-bit images become 8-bit RGB; an alpha channel is dropped; of
+    several images in one file the first is taken, of a HEIC the primary one. The samples of a 16-bit
+    image count as 8, 10, 12, 14 or 16 bits, the fewest that hold the largest of them, and the upper 8 of
     those are kept. Pixels count as square, whatever resolution a file states: in no accepted format is it
     binding for display.
 
     Raises:
-        ImageUndecodable: empty, truncated, not a picture, or of a format that is not accepted.
+        ImageUndecodable: empty, truncated, not an image, or of a format that is not accepted.
         ImageTooLarge: more bytes or pixels than the limits allow.
     """
     header = _read_header(content, limits)
@@ -185,7 +185,7 @@ def _orientation(picture: PillowImage.Image) -> Orientation:
     try:
         return _ORIENTATIONS.get(picture.getexif().get(ExifTag.Orientation, 1), Orientation())
     except Exception:
-        # Damaged EXIF data, for which Pillow raises many types, leave the picture itself readable.
+        # Damaged EXIF data, for which Pillow raises many types, leave the image itself readable.
         return Orientation()
 
 
@@ -222,7 +222,7 @@ def _broken() -> ImageUndecodable:
 
 
 def encode(image: Rgb8, media_format: Format, *, jpeg_quality: int = 90) -> bytes:
-    """A picture as PNG or JPEG bytes.
+    """An image as PNG or JPEG bytes.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -1,4 +1,4 @@
-"""JPEG: decoding that distinguishes a picture without its end marker from one whose rows end early.
+"""JPEG: decoding that distinguishes an image without its end marker from one whose rows end early.
 
 libjpeg fills missing rows with grey and reports no more than a warning. A file that is decoded without a
 warning is complete; after one it is decoded again with other bytes behind its data, and rows that change were
@@ -30,7 +30,7 @@ _COEFFICIENTS = 64
 
 
 def decode_jpeg(content: bytes) -> Rgb8:
-    """The picture (H, W, 3) as it is stored, in RGB.
+    """The image (H, W, 3) as it is stored, in RGB.
 
     Raises:
         ImageUndecodable: damaged, not supported, or with fewer rows than its header declares.
@@ -42,7 +42,7 @@ def decode_jpeg(content: bytes) -> Rgb8:
 
 
 def _decode_suspect(content: bytes) -> Rgb8:
-    """A picture of which libjpeg says that something is wrong, if all of it is there."""
+    """An image of which libjpeg says that something is wrong, if all of it is there."""
     scans = _scans(content)
     data = content[: scans.end].rstrip(b"\xff")
     image = _decode_leniently(data + _EOI)

@@ -64,7 +64,7 @@ class VideoFacts:
         fps, duration_s, frame_count: None where unknown.
         mirrored: left and right of the stored frames were exchanged.
         pixel_aspect: width of a stored pixel by its height, before rotation.
-        begin_s: how much later than the earliest track of the file the pictures begin.
+        begin_s: how much later than the earliest track of the file the first frame is shown.
     """
 
     container: str

@@ -1,4 +1,4 @@
-"""Pictures to an H.264 MP4 that can be sent while it is made.
+"""Images to an H.264 MP4 that can be sent while it is made.
 
 A fragmented MP4: every second of video is a fragment of its own, so nothing has to be gone back to, and
 the file is playable when it is complete. The encoder is the one in PyAV's FFmpeg.
@@ -32,10 +32,10 @@ class NoEncoder(Exception):
 
 
 class Mp4Writer:
-    """Encodes pictures as they come.
+    """Encodes images as they come.
 
     Args:
-        size_wh: of the pictures. Made even, and larger ones scaled down, as H.264 needs it.
+        size_wh: of the images. Made even, and larger ones scaled down, as H.264 needs it.
         fps: frames per second on average, for the encoder's planning only.
         encoder: FFmpeg's name of an H.264 encoder.
         threads: that encode.
@@ -74,7 +74,7 @@ class Mp4Writer:
         self._stream = stream
 
     def add(self, image: Rgb8, time_s: float) -> bytes:
-        """Encode a picture.
+        """Encode an image.
 
         Args:
             image: (H, W, 3) RGB of the size agreed on.

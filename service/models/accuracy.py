@@ -1,7 +1,7 @@
 """Whether a plan gives what its graph gives, by part of the body.
 
 A plan in fp16 may look right on bodies and bend every finger (open-mmlab/mmpose#2789, #2913). So a new plan
-and its reference run on the same pictures, and distances between their keypoints are measured against the
+and its reference run on the same images, and distances between their keypoints are measured against the
 size of the part: body, feet, face and hands on their own.
 """
 
@@ -26,7 +26,7 @@ from service.core.topdown import crop_people
 from service.core.yolo import decode_candidates
 from service.models.errors import EngineError
 from service.models.manifest import PartAccuracy
-from service.models.runners import Pictures, Runner
+from service.models.runners import Images, Runner
 
 MIN_PART_PX = 32.0  # a smaller part is measured as if it were so large: pixels and bins have a size
 MIN_PERSON_SCORE = 0.25  # YOLO's own default
@@ -58,7 +58,7 @@ class Tolerance:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A picture, and where people are in it: (N, 4) x1, y1, x2, y2 in px."""
+    """An image, and where persons are in it: (N, 4) x1, y1, x2, y2 in px."""
 
     name: str
     image: Rgb8
@@ -67,7 +67,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured by part, and a sentence for everything that is too far."""
+    """Measured differences by part, and a sentence for each that is too large."""
 
     parts: Mapping[str, PartAccuracy]
     problems: tuple[str, ...]
@@ -116,16 +116,16 @@ def parts_of(skeleton: Skeleton) -> dict[str, tuple[str, NDArray[np.intp]]]:
 
 
 def shipped_samples() -> list[Sample]:
-    """The pictures that come with the package: three people, a clear face, hands and feet."""
+    """The images that come with the package: three persons, a clear face, hands and feet."""
     return load_samples(Path(str(files("service.models") / "samples")))
 
 
 def load_samples(folder: Path) -> list[Sample]:
-    """Every picture of a folder. `boxes.json` says where people are: {"file.jpg": [[x1, y1, x2, y2], …]};
-    a picture that it does not name shows one person from edge to edge.
+    """Every image of a folder. `boxes.json` says where persons are: {"file.jpg": [[x1, y1, x2, y2], …]};
+    an image that it does not name shows one person from edge to edge.
 
     Raises:
-        EngineError: the folder has no pictures, or one that cannot be read.
+        EngineError: the folder has no images, or one that cannot be read.
     """
     try:
         boxes = json.loads((folder / "boxes.json").read_text(encoding="utf-8"))
@@ -154,7 +154,7 @@ def load_samples(folder: Path) -> list[Sample]:
 
 @dataclass
 class _Differences:
-    """What has been measured so far."""
+    """The differences measured so far."""
 
     distances: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     scores: list[float] = field(default_factory=list)
@@ -174,8 +174,8 @@ def _compare_yolo(
     groups: Groups,
     found: _Differences,
 ) -> None:
-    pictures = np.stack([letterbox(sample.image, shape_hw)[0] for sample in samples])
-    answers = _both(reference, plan, pictures, model.max_batch_size)
+    images = np.stack([letterbox(sample.image, shape_hw)[0] for sample in samples])
+    answers = _both(reference, plan, images, model.max_batch_size)
     for sample, (wanted, given) in zip(samples, answers, strict=True):
         where = f"{sample.name} at {shape_hw[0]}x{shape_hw[1]}"
         people, others = (_people(answer["candidates"]) for answer in (wanted, given))
@@ -214,11 +214,11 @@ def _compare_top_down(
 
 
 def _both(
-    reference: Runner, plan: Runner, pictures: Pictures, max_batch: int
+    reference: Runner, plan: Runner, images: Images, max_batch: int
 ) -> Iterator[tuple[dict[str, Floats], dict[str, Floats]]]:
-    """What the two give for each picture, which they get in batches."""
-    for start in range(0, len(pictures), max_batch):
-        batch = pictures[start : start + max_batch]
+    """Run both on the images in batches; the outputs of each image."""
+    for start in range(0, len(images), max_batch):
+        batch = images[start : start + max_batch]
         wanted, given = reference.run(batch), plan.run(batch)
         for name, values in wanted.items():
             shape = given[name].shape if name in given else None
@@ -229,7 +229,7 @@ def _both(
 
 
 def _people(candidates: Floats) -> Poses:
-    """The people among the candidates, in px of the input."""
+    """The persons among the candidates, in px of the input."""
     return decode_candidates(
         candidates,
         Affine(),

@@ -26,7 +26,7 @@ def free_batch(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """A copy whose first axis is free, proved equal to the original on one input at a time; None if not.
 
     Args:
-        model: one picture input; every first axis is 1.
+        model: one image input; every first axis is 1.
     """
     freed = _patched(model)
     if freed is None or not batch_equals_singles(freed, model):
@@ -36,9 +36,9 @@ def free_batch(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 def batch_equals_singles(freed: onnx.ModelProto, original: onnx.ModelProto) -> bool:
     """Whether `freed` gives for several inputs together what `original` gives for each."""
-    (picture,) = _inputs(original)
-    shape = [dim.dim_value for dim in picture.type.tensor_type.shape.dim]
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(picture.type.tensor_type.elem_type)
+    (graph_input,) = _inputs(original)
+    shape = [dim.dim_value for dim in graph_input.type.tensor_type.shape.dim]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(graph_input.type.tensor_type.elem_type)
     inputs = _patches(TRIED_BATCH, shape[1:]).astype(dtype)
     try:
         together = run(freed, inputs)
@@ -66,7 +66,7 @@ def _patches(count: int, shape: Sequence[int]) -> Array:
     return coarse.repeat(32, axis=2).repeat(32, axis=3)[:, :, :height, :width]
 
 
-def run(model: onnx.ModelProto, picture: Array) -> list[Array]:
+def run(model: onnx.ModelProto, images: Array) -> list[Array]:
     """All outputs for one input, by OpenVINO in float32; without it, by the slow reference of onnx."""
     try:
         import openvino as ov
@@ -74,12 +74,12 @@ def run(model: onnx.ModelProto, picture: Array) -> list[Array]:
         from onnx.reference import ReferenceEvaluator
 
         (name,) = (value.name for value in _inputs(model))
-        return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, {name: picture})]
+        return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, {name: images})]
     core = ov.Core()
     compiled = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    results = compiled(picture)
+    results = compiled(images)
     return [np.array(results[port]) for port in compiled.outputs]
 
 

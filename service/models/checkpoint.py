@@ -134,7 +134,7 @@ class Module:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint says about itself, and the tree of its layers.
+    """Metadata of a checkpoint, and the tree of its layers.
 
     Attributes:
         model: the root module; `model.child("model")` is the sequence of layers.

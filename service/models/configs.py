@@ -1,4 +1,4 @@
-"""Holds every config.pbtxt of a model repository against the tensor contract and our serving rules.
+"""Checks every config.pbtxt of a model repository against the tensor contract and the serving rules.
 
 python -m service.models.configs model_repository
 """
@@ -17,7 +17,7 @@ _PARAMETERS = ("family", "skeleton", "weights", "licence", "source", "sha256", "
 
 
 def problems(path: Path) -> Iterator[str]:
-    """What is wrong with one config.pbtxt, a sentence each."""
+    """Problems of one config.pbtxt, a sentence each."""
     try:
         config = parse_config(path.read_text(encoding="utf-8"))
     except ValueError as error:

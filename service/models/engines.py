@@ -107,7 +107,7 @@ def profiles_for(
     *,
     other_hw: Sequence[tuple[int, int]] = (),
 ) -> tuple[Profile, ...]:
-    """One profile for each input (H, W): 1 to `max_batch` pictures, tuned for `best_batch`.
+    """One profile for each input (H, W): 1 to `max_batch` images, tuned for `best_batch`.
 
     Without `best_batch` it is half of `max_batch`: the dynamic batcher fills batches only under load. With
     `other_hw` one more profile takes those inputs, and everything between their extremes.
@@ -155,14 +155,16 @@ def build_plan(
     try:
         builder: api.Builder = tensorrt.Builder(log)
     except (TypeError, RuntimeError) as exc:  # pybind11's words for a constructor that gives nothing
-        said = "; ".join(log.errors) or str(exc)
-        raise EngineError(f"TensorRT {tensorrt.__version__} does not start; it needs a GPU: {said}") from exc
+        messages = "; ".join(log.errors) or str(exc)
+        raise EngineError(
+            f"TensorRT {tensorrt.__version__} does not start; it needs a GPU: {messages}"
+        ) from exc
     typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network: api.INetworkDefinition = builder.create_network(typed)
     parser: api.OnnxParser = tensorrt.OnnxParser(network, log)
     if not parser.parse(graph):
-        said = _parser_errors(parser)
-        raise EngineError(f"TensorRT {tensorrt.__version__} does not read the graph: {said}")
+        messages = _parser_errors(parser)
+        raise EngineError(f"TensorRT {tensorrt.__version__} does not read the graph: {messages}")
     if network.num_inputs != 1:
         raise EngineError(f"the graph has {network.num_inputs} inputs instead of one")
     config = builder.create_builder_config()
@@ -175,8 +177,8 @@ def build_plan(
     plan = _interruptible(lambda: builder.build_serialized_network(network, config), monitor)
     build_s = time.monotonic() - started
     if plan is None:
-        said = "; ".join(log.errors[-_SHOWN_ERRORS:]) or "it does not say why"
-        raise EngineError(f"TensorRT {tensorrt.__version__} cannot build the plan: {said}")
+        messages = "; ".join(log.errors[-_SHOWN_ERRORS:]) or "it does not say why"
+        raise EngineError(f"TensorRT {tensorrt.__version__} cannot build the plan: {messages}")
     return Built(bytes(memoryview(plan)), _timing_cache(tensorrt, config), build_s)
 
 
@@ -257,19 +259,19 @@ def _timing_cache(tensorrt: Any, config: api.IBuilderConfig) -> bytes:
 
 
 def _parser_errors(parser: api.OnnxParser) -> str:
-    said = []
+    messages = []
     for index in range(min(parser.num_errors, _SHOWN_ERRORS)):
         error: Any = parser.get_error(index)
         where = f"node {error.node()}"
         if getattr(error, "node_name", None) is not None and error.node_name():
             where = f"node {error.node_name()} ({error.node_operator()})"
-        said.append(f"{where}: {' '.join(str(error.desc()).split())}")
-    return "; ".join(said) or "it does not say why; is it an ONNX file?"
+        messages.append(f"{where}: {' '.join(str(error.desc()).split())}")
+    return "; ".join(messages) or "it does not say why; is it an ONNX file?"
 
 
 @cache
 def _logger(tensorrt: Any) -> Any:
-    """TensorRT's log into ours; `errors` keeps what went wrong, for the message.
+    """TensorRT's log as log lines of the process; `errors` keeps its errors for the message.
 
     There is one for the process: TensorRT goes on with the first that it was given.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong when a model is brought in; every message says what to do.
+"""Errors of adding a model; every message says what to do.
 
 ModelError
 ├── CheckpointError   the checkpoint cannot be read, is refused, or holds a model that is not supported
@@ -10,7 +10,7 @@ ModelError
 
 
 class ModelError(Exception):
-    """An error that the user can do something about."""
+    """An error that the user can correct."""
 
 
 class CheckpointError(ModelError, ValueError):

@@ -185,10 +185,10 @@ def gpu_config_text(
         "  }",
         "}",
     ]
-    picture = inputs[0]
+    graph_input = inputs[0]
     lines += [
         f'model_warmup {{ name: "{batch}x{height}x{width}" batch_size: {batch} '
-        f"inputs {{ key: {_quoted(picture.name)} value {{ data_type: {picture.type} "
+        f"inputs {{ key: {_quoted(graph_input.name)} value {{ data_type: {graph_input.type} "
         f"dims: [ {height}, {width}, 3 ] zero_data: true }} }} }}"
         for height, width in model.typical_hw
         for batch in range(1, model.max_batch_size + 1)

@@ -120,8 +120,8 @@ def _from_smi(run: Runner, why: Exception) -> tuple[Gpu, ...]:
             "in a container with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         ) from exc
     if answer.returncode != 0:
-        said = " ".join((answer.stdout + answer.stderr).split())[:300]
-        raise EngineError(f"nvidia-smi fails: {said or f'exit code {answer.returncode}'}")
+        output = " ".join((answer.stdout + answer.stderr).split())[:300]
+        raise EngineError(f"nvidia-smi fails: {output or f'exit code {answer.returncode}'}")
     found = []
     for line in answer.stdout.splitlines():
         fields = [field.strip() for field in line.rsplit(",", 2)]

@@ -27,19 +27,19 @@ KEPT_INPUTS = {"Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,)}
 LARGEST = float(np.finfo(np.float16).max)
 
 
-def halve_trunk(graph: onnx.GraphProto, picture: str, name: str) -> None:
+def halve_trunk(graph: onnx.GraphProto, graph_input: str, name: str) -> None:
     """Change a graph in place.
 
     Args:
         graph: in float32; nodes in order.
-        picture: name of its input, which stays float32.
+        graph_input: name of the input tensor, which stays float32.
         name: of the file, for messages.
 
     Raises:
         CheckpointError: a weight of a convolution does not fit into float16.
     """
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    half_nodes = _trunk(graph, picture, weights)
+    half_nodes = _trunk(graph, graph_input, weights)
     half_tensors: set[str] = set()
     halved: dict[str, str] = {}  # float32 name -> its copy in float16
     restored: dict[str, str] = {}
@@ -72,9 +72,9 @@ def halve_trunk(graph: onnx.GraphProto, picture: str, name: str) -> None:
     graph.initializer.extend(kept)
 
 
-def _trunk(graph: onnx.GraphProto, picture: str, weights: dict[str, TensorProto]) -> set[int]:
-    """Places of the nodes on the way from the picture to a convolution, all of them of a kind in `TRUNK`."""
-    maps = {picture}
+def _trunk(graph: onnx.GraphProto, graph_input: str, weights: dict[str, TensorProto]) -> set[int]:
+    """Places of the nodes on the way from the image to a convolution, all of them of a kind in `TRUNK`."""
+    maps = {graph_input}
     allowed: set[int] = set()
     for index, node in enumerate(graph.node):
         kept = KEPT_INPUTS.get(node.op_type, ())

@@ -1,4 +1,4 @@
-"""What a TensorRT plan was made of and for. `1/manifest.json` says so of every plan beside it.
+"""Manifest of TensorRT plans: `1/manifest.json` states from what and for what every plan beside it was built.
 
 {"format": 1, "plans": {"model.plan": {"sha256": …, "tensorrt": "10.13.3.9", "compute_capability": "8.9", …}}}
 

@@ -41,11 +41,11 @@ PlanRunner = Callable[[bytes], Runner]
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What is to be built.
+    """Request to build a plan.
 
     Attributes:
         options: how; `compute_capability` only to build ahead of time.
-        best_batch: pictures that the plan is tuned for; None for half the largest batch.
+        best_batch: images that the plan is tuned for; None for half the largest batch.
         fleet: give the plan a name for its kind of GPU, and the configuration an entry that points to it.
         force: build even what is there and fits.
     """
@@ -58,11 +58,11 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a new plan has to pass.
+    """Checks that a new plan has to pass.
 
     Attributes:
         run_plan: loads it.
-        samples: pictures.
+        samples: images.
         skeleton: of the model, for the parts of the body.
         reference: the graph to compare with, an ONNX file's bytes; None for the plan's own graph, which
             OpenVINO computes in float32.
@@ -204,7 +204,7 @@ def build_model(
 
 
 def timing_cache(model: GpuModel) -> bytes:
-    """What earlier builds of this model measured, empty without any."""
+    """The timing cache of earlier builds of this model; empty without any."""
     try:
         return (model.folder / "1" / "timing.cache").read_bytes()
     except OSError:

@@ -31,8 +31,8 @@ MAX_BATCH_SIZE = 8
 INPUT_SIDE = 640
 """Long side of the inputs, px: the size that the official checkpoints are trained at."""
 
-# (H, W) that are compiled when the model is loaded: the square, which every picture fits into, then the
-# rectangles of pictures of 4:3, 3:2 and 16:9, both ways.
+# (H, W) that are compiled when the model is loaded: the square, which every image fits into, then the
+# rectangles of images of 4:3, 3:2 and 16:9, both ways.
 PREPARED_HW = ((640, 640), (480, 640), (640, 480), (448, 640), (640, 448), (384, 640), (640, 384))
 PAD_VALUE = 114
 """Grey of the letterbox, for the backend: a shape that is not compiled yet runs in a larger one."""
@@ -47,7 +47,7 @@ _NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What `config.pbtxt` says of a `yolo_pose` model.
+    """Contents of the `config.pbtxt` of a `yolo_pose` model.
 
     Attributes:
         name: Triton's name of it.
@@ -275,7 +275,7 @@ def parameter_lines(parameters: Mapping[str, str]) -> str:
 def shapes_for(stride: int) -> list[tuple[int, int]]:
     """The inputs (H, W) that a model of this largest stride allows, the square first.
 
-    They are the minimum rectangles of pictures of every aspect ratio, as Ultralytics' `predict` makes them:
+    They are the minimum rectangles of images of every aspect ratio, as Ultralytics' `predict` makes them:
     the long side is `INPUT_SIDE`, the short side a multiple of the stride.
     """
     step = math.lcm(32, stride)
@@ -284,7 +284,7 @@ def shapes_for(stride: int) -> list[tuple[int, int]]:
 
 
 def prepared_for(stride: int) -> list[tuple[int, int]]:
-    """Those of `shapes_for` that most pictures need."""
+    """Those of `shapes_for` that most images need."""
     return [shape for shape in PREPARED_HW if shape in shapes_for(stride)]
 
 

@@ -60,7 +60,7 @@ from service.models.yolo_graph import Precision
 from service.models.yolo_head import CANDIDATES
 
 PREFIX = "network/"
-"""Before every name of the public graph, so that ours are free."""
+"""Prefix of every name of the public graph, so that the names of the contract are free."""
 
 MIN_OPSET = 12
 """GatherND with `batch_dims`."""
@@ -75,7 +75,7 @@ _SCORE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Rtmo:
-    """What a public graph takes and gives.
+    """Input and outputs of a public graph.
 
     Attributes:
         input: name of the image, float (N, 3, H, W).
@@ -269,16 +269,16 @@ def _count_keypoints(model: onnx.ModelProto, found: Rtmo, sizes: Sequence[tuple[
 def _wrap(model: onnx.ModelProto, found: Rtmo) -> None:
     """Put the step from uint8 RGB rows before the network, and rows of candidates behind it."""
     graph = model.graph
-    picture = next(value for value in graph.input if value.name == found.input)
-    batch = picture.type.tensor_type.shape.dim[0].dim_value or "batch"
-    picture_type = picture.type.tensor_type.elem_type
+    graph_input = next(value for value in graph.input if value.name == found.input)
+    batch = graph_input.type.tensor_type.shape.dim[0].dim_value or "batch"
+    input_type = graph_input.type.tensor_type.elem_type
     nodes = Nodes(graph, opset_of(model))
     width = 5 + 3 * found.keypoint_count
 
     # TensorRT wants a uint8 input to be cast before anything else.
     planes = nodes.add("Transpose", [nodes.cast("images", TensorProto.FLOAT)], perm=[0, 3, 1, 2])
     bgr = nodes.add("Gather", [planes, nodes.constant([2, 1, 0], np.int64)], axis=1)
-    before = [*nodes.taken(), helper.make_node("Cast", [bgr], [found.input], to=picture_type)]
+    before = [*nodes.taken(), helper.make_node("Cast", [bgr], [found.input], to=input_type)]
 
     boxes, keypoints = (
         name if nodes.types.get(name) == TensorProto.FLOAT else nodes.cast(name, TensorProto.FLOAT)

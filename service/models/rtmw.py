@@ -53,18 +53,18 @@ Z_RANGE_M = 2.1744869
 
 MAX_BATCH_SIZE = 8
 PREFIX = "network/"
-"""Before every name of the public graph, so that ours are free."""
+"""Prefix of every name of the public graph, so that the names of the contract are free."""
 
 AXES: dict[Family, int] = {"rtmw3d": 3, "rtmw": 2}
 
 
 @dataclass(frozen=True)
 class Simcc:
-    """What a public graph takes and gives.
+    """Input and outputs of a public graph.
 
     Attributes:
-        input: name of the picture, float (N, 3, H, W).
-        size_hw: of the picture.
+        input: name of the image, float (N, 3, H, W).
+        size_hw: of the image.
         axes: names of the outputs along x, y and, for RTMW3D, z.
         depth_bins: along z; 0 for RTMW.
         keypoints: K.
@@ -152,7 +152,7 @@ def add_rtmw(
     Args:
         repository: the folder that holds `cpu/`.
         path: see `rewrite`.
-        first_stage: the model that finds the people.
+        first_stage: the model that finds the persons.
         skeleton_keypoints: how many keypoints the template `skeleton` has.
         precision: of the ONNX file.
         cpu_precision: what OpenVINO computes in.
@@ -205,18 +205,18 @@ instance_group {{ count: 1 kind: KIND_CPU }}
 
 
 def describe(model: onnx.ModelProto, family: Family, name: str) -> Simcc:
-    """Which input is the picture and which output is which axis.
+    """Which input is the image and which output is which axis.
 
-    The y axis has two bins for each row of the picture, x two for each column. RTMW3D's z has as many bins as
+    The y axis has two bins for each row of the image, x two for each column. RTMW3D's z has as many bins as
     x (its depth is 288, its width too), so of those two x is the one that comes first.
 
     Raises:
         CheckpointError: the tensors are not those of the family.
     """
-    pictures = inputs_of(model)
-    shapes = [shape_of(value) for value in pictures]
-    if len(pictures) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or min(shapes[0][2:]) < 1:
-        raise CheckpointError(f"{name} takes {listed(pictures)}, not one picture (N, 3, H, W) of fixed size")
+    inputs = inputs_of(model)
+    shapes = [shape_of(value) for value in inputs]
+    if len(inputs) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or min(shapes[0][2:]) < 1:
+        raise CheckpointError(f"{name} takes {listed(inputs)}, not one picture (N, 3, H, W) of fixed size")
     height, width = shapes[0][2:]
     outputs = [(value.name, shape_of(value)) for value in model.graph.output]
     keypoints = {shape[1] for _, shape in outputs if len(shape) == 3}
@@ -239,7 +239,7 @@ def describe(model: onnx.ModelProto, family: Family, name: str) -> Simcc:
     if remaining and depth_bins < 1:
         raise wrong
     return Simcc(
-        input=pictures[0].name,
+        input=inputs[0].name,
         size_hw=(height, width),
         axes=(x_axis, y_axis, *(axis for axis, _ in remaining)),
         depth_bins=depth_bins,
@@ -251,10 +251,10 @@ def _wrap(model: onnx.ModelProto, found: Simcc) -> None:
     """Put the step from uint8 rows before the network, and the decoding behind it."""
     graph = model.graph
     height, width = found.size_hw
-    picture = next(value for value in graph.input if value.name == found.input)
-    batch = picture.type.tensor_type.shape.dim[0]
+    graph_input = next(value for value in graph.input if value.name == found.input)
+    batch = graph_input.type.tensor_type.shape.dim[0]
     batch_name: str | int = batch.dim_value or "batch"
-    picture_type = picture.type.tensor_type.elem_type
+    input_type = graph_input.type.tensor_type.elem_type
     nodes = Nodes(graph, opset_of(model))
 
     # TensorRT wants a uint8 input to be cast before anything else.
@@ -262,7 +262,7 @@ def _wrap(model: onnx.ModelProto, found: Simcc) -> None:
     scale, shift = 1 / np.array(DEVIATION), -np.array(MEAN) / np.array(DEVIATION)
     scaled = nodes.add("Mul", [planes, nodes.constant(scale.reshape(1, 3, 1, 1))])
     shifted = nodes.add("Add", [scaled, nodes.constant(shift.reshape(1, 3, 1, 1))])
-    before = [*nodes.taken(), helper.make_node("Cast", [shifted], [found.input], to=picture_type)]
+    before = [*nodes.taken(), helper.make_node("Cast", [shifted], [found.input], to=input_type)]
 
     peaks = [_peak(nodes, axis) for axis in found.axes]
     score = nodes.add("Min", [peaks[0].height, peaks[1].height], output="scores")
@@ -318,5 +318,5 @@ def _peak(nodes: Nodes, axis: str) -> _Peak:
 
 
 def _static_batch(model: onnx.ModelProto) -> bool:
-    (picture,) = inputs_of(model)
-    return bool(picture.type.tensor_type.shape.dim[0].dim_value)
+    (graph_input,) = inputs_of(model)
+    return bool(graph_input.type.tensor_type.shape.dim[0].dim_value)

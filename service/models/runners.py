@@ -1,4 +1,4 @@
-"""What can run a model on a batch of pictures: the graph on OpenVINO, a plan on a GPU."""
+"""Runners of a model on a batch of images: the graph on OpenVINO, a plan on a GPU."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from service.models.errors import EngineError
 if TYPE_CHECKING:
     import tensorrt as api
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
 class Runner(Protocol):
     """Port: runs a model on an input and returns its outputs."""
 
-    def run(self, pictures: Pictures) -> Mapping[str, Floats]:
-        """The outputs by name, float32, for pictures (N, H, W, 3) uint8 RGB."""
+    def run(self, images: Images) -> Mapping[str, Floats]:
+        """The outputs by name, float32, for images (N, H, W, 3) uint8 RGB."""
 
 
 class OpenVinoRunner:
@@ -49,9 +49,9 @@ class OpenVinoRunner:
         self._names = [output.get_any_name() for output in model.outputs]
         self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def run(self, pictures: Pictures) -> Mapping[str, Floats]:
+    def run(self, images: Images) -> Mapping[str, Floats]:
         """The outputs by name."""
-        results = self._compiled(pictures)
+        results = self._compiled(images)
         return {name: np.asarray(results[index], np.float32) for index, name in enumerate(self._names)}
 
 
@@ -83,16 +83,16 @@ class TensorRtRunner:
         self._input = inputs[0]
         self._outputs = [name for name in names if name not in inputs]
 
-    def run(self, pictures: Pictures) -> Mapping[str, Floats]:
+    def run(self, images: Images) -> Mapping[str, Floats]:
         """The outputs by name; EngineError when no profile takes this shape, or the GPU fails."""
         cuda, context = self._cuda, self._context
-        pictures = np.ascontiguousarray(pictures)
+        images = np.ascontiguousarray(images)
         try:
-            if not context.set_optimization_profile_async(self._profile(pictures.shape), cuda.stream):
-                raise EngineError(f"the plan does not change to a profile for {pictures.shape}")
-            context.set_input_shape(self._input, pictures.shape)
-            address = cuda.allocate(pictures.nbytes)
-            cuda.upload(address, pictures)
+            if not context.set_optimization_profile_async(self._profile(images.shape), cuda.stream):
+                raise EngineError(f"the plan does not change to a profile for {images.shape}")
+            context.set_input_shape(self._input, images.shape)
+            address = cuda.allocate(images.nbytes)
+            cuda.upload(address, images)
             context.set_tensor_address(self._input, address)
             results = {}
             for name in self._outputs:
@@ -100,7 +100,7 @@ class TensorRtRunner:
                 results[name] = cuda.allocate(4 * int(np.prod(shape))), shape
                 context.set_tensor_address(name, results[name][0])
             if not context.execute_async_v3(cuda.stream):
-                raise EngineError(f"the plan does not run for {pictures.shape}")
+                raise EngineError(f"the plan does not run for {images.shape}")
             return {name: cuda.download(where, shape) for name, (where, shape) in results.items()}
         finally:
             cuda.release()

@@ -29,7 +29,7 @@ _AMPERE = (8, 0)
 
 @dataclass(frozen=True)
 class Finding:
-    """What is to be said of one model: `error`, `warning`, or `ok` when it can be served."""
+    """Finding on one model: `error`, `warning`, or `ok` when it can be served."""
 
     model: str
     level: str
@@ -114,7 +114,7 @@ def foreign_prefix(path: Path) -> str | None:
 def _problem(
     folder: Path, file: str, plans: dict[str, Plan], gpu: Gpu, tensorrt: str, model: str
 ) -> str | None:
-    """What keeps Triton from serving this plan here, and what to do; None if nothing does."""
+    """Reason why Triton cannot serve this plan here, and what to do; None without one."""
     path, plan = folder / file, plans.get(file)
     again = f"build it on this GPU: posegate models build {model}"
     try:
@@ -151,7 +151,7 @@ def _problem(
 
 
 def _warnings(folder: Path, plan: Plan, gpu: Gpu, model: str) -> Iterator[Finding]:
-    """What may be served and should be known."""
+    """Warnings about a plan that can be served."""
     graph = folder / "model.onnx"
     if graph.is_file() and sha256_of_file(graph) != plan.onnx_sha256:
         text = f"{plan.file} was built from another graph than {graph}; build it again"

@@ -4,7 +4,7 @@ images      UINT8 (N, H, W, 3)       RGB, letterboxed; H and W multiples of the 
 candidates  FP32 (N, 1000, 5 + 3K)   the best rows, sorted by score: cx, cy, w, h in px of the input,
                                      score, then K × (x, y, score)
 
-N, H and W are dynamic. A picture with fewer than 1000 cells gets rows of zeros at the end. The score is that
+N, H and W are dynamic. An image with fewer than 1000 cells gets rows of zeros at the end. The score is that
 of the best class; a row does not say which class it is. Keypoints of a `[K, 2]` model have score 1.
 The graph follows the module tree: layer `i` reads the layers named by its `f`.
 """

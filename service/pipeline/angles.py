@@ -32,14 +32,14 @@ MAX_OVERLAYS = 64
 
 @dataclass(frozen=True)
 class AngleRequest:
-    """What a caller asks to be measured.
+    """A checked request to measure joint angles.
 
     Attributes:
         names: measurements, in the order of the answer.
         side: sides to answer.
         detection: how persons are detected.
         options: how the image is read; its size is not known yet.
-        index: number of the only person to measure, by falling score; None where it is not chosen so.
+        index: number of the person to measure, by falling score; None where it is not chosen by number.
         all_persons: measure every person instead of the largest.
         overlay: how the angles are drawn; None for no overlay.
         overlay_all: an overlay with all measurements.
@@ -96,7 +96,7 @@ def measure_angles(
         estimate: the persons, and the image if there is something to draw.
         skeleton: native skeleton of the model.
         request: what to measure and draw.
-        timer: gets the durations of measuring and drawing.
+        timer: records the durations of measuring and drawing.
 
     Raises:
         InvalidRequest: more overlays than are drawn in one call.
@@ -129,7 +129,7 @@ def measure_angles(
 
 
 def _check_overlays(persons: int, measurements: int) -> None:
-    """Each is a whole image, drawn and encoded."""
+    """Check the number of overlays: each is a whole image, drawn and encoded."""
     if persons * measurements > MAX_OVERLAYS:
         raise InvalidRequest(
             f"{persons} people and {measurements} measurements make {persons * measurements} overlays; at "

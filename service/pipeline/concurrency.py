@@ -34,7 +34,7 @@ async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: 
 
 
 async def next_within(events: asyncio.Queue[T], patience_s: float) -> T | None:
-    """The next thing in a queue; None if there is none in time."""
+    """The next item of a queue; None if there is none in time."""
     if not events.empty():
         return events.get_nowait()
     try:

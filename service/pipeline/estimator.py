@@ -1,4 +1,4 @@
-"""The use case: a picture to the people in it."""
+"""Use case DetectPoses: estimates the poses of the persons in one image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 _Infer = Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]]
 
-_MANY = 64  # candidates; from here on suppression takes long enough to leave the event loop
+_MANY = 64  # candidates; from here on non-maximum suppression takes long enough to leave the event loop
 
 
 class InferenceClient(Protocol):
@@ -53,18 +53,18 @@ class InferenceClient(Protocol):
         deadline: float,
         request_id: str = "",
     ) -> Mapping[str, NDArray[Any]]:
-        """Arrays in, arrays out, by tensor name; the deadline is on time.monotonic()'s clock."""
+        """Run a model on arrays by tensor name; the deadline is on time.monotonic()'s clock."""
 
 
 @dataclass(frozen=True)
 class DetectionOptions:
-    """What a caller may choose about an estimate.
+    """Options of the detection of persons.
 
     Attributes:
-        min_score: people must be above it.
-        iou_threshold: of two boxes that overlap by more, the lower score goes.
-        max_persons: at most so many people.
-        region_xyxy: look for people inside this box only, px of the upright picture.
+        min_score: persons with this score or a lower one are dropped.
+        iou_threshold: of two boxes with a larger intersection over union, the one of lower score is dropped.
+        max_persons: number of persons, at most.
+        region_xyxy: detect persons inside this box only, px of the upright image; None for the whole.
     """
 
     min_score: float
@@ -75,13 +75,13 @@ class DetectionOptions:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """The people in one picture, in px of it.
+    """The persons in one image, in px of the upright image.
 
     Attributes:
         poses: in the model's native skeleton, by falling score.
-        size_wh: the upright picture's size.
-        image: the picture, when it was asked to be kept.
-        timings: where the time went.
+        size_wh: of the upright image, px.
+        image: (H, W, 3) upright RGB where it was asked for; else None.
+        timings: by stage.
     """
 
     poses: Poses
@@ -108,16 +108,16 @@ class Prepared:
 
 
 class Estimator:
-    """Runs the stages in order; holds nothing of a request.
+    """Runs decoding, preprocessing, inference and postprocessing of an image; keeps no state of a request.
 
     Args:
         client: runs the models.
-        threads: for decoding and other work that would hold up the event loop.
-        at_once: pictures between decoding and answer at once; it bounds the tensors in memory and
-            the queue at Triton.
-        streams_at_once: how many of those may be frames of streams; None for all.
-        beside_single: how many of those while single pictures come; None for as many.
-        beside_tenants: pictures of one tenant while those of others come; None for no difference.
+        threads: for decoding and other work that would block the event loop.
+        at_once: inference slots: images between decoding and answer at once. It bounds the tensors in
+            memory and the queue at Triton.
+        streams_at_once: slots of those for frames of streams, at most; None for all.
+        beside_single: the same while unary calls come too; None for as many.
+        beside_tenants: slots of one tenant's unary calls while other tenants call too; None for no limit.
     """
 
     def __init__(
@@ -146,18 +146,18 @@ class Estimator:
         stream: Hashable | None = None,
         timer: StageTimer | None = None,
     ) -> Estimate:
-        """Every person in one image that is still encoded. It is decoded once it has a slot: what waits for
-        one is small.
+        """Estimate the poses in an encoded image. It is decoded once it has a slot, so that what waits is
+        small.
 
         Args:
             load: gives the upright RGB image; runs in a worker thread, and its errors pass through.
             model: a ready model.
-            options: what the caller chose.
-            timeout_s: seconds from the slot on, for a frame of a stream, whose wait for a slot is no fault of
+            options: of the detection.
+            timeout_s: seconds from the start of the slot, for a frame of a stream: its wait for a slot is not
                 the model's; None for the deadline of the call.
             keep_image: return the image too, to draw on.
-            stream: identifies the stream whose frame it is; None for a single image, which goes first.
-            timer: gets the duration of each stage; None where it is not wanted.
+            stream: identifies the stream of the frame; None for an image of a unary call, which goes first.
+            timer: records the duration of each stage; None for no record.
         """
         timer = timer or StageTimer()
         async with self._slot(stream, timer):
@@ -183,14 +183,14 @@ class Estimator:
 
     @asynccontextmanager
     async def _slot(self, stream: Hashable | None, timer: StageTimer) -> AsyncIterator[None]:
-        """A slot of the scheduler for the time of the block; the wait counts as queue."""
+        """Hold a slot of the scheduler for the time of the block; the wait counts as stage `queue`."""
         async with AsyncExitStack() as held:
             with timer.timed("queue"):
                 await held.enter_async_context(self._scheduler.slot(stream, tenant=current().tenant))
             yield
 
     def _infer(self, timeout_s: float | None) -> _Infer:
-        """The client's `infer` with the deadline and the id of the call at hand."""
+        """The client's `infer` with the deadline and the id of the current call."""
         call = current()
         deadline = call.deadline if timeout_s is None else time.monotonic() + timeout_s
         return partial(self._client.infer, deadline=deadline, request_id=call.request_id)
@@ -204,7 +204,7 @@ class Estimator:
         *,
         keep_image: bool,
     ) -> Prepared:
-        """Load and prepare in a worker thread; what it took is recorded however it ends."""
+        """Load and prepare an image in a worker thread; the durations are recorded however it ends."""
         clock = _LoadClock(time.perf_counter())
         try:
             prepared = await self.run(
@@ -241,7 +241,7 @@ class Estimator:
     async def _refine(
         self, infer: _Infer, model: PoseModel, image: Rgb8, persons: Poses, timer: StageTimer
     ) -> Poses:
-        """A top-down model's keypoints for detected persons; without any the model is not called."""
+        """Estimate the keypoints of detected persons with a top-down model; no person, no call."""
         refined = []
         top_down = model.model
         for start in range(0, len(persons), top_down.max_batch_size):
@@ -262,7 +262,7 @@ class Estimator:
             return await self.run(without_shared_parts, joined, model.skeleton.names)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """CPU work in a worker thread, as `concurrency.run`."""
+        """Run CPU work in a worker thread, as `concurrency.run`."""
         return await concurrency.run(self._workers, work, *args, **kwargs)
 
 
@@ -273,7 +273,7 @@ def prepare(
     *,
     keep_image: bool = False,
 ) -> Prepared:
-    """Fit a decoded image into the best of the shapes that the first model takes. For a worker thread.
+    """Fit a decoded image into the best input shape of the first model. For a worker thread.
 
     Args:
         image: (H, W, 3) upright RGB.
@@ -333,7 +333,7 @@ class _LoadClock:
 
 
 def _crop(image: Rgb8, region_xyxy: tuple[float, float, float, float]) -> tuple[Rgb8, Affine]:
-    """The whole pixels that the region touches, cut at the picture's edge."""
+    """Cut out the whole pixels that the region touches, clipped to the image."""
     height, width = image.shape[:2]
     x1, y1 = max(0, int(np.floor(region_xyxy[0]))), max(0, int(np.floor(region_xyxy[1])))
     x2, y2 = min(width, int(np.ceil(region_xyxy[2]))), min(height, int(np.ceil(region_xyxy[3])))
@@ -373,16 +373,16 @@ def _decode(candidates: Floats, to_input: Affine, options: DetectionOptions) -> 
 
 
 def _assemble(
-    people: Poses, affines: Sequence[Affine], outputs: Tensors, keypoint_names: tuple[str, ...]
+    persons: Poses, affines: Sequence[Affine], outputs: Tensors, keypoint_names: tuple[str, ...]
 ) -> Poses:
-    poses = poses_from_crops(people, affines, outputs["keypoints"], outputs["scores"], outputs["positions"])
+    poses = poses_from_crops(persons, affines, outputs["keypoints"], outputs["scores"], outputs["positions"])
     if poses.depth_source != "lifted" or poses.positions is None:
         return poses
     return replace(poses, positions=lift(poses.keypoints, poses.positions, keypoint_names))
 
 
 def _join(parts: Sequence[Poses], keypoint_count: int) -> Poses:
-    """The people of several batches as one; positions stay when any batch has them."""
+    """Concatenate the persons of several batches; positions stay when any batch has them."""
     if not parts:
         return Poses.empty(keypoint_count)
     sources = [part.depth_source for part in parts if part.positions is not None]

@@ -1,4 +1,4 @@
-"""Limits of the service: made once from its settings, shared by everything that enforces or reports them."""
+"""Limits of the service: made once from the settings, shared by all code that enforces or reports them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Limits:
-    """What one call may ask for, how many calls there may be at once, what they may use and how long they may
-    take.
+    """Limits of one call, and of the number, memory and duration of all calls.
 
     Except for those below, every field has the name and the meaning of its setting.
 

@@ -44,7 +44,7 @@ def render(
         numbers: label of each person.
         skeleton: edges and colours.
         config: style and format.
-        timer: gets the durations of loading and drawing.
+        timer: records the durations of loading and drawing.
 
     Raises:
         ImageTooLarge: the image does not fit into the format.

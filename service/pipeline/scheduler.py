@@ -9,26 +9,26 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-_QUIET_S = 1.0  # after the last single picture frames get their whole part of the room again
+_QUIET_S = 1.0  # without a unary call for so long, frames get all of their slots again
 
 _Queue: TypeAlias = "deque[asyncio.Future[None]]"
 
 
 class InferenceScheduler:
-    """Bounds concurrent inferences.
+    """Bounds concurrent inferences: hands out slots in order of priority.
 
-    Unary calls go first: a caller waits for each of them. They go one of each tenant in
-    turn, however many a tenant has waiting, and while several tenants send pictures each has a small
-    part of the room only: the queue behind, at Triton, knows no tenants and has to stay short. Frames of
-    streams share what is left, one of each stream in turn, however many a stream has waiting; and they
-    never take more than their part of the room, which shrinks while single pictures come, so that those
-    find a short queue.
+    Unary calls go first: a caller waits for each of them. They are served round-robin over tenants, however
+    many calls a tenant has waiting; and while several tenants call, each holds a small part of the slots
+    only: Triton's queue behind knows no tenants and has to stay short. Frames of streams share the other
+    slots, round-robin over streams, however many frames a stream has waiting. They never hold more than
+    their part of the slots, which shrinks while unary calls come, so that those meet a short queue.
 
     Args:
-        at_once: how many are let in, all told.
-        streams_at_once: how many of those may be frames of streams.
-        beside_single: how many of those while single pictures come; None for no difference.
-        beside_tenants: single pictures of one tenant while those of others come; None for no difference.
+        at_once: number of slots.
+        streams_at_once: slots that frames of streams may hold.
+        beside_single: the same while unary calls come; None for no difference.
+        beside_tenants: slots that one tenant's unary calls may hold while other tenants call; None for no
+            difference.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class InferenceScheduler:
         self._beside_tenants = min(at_once, beside_tenants or at_once)
         self._streams_at_once = min(streams_at_once, at_once)
         self._beside_single = min(self._streams_at_once, beside_single or self._streams_at_once)
-        self._single_at = -_QUIET_S
-        self._inside = 0
-        self._frames_inside = 0
-        self._single: dict[str, _Queue] = {}  # by tenant, in round-robin order
-        self._single_inside: Counter[str] = Counter()
+        self._unary_at = -_QUIET_S
+        self._held = 0
+        self._frames_held = 0
+        self._unary: dict[str, _Queue] = {}  # by tenant, in round-robin order
+        self._unary_held: Counter[str] = Counter()
         self._sent_at: dict[str, float] = {}  # by tenant, the last one at the end
         self._frames: dict[Hashable, _Queue] = {}  # in round-robin order
 
@@ -56,7 +56,7 @@ class InferenceScheduler:
 
         Args:
             stream: the stream of the frame; None for a unary call.
-            tenant: whose single picture it is.
+            tenant: of the unary call.
         """
         await self._enter(stream, tenant)
         try:
@@ -67,10 +67,10 @@ class InferenceScheduler:
     async def _enter(self, stream: Hashable | None, tenant: str) -> None:
         waiting = asyncio.get_running_loop().create_future()
         if stream is None:
-            self._single.setdefault(tenant, deque()).append(waiting)
-            self._single_at = time.monotonic()
+            self._unary.setdefault(tenant, deque()).append(waiting)
+            self._unary_at = time.monotonic()
             self._sent_at.pop(tenant, None)
-            self._sent_at[tenant] = self._single_at
+            self._sent_at[tenant] = self._unary_at
         else:
             self._frames.setdefault(stream, deque()).append(waiting)
         self._admit()
@@ -80,63 +80,64 @@ class InferenceScheduler:
             if waiting.cancelled():
                 self._admit()  # drops it from its queue
             else:
-                self._leave(stream, tenant)  # it was let in just as it was cancelled
+                self._leave(stream, tenant)  # it got its slot just as it was cancelled
             raise
 
     def _leave(self, stream: Hashable | None, tenant: str) -> None:
-        self._inside -= 1
+        self._held -= 1
         if stream is not None:
-            self._frames_inside -= 1
+            self._frames_held -= 1
         else:
-            self._single_inside[tenant] -= 1
-            if not self._single_inside[tenant]:
-                del self._single_inside[tenant]
+            self._unary_held[tenant] -= 1
+            if not self._unary_held[tenant]:
+                del self._unary_held[tenant]
         self._admit()
 
     def _admit(self) -> None:
-        for tenant in [name for name, queue in self._single.items() if not _drop_cancelled(queue)]:
-            del self._single[tenant]
+        for tenant in [name for name, queue in self._unary.items() if not _drop_cancelled(queue)]:
+            del self._unary[tenant]
         for stream in [name for name, queue in self._frames.items() if not _drop_cancelled(queue)]:
             del self._frames[stream]
-        room = self._for_tenant()
-        while self._inside < self._at_once:
+        per_tenant = self._slots_per_tenant()
+        while self._held < self._at_once:
             tenant_next = next(
-                (name for name in self._single if self._single_inside.get(name, 0) < room), None
+                (name for name in self._unary if self._unary_held.get(name, 0) < per_tenant), None
             )
             if tenant_next is not None:
-                waiting = self._single.pop(tenant_next)
-                self._let_in(waiting)
-                self._single_inside[tenant_next] += 1
+                waiting = self._unary.pop(tenant_next)
+                self._grant(waiting)
+                self._unary_held[tenant_next] += 1
                 if waiting:
-                    self._single[tenant_next] = waiting  # behind all others
-            elif self._frames and self._frames_inside < self._for_frames():
+                    self._unary[tenant_next] = waiting  # at the end of the round
+            elif self._frames and self._frames_held < self._slots_for_frames():
                 stream = next(iter(self._frames))
                 queue = self._frames.pop(stream)
-                self._let_in(queue)
-                self._frames_inside += 1
+                self._grant(queue)
+                self._frames_held += 1
                 if queue:
-                    self._frames[stream] = queue  # behind all others
+                    self._frames[stream] = queue  # at the end of the round
             else:
                 return
 
-    def _for_tenant(self) -> int:
-        """How many single pictures one tenant may have inside."""
+    def _slots_per_tenant(self) -> int:
+        """Slots that one tenant's unary calls may hold at present."""
         while self._sent_at and next(iter(self._sent_at.values())) < time.monotonic() - _QUIET_S:
             del self._sent_at[next(iter(self._sent_at))]
-        others = len(self._sent_at.keys() | self._single_inside.keys() | self._single.keys()) > 1
+        others = len(self._sent_at.keys() | self._unary_held.keys() | self._unary.keys()) > 1
         return self._beside_tenants if others else self._at_once
 
-    def _for_frames(self) -> int:
-        busy = time.monotonic() < self._single_at + _QUIET_S
+    def _slots_for_frames(self) -> int:
+        """Slots that frames of streams may hold at present."""
+        busy = time.monotonic() < self._unary_at + _QUIET_S
         return self._beside_single if busy else self._streams_at_once
 
-    def _let_in(self, queue: _Queue) -> None:
+    def _grant(self, queue: _Queue) -> None:
         queue.popleft().set_result(None)
-        self._inside += 1
+        self._held += 1
 
 
 def _drop_cancelled(queue: _Queue) -> bool:
-    """Remove cancelled waiters from the queue; whether any are left."""
+    """Remove cancelled waiters from the queue, and return whether any are left."""
     if any(waiting.cancelled() for waiting in queue):
         rest = [waiting for waiting in queue if not waiting.cancelled()]
         queue.clear()

@@ -1,5 +1,5 @@
-"""Persons on single frames to persons over time: tracking, smoothing, measurements and their motion. One
-analyzer per video or stream; frames come in order."""
+"""Sequence analysis: tracks the persons of successive frames, smooths their keypoints, measures angles and
+their motion. One analyzer per video or stream; frames come in order."""
 
 from __future__ import annotations
 

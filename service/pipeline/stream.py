@@ -27,7 +27,7 @@ from service.telemetry.call_context import StageTimer, Timings, current
 FramePolicy = Literal["every", "latest"]
 
 _DRAIN_CHECK_S = 1.0
-# With more frames at the model at once every result would only come later.
+# With more frames of one stream at the model at once every result would only come later.
 _LATEST_IN_FLIGHT = 2
 
 
@@ -53,7 +53,7 @@ class StreamFrame:
     """One frame of a stream.
 
     Attributes:
-        frame_id: the caller's name of it.
+        frame_id: identifier from the caller.
         load: gives the upright RGB image (H, W, 3); for a worker thread.
         capture_ns: capture time on the caller's clock; None for the time of arrival.
     """
@@ -124,7 +124,7 @@ class StreamAnalyzer:
 
     Args:
         estimator: estimates the poses on one frame.
-        limiter: the stop of the service.
+        limiter: says when the service stops.
         look_ahead: frames of one stream in flight.
         frame_timeout_s: of one frame at the model.
         keep_alive_s: interval without a result after which a keep-alive is sent.
@@ -159,7 +159,7 @@ class StreamAnalyzer:
 
         Args:
             frames: the stream; its errors become those of the analysis.
-            request: what is asked for.
+            request: options of the stream.
 
         Raises:
             Unavailable: the service stops.

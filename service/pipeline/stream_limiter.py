@@ -1,4 +1,5 @@
-"""Limits on concurrent videos and streams and on the memory they hold; their end when the service stops."""
+"""Stream limiter: bounds concurrent videos and streams and the memory they hold; ends them when the service
+stops."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _RETRY_AFTER_S = 0.25
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses unary calls beyond the limits. Streams are bounded by the `StreamLimiter`.
+    """Admission control: refuses unary calls beyond the limits. Streams are bounded by the `StreamLimiter`.
 
     Args:
         max_calls: at once.
@@ -52,7 +52,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         """Count a call of `size` bytes for the time of the block.
 
         Raises:
-            Overloaded: the limits leave no room for it.
+            Overloaded: with it a limit would be exceeded.
         """
         if self._calls >= self._max_calls:
             raise Overloaded(

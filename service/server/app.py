@@ -80,11 +80,11 @@ _SERVICES = (
 
 
 class CannotListen(Exception):
-    """The address is in use or not one of this host; the text says which."""
+    """An address cannot be bound: in use, or not one of this host; the text says which."""
 
 
 class Triton(InferenceClient, ModelSource, TritonVersion, health_monitor.Triton, Protocol):
-    """Everything that the gateway needs of Triton."""
+    """Port: everything that the gateway needs of Triton."""
 
     async def close(self) -> None:
         """Close the connection and free what it holds."""
@@ -119,7 +119,7 @@ class Gateway:
 async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> AsyncIterator[Gateway]:
     """A listening gateway; at the end of the block it is drained and everything it opened is closed.
 
-    Whatever fails on the way, what was opened before is closed. At the end comes the drain, as
+    If a step fails, everything that was opened before is closed. At the end comes the drain, as
     `lifecycle.drain` describes it; then the connections to Triton and the database, the threads, metrics and
     traces are closed, and last the health port, which says NOT_SERVING until then.
 
@@ -277,7 +277,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
 
 
 def _set_up_process() -> None:
-    """What holds for the whole process."""
+    """Configure the libraries for the whole process."""
     keep_freed_memory()
     cv2.setNumThreads(1)  # the worker pool is the parallelism; cv2's own threads would compete with it
     # Broken images are answered, not printed.
@@ -328,7 +328,7 @@ def _reflect(server: grpc.aio.Server) -> None:
 
 
 def _bind(server: grpc.aio.Server, address: str, certificates: Certificates | None = None) -> int:
-    """The port that the server will listen on, with TLS if there is a certificate."""
+    """Bind an address, with TLS if there is a certificate; the port."""
     try:
         if certificates is None:
             return server.add_insecure_port(address)

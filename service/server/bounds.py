@@ -3,7 +3,7 @@
 `(max_bytes)` and `(max_items)` in the protos bound every string and every repeated field of a request. They
 are checked on the wire format: a parsed message can take twenty times the memory of its bytes, and every
 function behind the parser may then rely on bounded texts and lists. The contents of `bytes` fields are
-skipped, whatever their length: pictures and chunks have limits of their own.
+skipped, whatever their length: images and chunks have limits of their own.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/
 """
@@ -75,7 +75,7 @@ class _Findings:
 
 
 class _Malformed(Exception):
-    """Not the wire format; the parser says so in its own way."""
+    """The bytes are not the wire format; the parser then raises its own error."""
 
 
 def out_of_bounds(content: bytes, descriptor: Descriptor) -> list[Violation]:

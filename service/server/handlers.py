@@ -20,7 +20,7 @@ _OURS = "/posegate.v1."
 
 
 def is_ours(details: grpc.HandlerCallDetails) -> bool:
-    """Whether the method is one of the gateway's own services, and not health or reflection."""
+    """Whether the method belongs to one of the gateway's own services, and not to health or reflection."""
     return details.method.startswith(_OURS)
 
 

@@ -1,6 +1,6 @@
-"""Watches Triton, and says through grpc.health.v1 whether this gateway can answer.
+"""Health monitor: watches Triton and sets the status of grpc.health.v1.
 
-SERVING means: Triton is live, the default model is ready, and one inference of it has passed since
+SERVING means: Triton is live, the default model is ready, and one inference of it has succeeded since
 Triton last came up. The service name `liveness` is SERVING for as long as the process works at all:
 a liveness probe that hung on Triton would restart every gateway when Triton restarts.
 """
@@ -34,10 +34,10 @@ _WARM_UP_S = 60.0  # an OpenVINO shape that is not in the compile cache takes se
 
 
 class Triton(Protocol):
-    """What is watched."""
+    """Port: what the monitor needs of Triton."""
 
     async def is_live(self) -> bool:
-        """Whether it answers at all."""
+        """Whether it answers."""
 
     async def attach(self, largest_input_bytes: int) -> None:
         """Set up what a restart of Triton forgets; does nothing while it is set up."""
@@ -67,14 +67,14 @@ class HealthMonitor:
         self._probe: tuple[asyncio.Task[None], float] | None = None
 
     async def run(self) -> None:
-        """Look, tell, sleep; until cancelled."""
+        """Check Triton and update the status at every interval; until cancelled."""
         await announce_start(self._health)
         while True:
             try:
                 why = await self._look()
                 self._explain(why)
             except Exception as error:
-                # Whatever this is, the monitor must live on: without it the service stays dead.
+                # The monitor must go on after any error: without it the service stays NOT_SERVING.
                 why = str(error) or type(error).__name__
                 self._explain(why, error)
             serving = not why
@@ -84,7 +84,7 @@ class HealthMonitor:
             await asyncio.sleep(self._interval_s)
 
     def _explain(self, why: str, error: Exception | None = None) -> None:
-        """Log why it is not serving when that is news: once, and not every second for as long as it lasts."""
+        """Log the reason for not serving once, when it is new, and not at every check."""
         now = time.monotonic()
         if not why:
             self._why = ""
@@ -96,7 +96,7 @@ class HealthMonitor:
                 _log.error("health_check_failed", exc_info=error)
 
     async def _look(self) -> str:
-        """Why it cannot serve; empty when it can."""
+        """Check once; the reason why the gateway cannot serve, empty when it can."""
         live = False
         try:
             live = await self._triton.is_live()
@@ -135,7 +135,7 @@ class HealthMonitor:
         self._observer.triton(up=up, models=ready)
 
     def _workers_are_stuck(self) -> bool:
-        """Whether nothing gets done: a piece of work that takes no time has not been done for long."""
+        """Whether no worker thread is free: empty work has not been done for a long time."""
         if self._probe is not None and not self._probe[0].done():
             return time.monotonic() - self._probe[1] > _STUCK_S
         self._probe = asyncio.create_task(self._estimator.run(_nothing)), time.monotonic()
@@ -149,7 +149,7 @@ class HealthMonitor:
 
 
 async def announce_start(health: health_aio.HealthServicer) -> None:
-    """Say that the process works but cannot answer yet; the health service itself starts as SERVING."""
+    """Set NOT_SERVING for all but `liveness`; the health service itself starts as SERVING."""
     await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     for service in SERVICES:
         await health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -1,4 +1,4 @@
-"""How the C library keeps memory that decoding frees."""
+"""Settings of glibc's malloc for the large buffers of decoded images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _TRIM_BYTES, _MMAP_BYTES = 128 << 20, 64 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed picture buffers for the next picture; False where there is no glibc.
+    """Let glibc keep freed image buffers for the next image; False where there is no glibc.
 
-    By default glibc maps every large buffer anew and gives it back at once; a decoded 12-megapixel
-    picture then costs 9,000 page faults. With these thresholds `cv2.imdecode` was measured to take
+    By default glibc maps every large buffer anew and returns it at once; a decoded 12-megapixel
+    image then costs 9,000 page faults. With these thresholds `cv2.imdecode` was measured to take
     half the time on 12-megapixel JPEGs, at the same peak memory.
     """
     try:

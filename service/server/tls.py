@@ -1,8 +1,8 @@
-"""The certificate that the gateway shows its callers: read, checked, and read again when its files change.
+"""The gateway's TLS certificate: read, checked, and reloaded when its files change.
 
-gRPC asks with every handshake, on a thread of its own, whether there is a new certificate. It gets what the
-last look at the files found good, so that a handshake never waits for a disk and never sees half of a change.
-Connections that are open go on with the certificate they began with.
+gRPC asks at every handshake, on one of its threads, for the current certificate. It gets the last one that
+passed the checks, so that a handshake never waits for a disk and never sees half of a change. Open
+connections keep the certificate of their handshake.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 _log = structlog.get_logger()
 
-# Certificates are usually renewed with a third of their life left: with a sixth, something has gone wrong.
+# Certificates are usually renewed with a third of their validity left: with a sixth, renewal has failed.
 _SOON = 6
 _REMIND = timedelta(days=1)
 
@@ -38,8 +38,8 @@ class CertificateFiles:
     """PEM files.
 
     Attributes:
-        cert: the certificate, followed by those between it and the authority.
-        key: its private key, without a passphrase.
+        cert: the certificate, followed by the intermediate ones.
+        key: the private key, without a passphrase.
         client_ca: certificates of the authorities that sign callers' certificates; None: callers need none.
     """
 
@@ -50,7 +50,7 @@ class CertificateFiles:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in the files; `client_ca` is None without one."""
+    """Contents of the files; `client_ca` is None without that file."""
 
     cert: bytes
     key: bytes = field(repr=False)
@@ -59,13 +59,13 @@ class Contents:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate whose key belongs to it and whose time is now.
+    """A certificate that is valid now and matches its key.
 
     Attributes:
-        subject: whom it names, for people: the names callers use, or else its distinguished name.
-        valid_from: when its life began.
-        expires_at: when it ends.
-        pem: what it was read from.
+        subject: for log lines: the host names in it, or else its distinguished name.
+        valid_from: start of its validity.
+        expires_at: end of its validity.
+        pem: contents that it was read from.
     """
 
     subject: str
@@ -75,7 +75,7 @@ class Certificate:
 
 
 def read(files: CertificateFiles) -> Contents:
-    """The files as they are.
+    """Read the files.
 
     Raises:
         BadCertificate: one cannot be read.
@@ -88,10 +88,10 @@ def read(files: CertificateFiles) -> Contents:
 
 
 def check(pem: Contents, files: CertificateFiles, now: datetime) -> Certificate:
-    """Find out whether gRPC can serve or call with what was read.
+    """Check that gRPC can serve or call with the contents.
 
     Raises:
-        BadCertificate: it is no PEM, does not belong together, or it is not its time.
+        BadCertificate: a file is not PEM, certificate and key do not match, or it is not valid now.
     """
     try:
         certificate = x509.load_pem_x509_certificates(pem.cert)[0]
@@ -146,7 +146,7 @@ def load_authorities(file: Path) -> bytes:
 
 
 class Certificates:
-    """The certificate in use, and the watch over its files."""
+    """Certificates: the one in use, reloaded when its files change."""
 
     def __init__(self, files: CertificateFiles, interval_s: float) -> None:
         """Reads the files once; raises BadCertificate."""
@@ -161,11 +161,11 @@ class Certificates:
 
     @property
     def current(self) -> Certificate:
-        """What new connections see."""
+        """The certificate that new connections get."""
         return self._current
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For one server. With `client_ca`, clients without a certificate of it are refused."""
+        """Credentials for one server. With `client_ca`, clients need a certificate signed by it."""
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._current),
             self._fetch,  # type: ignore[arg-type]  # None stands for no change, which its stub does not know
@@ -179,20 +179,20 @@ class Certificates:
             return None
 
     async def run(self) -> None:
-        """Look, sleep; until cancelled."""
+        """Check the files at every interval; until cancelled."""
         while True:
             try:
                 await asyncio.to_thread(self.look, datetime.now(UTC))  # checking an RSA key takes long
             except Exception as error:
-                # Whatever this is, the watch must live on: without it the certificate runs out.
+                # The watch must go on after any error: without it the certificate expires.
                 _log.error("certificate_watch_failed", exc_info=error)
             await asyncio.sleep(self._interval_s)
 
     def look(self, now: datetime) -> None:
-        """Take what has changed, if it can be used, and log what the operator has to know.
+        """Reload changed files if they can be used, and log the outcome.
 
-        What cannot be used is logged once, when it was there at two looks in a row: an operator who replaces
-        one file after the other is not done at the first.
+        Files that cannot be used are logged once, when they were there at two checks in a row: between two
+        checks an operator may be replacing one file after the other.
         """
         try:
             pem = read(self._files)
@@ -216,7 +216,7 @@ class Certificates:
         self._remind(now)
 
     def _remind(self, now: datetime) -> None:
-        """Once a day, and when it gets worse."""
+        """Log that the certificate expires soon: once a day, and when it gets worse."""
         current = self._current
         left = current.expires_at - now
         if left >= (current.expires_at - current.valid_from) / _SOON:
@@ -249,15 +249,15 @@ def _read(file: Path, what: str) -> bytes:
 
 
 def _is_usable(key: PrivateKeyTypes) -> bool:
-    """gRPC takes other kinds too, and then fails with every caller."""
+    """Whether TLS can use this kind of key: gRPC accepts others too, and then every handshake fails."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
     return isinstance(key, rsa.RSAPrivateKey)
 
 
 def _check_authorities(pem: bytes, file: Path) -> None:
-    """gRPC takes an empty file, and then trusts no certificate. OpenSSL reads it, because public bundles of
-    authorities hold old ones that `cryptography` complains about."""
+    """Check a file of authorities: gRPC accepts an empty one, and then trusts no certificate. OpenSSL reads
+    it, because public bundles of authorities hold old ones that `cryptography` complains about."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:

@@ -16,11 +16,11 @@ from service.telemetry.call_context import current
 
 
 class AccountServicer(account_service_pb2_grpc.AccountServiceServicer):
-    """Tells callers of their account.
+    """RPC methods of AccountService.
 
     Args:
         limits: of the service.
-        standing: of a tenant's quota; None where accounts are off.
+        standing: gives the state of a tenant's quota; None where accounts are off.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class AccountServicer(account_service_pb2_grpc.AccountServiceServicer):
         self._standing = standing
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
-        """Tenant, plan, limits and quota."""
+        """Give tenant, plan, limits and quota of the caller."""
         call = current()
         if self._standing is None or call.plan is None:
             standing = Standing(None, None, reset_time(month_of(datetime.now(UTC))))

@@ -1,4 +1,4 @@
-"""How long videos and live streams may be by the caller's plan."""
+"""Limits of a plan on the length of videos and live streams."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LIMIT = "max_video_seconds"
 
 
 async def refused_by_plan(answers: AsyncGenerator[T, None], plan: Plan | None) -> AsyncGenerator[T, None]:
-    """The answers to a video; where it ends because it is longer than the plan allows, the error says so.
+    """Pass the answers to a video on; an end because of the plan's limit becomes the error of the plan.
 
     Raises:
         PlanDoesNotAllow: the video is too long for the plan, though not for the service.
-        PosegateError: whatever `answers` raises.
+        PosegateError: what `answers` raises.
     """
     try:
         async with aclosing(answers) as running:
@@ -39,8 +39,8 @@ async def refused_by_plan(answers: AsyncGenerator[T, None], plan: Plan | None) -
 async def frames_within_plan(
     frames: AsyncGenerator[StreamFrame, None], plan: Plan | None
 ) -> AsyncGenerator[StreamFrame, None]:
-    """The frames of a live stream, up to the seconds that the plan allows, by the clock and by the times that
-    the frames say they were taken at.
+    """Pass the frames of a live stream on, up to the seconds that the plan allows, by the clock and by their
+    capture times.
 
     Raises:
         PlanDoesNotAllow: the stream goes on for longer.

@@ -48,14 +48,14 @@ class TritonVersion(Protocol):
 
 
 class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
-    """Finds people.
+    """RPC methods of PoseService.
 
     Args:
-        estimator: pictures to people.
-        catalog: the models there are.
-        skeletons: finds the skeletons that requests name.
-        triton: for its version.
-        limits: what is allowed.
+        estimator: estimates the poses in one image.
+        catalog: models that are served.
+        skeletons: skeletons by name.
+        triton: gives its version.
+        limits: of the service.
         streaming: the streaming RPCs.
         commit: of the build, hexadecimal; empty where it is not known.
     """
@@ -78,11 +78,11 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self._limits = limits
         self._streaming = streaming
         self._commit = commit
-        # A decoded picture can have 150 MB: only so many wait to be drawn on.
+        # A decoded image can have 150 MB: only so many wait to be drawn on.
         self._kept_images = asyncio.Semaphore(limits.max_kept_images)
 
     async def DetectPoses(self, request: pb.DetectPosesRequest, context: Context) -> pb.DetectPosesResponse:
-        """One picture in, every person out."""
+        """Estimate the poses of all persons in one image."""
         answer = await self._detect(request)
         structlog.contextvars.bind_contextvars(image_bytes=len(request.image.content))
         return answer
@@ -90,12 +90,12 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def BatchDetectPoses(
         self, request: pb.BatchDetectPosesRequest, context: Context
     ) -> pb.BatchDetectPosesResponse:
-        """Each picture an answer or a status of its own, in the order of the requests."""
+        """Estimate the poses in several images: a response or a status for each, in their order."""
         count, limit = len(request.requests), self._limits.max_batch_size
-        found = Violations()
+        violations = Violations()
         if not 1 <= count <= limit:
-            found.add("requests", f"must be 1 to {limit}, not {count}")
-        found.raise_any()
+            violations.add("requests", f"must be 1 to {limit}, not {count}")
+        violations.raise_any()
         allow(current().plan, "max_batch_size", count)
         room = asyncio.Semaphore(self._limits.max_inferences)
 
@@ -117,21 +117,21 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def MeasureAngles(
         self, request: pb.MeasureAnglesRequest, context: Context
     ) -> pb.MeasureAnglesResponse:
-        """Joint angles of the people chosen; what cannot be measured says why."""
+        """Measure joint angles of selected persons; a value that cannot be measured has its reasons."""
         arrived = time.perf_counter()
-        wanted = read_measuring(request, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
+        angles = read_measuring(request, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
         model = choose_model(self._catalog, request.model, request.model_version)
         call = current()
         call.uses(model.model.name)
         with call.stage_timer() as timer:
             load = await self._loader(request.image, timer)
-            async with self._keeping(model, wanted.overlay, timer):
+            async with self._keeping(model, angles.overlay, timer):
                 estimate = await self._estimator.estimate(
-                    load, model, wanted.detection, keep_image=wanted.overlay is not None, timer=timer
+                    load, model, angles.detection, keep_image=angles.overlay is not None, timer=timer
                 )
-                report = await self._estimator.run(measure_angles, estimate, model.skeleton, wanted, timer)
+                report = await self._estimator.run(measure_angles, estimate, model.skeleton, angles, timer)
         structlog.contextvars.bind_contextvars(
-            measurements=len(wanted.names), image_bytes=len(request.image.content)
+            measurements=len(angles.names), image_bytes=len(request.image.content)
         )
         total_ms = (time.perf_counter() - arrived) * 1e3
         return await self._estimator.run(angles_response, report, estimate, model, timer.timings(), total_ms)
@@ -139,7 +139,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def AnalyzeVideo(
         self, request_iterator: AsyncIterator[pb.AnalyzeVideoRequest], context: Context
     ) -> AsyncGenerator[pb.AnalyzeVideoResponse, None]:
-        """What is seen on the frames of a video, while it is uploaded."""
+        """Analyse the frames of a video while it is uploaded."""
         async with aclosing(self._streaming.analyze_video(request_iterator, context)) as answers:
             async for answer in answers:
                 yield answer
@@ -147,19 +147,19 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def StreamPoses(
         self, request_iterator: AsyncIterator[pb.StreamPosesRequest], context: Context
     ) -> AsyncGenerator[pb.StreamPosesResponse, None]:
-        """What is seen on pictures as they are taken."""
+        """Analyse a stream of images as they are captured."""
         async with aclosing(self._streaming.stream_poses(request_iterator, context)) as answers:
             async for answer in answers:
                 yield answer
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """What is loaded, by name and version, a page at a time."""
-        found = Violations()
-        start, length = read_page(found, request.page_size, request.page_token)
+        """List the models by name and version, a page at a time."""
+        violations = Violations()
+        start, length = read_page(violations, request.page_size, request.page_token)
         models = self._catalog.models(current().tenant)
         if start > len(models):
-            found.add("page_token", "must be a next_page_token of the page before, or empty")
-        found.raise_any()
+            violations.add("page_token", "must be a next_page_token of the page before, or empty")
+        violations.raise_any()
         page = models[start : start + length]
         by_name = {one.name: one for one in models}
         return pb.ListModelsResponse(
@@ -177,7 +177,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
-        """Build, limits and readiness; answers without Triton too."""
+        """Give build, limits and readiness; answers without Triton too."""
         try:
             triton_version = await self._triton.server_version()
         except Unavailable:
@@ -202,34 +202,36 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
 
     async def _detect(self, request: pb.DetectPosesRequest) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()
-        wanted = read_detection(request, max_persons=self._limits.max_persons)
+        config = read_detection(request, max_persons=self._limits.max_persons)
         pose_model = choose_model(self._catalog, request.model, request.model_version)
         model = pose_model.model
-        if wanted.overlay is not None and wanted.overlay.space_panel and model.family != "top_down":
-            found = Violations()
-            found.add("overlay.space_panel", f"needs positions, which model '{model.name}' does not give")
-            found.raise_any()
+        if config.overlay is not None and config.overlay.space_panel and model.family != "top_down":
+            violations = Violations()
+            violations.add(
+                "overlay.space_panel", f"needs positions, which model '{model.name}' does not give"
+            )
+            violations.raise_any()
         call = current()
         call.uses(model.name)
         plan = await choose_skeleton(self._skeletons, self._catalog, request.skeleton, pose_model)
         overlay = None
         with call.stage_timer() as timer:
             load = await self._loader(request.image, timer)
-            async with self._keeping(pose_model, wanted.overlay, timer):
+            async with self._keeping(pose_model, config.overlay, timer):
                 estimated = await self._estimator.estimate(
-                    load, pose_model, wanted.options, keep_image=wanted.overlay is not None, timer=timer
+                    load, pose_model, config.options, keep_image=config.overlay is not None, timer=timer
                 )
                 with timer.timed("postprocess"):
                     poses = apply(plan, estimated.poses)
-                if wanted.overlay is not None and estimated.image is not None:
+                if config.overlay is not None and estimated.image is not None:
                     with timer.timed("draw"):
                         overlay = await self._estimator.run(
-                            draw_overlay, estimated.image, poses, plan.target, wanted.overlay
+                            draw_overlay, estimated.image, poses, plan.target, config.overlay
                         )
         return pb.DetectPosesResponse(
             persons=messages.persons(
                 poses,
-                min_keypoint_score=wanted.min_keypoint_score,
+                min_keypoint_score=config.min_keypoint_score,
                 include_positions=request.include_positions,
             ),
             image_size=messages.size(estimated.size_wh),
@@ -244,7 +246,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def _keeping(
         self, model: PoseModel, overlay: OverlayConfig | None, timer: StageTimer
     ) -> AsyncIterator[None]:
-        """Room for a decoded picture, where one is kept: to be drawn on, or to cut people out of."""
+        """Hold a place for a decoded image, where one is kept: to draw on, or to cut crops out of."""
         if overlay is None and model.detector is None:
             yield
             return

@@ -1,4 +1,4 @@
-"""The sides of the contract and of the domain."""
+"""Sides: enum values of the contract to names of the domain, and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIDES: dict[str, types_pb2.Side.ValueType] = {
 """Side of a part of a person, by the domain's name; empty for a whole person."""
 
 SIDE_NAMES: dict[int, str] = {side: name for name, side in SIDES.items()}
-"""The same, the other way round; BOTH is no side of a part."""
+"""The inverse; BOTH is no side of a part."""
 
 SIDE_SELECTIONS: dict[int, SideSelection] = {
     types_pb2.SIDE_UNSPECIFIED: "both",

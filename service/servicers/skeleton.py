@@ -41,14 +41,14 @@ _PAGE_CHARACTERS = 1_000_000
 
 
 class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
-    """Keeps skeletons; draws and exports people.
+    """RPC methods of SkeletonService: stores skeletons, draws and exports persons.
 
     Args:
         store: custom skeletons.
-        shipped: templates that come with the service, by name.
-        skeletons: finds the skeletons that requests name.
+        shipped: skeletons that come with the service, by name.
+        skeletons: skeletons by name.
         workers: threads for CPU work.
-        limits: of what is drawn and exported.
+        limits: of drawing and exporting.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
     async def ListSkeletons(
         self, request: pb.ListSkeletonsRequest, context: Context
     ) -> pb.ListSkeletonsResponse:
-        """Shipped ones, then the tenant's own, both by name, a page at a time."""
-        found = Violations()
-        _, length = read_page(found, request.page_size, "")
-        start = _read_token(found, request.page_token)
-        found.raise_any()
+        """List the shipped skeletons, then the tenant's own, both by name, a page at a time."""
+        violations = Violations()
+        _, length = read_page(violations, request.page_size, "")
+        start = _read_token(violations, request.page_token)
+        violations.raise_any()
         page: list[pb.Skeleton] = []
         if not start.custom:
             names = [name for name in self._shipped if name > start.after]
@@ -91,7 +91,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         return pb.ListSkeletonsResponse(skeletons=page, next_page_token=_token(start) if more else "")
 
     async def GetSkeleton(self, request: pb.GetSkeletonRequest, context: Context) -> pb.GetSkeletonResponse:
-        """One skeleton."""
+        """Give one skeleton."""
         name = _read_name(request.name)
         if name in self._shipped:
             return pb.GetSkeletonResponse(skeleton=self._shipped[name])
@@ -103,7 +103,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
     async def CreateSkeleton(
         self, request: pb.CreateSkeletonRequest, context: Context
     ) -> pb.CreateSkeletonResponse:
-        """Keep a new one."""
+        """Store a new skeleton."""
         skeleton = await _read(request.skeleton, present=request.HasField("skeleton"))
         if skeleton.name in self._shipped:
             raise AlreadyExists(
@@ -125,7 +125,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
     async def UpdateSkeleton(
         self, request: pb.UpdateSkeletonRequest, context: Context
     ) -> pb.UpdateSkeletonResponse:
-        """Replace one as a whole."""
+        """Replace a custom skeleton as a whole."""
         skeleton = await _read(request.skeleton, present=request.HasField("skeleton"))
         self._check_custom(skeleton.name)
         kept = await self._store.update(current().tenant, skeleton, etag=request.skeleton.etag)
@@ -134,18 +134,18 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
     async def DeleteSkeleton(
         self, request: pb.DeleteSkeletonRequest, context: Context
     ) -> pb.DeleteSkeletonResponse:
-        """Remove one."""
+        """Delete a custom skeleton."""
         name = _read_name(request.name)
         self._check_custom(name)
         await self._store.delete(current().tenant, name, etag=request.etag)
         return pb.DeleteSkeletonResponse()
 
     async def RenderPoses(self, request: pb.RenderPosesRequest, context: Context) -> pb.RenderPosesResponse:
-        """Draw given persons."""
-        found, limits, call = Violations(), self._limits, current()
-        drawing = read_drawing(found, request, limits)
-        skeleton = await self._skeletons.named(found, call.tenant, request.skeleton)
-        persons = await run(self._workers, read_persons, found, request, skeleton, limits)
+        """Draw given persons on an image or a canvas."""
+        violations, limits, call = Violations(), self._limits, current()
+        drawing = read_drawing(violations, request, limits)
+        skeleton = await self._skeletons.named(violations, call.tenant, request.skeleton)
+        persons = await run(self._workers, read_persons, violations, request, skeleton, limits)
         assert drawing.overlay is not None  # noqa: S101 - there is a default, and a wrong one was raised
         load = drawing.canvas.load if drawing.canvas is not None else await loader(request.image, limits)
         with call.stage_timer() as timer:
@@ -155,22 +155,22 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         return pb.RenderPosesResponse(overlay=overlay_message(overlay))
 
     async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> pb.ExportPosesResponse:
-        """Given persons as files."""
-        found = Violations()
-        format_, visible_score = read_format(found, request), read_visible_score(found, request)
-        skeleton = await self._skeletons.named(found, current().tenant, request.skeleton)
-        return await run(self._workers, self._export, found, request, skeleton, format_, visible_score)
+        """Write given persons as files."""
+        violations = Violations()
+        format_, visible_score = read_format(violations, request), read_visible_score(violations, request)
+        skeleton = await self._skeletons.named(violations, current().tenant, request.skeleton)
+        return await run(self._workers, self._export, violations, request, skeleton, format_, visible_score)
 
     def _export(
         self,
-        found: Violations,
+        violations: Violations,
         request: pb.ExportPosesRequest,
         skeleton: Skeleton,
         format_: ExportFormat,
         visible_score: float,
     ) -> pb.ExportPosesResponse:
         """For a worker thread."""
-        images = read_images(found, request, skeleton, format_)
+        images = read_images(violations, request, skeleton, format_)
         max_bytes = self._limits.max_message_bytes
         files = export_files(images, skeleton, format_, visible_score=visible_score, max_bytes=max_bytes)
         return pb.ExportPosesResponse(files=[exported_file(file) for file in files])
@@ -200,7 +200,7 @@ def _token(place: _Place) -> str:
     return base64.urlsafe_b64encode(zlib.crc32(text).to_bytes(4, "big") + text).decode("ascii")
 
 
-def _read_token(found: Violations, token: str) -> _Place:
+def _read_token(violations: Violations, token: str) -> _Place:
     if not token:
         return _Place()
     try:
@@ -210,25 +210,25 @@ def _read_token(found: Violations, token: str) -> _Place:
         custom, after = 2, ""
     place = _Place(custom=custom == 1, after=after)
     if token != _token(place):
-        found.add("page_token", "must be a next_page_token of the page before, or empty")
+        violations.add("page_token", "must be a next_page_token of the page before, or empty")
     return place
 
 
 def _read_name(name: str) -> str:
-    found = Violations()
+    violations = Violations()
     for problem in skeleton_problems(
         Skeleton(name, "", (Keypoint("point"),))
     ):  # of which only the name can be
-        found.add(problem.field, problem.description)
-    found.raise_any()
+        violations.add(problem.field, problem.description)
+    violations.raise_any()
     return nfc(name)
 
 
 async def _read(message: pb.Skeleton, *, present: bool) -> Skeleton:
-    found = Violations()
+    violations = Violations()
     if not present:
-        found.add("skeleton", "must be set")
-    found.raise_any()
+        violations.add("skeleton", "must be set")
+    violations.raise_any()
     return await asyncio.to_thread(read_skeleton, message, "skeleton.")
 
 

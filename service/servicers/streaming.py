@@ -1,4 +1,4 @@
-"""AnalyzeVideo and StreamPoses."""
+"""The streaming RPCs: AnalyzeVideo and StreamPoses."""
 
 from __future__ import annotations
 

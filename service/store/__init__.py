@@ -1,8 +1,8 @@
 """What the gateway keeps, in SQLite or PostgreSQL: custom skeletons, tenants, API keys, quotas and
 usage. The only package that imports SQLAlchemy, Alembic and the drivers.
 
-    address     POSEGATE_DATABASE_URL as something to connect to
-    engine      connections: what SQLite and PostgreSQL each need said
+    address     POSEGATE_DATABASE_URL, parsed
+    engine      connections: the differences of SQLite and PostgreSQL
     database    read and write transactions, made ready on first use, with a time limit
     failures    the drivers' errors as the domain's
     schema      the tables

@@ -1,4 +1,4 @@
-"""Connections: what SQLite and PostgreSQL each need said, so that the rest need not tell them apart."""
+"""Connections: the differences between SQLite and PostgreSQL, hidden from all other modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the drivers raise, as the domain's errors: told apart here, once, by the databases' own codes."""
+"""Translates errors of the database drivers into domain errors, here only, by the databases' own codes."""
 
 from __future__ import annotations
 

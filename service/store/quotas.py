@@ -56,7 +56,7 @@ class QuotaStore:
         """Take units of a month.
 
         Args:
-            tenant: whose quota.
+            tenant: owner of the quota.
             month: as 2026-11.
             quota: units of the whole month.
             size: of the remaining units, how many to take; never more than remain are.

@@ -113,7 +113,7 @@ class SkeletonStore:
         """The tenant's skeletons by name, and whether there are more.
 
         Args:
-            tenant: whose.
+            tenant: the owner.
             after: only names beyond it; empty for all.
             length: at most so many.
             max_size: characters of JSON; none is added to a page that has as many, so one is always there.
@@ -146,7 +146,7 @@ class SkeletonStore:
         """Keep a new one, which has been checked.
 
         Args:
-            tenant: whose.
+            tenant: the owner.
             skeleton: the template.
             at_most: so many of the tenant's, where that is fewer than of any tenant; None for no difference.
 
@@ -195,7 +195,7 @@ class SkeletonStore:
         """Replace one as a whole.
 
         Args:
-            tenant: whose.
+            tenant: the owner.
             skeleton: what is to be there; it has been checked.
             etag: replace that version only; empty: whatever is there.
 
@@ -221,7 +221,7 @@ class SkeletonStore:
         """Remove one.
 
         Args:
-            tenant: whose.
+            tenant: the owner.
             name: of the skeleton.
             etag: remove that version only; empty: whatever is there.
 

@@ -58,7 +58,7 @@ class KeyRecord:
 
     Attributes:
         key_id: its public part.
-        tenant: whose.
+        tenant: the owner.
         label: for people.
         create_time: UTC.
         expire_time: UTC; None for never.
@@ -81,7 +81,7 @@ class KeyState:
 
     Attributes:
         key_id: its public part.
-        tenant: whose.
+        tenant: the owner.
         plan: of the tenant.
         digest: SHA-256 of the key, 32 bytes.
         expires: seconds of Unix time; None for never.

@@ -1,7 +1,7 @@
 """Context of one call: identity, deadline, span and stage timers; `metrics` counts from it, `tracing` traces.
 
-`RequestInterceptor` begins a `CallContext`. Whatever works for it, in whichever of its tasks, finds it with
-`current()` and says what it did. Outside of calls nothing is counted: the health monitor's own inferences are
+`RequestInterceptor` begins a `CallContext`. Code that works for the call, in any of its tasks, gets it with
+`current()` and records what it did. Outside of calls nothing is counted: inferences of the health monitor are
 no traffic.
 """
 
@@ -25,47 +25,47 @@ _SIZES = 32  # in a log line
 
 
 class Observer:
-    """Is told what happens. This one keeps nothing."""
+    """Observer of calls and of Triton, called at each event; this base class records nothing."""
 
     def received(self, size: int) -> None:
-        """A message of so many bytes came in."""
+        """A message of `size` bytes was received."""
 
     def admitted(self) -> None:
-        """A call, or a stream, was let in."""
+        """A call or a stream was admitted."""
 
     def shed(self, reason: str) -> None:
-        """A call, a stream or a picture of a batch was turned away: there was too much to do."""
+        """A call, a stream or an image of a batch was refused because of overload."""
 
     def call_ended(self, rpc: str, code: str, reason: str, seconds: float) -> None:
-        """A call is over.
+        """A call has ended.
 
         Args:
             rpc: name of the method.
-            code: canonical code, as OK.
+            code: canonical code, such as OK.
             reason: of the error; empty without one.
-            seconds: from its first byte to its last.
+            seconds: from the first byte of the call to the last.
         """
 
     def plan_call(self, plan: str, outcome: str) -> None:
-        """A call of a tenant with that plan is over: OK, CANCELLED, or the reason of its error."""
+        """A call of a tenant with that plan has ended: OK, CANCELLED or the reason of its error."""
 
-    def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
-        """A picture is done with, well or badly.
+    def image_done(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
+        """The work on an image has ended, with or without success.
 
         Args:
-            took_s: seconds by stage; 0 for one that it did not come to.
-            persons: found on it; None when it failed, or no detection was run.
-            frame: it belongs to a video or a stream.
+            took_s: seconds by stage; 0 for a stage that was not reached.
+            persons: number of persons detected; None when the work failed or had no detection.
+            frame: the image is a frame of a video or a stream.
         """
 
     def triton(self, *, up: bool, models: Mapping[str, bool]) -> None:
-        """Triton was looked at: whether it answers, and which of its models are ready."""
+        """Triton was checked: whether it answers, and which of its models are ready."""
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds of one picture in each stage; `queue_ms` is the wait for a thread and for a place at
-    the model."""
+    """Milliseconds of one image in each stage; `queue_ms` is the wait for a thread and for an inference
+    slot."""
 
     decode_ms: float = 0.0
     preprocess_ms: float = 0.0
@@ -76,13 +76,13 @@ class Timings:
 
 
 class StageTimer:
-    """One picture on its way through the stages. One task or thread works on it at a time.
+    """Stage timer of one image. One task or thread uses it at a time.
 
-    As a context manager it is finished with the block.
+    As a context manager it is finished at the end of the block.
 
     Attributes:
-        size_wh: of the upright picture; None until it is known.
-        persons: found on it; None until they are.
+        size_wh: of the upright image, px; None until it is known.
+        persons: number of persons detected; None until then.
     """
 
     def __init__(self, call: CallContext | None = None) -> None:
@@ -93,7 +93,7 @@ class StageTimer:
         self.persons: int | None = None
 
     def took(self, stage: Stage, started: float, ended: float) -> None:
-        """Add what a stage took, by time.perf_counter(); it may come several times."""
+        """Add the time of a stage, from and to time.perf_counter(); a stage may come several times."""
         self._took_s[stage] += ended - started
         if self._call is not None:
             self._call.span.stage(stage, started, ended)
@@ -113,11 +113,11 @@ class StageTimer:
             self.took(stage, started, time.perf_counter())
 
     def timings(self) -> Timings:
-        """What the stages took until now."""
+        """The durations of the stages until now."""
         return Timings(**{f"{stage}_ms": seconds * 1e3 for stage, seconds in self._took_s.items()})
 
     def finish(self) -> None:
-        """It is done with; only the first time counts."""
+        """Count the image; only the first call has an effect."""
         if self._call is not None:
             self._call.done(self._took_s.copy(), self.size_wh, self.persons)
             self._call = None
@@ -137,12 +137,12 @@ class CallContext:
 
     Attributes:
         request_id: sent by the caller, or generated; empty outside of calls.
-        tenant: who calls, and owns the custom skeletons and models that the call may name.
-        plan: what the tenant may use; None where there are no accounts.
-        deadline: end of the caller's time on time.monotonic()'s clock; infinite without one.
-        observer: counts what is done in it.
+        tenant: of the caller; owns the custom skeletons and models that the call may name.
+        plan: of the tenant; None where there are no accounts.
+        deadline: of the call, on time.monotonic()'s clock; infinite without one.
+        observer: counts its events.
         span: its trace.
-        streaming: its images are frames of a video or a stream.
+        streaming: whether its images are frames of a video or a stream.
     """
 
     request_id: str = ""
@@ -159,7 +159,7 @@ class CallContext:
     _persons: int | None = None
 
     def uses(self, model: str) -> None:
-        """This model answers it, or one picture of it."""
+        """Record that this model answers the call, or one image of it."""
         self._models[model] = None
 
     def stage_timer(self) -> StageTimer:
@@ -169,8 +169,8 @@ class CallContext:
     def done(
         self, took_s: Mapping[Stage, float], size_wh: tuple[int, int] | None, persons: int | None
     ) -> None:
-        """One of its pictures is done with."""
-        self.observer.picture(took_s, persons, frame=self.streaming)
+        """Count an image of the call on which the work has ended."""
+        self.observer.image_done(took_s, persons, frame=self.streaming)
         for stage, seconds in took_s.items():
             self._took_s[stage] += seconds
         if size_wh is not None and self.streaming:
@@ -182,34 +182,33 @@ class CallContext:
             self._persons = (self._persons or 0) + persons
 
     def facts(self) -> dict[str, Any]:
-        """What the log says of it: models, sizes, people, and milliseconds by stage, of all its pictures
-        together."""
-        said: dict[str, Any] = {}
+        """Fields of the log line, over all images: models, sizes, persons, milliseconds by stage."""
+        fields: dict[str, Any] = {}
         if self._models:
             models = sorted(self._models)
-            said["model"] = models[0] if len(models) == 1 else models
+            fields["model"] = models[0] if len(models) == 1 else models
         if len(self._sizes) == 1:
-            said["width"], said["height"] = self._sizes[0]
+            fields["width"], fields["height"] = self._sizes[0]
         elif self._sizes:
-            said["sizes"] = [f"{width}x{height}" for width, height in self._sizes]
+            fields["sizes"] = [f"{width}x{height}" for width, height in self._sizes]
         if self.streaming:
-            said["frames"] = self._frames
+            fields["frames"] = self._frames
         elif self._persons is not None:
-            said["persons"] = self._persons
+            fields["persons"] = self._persons
         for stage, seconds in self._took_s.items():
             if seconds:
-                said[f"{stage}_ms"] = round(seconds * 1e3, 2)
-        return said
+                fields[f"{stage}_ms"] = round(seconds * 1e3, 2)
+        return fields
 
 
 _current: ContextVar[CallContext | None] = ContextVar("call", default=None)
 
 
 def begin(call: CallContext) -> None:
-    """Make it the one that `current()` finds, in this task and in those that it starts."""
+    """Make a call the current one, in this task and in those that it starts."""
     _current.set(call)
 
 
 def current() -> CallContext:
-    """The call at hand; outside of calls one without observers."""
+    """The current call; outside of calls one without observers."""
     return _current.get() or CallContext()

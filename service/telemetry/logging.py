@@ -1,4 +1,4 @@
-"""Log lines: an event with fields, JSON or for a terminal, on stderr. Never picture data or keys."""
+"""Log lines: an event with fields, JSON or for a terminal, on stderr. Never image data or keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.settings import Settings
 
 def configure(settings: Settings) -> None:
     """Set up structlog for the process."""
-    # Without local variables in stacks: they hold requests, and so pictures of people and keys.
+    # Without local variables in stacks: they hold requests, and so images of people and keys.
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the gateway, on a port of their own."""
+"""Prometheus metrics of the gateway, served on a separate port."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from service.errors import REASONS
 from service.telemetry.call_context import STAGES, Observer
 from service.telemetry.spans import Stage
 
-# From one small picture on a GPU (5 ms) to a call that waits for its deadline (30 s), finest where people
-# notice, from 50 to 500 ms; a video takes what it takes. A stage may be a small part of the one
-# or nearly all of the other.
+# From one small image on a GPU (5 ms) to a call that waits for its deadline (30 s), finest from 50 to
+# 500 ms, where a delay is noticed; videos may be beyond. A stage may be a small part of the shortest call or
+# nearly all of the longest.
 _CALL_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _STAGE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PERSONS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 300)
@@ -37,7 +37,7 @@ _SHED = (
     "TOO_MANY_STREAMS",
     "TOO_MUCH_VIDEO_MEMORY",
 )
-_OTHER = "OTHER"  # for a label that is none of those known beforehand
+_OTHER = "OTHER"  # for a label outside of the known ones
 
 
 class Metrics(Observer):
@@ -45,9 +45,9 @@ class Metrics(Observer):
 
     Args:
         version: of the build.
-        rpcs: names of every method there is; others count as OTHER, as unknown reasons do.
-        in_flight: how many calls are at work.
-        streams: how many of them are videos and streams.
+        rpcs: names of all methods; others count as OTHER, as unknown reasons do.
+        in_flight: number of calls in progress.
+        streams: number of those that are videos and streams.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Metrics(Observer):
         self._rpcs = frozenset(rpcs)
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "posegate_requests", "Calls that are over.", ("rpc", "code", "reason"), registry=registry
+            "posegate_requests", "Calls that have ended.", ("rpc", "code", "reason"), registry=registry
         )
         self._request_s = Histogram(
             "posegate_request_seconds",
@@ -74,28 +74,28 @@ class Metrics(Observer):
         )
         stage_s = Histogram(
             "posegate_stage_seconds",
-            "Stages of one picture; queue is the wait in the gateway for a thread and a place at the model, "
+            "Stages of one image; queue is the wait in the gateway for a thread and an inference slot, "
             "inference the call to Triton with the queue there.",
             ("stage",),
             buckets=_STAGE_S,
             registry=registry,
         )
         self._admitted = Counter(
-            "posegate_admitted", "Calls and streams that were let in.", registry=registry
+            "posegate_admitted", "Calls and streams that were admitted.", registry=registry
         )
         self._shed = Counter(
             "posegate_shed",
-            "Calls, streams and pictures of batches refused because there was too much to do.",
+            "Calls, streams and images of batches refused because of overload.",
             ("reason",),
             registry=registry,
         )
         self._bytes = Counter("posegate_request_bytes", "Bytes of the callers' messages.", registry=registry)
         self._plan_calls: Counter | None = None
         self._persons = Histogram(
-            "posegate_persons", "People on a picture.", buckets=_PERSONS, registry=registry
+            "posegate_persons", "Persons in an image.", buckets=_PERSONS, registry=registry
         )
         self._frames = Counter(
-            "posegate_frames", "Pictures that were frames of videos and streams.", registry=registry
+            "posegate_frames", "Images that were frames of videos and streams.", registry=registry
         )
         self._triton_up = Gauge("posegate_triton_up", "1 while Triton answers.", registry=registry)
         self._model_ready = Gauge(
@@ -120,11 +120,11 @@ class Metrics(Observer):
         PlatformCollector(registry=registry)
 
     def count_by_plan(self, plans: Collection[str]) -> None:
-        """Count calls by the plan of their tenant from now on; these are the plans."""
+        """Count calls by the plan of their tenant from now on, for these plans."""
         self._plan_calls = Counter(
             "posegate_plan_calls",
-            "Calls with an accepted API key that are over, by the tenant's plan; outcome is OK, CANCELLED or "
-            "the reason of the error.",
+            "Calls with an accepted API key that have ended, by the tenant's plan; outcome is OK, CANCELLED "
+            "or the reason of the error.",
             ("plan", "outcome"),
             registry=self._registry,
         )
@@ -132,10 +132,10 @@ class Metrics(Observer):
             self._plan_calls.labels(plan, "OK")
 
     def watch_certificate(self, expires_at: Callable[[], float]) -> None:
-        """Tell until when the gateway's certificate is good, seconds since 1970."""
+        """Export the time at which the gateway's certificate expires, seconds since 1970."""
         Gauge(
             "posegate_certificate_expiry_timestamp_seconds",
-            "Until when the certificate is good, seconds since 1970.",
+            "When the certificate expires, seconds since 1970.",
             registry=self._registry,
         ).set_function(expires_at)
 
@@ -150,8 +150,8 @@ class Metrics(Observer):
     @override
     def plan_call(self, plan: str, outcome: str) -> None:
         if self._plan_calls is not None:
-            known = outcome if outcome in ("OK", "CANCELLED") else _known(outcome)
-            self._plan_calls.labels(plan, known).inc()
+            label = outcome if outcome in ("OK", "CANCELLED") else _known(outcome)
+            self._plan_calls.labels(plan, label).inc()
 
     @override
     def shed(self, reason: str) -> None:
@@ -164,7 +164,7 @@ class Metrics(Observer):
         self._request_s.labels(rpc).observe(seconds)
 
     @override
-    def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
+    def image_done(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
         for stage, seconds in took_s.items():
             if seconds:
                 self._stage_s[stage].observe(seconds)
@@ -186,7 +186,7 @@ class Metrics(Observer):
         """Answer scrapes on host:port.
 
         Raises:
-            OSError: the address is taken or not ours.
+            OSError: the address is in use or not one of this host.
         """
         host, _, port = address.rpartition(":")
         server, thread = start_http_server(int(port), host.strip("[]") or "0.0.0.0", self._registry)  # noqa: S104 - as the operator wrote it
@@ -198,10 +198,10 @@ def _known(reason: str) -> str:
 
 
 class MetricsPort:
-    """Metrics being served.
+    """The port on which metrics are served.
 
     Attributes:
-        port: where.
+        port: its number.
     """
 
     def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
@@ -210,7 +210,7 @@ class MetricsPort:
         self.port = server.server_port
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

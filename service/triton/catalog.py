@@ -1,4 +1,4 @@
-"""The models that Triton serves, as the gateway last saw them."""
+"""Model catalog: the models that Triton serves, as of the last refresh."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ModelSource(Protocol):
         """Every usable model, each version on its own, and those that did not load, without a family.
 
         Raises:
-            Unavailable: it cannot be asked.
+            Unavailable: Triton does not answer.
         """
 
 
 class ModelCatalog:
-    """Models by name and version. `refresh` asks the source; everything else answers from memory."""
+    """Models by name and version. `refresh` asks the source; all other methods answer from memory."""
 
     def __init__(self, source: ModelSource, skeletons: Mapping[str, Skeleton], default_model: str) -> None:
         self._source = source
@@ -37,7 +37,7 @@ class ModelCatalog:
         self.default_model = default_model
 
     async def refresh(self) -> None:
-        """Ask the source again; Unavailable when it is away, and what was known stays known as not ready."""
+        """Ask the source again. Raises Unavailable when it does not answer; then no model is ready."""
         try:
             models = await self._source.models()
         except Unavailable:
@@ -52,7 +52,7 @@ class ModelCatalog:
     def _fits(self, model: Model) -> bool:
         """Whether the model's native skeleton is known and has as many points as the model.
 
-        One that is not loaded is kept all the same: who asks for it, or lists the models, shall know of it.
+        One that is not loaded is kept all the same, so that requests for it and ListModels show its state.
         """
         if not model.family:
             return True
@@ -70,7 +70,7 @@ class ModelCatalog:
         return False
 
     def mark_away(self) -> None:
-        """Triton is away: no model is ready."""
+        """Mark all models as not ready: Triton does not answer."""
         self._models = tuple(_not_ready(model) for model in self._models)
 
     def models(self, tenant: str | None = None) -> tuple[Model, ...]:
@@ -89,7 +89,7 @@ class ModelCatalog:
         Args:
             name: empty for the service's default.
             version: empty for the newest one that is ready.
-            tenant: for whom; those of others do not exist. None for the service itself.
+            tenant: of the caller; models of other tenants do not exist for it. None for the service itself.
 
         Raises:
             NotFound: no such model or version; the message lists those there are.
@@ -136,7 +136,7 @@ class ModelCatalog:
         Args:
             name: empty for the service's default.
             version: empty for the newest one that is ready.
-            tenant: for whom; those of others do not exist. None for the service itself.
+            tenant: of the caller; models of other tenants do not exist for it. None for the service itself.
 
         Raises:
             NotFound: no such model or version; the message lists the existing ones.

@@ -1,5 +1,5 @@
-"""Client of Triton over gRPC: served models and inference. tritonclient's errors become the service's
-own here, and nowhere else."""
+"""Client of Triton over gRPC: served models and inference. Errors of tritonclient are translated to the
+service's own here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ _CHANNEL = [
 
 
 class TritonError(Exception):
-    """Triton failed in a way that no caller of ours can mend. Its text is for the log only."""
+    """Triton failed in a way that no caller can correct. The text is for the log only."""
 
 
 class _RegionUnknown(Exception):
-    """Triton restarted and has forgotten our shared memory."""
+    """Triton restarted and does not know the shared memory region any more."""
 
 
 class TritonClient:
@@ -77,7 +77,7 @@ class TritonClient:
     async def close(self) -> None:
         """Close the connection and remove the shared memory."""
         if self._slots is not None:
-            with suppress(InferenceServerException):  # Triton may have gone first, its registration with it
+            with suppress(InferenceServerException):  # Triton may have ended, its registration with it
                 await self._client.unregister_system_shared_memory(
                     self._slots.name, client_timeout=_CONTROL_TIMEOUT_S
                 )
@@ -85,13 +85,13 @@ class TritonClient:
         await self._client.close()
 
     def _drop(self, slots: SharedSlots) -> None:
-        """Let go of a region; `attach` may have made another one in the meantime, which stays."""
+        """Close a region; `attach` may have made another one in the meantime, which stays."""
         slots.close()
         if self._slots is slots:
             self._slots = None
 
     async def is_live(self) -> bool:
-        """Whether Triton answers. Not its readiness: that goes when any one model fails to load."""
+        """Whether Triton is live. Not its readiness, which ends when any one model fails to load."""
         try:
             live = bool(await self._client.is_server_live(client_timeout=_CONTROL_TIMEOUT_S))
         except InferenceServerException:
@@ -110,7 +110,7 @@ class TritonClient:
         return str(metadata.version)
 
     async def models(self) -> Sequence[Model]:
-        """Every model that keeps one of our tensor contracts; one that does not is logged and left out.
+        """Every model that keeps a tensor contract of the service; another one is logged and left out.
 
         One that did not load, or is still loading, is there by its name: it has no family and is not ready.
         """
@@ -148,7 +148,7 @@ class TritonClient:
         return model
 
     def _not_loaded_model(self, name: str, version: str, why: str) -> Model:
-        """What is known of it. The reason is logged once, and not every second for as long as it lasts."""
+        """A model that is not loaded, by its name. The reason is logged once, and not at every refresh."""
         if self._not_loaded.get((name, version)) != why:
             self._not_loaded[name, version] = why
             _log.warning("model_not_loaded", model=name, why=why)
@@ -301,7 +301,8 @@ def _too_late() -> DeadlineExceeded:
 
 
 def _raise(error: InferenceServerException, deadline: float | None = None) -> NoReturn:
-    """Triton's error as ours. Queue full and queue timeout are UNAVAILABLE there, told apart by text."""
+    """Raise Triton's error as the service's own. Queue full and queue timeout are both UNAVAILABLE in Triton:
+    their texts differ."""
     status, text = _status(error), error.message()
     if deadline is not None and (status == "DEADLINE_EXCEEDED" or "Request timeout expired" in text):
         raise _too_late() from error

@@ -24,7 +24,7 @@ def parse_config(text: str) -> Any:
 
 
 def read_config(config: Any, version: str) -> Model | None:
-    """A model's configuration (Triton's ModelConfig) as ours; None for a model without `family`.
+    """Read a model's configuration (Triton's ModelConfig); None for a model without `family`.
 
     Raises:
         ValueError: it names a family whose tensor contract it does not keep; the text says how.
@@ -38,11 +38,11 @@ def read_config(config: Any, version: str) -> Model | None:
     contract: Family
     if family == "yolo_pose":
         contract = "yolo_pose"
-        picture, keypoint_count = _yolo_pose(inputs, outputs)
+        image_input, keypoint_count = _yolo_pose(inputs, outputs)
         multiple = 32  # the coarsest stride of the network
     elif family == "top_down":
         contract = "top_down"
-        picture, keypoint_count = _top_down(inputs, outputs)
+        image_input, keypoint_count = _top_down(inputs, outputs)
         if not parameters.get("first_stage"):
             raise ValueError("parameter 'first_stage' is missing: it names the model that finds the people")
         multiple = 1
@@ -53,7 +53,7 @@ def read_config(config: Any, version: str) -> Model | None:
     takes_image = contract == "top_down" and "image" in inputs
     if config.max_batch_size < 1:
         raise ValueError("'max_batch_size' is 0: the tensors' first dimension must be Triton's batch")
-    dims = list(picture.dims)
+    dims = list(image_input.dims)
     shapes = _shapes("shapes", parameters.get("shapes", ""), dims, multiple)
     prepared = parameters.get("prepared_shapes", "")
     prepared_hw = _shapes("prepared_shapes", prepared, dims, multiple) if prepared else ()
@@ -81,18 +81,18 @@ def read_config(config: Any, version: str) -> Model | None:
 
 
 def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
-    picture = _picture(inputs, "images")
+    image_input = _image_input(inputs, "images")
     candidates = _tensor(outputs, "candidates", "TYPE_FP32", 2)
     keypoint_count, rest = divmod(candidates.dims[1] - 5, 3)
     if rest or keypoint_count < 1:
         raise ValueError(f"'candidates' has rows of {candidates.dims[1]}, which is not 5 + 3 · keypoints")
-    return picture, keypoint_count
+    return image_input, keypoint_count
 
 
 def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
     if "image" in inputs:
         return _top_down_on_image(inputs, outputs)
-    picture = _picture(inputs, "crops")
+    image_input = _image_input(inputs, "crops")
     if "body" in inputs:
         _fixed(inputs, "body", [BODY_KEYPOINTS, 3])
     _known(inputs, {"crops", "body"})
@@ -100,13 +100,13 @@ def _top_down(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[An
     _fixed(outputs, "keypoints", [max(1, keypoint_count), 2])
     _fixed(outputs, "scores", [keypoint_count])
     _fixed(outputs, "positions", [keypoint_count, 3])
-    return picture, keypoint_count
+    return image_input, keypoint_count
 
 
 def _top_down_on_image(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:
     """The contract of a model that takes one image with its persons: any number of them, in a dimension of
     their own after Triton's batch."""
-    picture = _picture(inputs, "image")
+    image_input = _image_input(inputs, "image")
     _fixed(inputs, "boxes", [-1, 4])
     _fixed(inputs, "bodies", [-1, BODY_KEYPOINTS, 3])
     _known(inputs, {"image", "boxes", "bodies"})
@@ -114,7 +114,7 @@ def _top_down_on_image(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) ->
     _fixed(outputs, "keypoints", [-1, max(1, keypoint_count), 2])
     _fixed(outputs, "scores", [-1, keypoint_count])
     _fixed(outputs, "positions", [-1, keypoint_count, 3])
-    return picture, keypoint_count
+    return image_input, keypoint_count
 
 
 def _known(inputs: Mapping[str, Any], known: set[str]) -> None:
@@ -134,7 +134,7 @@ def _max_persons(parameters: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _picture(inputs: Mapping[str, Any], name: str) -> Any:
+def _image_input(inputs: Mapping[str, Any], name: str) -> Any:
     tensor = _tensor(inputs, name, "TYPE_UINT8", 3)
     if tensor.dims[2] != 3:
         raise ValueError(f"tensor '{name}' has {tensor.dims[2]} channels, not 3 (height, width, RGB)")

@@ -67,7 +67,7 @@ async def test_the_authority_and_a_certificate_of_ones_own_open_the_door(own: Se
         assert await health(mutual(address, own)) == "SERVING"
 
 
-async def test_tls_alone_trusts_whom_this_machine_trusts(
+async def test_tls_alone_trusts_the_authorities_of_this_machine(
     own: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with gateway() as address:

@@ -189,7 +189,7 @@ async def test_pictures_that_fail_are_counted_with_one_line_each_and_the_others_
     assert lines[3] == {"picture": str(paths[3]), "error": "No such file or directory"}
 
 
-async def test_nobody_listening_is_a_line_for_each_picture(
+async def test_a_refused_connection_is_a_line_for_each_image(
     config: DetectConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = replace(config, gateway=Target("127.0.0.1:1"), timeout_s=0.5)

@@ -44,7 +44,7 @@ async def test_every_page_of_models_is_listed(service: Service, capsys: pytest.C
     assert all(f"m{number:03}" in told for number in range(120))
 
 
-async def test_nobody_listening_is_an_error_for_the_command_line_to_tell() -> None:
+async def test_a_refused_connection_is_an_error_for_the_command_line() -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await list_models(Target("127.0.0.1:1"))
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -88,7 +88,7 @@ async def test_every_page_is_listed(
     ],
     ids=["empty", "cut off", "deep", "a list", "three problems", "for shipped ones only", "NaN"],
 )  # fmt: skip
-async def test_a_file_without_a_skeleton_is_refused_before_anybody_is_asked(
+async def test_a_file_without_a_skeleton_is_refused_before_any_call(
     content: object, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BadFile) as caught:

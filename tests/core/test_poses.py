@@ -21,7 +21,7 @@ def some(count: int, keypoint_count: int = 2) -> Poses:
 
 
 @pytest.mark.parametrize("keypoint_count", [0, 1, 17])
-def test_nobody_has_arrays_of_the_right_shapes(keypoint_count: int) -> None:
+def test_zero_persons_have_arrays_of_the_right_shapes(keypoint_count: int) -> None:
     nobody = Poses.empty(keypoint_count)
     assert len(nobody) == 0
     assert nobody.keypoint_count == keypoint_count

@@ -52,7 +52,7 @@ def given(found: Poses, person: int, rows: slice | list[int]) -> bool:
     return there
 
 
-def test_nobody_and_somebody_alone_stay_as_they_are() -> None:
+def test_zero_persons_and_a_single_one_stay_as_they_are() -> None:
     for count in (0, 1):
         before = poses(people(count))
         assert without_shared_parts(before, NAMES) is before
@@ -113,7 +113,7 @@ def test_a_foot_goes_with_blazeposes_points_of_it() -> None:
     assert not found.keypoints[1, blazepose].any()
 
 
-def test_of_a_hand_at_nobodys_wrist_the_surer_one_stays() -> None:
+def test_of_a_hand_at_no_wrist_the_one_of_higher_score_stays() -> None:
     keypoints = people(2)
     keypoints[:, [9, 10]] = 0
     put(keypoints, 0, LEFT, np.array([50, 50], np.float32), score=0.6)

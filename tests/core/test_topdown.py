@@ -27,7 +27,7 @@ def people(*boxes_xyxy: tuple[float, float, float, float], keypoint_count: int =
     )
 
 
-def test_nobody_makes_no_crops_and_no_poses() -> None:
+def test_zero_persons_make_no_crops_and_no_poses() -> None:
     crops, affines = topdown.crop_people(plain((64, 48)), np.zeros((0, 4), np.float32), SHAPE_HW)
     assert crops.shape == (0, *SHAPE_HW, 3)
     assert affines == []
@@ -170,7 +170,7 @@ def test_a_taller_person_is_taken_for_one_of_the_assumed_stature() -> None:
     np.testing.assert_allclose(lifted[0], person_in_metres() * 1.1, atol=0.003)
 
 
-def test_whoever_shows_too_few_limbs_is_not_lifted() -> None:
+def test_a_person_with_too_few_visible_limbs_is_not_lifted() -> None:
     keypoints, positions = seen(person_in_metres(), 250, score=0.1)
     assert np.isnan(topdown.lift(keypoints, positions, BODY)[0, :, :2]).all()
     keypoints, positions = seen(person_in_metres(), 250)

@@ -67,7 +67,7 @@ def test_nothing_is_suppressed_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("candidates", [rows(count=0), rows()], ids=["no rows", "rows of score 0"])
-def test_nobody_is_a_normal_answer(candidates: Floats) -> None:
+def test_zero_persons_are_a_normal_answer(candidates: Floats) -> None:
     poses = decode(candidates)
     assert len(poses) == 0
     assert poses.keypoint_count == 17
@@ -100,7 +100,7 @@ def test_people_come_by_falling_score_and_no_more_than_asked_for() -> None:
     assert (np.diff(poses.scores) < 0).all()
 
 
-def test_of_two_who_overlap_the_one_with_the_lower_score_goes() -> None:
+def test_of_two_overlapping_persons_the_one_with_the_lower_score_is_dropped() -> None:
     found = rows(candidate((0, 0, 100, 100), 0.9), candidate((5, 0, 105, 100), 0.8))  # IoU 0.905
     assert decode(found, iou_threshold=0.9).scores.tolist() == [np.float32(0.9)]
     assert len(decode(found, iou_threshold=0.91)) == 2
@@ -131,7 +131,7 @@ def test_an_iou_threshold_of_zero_lets_nothing_touch() -> None:
         pytest.param((2, (3.4e38, 3.4e38)), id="area overflows"),
     ],
 )
-def test_a_broken_row_harms_nobody_else(broken: tuple[int, tuple[float, ...]]) -> None:
+def test_a_broken_row_does_not_affect_other_persons(broken: tuple[int, tuple[float, ...]]) -> None:
     bad = candidate((0, 0, 100, 100), 0.95)
     bad[broken[0] : broken[0] + len(broken[1])] = broken[1]
     poses = decode(rows(bad, candidate((200, 0, 300, 100), 0.9), candidate((400, 0, 500, 100), 0.8)))

@@ -64,8 +64,8 @@ async def test_the_people_and_keypoints_are_those_of_the_reference(stub: PoseSer
 
 
 async def test_the_overlay_is_the_picture_with_something_drawn_on_it(stub: PoseServiceAsyncStub) -> None:
-    wish = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)
-    answer = await stub.DetectPoses(request_for("two_people.jpg", overlay=wish), timeout=60)
+    overlay = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)
+    answer = await stub.DetectPoses(request_for("two_people.jpg", overlay=overlay), timeout=60)
     drawn = cv2.imdecode(np.frombuffer(answer.overlay.content, np.uint8), cv2.IMREAD_COLOR)
     original = cv2.imread(str(DATA / "two_people.jpg"))
     assert drawn is not None

@@ -68,7 +68,7 @@ def test_the_dockerfile_is_linted() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_every_image_runs_as_nobody_in_particular_with_a_pinned_base() -> None:
+def test_every_image_runs_as_an_unprivileged_user_with_a_pinned_base() -> None:
     text = DOCKERFILE.read_text("utf-8")
     for argument in ("PYTHON_IMAGE", "TRITON_IMAGE"):
         [default] = re.findall(rf"^ARG {argument}=(\S+)$", text, re.MULTILINE)

@@ -238,14 +238,14 @@ async def test_a_host_that_gives_no_picture_is_the_callers_to_mend(site: Site, p
     assert site.asked == [path]  # a redirect is not followed
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused(site: Site) -> None:
+async def test_a_certificate_of_an_unknown_authority_is_refused(site: Site) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await get(site, "/picture", tls=None)
     assert refused.value.reason == "URI_NOT_FETCHED"
     assert site.asked == []
 
 
-async def test_a_host_that_nobody_listens_on_is_refused(site: Site) -> None:
+async def test_a_host_without_a_listener_is_refused(site: Site) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await fetch("https://localhost:1/", policy=local("localhost:1"), max_bytes=1, timeout_s=1, tls=TRUST)
     assert refused.value.reason == "URI_NOT_FETCHED"

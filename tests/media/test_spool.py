@@ -43,7 +43,7 @@ def test_too_many_bytes_are_refused_with_both_numbers() -> None:
     spool.close()
 
 
-def test_closing_wakes_up_who_waits_and_may_be_done_twice() -> None:
+def test_closing_wakes_up_waiting_readers_and_may_be_done_twice() -> None:
     spool = Spool(SpoolSpace(), 10)
     threading.Timer(0.1, spool.close).start()
     with pytest.raises(SpoolClosed):
@@ -52,7 +52,7 @@ def test_closing_wakes_up_who_waits_and_may_be_done_twice() -> None:
     assert spool.closed
 
 
-def test_a_failed_upload_fails_who_waits() -> None:
+def test_a_failed_upload_fails_waiting_readers() -> None:
     spool = Spool(SpoolSpace(), 10)
     threading.Timer(0.1, spool.fail, [InvalidRequest("wrong")]).start()
     with pytest.raises(InvalidRequest):
@@ -66,7 +66,7 @@ def test_no_place_for_a_file_is_worth_another_try(tmp_path: Path) -> None:
     assert caught.value.retry_after_s
 
 
-def test_a_file_is_closed_only_when_nobody_writes_to_it_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_closed_only_after_the_last_write(monkeypatch: pytest.MonkeyPatch) -> None:
     # A descriptor that was closed may belong to somebody else's file a moment later.
     begun, go_on = threading.Event(), threading.Event()
     written: list[int] = []

@@ -13,7 +13,7 @@ from service.core.poses import Floats
 from service.models.accuracy import Comparison, Sample, compare, load_samples, parts_of, shipped_samples
 from service.models.checkpoint import read_checkpoint
 from service.models.errors import EngineError
-from service.models.runners import OpenVinoRunner, Pictures
+from service.models.runners import Images, OpenVinoRunner
 from service.models.yolo_graph import build_graph
 from service.skeletons import shipped
 
@@ -33,16 +33,16 @@ class WholeBody:
         self.change = change
         self.batches: list[int] = []
 
-    def run(self, pictures: Pictures) -> Mapping[str, Floats]:
-        self.batches.append(len(pictures))
+    def run(self, images: Images) -> Mapping[str, Floats]:
+        self.batches.append(len(images))
         rng = np.random.default_rng(1)
         points = rng.uniform((20, 20), (260, 360), (133, 2))
         points[91:112] = rng.uniform((40, 200), (90, 250), (21, 2))  # hands are small
         points[112:] = rng.uniform((200, 200), (250, 250), (21, 2))
         outputs = {
-            "keypoints": np.repeat(points[None], len(pictures), 0).astype(np.float32),
-            "scores": np.full((len(pictures), 133), 0.8, np.float32),
-            "positions": np.full((len(pictures), 133, 3), np.nan, np.float32),
+            "keypoints": np.repeat(points[None], len(images), 0).astype(np.float32),
+            "scores": np.full((len(images), 133), 0.8, np.float32),
+            "positions": np.full((len(images), 133, 3), np.nan, np.float32),
         }
         outputs["positions"][..., 2] = 0.5
         if self.change is not None:
@@ -144,8 +144,8 @@ class Degraded:
     def __init__(self, change: Change) -> None:
         self.change = change
 
-    def run(self, pictures: Pictures) -> Mapping[str, Floats]:
-        outputs = {name: values.copy() for name, values in official("fp32").run(pictures).items()}
+    def run(self, images: Images) -> Mapping[str, Floats]:
+        outputs = {name: values.copy() for name, values in official("fp32").run(images).items()}
         self.change(outputs)
         return outputs
 

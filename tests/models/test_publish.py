@@ -15,7 +15,7 @@ from service.models.gpu_config import GpuModel
 from service.models.gpus import Gpu
 from service.models.manifest import Plan, read_manifest
 from service.models.publish import BuildRequest, Gate, build_model, describe, put_graph, timing_cache
-from service.models.runners import OpenVinoRunner, Pictures
+from service.models.runners import Images, OpenVinoRunner
 from service.models.verify import verify
 from service.skeletons import shipped
 from service.triton.model_config import parse_config
@@ -59,8 +59,8 @@ class Bent:
     def __init__(self, plan: bytes) -> None:
         self.runner = OpenVinoRunner(plan[4:])
 
-    def run(self, pictures: Pictures) -> Mapping[str, Floats]:
-        outputs = {name: values.copy() for name, values in self.runner.run(pictures).items()}
+    def run(self, images: Images) -> Mapping[str, Floats]:
+        outputs = {name: values.copy() for name, values in self.runner.run(images).items()}
         outputs["keypoints"][:, 91:] += 30
         return outputs
 

@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(
     assert before == ((target / "config.pbtxt").read_bytes(), (target / "1" / "model.onnx").read_bytes())
 
 
-def test_leftovers_of_a_killed_run_are_in_nobodys_way(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_do_not_stop_the_next_one(tmp_path: Path) -> None:
     (tmp_path / "tiny.partial" / "1").mkdir(parents=True)
     (tmp_path / "tiny.partial" / "1" / "model.onnx").write_bytes(b"half")
     add(tmp_path)

@@ -15,7 +15,7 @@ from service.core.skeleton.template import Edge, Keypoint, Skeleton
 from service.pipeline import concurrency
 
 
-def test_a_checkpoint_lets_work_go_on_that_nobody_wants_to_stop() -> None:
+def test_a_checkpoint_lets_work_go_on_that_was_not_cancelled() -> None:
     checkpoint()
     with stopping_when(lambda: False):
         checkpoint()

@@ -38,7 +38,7 @@ def estimating(estimator: Estimator, image: Rgb8, **changes: Any) -> asyncio.Tas
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (640, 480), (4000, 3)], ids=str)
-async def test_nobody_is_found_in_an_empty_picture(
+async def test_no_person_is_found_in_an_empty_image(
     workers: ThreadPoolExecutor, size_wh: tuple[int, int]
 ) -> None:
     estimate = await estimating(Estimator(FakeTritonClient(), workers, 1), plain(size_wh))

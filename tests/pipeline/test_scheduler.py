@@ -45,7 +45,7 @@ async def test_so_many_are_let_in_and_the_next_when_one_goes() -> None:
     assert callers.inside == ["a", "b", "c"]
 
 
-async def test_a_single_picture_goes_before_frames_that_wait_longer() -> None:
+async def test_a_unary_call_goes_before_frames_that_wait_longer() -> None:
     callers = Callers(InferenceScheduler(1, 1))
     await callers.come("first", "s")
     await callers.come("frame", "s")
@@ -54,7 +54,7 @@ async def test_a_single_picture_goes_before_frames_that_wait_longer() -> None:
     assert callers.inside == ["first", "picture"]
 
 
-async def test_frames_leave_room_for_single_pictures() -> None:
+async def test_frames_leave_slots_for_unary_calls() -> None:
     callers = Callers(InferenceScheduler(3, 1))
     for number in range(3):
         await callers.come(f"f{number}", "s")
@@ -88,7 +88,7 @@ async def test_who_leaves_while_waiting_leaves_no_trace(stream: str | None) -> N
     assert callers.inside[-1] == "d"
 
 
-async def test_who_leaves_just_as_his_turn_comes_passes_it_on() -> None:
+async def test_a_waiter_cancelled_just_as_it_gets_its_slot_passes_it_on() -> None:
     turns = InferenceScheduler(1, 1)
     callers = Callers(turns)
     await callers.come("a")
@@ -101,7 +101,7 @@ async def test_who_leaves_just_as_his_turn_comes_passes_it_on() -> None:
     assert "c" in callers.inside
 
 
-async def test_frames_step_back_while_single_pictures_come() -> None:
+async def test_frames_hold_fewer_slots_while_unary_calls_come() -> None:
     callers = Callers(InferenceScheduler(4, 3, 1))
     for number in range(3):
         await callers.come(f"f{number}", "s")
@@ -151,5 +151,5 @@ async def test_a_tenant_that_leaves_before_its_turn_is_forgotten() -> None:
     callers.tasks["b"].cancel()
     await settle()
     await callers.go("a")
-    assert not scheduler._single
-    assert not scheduler._single_inside
+    assert not scheduler._unary
+    assert not scheduler._unary_held

@@ -349,7 +349,7 @@ async def test_calls_that_outlast_the_grace_are_cancelled() -> None:
         await caller.__aexit__(None, None, None)
 
 
-async def test_somebody_who_watches_health_does_not_hold_up_the_drain() -> None:
+async def test_a_health_watch_does_not_delay_the_drain() -> None:
     triton = FakeTriton()
     seen: list[int] = []
 

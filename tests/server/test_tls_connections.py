@@ -151,7 +151,7 @@ async def test_the_channel_that_callers_should_open_speaks_tls(
             assert await persons(channel) == 1
 
 
-async def test_mutual_tls_lets_in_whom_the_authority_signed_and_nobody_else(
+async def test_mutual_tls_admits_certificates_of_the_authority_and_no_others(
     settings: dict[str, Any], secret: Secret
 ) -> None:
     async with up({**settings, **tls(secret, mutual=True)}) as running:

@@ -26,7 +26,7 @@ from service.store.usage import UsageStore
 from tests.fakes import MODEL, candidate, rows
 from tests.media.clips import clip
 from tests.pictures import jpeg
-from tests.running import Failure, detect_request, failure, told
+from tests.running import Failure, detect_request, failure, failure_of
 from tests.servicers.accounts import EASY, SHIPPED, Accounts, Caller, accounts
 
 PICTURE = jpeg((64, 48))
@@ -69,7 +69,7 @@ async def taken(answers: Any) -> tuple[list[Any], Failure | None]:
         async for answer in answers:
             found.append(answer)  # noqa: PERF401 - those before a failure count
     except grpc.aio.AioRpcError as error:
-        return found, told(error)
+        return found, failure_of(error)
     return found, None
 
 
@@ -397,7 +397,7 @@ async def failure_or_none(call: Awaitable[Any]) -> Failure | None:
     try:
         await call
     except grpc.aio.AioRpcError as error:
-        return told(error)
+        return failure_of(error)
     return None
 
 

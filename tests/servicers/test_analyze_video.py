@@ -25,7 +25,7 @@ from tests.fakes import candidate, rows, until
 from tests.media.cases import case
 from tests.media.clips import clip, fast_start, sound_only
 from tests.media.test_video_reader import patched
-from tests.running import Failure, Service, running, told
+from tests.running import Failure, Service, failure_of, running
 
 CROWD = rows(*(candidate((20 * n, 100, 20 * n + 18, 500), 0.9) for n in range(30)))
 WHO = candidate((200, 100, 440, 500), 0.9)
@@ -79,7 +79,7 @@ async def analyze(
         async for answer in service.poses.AnalyzeVideo(requests, timeout=30):
             answers.add(answer)
     except grpc.aio.AioRpcError as error:
-        answers.failed = told(error)
+        answers.failed = failure_of(error)
     return answers
 
 
@@ -422,13 +422,13 @@ async def test_the_config_in_force_is_a_config_too(service: Service, config: dic
 
 
 async def test_an_unknown_model_or_skeleton_is_not_found(service: Service) -> None:
-    for wish in ({"model": "nobody"}, {"skeleton": "nothing"}, {"model_version": "77"}):
-        answers = await analyze(service, clip(), **wish)
+    for unknown in ({"model": "nobody"}, {"skeleton": "nothing"}, {"model_version": "77"}):
+        answers = await analyze(service, clip(), **unknown)
         assert answers.failed is not None
         assert answers.failed.code == grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_caller_who_stops_sending_is_given_up(tmp_path: Path) -> None:
+async def test_a_call_whose_caller_stops_sending_is_ended(tmp_path: Path) -> None:
     async with running(stream_idle_s=0.3, video_spool=tmp_path) as service:
 
         async def send() -> AsyncIterator[pb.AnalyzeVideoRequest]:
@@ -461,7 +461,7 @@ async def test_a_caller_who_leaves_stops_the_work_and_frees_everything(
     assert not spools(tmp_path)
 
 
-async def test_a_reader_who_takes_nothing_slows_down_his_own_stream_only(service: Service) -> None:
+async def test_a_reader_who_takes_nothing_slows_down_one_stream_only(service: Service) -> None:
     service.triton.answer = CROWD
     call = service.poses.AnalyzeVideo(messages(fast_start(count=1400), 1 << 16, {}))
     await call.read()
@@ -475,7 +475,7 @@ async def test_a_reader_who_takes_nothing_slows_down_his_own_stream_only(service
     call.cancel()
 
 
-async def test_a_reader_who_never_takes_anything_is_given_up(tmp_path: Path) -> None:
+async def test_a_call_whose_reader_never_takes_anything_is_ended(tmp_path: Path) -> None:
     async with running(stream_stall_s=0.5, video_spool=tmp_path) as service:
         service.triton.answer = CROWD
         call = service.poses.AnalyzeVideo(messages(fast_start(count=1400), 1 << 16, {}))

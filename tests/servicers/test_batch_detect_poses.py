@@ -55,7 +55,7 @@ async def test_a_batch_of_one_answers_what_the_single_call_does(service: Service
     assert result.response == single
 
 
-async def test_results_come_in_the_order_of_the_requests_whoever_is_first(service: Service) -> None:
+async def test_results_come_in_the_order_of_the_requests_whichever_ends_first(service: Service) -> None:
     first_waits = asyncio.Event()
     infer = service.triton.infer
 

@@ -14,9 +14,11 @@ PEOPLE = rows(*(candidate((10.0 * k, 50, 10.0 * k + 8, 200), 0.9 - k / 100) for 
 
 async def test_an_answer_that_does_not_fit_into_a_message_says_so() -> None:
     async with running(max_message_bytes=1 << 20) as service:
-        wish = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)
+        overlay = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)
         content = encoded(noise((800, 600)), "JPEG", quality=80)
-        failed = await failure(service.poses.DetectPoses(detect_request(content, overlay=wish), timeout=10))
+        failed = await failure(
+            service.poses.DetectPoses(detect_request(content, overlay=overlay), timeout=10)
+        )
         assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
         assert failed.retry_s is None
         assert failed.metadata["limit_bytes"] == "1048576"

@@ -42,7 +42,7 @@ def picture_of(overlay: types_pb2.Overlay) -> Rgb8:
 # --- the answer ---------------------------------------------------------------------------------------
 
 
-async def test_nobody_is_an_empty_answer_and_not_an_error(service: Service) -> None:
+async def test_zero_persons_are_an_empty_answer_and_not_an_error(service: Service) -> None:
     answer = await service.detect(VGA)
     assert list(answer.persons) == []
     assert (answer.image_size.width, answer.image_size.height) == (640, 480)
@@ -398,11 +398,13 @@ async def test_a_slow_host_ends_with_the_callers_deadline(
 # --- overlays -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wish", [PNG, JPEG], ids=["PNG", "JPEG"])
-async def test_the_overlay_is_the_upright_picture_with_people_on_it(service: Service, wish: Any) -> None:
+@pytest.mark.parametrize("media_format", [PNG, JPEG], ids=["PNG", "JPEG"])
+async def test_the_overlay_is_the_upright_picture_with_people_on_it(
+    service: Service, media_format: Any
+) -> None:
     service.triton.answer = TWO
     image = plain((640, 480), (90, 120, 150))
-    answer = await service.detect(encoded(image, "PNG"), overlay={"format": wish})
+    answer = await service.detect(encoded(image, "PNG"), overlay={"format": media_format})
     drawn = picture_of(answer.overlay)
     assert drawn.shape == image.shape
     changed = np.abs(drawn.astype(int) - image).max(axis=2) > 40
@@ -449,7 +451,7 @@ async def test_hiding_keypoints_in_the_answer_does_not_hide_them_in_the_overlay(
     assert {point.score for point in hiding.persons[0].keypoints} == {0}
 
 
-async def test_an_overlay_of_nobody_is_the_picture_itself(service: Service) -> None:
+async def test_an_overlay_of_zero_persons_is_the_image_itself(service: Service) -> None:
     image = quartered((64, 48))
     answer = await service.detect(encoded(image, "PNG"), overlay={"format": PNG})
     np.testing.assert_array_equal(picture_of(answer.overlay), image)

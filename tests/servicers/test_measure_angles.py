@@ -37,7 +37,7 @@ async def only(service: Service, names: str = "shoulder_abduction", **fields: An
     return answer.persons[0].measurements[0]
 
 
-async def test_nobody_is_an_empty_answer(service: Service) -> None:
+async def test_zero_persons_are_an_empty_answer(service: Service) -> None:
     answer = await measure(service)
     assert not answer.persons
     assert answer.persons_found == 0

@@ -53,7 +53,7 @@ async def test_people_are_drawn_on_a_canvas(channel: grpc.aio.Channel) -> None:
     assert tuple(image[round(nose.y), round(nose.x)]) != (0x10, 0x20, 0x30)
 
 
-async def test_an_empty_color_is_black_and_nobody_is_fine(channel: grpc.aio.Channel) -> None:
+async def test_an_empty_color_is_black_and_zero_persons_are_allowed(channel: grpc.aio.Channel) -> None:
     image = await drawn(channel, pb.RenderPosesRequest(canvas=canvas(3, 2), skeleton="coco_17"))
 
     assert image.shape == (2, 3, 3)

@@ -15,7 +15,7 @@ import pytest
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from tests.fakes import candidate, rows, until
-from tests.running import Failure, Service, of_status, running, told
+from tests.running import Failure, Service, failure_of, of_status, running
 
 ONE_EURO = pb.SMOOTHING_ONE_EURO
 WHO = candidate((200, 100, 440, 500), 0.9)
@@ -64,7 +64,7 @@ async def ended(call: AsyncIterable[object]) -> Failure:
         async for _ in call:
             pass
     except grpc.aio.AioRpcError as error:
-        return told(error)
+        return failure_of(error)
     raise AssertionError("it was accepted")
 
 
@@ -257,7 +257,7 @@ async def test_a_stopping_service_ends_the_stream(service: Service) -> None:
     service.streams.end()
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await until_end(answers)
-    assert told(ended.value).reason == "DRAINING"
+    assert failure_of(ended.value).reason == "DRAINING"
 
 
 async def until_end(call: AsyncIterator[Any]) -> None:

@@ -14,7 +14,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from service.errors import PosegateError
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip
-from tests.running import Service, running, told
+from tests.running import Service, failure_of, running
 from tests.servicers.test_analyze_video import analyze, spools
 
 WHO = candidate((200, 100, 440, 500), 0.9)
@@ -162,5 +162,5 @@ async def test_bytes_that_are_no_message_are_refused_in_a_stream_too(service: Se
         yield b"\xff\xff\xff"
 
     call: Any = service.channel.stream_stream("/posegate.v1.PoseService/AnalyzeVideo")
-    failed = told(await ended(call(requests(), timeout=10)))
+    failed = failure_of(await ended(call(requests(), timeout=10)))
     assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_UNREADABLE")

@@ -63,7 +63,7 @@ async def detect(service: Service, **changes: Any) -> pb.DetectPosesResponse:
     return await service.detect(VGA, model="whole", **changes)
 
 
-async def test_nobody_is_an_empty_answer_and_the_second_model_is_not_called(service: Service) -> None:
+async def test_zero_persons_are_an_empty_answer_and_the_second_model_is_not_called(service: Service) -> None:
     answer = await detect(service)
     assert not answer.persons
     assert (answer.model, answer.skeleton) == ("whole", "coco_wholebody_133")
@@ -209,7 +209,7 @@ async def test_two_persons_never_share_a_hand(service: Service) -> None:
         assert sorted(person.keypoints[hand].score for person in answer.persons) == pytest.approx([0, 0.8])
 
 
-async def test_nobody_is_an_empty_answer_of_a_model_that_takes_the_image_too(service: Service) -> None:
+async def test_zero_persons_are_an_empty_answer_of_a_model_that_takes_the_image_too(service: Service) -> None:
     assert not (await on_image(service)).persons
     assert not second_inputs(service)
 
@@ -238,8 +238,8 @@ async def test_parts_of_a_whole_body_can_be_asked_for(service: Service) -> None:
 
 async def test_the_picture_is_drawn_after_both_stages(service: Service) -> None:
     service.triton.answer = rows(candidate(BOX, 0.9))
-    wish = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_JPEG)
-    answer = await detect(service, overlay=wish)
+    overlay = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_JPEG)
+    answer = await detect(service, overlay=overlay)
     assert answer.overlay.size.width == 640
 
 
@@ -254,14 +254,14 @@ async def test_angles_are_measured_on_a_whole_body_too(service: Service) -> None
 
 async def test_a_panel_in_space_widens_the_picture_and_needs_positions(service: Service) -> None:
     service.triton.answer = rows(candidate(BOX, 0.9))
-    wish = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG, space_panel=True)
-    answer = await detect(service, overlay=wish)
+    overlay = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG, space_panel=True)
+    answer = await detect(service, overlay=overlay)
     assert answer.overlay.size.width > 640
-    failed = await failure(service.detect(VGA, overlay=wish))
+    failed = await failure(service.detect(VGA, overlay=overlay))
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "overlay.space_panel" in failed.violations
     angles = pb.MeasureAnglesRequest(
-        image=types_pb2.Image(content=VGA), measurements=["splits"], overlay=wish, model="whole"
+        image=types_pb2.Image(content=VGA), measurements=["splits"], overlay=overlay, model="whole"
     )
     failed = await failure(service.poses.MeasureAngles(angles, timeout=10))
     assert "overlay.space_panel" in failed.violations

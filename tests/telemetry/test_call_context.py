@@ -17,7 +17,7 @@ class Counting(Observer):
     def __init__(self) -> None:
         self.images: list[tuple[dict[Stage, float], int | None, bool]] = []
 
-    def picture(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
+    def image_done(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:
         self.images.append((dict(took_s), persons, frame))
 
 

@@ -165,7 +165,7 @@ async def test_triton_is_never_called_through_a_proxy(monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(await infer(client), ONE[None])
 
 
-async def test_nobody_listening_is_unavailable() -> None:
+async def test_a_refused_connection_is_unavailable() -> None:
     client = TritonClient("127.0.0.1:1", shared_memory=False)
     try:
         with pytest.raises(Unavailable) as failed:
@@ -336,7 +336,7 @@ async def test_attaching_twice_registers_once() -> None:
     assert triton.regions == {}  # unregistered on closing
 
 
-async def test_without_the_wish_for_it_there_is_no_shared_memory() -> None:
+async def test_shared_memory_that_is_off_is_not_set_up() -> None:
     triton = FakeTriton()
     async with connected(triton, shared_memory=False) as client:
         await client.attach(PICTURE.nbytes)

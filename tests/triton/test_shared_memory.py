@@ -85,7 +85,7 @@ def test_a_closed_region_is_gone_and_lends_nothing(slots: SharedSlots) -> None:
     slots.close()
 
 
-def test_a_region_that_somebody_removed_can_still_be_closed(slots: SharedSlots) -> None:
+def test_a_region_that_was_removed_meanwhile_can_still_be_closed(slots: SharedSlots) -> None:
     (DEV_SHM / slots.name).unlink()
     slots.close()
 

@@ -93,11 +93,15 @@ async def test_every_option_reaches_the_gateway(fake: FakeGateway, faked: Runnin
         "min_score": "0.5",
     }
     await faked.client.post("/detect", data=options, files={"image": PICTURE}, headers={"x-api-key": "k"})
-    wish = fake.requests[0]
-    assert (wish.side, wish.model, wish.model_version) == (types_pb2.SIDE_RIGHT, "a", "2")
-    assert (wish.facing, wish.mirrored, wish.camera_roll_deg) == (pb.FACING_AWAY_FROM_CAMERA, True, -3.5)
-    assert wish.min_score == 0.5
-    assert wish.overlay_mode == pb.ANGLE_OVERLAY_MODE_COMBINED
+    request = fake.requests[0]
+    assert (request.side, request.model, request.model_version) == (types_pb2.SIDE_RIGHT, "a", "2")
+    assert (request.facing, request.mirrored, request.camera_roll_deg) == (
+        pb.FACING_AWAY_FROM_CAMERA,
+        True,
+        -3.5,
+    )
+    assert request.min_score == 0.5
+    assert request.overlay_mode == pb.ANGLE_OVERLAY_MODE_COMBINED
     assert fake.metadata["x-api-key"] == "k"
 
 
@@ -120,7 +124,7 @@ async def test_an_unknown_measurement_beside_another_error_is_named_too(faked: R
 
 
 @pytest.mark.parametrize("name", ["knee_flexion", "KNEE_FLEXION"])
-async def test_nobody_in_the_picture_is_null_with_a_reason(door: RunningDoor, name: str) -> None:
+async def test_zero_persons_in_the_image_are_null_with_a_reason(door: RunningDoor, name: str) -> None:
     answer = await door.client.post("/detect", files={"image": PICTURE}, data={"measurement": name})
     assert answer.status_code == 200
     (one,) = answer.json()["measurements"]

@@ -39,7 +39,7 @@ async def test_the_people_come_as_the_product_has_them(service: Service, door: R
     assert base64.b64decode(data).startswith(b"\x89PNG")
 
 
-async def test_nobody_found_is_an_empty_list(door: RunningDoor) -> None:
+async def test_zero_persons_found_are_an_empty_list(door: RunningDoor) -> None:
     answer = await door.client.post("/v1/pose", content=PICTURE, headers=JPEG)
     assert answer.json()["persons"] == []
     assert "overlay" not in answer.json()
@@ -104,17 +104,23 @@ async def test_every_option_reaches_the_gateway(fake: FakeGateway, faked: Runnin
         {"json": {**options, "image": BASE64, "min_score": 0.5, "max_persons": 7, "return_overlay": True}},
     ):
         assert (await faked.client.post("/v1/pose", **sent)).status_code == 200
-        wish = fake.requests[-1]
-        assert (wish.skeleton, wish.model, wish.model_version) == ("coco_17", "a", "3")
-        assert (round(wish.min_score, 3), round(wish.iou_threshold, 3)) == (0.5, 0.6)
-        assert (wish.max_persons, round(wish.min_keypoint_score, 3), wish.include_positions) == (7, 0.1, True)
-        assert wish.overlay.format == types_pb2.OVERLAY_FORMAT_JPEG
+        request = fake.requests[-1]
+        assert (request.skeleton, request.model, request.model_version) == ("coco_17", "a", "3")
+        assert (round(request.min_score, 3), round(request.iou_threshold, 3)) == (0.5, 0.6)
+        assert (request.max_persons, round(request.min_keypoint_score, 3), request.include_positions) == (
+            7,
+            0.1,
+            True,
+        )
+        assert request.overlay.format == types_pb2.OVERLAY_FORMAT_JPEG
 
 
 async def test_options_that_are_not_given_stay_unset(fake: FakeGateway, faked: RunningDoor) -> None:
     await faked.client.post("/v1/pose", content=PICTURE, headers=JPEG)
-    wish = fake.requests[0]
-    assert not any(wish.HasField(name) for name in ("min_score", "iou_threshold", "max_persons", "overlay"))
+    request = fake.requests[0]
+    assert not any(
+        request.HasField(name) for name in ("min_score", "iou_threshold", "max_persons", "overlay")
+    )
 
 
 async def test_every_wrong_field_is_named_at_once(fake: FakeGateway, faked: RunningDoor) -> None:

@@ -147,7 +147,7 @@ def read_tensor(request: Any, name: str) -> NDArray[Any]:
 
 
 def respond(people: Sequence[Person], wanted: Sequence[str]) -> Any:
-    """The answer to one request: its people, one row each."""
+    """The answer to one request: its persons, one row each."""
     outputs = {
         "keypoints": [person.keypoints for person in people],
         "scores": [person.scores for person in people],

@@ -1,11 +1,11 @@
 """A Python-based Triton backend that runs `1/model.onnx` with OpenVINO on the CPU.
 
-A model that names it (`backend: "openvino"`) carries nothing but `config.pbtxt` and the graph, so the same
+A model that names it (`backend: "openvino"`) consists of `config.pbtxt` and the graph only, so the same
 files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in `config.pbtxt`:
 
     input, output, max_batch_size    names, types and dims; `-1` is a free dim
     parameters.shapes                what the free dims may be: "384x640,480x640" allows two shapes (H x W of
-                                     a picture). Required when an input has a free dim
+                                     an image). Required when an input has a free dim
     parameters.prepared_shapes       those that are compiled when the model is loaded: the first before it is
                                      ready, the rest after it, in the background; all of them before
                                      it is ready with POSEGATE_PREPARE_SHAPES=all in Triton's environment.
@@ -21,13 +21,13 @@ files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in 
     parameters.streams               items that run at once when several wait, on a share of the threads each;
                                      default 2. Triton should batch as many: `preferred_batch_size: [ 2 ]`
 
-Why it is built as it is, measured on two cores with YOLO11n-pose:
+Reasons for the design, measured on two cores with YOLO11n-pose:
 
 * One compiled model per shape: a graph with dynamic shapes costs 20-30 % more. A shape that is asked for the
   first time is compiled (or read from the cache) by a thread of its own, one after another.
 * No batches in the graph: they gain nothing on a CPU. An item that is alone runs on all threads (18-25 ms);
   of several, two run at once on one thread each (34 ms, but 57 a second instead of 40).
-* Threads are not pinned: pinned ones of two models, or of Triton and a model, fight for the same core.
+* Threads are not pinned: pinned ones of two models, or of Triton and a model, compete for the same core.
 
 Tensors cross only by DLPack. With numpy 2, the `as_numpy()` and `Tensor(name, array)` of the Python backend
 in Triton 2.51 give arrays of zeros without an error, because it was built for the memory layout of numpy 1.
@@ -55,7 +55,7 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found] # Triton has it, PyPI not
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found] # comes with Triton, not from PyPI
 from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
@@ -69,7 +69,7 @@ _rename_capsule.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
 class ConfigError(Exception):
-    """The model cannot be served as its files are; the text says what to change."""
+    """The model's files cannot be served; the text says what to change."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Config:
-    """What `config.pbtxt` says, checked."""
+    """The checked contents of `config.pbtxt`."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -115,7 +115,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One item of a batch, and what runs it."""
+    """One item of a batch, and the plan that runs it."""
 
     plan: Plan
     inputs: Sequence[Array]
@@ -123,7 +123,7 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """One request, taken apart into the items of its batch, or refused."""
+    """One request, split into the items of its batch, or refused."""
 
     items: Sequence[Item] = ()
     wanted: Mapping[str, int] = field(default_factory=dict)  # output name -> where it stands in a result
@@ -156,7 +156,7 @@ class PlanCache:
             self._compile(item_shapes(self._config.inputs, shape))
 
     def compile_soon(self, shapes: Sequence[Shape]) -> None:
-        """Compile these shapes in the background; those that are there stay."""
+        """Compile these shapes in the background; compiled ones stay."""
         for shape in shapes:
             self._submit(item_shapes(self._config.inputs, shape))
 
@@ -243,7 +243,7 @@ class TritonPythonModel:
         self._pool = ThreadPoolExecutor(config.streams)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer every request by itself: one that cannot be answered leaves its neighbours alone."""
+        """Answer every request on its own: an error in one does not affect the others."""
         works = [self._take(request) for request in requests]
         alone = sum(len(work.items) for work in works) == 1
         runs = [[self._pool.submit(run, item, alone=alone) for item in work.items] for work in works]
@@ -353,7 +353,7 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(output_tensors=[], error=work.refusal)
         try:
             results = [run.result() for run in runs]
-        except Exception as error:  # whatever it is, the neighbours get their answers
+        except Exception as error:  # after any error the other requests get their answers
             pb_utils.Logger.log_error(f"{self._name}: inference failed: {error!r}")
             failure = pb_utils.TritonError("inference failed", pb_utils.TritonError.INTERNAL)
             return pb_utils.InferenceResponse(output_tensors=[], error=failure)
@@ -372,7 +372,7 @@ class TritonPythonModel:
 
 @contextmanager
 def compile_cache(core: ov.Core) -> Iterator[None]:
-    """Keep what is compiled in POSEGATE_CACHE_DIR, where there is one.
+    """Keep compiled models in POSEGATE_CACHE_DIR, where it is set.
 
     One process at a time: of two that compile the same graph at once, OpenVINO lets one fail.
     """
@@ -421,7 +421,7 @@ def run(item: Item, *, alone: bool) -> Sequence[Array]:
 
 
 def read_config(config: Mapping[str, Any]) -> Config:
-    """`config.pbtxt` as Triton hands it over, checked.
+    """Read and check `config.pbtxt` as Triton passes it.
 
     Raises:
         ConfigError: something in it cannot be served.

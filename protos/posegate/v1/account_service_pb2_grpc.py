@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """Tells callers of their account.
+    """Gives the account of the caller.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.
@@ -46,7 +46,7 @@ class AccountServiceStub:
 
 
 class AccountServiceServicer:
-    """Tells callers of their account.
+    """Gives the account of the caller.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.
@@ -76,7 +76,7 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """Tells callers of their account.
+    """Gives the account of the caller.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.

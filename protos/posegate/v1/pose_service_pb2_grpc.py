@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PoseServiceStub:
-    """Finds people and measures them.
+    """Estimates poses and measures joint angles.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.
@@ -76,29 +76,29 @@ class PoseServiceStub:
 
 
 class PoseServiceServicer:
-    """Finds people and measures them.
+    """Estimates poses and measures joint angles.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.
     """
 
     def DetectPoses(self, request, context):
-        """One picture in, every person out. Zero persons is an empty answer and not an error.
+        """One image in, every person out. Zero persons is an empty answer and not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchDetectPoses(self, request, context):
-        """Up to 32 pictures in (fewer where the caller's plan says so), as many results out, in the same
-        order. Each is an answer or an error of its own: a bad picture never fails its neighbours.
+        """Up to 32 images in (fewer where the caller's plan says so), as many results out, in the same
+        order. Each is an answer or an error of its own: a bad image never fails its neighbours.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MeasureAngles(self, request, context):
-        """Joint angles of the people in one picture. A measurement that cannot be taken has the status
+        """Joint angles of the persons in one image. A measurement that cannot be taken has the status
         UNAVAILABLE and says why; it never fails the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -106,7 +106,7 @@ class PoseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AnalyzeVideo(self, request_iterator, context):
-        """A video in, people frame by frame out.
+        """A video in, persons frame by frame out.
 
         Requests: first one `config`, then the encoded file as `chunk`s in order, of any size up to the
         message limit (64 KiB to 1 MiB is good), then half-close. A chunk before the config, a second
@@ -122,30 +122,30 @@ class PoseServiceServicer:
         Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
         count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
         short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
-        picture (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
+        image (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamPoses(self, request_iterator, context):
-        """Pictures in as they are taken, one result per picture out.
+        """Images in as they are taken, one result per image out.
 
         Requests: first one `config`, then `frame`s, then half-close. A frame before the config, a
         second config, or no config at all is INVALID_ARGUMENT.
 
         Responses: one `started` once the config is accepted; then one `result` for every frame, in
         the order they were sent and with `frame_id` echoed (with the policy LATEST frames may be left
-        out, and `dropped_frames` counts them); `keep_alive` when there was nothing to send for 10
-        seconds; after the half-close, once every result is out, one `summary`. A picture that cannot
-        be read makes a result with an `error` and does not end the stream.
+        out, and `dropped_frames` counts them); `keep_alive` when there was no result for 10
+        seconds; after the half-close, once every result is out, one `summary`. An image that cannot
+        be decoded makes a result with an `error` and does not end the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The models that are there, by name and version. One that Triton could not load is listed by its
+        """The models that are served, by name and version. One that Triton could not load is listed by its
         name alone and is not ready; the others answer all the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -206,7 +206,7 @@ def add_PoseServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PoseService:
-    """Finds people and measures them.
+    """Estimates poses and measures joint angles.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class SkeletonServiceStub:
-    """Keeps skeletons; draws and exports people.
+    """Stores skeletons; draws and exports persons.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: no other tenant sees them, and the same name may exist in two tenants.
+    that created them: no other tenant sees them, and the same name may exist in two tenants.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.
@@ -79,10 +79,10 @@ class SkeletonServiceStub:
 
 
 class SkeletonServiceServicer:
-    """Keeps skeletons; draws and exports people.
+    """Stores skeletons; draws and exports persons.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: no other tenant sees them, and the same name may exist in two tenants.
+    that created them: no other tenant sees them, and the same name may exist in two tenants.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.
@@ -103,7 +103,7 @@ class SkeletonServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSkeleton(self, request, context):
-        """Keeps a new custom skeleton. A name that is taken, by a shipped one too, is ALREADY_EXISTS; too
+        """Creates a custom skeleton. A name that is taken, by a shipped one too, is ALREADY_EXISTS; too
         many skeletons are RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,14 +127,14 @@ class SkeletonServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenderPoses(self, request, context):
-        """Draws given people with a skeleton on a given picture or on a blank canvas. Needs no model.
+        """Draws given persons with a skeleton on a given image or on a blank canvas. Needs no model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportPoses(self, request, context):
-        """Writes given people as files that training tools read. Needs no model.
+        """Writes given persons as files that training tools read. Needs no model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,10 +187,10 @@ def add_SkeletonServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SkeletonService:
-    """Keeps skeletons; draws and exports people.
+    """Stores skeletons; draws and exports persons.
 
     Shipped skeletons are there for everyone and cannot be changed. Custom ones belong to the tenant
-    who made them: no other tenant sees them, and the same name may exist in two tenants.
+    that created them: no other tenant sees them, and the same name may exist in two tenants.
 
     Requests must not be compressed by gRPC: images are compressed already, and a compressed request is
     refused with UNIMPLEMENTED before it is unpacked.

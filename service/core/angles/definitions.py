@@ -27,7 +27,7 @@ class Orientation(Enum):
     """Which property of the body gives an angle its sign.
 
     NONE: nothing, the angle is a magnitude. FRONTAL: whether the body faces the camera (+1) or turns
-    its back (−1). SAGITTAL: whether its front points to the right of the picture when upright (+1) or
+    its back (−1). SAGITTAL: whether its front points to the right of the image when upright (+1) or
     to the left (−1). PALM_LEFT, PALM_RIGHT: the way in which the fingers of that hand curl.
     """
 
@@ -153,7 +153,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Length of one ray divided by that of another, as projected into the picture."""
+    """Length of one ray divided by that of another, as projected into the image."""
 
     numerator: Ray
     denominator: Ray

@@ -18,7 +18,7 @@ _POINT_FATAL = np.uint32(Flag.MISSING | Flag.UNUSABLE_SCORE)
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Directions of N people, J each; lengths in px, angles in degrees clockwise on the screen.
+    """Directions of N persons, J each; lengths in px, angles in degrees clockwise on the screen.
 
     Attributes:
         xy: (N, P) complex; x + iy in px, 0 where missing.

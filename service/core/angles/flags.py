@@ -98,12 +98,12 @@ def words(
         flags: of one value.
         points, segments: names and flags of the keypoints and segments that the value uses.
     """
-    said: list[str] = []
+    reasons: list[str] = []
     about = {"point": tuple(points), "segment": tuple(segments)} if flags else {}
     for bit, word, kind in _BITS:
         if flags & bit:
             if kind:
-                said += [f"{word}:{name}" for name, own in about[kind] if own & bit]
+                reasons += [f"{word}:{name}" for name, own in about[kind] if own & bit]
             else:
-                said.append(word)
-    return tuple(dict.fromkeys(said))
+                reasons.append(word)
+    return tuple(dict.fromkeys(reasons))

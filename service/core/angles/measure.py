@@ -43,10 +43,10 @@ def measure(
     """Measure persons. A value that cannot be measured carries its reasons and fails no other.
 
     Args:
-        poses: N people with the keypoints of `skeleton`; any value is allowed in them.
+        poses: N persons with the keypoints of `skeleton`; any value is allowed in them.
         skeleton: names of the keypoints, and their published sigmas if there are any.
         names: of measurements, as `parse_names` gives them.
-        options: thresholds, facing, mirror, roll, baseline and the size of the picture.
+        options: thresholds, facing, mirror, roll, baseline and the size of the image.
         side: which sides are answered.
         sigmas_px: (N, K) standard deviation of every keypoint per axis, where the model gives it.
 
@@ -70,7 +70,7 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Angles of N people, R each: `inner` is σ · difference + offset, wrapped, before `outer`."""
+    """Angles of N persons, R each: `inner` is σ · difference + offset, wrapped, before `outer`."""
 
     sigma: Doubles
     inner: Doubles

@@ -34,7 +34,7 @@ class Orientations:
     Attributes:
         view: (N,) index into `VIEWS`.
         ratio: (N,) shoulder width over body scale as projected, NaN where unknown.
-        scale: (N,) length of the trunk in px as far as the picture shows it, 0 where unknown.
+        scale: (N,) length of the trunk in px as far as the image shows it, 0 where unknown.
         signs: (N, 5) by `Orientation`: 1 for none, toward the camera, front to the right, and the curl
             of the left and the right hand; each +1, −1, or 0 where unknown.
         swap_suspected: (N,) shoulders and hips disagree about front and back.
@@ -106,13 +106,13 @@ def _toward(
         toward = np.where(toward == 0, np.sign(_cross(found, line, down)), toward)
     if options.facing in ("toward", "away"):
         # a mirror image shows the other hand at the same place
-        said = 1.0 if (options.facing == "toward") != options.mirrored else -1.0
-        toward = np.full_like(toward, said)
+        sign = 1.0 if (options.facing == "toward") != options.mirrored else -1.0
+        toward = np.full_like(toward, sign)
     return toward, swapped
 
 
 def _front(found: Directions, plan: CompiledAngles, options: AngleOptions, view: Indices) -> Doubles:
-    """+1 with the front to the right of the picture, −1 to the left, 0 undecided: a weighted vote."""
+    """+1 with the front to the right of the image, −1 to the left, 0 undecided: a weighted vote."""
     if options.facing in ("left", "right"):
         return np.full(len(found.xy), 1.0 if options.facing == "right" else -1.0)
     line, cues = options.thresholds, plan.cues

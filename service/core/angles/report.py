@@ -62,7 +62,7 @@ class PersonMeasures:
         view: how the camera sees the body.
         view_score: shoulder width over body scale as projected (about 0 in profile, 0.5 or more from
             the front); None where the shoulders are not seen.
-        facing: in profile the side of the picture that the front points to, else toward or away.
+        facing: in profile the side of the image that the front points to, else toward or away.
         swap_suspected: shoulders and hips disagree about front and back.
         results: in the order asked for.
     """

@@ -48,7 +48,7 @@ class Workings:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """M measurements of N people, left then right in the last axis.
+    """M measurements of N persons, left then right in the last axis.
 
     Attributes:
         measurements: M of them.

@@ -23,7 +23,7 @@ class Thresholds:
         edge_fraction: a point this close to an edge, as a fraction of width or height, is out of frame.
         profile_ratio: shoulder width over body scale, at most, in profile.
         frontal_ratio: the same, at least, seen from the front or the back; oblique in between.
-        foreshortened: projected over expected length below which a segment leaves the picture plane.
+        foreshortened: projected over expected length below which a segment leaves the image plane.
         crosstalk_doubtful, crosstalk_withheld: thigh over shank below which a frontal-plane angle of
             the leg is doubtful, and below which it is withheld.
         min_length_px: shorter rays are too coarse.
@@ -37,7 +37,7 @@ class Thresholds:
             fraction of the trunk, suggest that left and right are swapped.
         opposite_deg: a movement the other way counts from here.
         neck_neutral_deg: pitch of the ear-nose line below the horizontal in a neutral head.
-        neck_neutral_sd_deg: how much that differs between people, one standard deviation.
+        neck_neutral_sd_deg: how much that differs between persons, one standard deviation.
         straight_deg: a limb within this of 0 is straight.
         spread_scale: λ, the model's error over the spread among annotators.
         spread_floor_px, spread_floor_fraction: least standard deviation of a keypoint, in px and as a
@@ -87,12 +87,12 @@ class AngleOptions:
 
     Attributes:
         thresholds: numbers that decide about the status.
-        size_wh: of the picture; without it nothing is out of frame.
-        facing: where the subject's front points in the picture. "left" and "right" settle the profile,
+        size_wh: of the image; without it nothing is out of frame.
+        facing: where the subject's front points in the image. "left" and "right" settle the profile,
             "toward" and "away" (from the camera) the frontal view; "auto" estimates it.
-        mirrored: the picture is a mirror image (a selfie): what looks like a left hand is the right.
+        mirrored: the image is mirrored (a selfie): what looks like a left hand is the right.
         camera_roll_deg: by how much the camera was turned clockwise, seen from behind it; plumb lines
-            then lean anticlockwise in the picture. Only measurements against gravity depend on it.
+            then lean anticlockwise in the image. Only measurements against gravity depend on it.
         baseline: (measurement, side) to what is subtracted from it.
 
     Raises:
@@ -121,5 +121,5 @@ class AngleOptions:
             if not isfinite(getattr(self.thresholds, line.name))
         ]
         if wrong:
-            said = "; ".join(f"{violation.field}: {violation.description}" for violation in wrong)
-            raise InvalidRequest(said, violations=wrong)
+            problems = "; ".join(f"{violation.field}: {violation.description}" for violation in wrong)
+            raise InvalidRequest(problems, violations=wrong)

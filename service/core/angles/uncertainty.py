@@ -32,9 +32,9 @@ def keypoint_spread_px(
     the kind of point and the size of the person; the score does not enter, because it is not a distance.
 
     Args:
-        poses: N people.
+        poses: N persons.
         found: their keypoints.
-        turned: their scale in the picture.
+        turned: their scale in the image.
         plan: which keypoints.
         options: λ and the floor are among its thresholds.
         sigmas_px: (N, K) by the skeleton's order, where the model's own spread is known; used as given,

@@ -1,4 +1,4 @@
-"""Measured angles drawn on the picture, as a goniometer would be laid on the body.
+"""Measured angles drawn on the image, as a goniometer would be laid on the body.
 
 The reference ray is dashed (dotted where it is the plumb line), the moving ray is solid, and an arc
 with an arrow leads from one to the other in the direction of the angle. Sides have the colours of
@@ -63,11 +63,11 @@ class Plate:
 
 
 def draw_angles(image: Rgb8, goniometers: Iterable[Goniometer], *, labels: bool = True) -> Rgb8:
-    """A copy of the picture with every goniometer on it; labels stay inside and apart.
+    """A copy of the image with every goniometer on it; labels stay inside and apart.
 
     Args:
         image: RGB (H, W, 3) of any size, left as it is.
-        goniometers: what to draw, the most important first. Where a picture has no room for the plates
+        goniometers: what to draw, the most important first. Where an image has no room for the plates
             of all, the last ones are counted instead.
         labels: write name and value beside every arc.
 
@@ -100,7 +100,7 @@ def draw_angles(image: Rgb8, goniometers: Iterable[Goniometer], *, labels: bool 
 
 
 def lay_out(goniometers: Iterable[Goniometer], size_wh: tuple[int, int]) -> tuple[Plate, ...]:
-    """Where `draw_angles` puts its plates on a picture of this size, and what is on them."""
+    """Where `draw_angles` puts its plates on an image of this size, and what is on them."""
     font = font_size_px(size_wh)
     return _plates(_dials(goniometers, size_wh, font), size_wh, font)
 
@@ -178,7 +178,7 @@ def _dial(
 
 
 def _centre(goniometer: Goniometer, size_wh: tuple[int, int]) -> tuple[float, float] | None:
-    """The centre, if it is in the picture or so near that its rays may be."""
+    """The centre, if it is in the image or so near that its rays may be."""
     at = goniometer.centre_xy
     if at is None or not all(-size < v < 2 * size for v, size in zip(at, size_wh, strict=True)):
         return None

@@ -31,15 +31,15 @@ _SLENDER = 7.0  # a limb is at least so many times as long as wide
 _STROKES_AT_ONCE = 64  # strokes between two checks for cancellation
 _FEW = 40  # keypoints; of a skeleton with more, points without limbs are drawn as dots
 _SHIFT = 4  # fractional bits of the coordinates given to cv2: a 16th of a pixel
-_REACH = 1 << 20  # px; wider than any picture, and far from overflowing cv2's fixed-point lines
+_REACH = 1 << 20  # px; wider than any image, and far from overflowing cv2's fixed-point lines
 
 
 @dataclass(frozen=True)
 class OverlayStyle:
-    """How people are drawn.
+    """How persons are drawn.
 
     Attributes:
-        line_width: px of a limb; 0 scales it with the picture.
+        line_width: px of a limb; 0 scales it with the image.
         boxes: draw the box around each person.
         labels: write each person's number and score at the box.
         min_keypoint_score: keypoints below it, and their limbs, are left out.
@@ -59,20 +59,20 @@ def draw_poses(
     *,
     numbers: Sequence[int] | None = None,
 ) -> Rgb8:
-    """A copy of the picture with the people on it.
+    """A copy of the image with the persons on it.
 
     Points that are not there (x = y = score = 0) are not drawn. A person without a box (NaN) is drawn
     without one, and the label then stands at the keypoints.
 
     Args:
         image: (H, W, 3) uint8 RGB; left as it is.
-        poses: keypoints in px of this picture, in the skeleton's order.
+        poses: keypoints in px of this image, in the skeleton's order.
         skeleton: names the limbs and the sides.
         style: widths and what to leave out.
         numbers: what the labels call each person; None: the place, zero-based.
 
     Raises:
-        ValueError: the people have another number of keypoints than the skeleton.
+        ValueError: the persons have another number of keypoints than the skeleton.
     """
     if len(poses) and poses.keypoint_count != len(skeleton.keypoints):
         raise ValueError(f"{poses.keypoint_count} keypoints do not fit skeleton {skeleton.name}")
@@ -110,7 +110,7 @@ def draw_poses(
 
 
 def default_line_width(width: int, height: int) -> int:
-    """A limb's width in px that reads well on a picture of this size."""
+    """A limb's width in px that reads well on an image of this size."""
     return max(2, round(min(width, height) / 200))
 
 
@@ -262,7 +262,7 @@ def _box(canvas: Rgb8, box_xyxy: NDArray[np.float32], width: int) -> None:
 
 
 def _label(canvas: Rgb8, box_xyxy: NDArray[np.float32], text: str, width: int) -> None:
-    """Text on a dark plate that sits on the box's upper edge and stays inside the picture."""
+    """Text on a dark plate that sits on the box's upper edge and stays inside the image."""
     if not np.isfinite(box_xyxy).all():
         return
     scale, thickness = max(0.4, width * 0.17), max(1, round(width * 0.35))

@@ -14,21 +14,21 @@ from service.core.skeleton.template import Skeleton
 
 _BACKGROUND = 24
 _GRID = 60
-_MOST = 3  # people, those with the highest scores; more would be too small to read
+_MOST = 3  # persons, those with the highest scores; more would be too small to read
 _LEAST_HALF_M = 0.6  # a view shows at least so much to each side of mid-hip
 
 
 def with_space_panel(drawn: Rgb8, poses: Poses, skeleton: Skeleton, style: OverlayStyle) -> Rgb8:
-    """The drawn picture with a panel at its right: a row for each of the surest people, two views in it.
+    """The drawn image with a panel at its right: a row for each of the surest persons, two views in it.
 
-    "front" has x to the right and y down, as the picture; "side" has z to the right, away from the
+    "front" has x to the right and y down, as the image; "side" has z to the right, away from the
     camera. Both have the same scale, and a line of the grid every half metre from mid-hip.
 
     Args:
         drawn: (H, W, 3) uint8 RGB.
         poses: with positions; a person without any gets an empty row.
         skeleton: of the poses.
-        style: of the picture; boxes are left out.
+        style: of the image; boxes are left out.
 
     Returns:
         (H, W + 2 · side, 3), where side is H over the number of rows, at most W / 2.

@@ -53,7 +53,7 @@ class LabelRequest:
 
 
 def font_size_px(size_wh: tuple[int, int]) -> int:
-    """A size that is read at a glance on a picture of any size: 11 px at 320×240, 48 px at 4K."""
+    """A size that is read at a glance on an image of any size: 11 px at 320×240, 48 px at 4K."""
     return round(min(max(sqrt(size_wh[0] * size_wh[1]) / 60.0, 11.0), 96.0))
 
 
@@ -114,14 +114,14 @@ def draw_plate(canvas: Rgb8, left_top: tuple[int, int], lines: Sequence[Line], f
 def place(
     requests: Sequence[LabelRequest], area_wh: tuple[int, int], keep_clear: NDArray[np.float64]
 ) -> tuple[tuple[int, int] | None, ...]:
-    """Left top corners of plates inside the picture, no two of which overlap.
+    """Left top corners of plates inside the image, no two of which overlap.
 
     Every plate takes the place nearest to its request that covers no plate placed before it, and as few
     of the points to keep clear as possible.
 
     Args:
         requests: in order of importance.
-        area_wh: of the picture.
+        area_wh: of the image.
         keep_clear: (S, 2) x and y of what should stay visible.
 
     Returns:
@@ -147,14 +147,14 @@ def place(
 
 @dataclass(frozen=True, eq=False)
 class _Crowd:
-    """How many points lie in a rectangle, from a table of sums over cells of the picture."""
+    """How many points lie in a rectangle, from a table of sums over cells of the image."""
 
     sums: NDArray[np.int64]
     cell_px: int
 
     @classmethod
     def of(cls, points: NDArray[np.float64], area_wh: tuple[int, int]) -> _Crowd:
-        """The table for (S, 2) points; those outside the picture do not count."""
+        """The table for (S, 2) points; those outside the image do not count."""
         cell = max(-(-max(area_wh) // 256), 1)
         wide, high = area_wh[0] // cell + 1, area_wh[1] // cell + 1
         inside = points[((points >= 0) & (points < area_wh)).all(axis=1)]
@@ -197,7 +197,7 @@ def _around(request: LabelRequest, area_wh: tuple[int, int]) -> NDArray[np.float
 
 
 def _everywhere(request: LabelRequest, area_wh: tuple[int, int]) -> NDArray[np.float64]:
-    """(C, 2) corners on a grid over the whole picture."""
+    """(C, 2) corners on a grid over the whole image."""
     wide, high = request.size_wh
     xs = np.arange(0, max(area_wh[0] - wide, 0) + 1, max(wide // 4, 1))
     ys = np.arange(0, max(area_wh[1] - high, 0) + 1, max(high // 4, 1))

@@ -41,29 +41,29 @@ _NUMBER = re.compile(r"[0-9]{1,15}")  # what a double still holds, for readers t
 Json = dict[str, object]
 
 
-def coco_files(pictures: Sequence[ExportImage], skeleton: Skeleton, visible_score: float) -> list[File]:
+def coco_files(items: Sequence[ExportImage], skeleton: Skeleton, visible_score: float) -> list[File]:
     """`annotations.json` and `results.json`.
 
     A keypoint in the image with `visible_score` or more has visibility 2, another that is present 1; an
     absent one is 0, 0, 0. The area of a person is that of the box: no outline is known.
 
     Args:
-        pictures: with people in the skeleton.
+        items: images with persons in the skeleton.
         skeleton: becomes the category.
         visible_score: smallest score of a visible keypoint.
 
     Raises:
         ValueError: a person has neither a box nor a keypoint.
     """
-    numbers = picture_numbers([picture.file_name for picture in pictures])
+    numbers = image_numbers([item.file_name for item in items])
     images = [
         {"id": number, "file_name": one.file_name, "width": one.size_wh[0], "height": one.size_wh[1]}
-        for number, one in zip(numbers, pictures, strict=True)
+        for number, one in zip(numbers, items, strict=True)
     ]
     annotations: list[str] = []
     results: list[str] = []
-    for number, picture in zip(numbers, pictures, strict=True):
-        for person in _people(picture, visible_score):
+    for number, item in zip(numbers, items, strict=True):
+        for person in _people(item, visible_score):
             result = {"image_id": number, "category_id": _CATEGORY, **person}
             results.append(_text(result))
             fixed: Json = {"id": len(results), "iscrowd": 0, "segmentation": []}
@@ -77,7 +77,7 @@ def coco_files(pictures: Sequence[ExportImage], skeleton: Skeleton, visible_scor
     ]
 
 
-def picture_numbers(file_names: Sequence[str]) -> list[int]:
+def image_numbers(file_names: Sequence[str]) -> list[int]:
     """Image ids: the file names where all of them are different numbers, else 1, 2, 3 …"""
     stems = [PurePosixPath(name).stem for name in file_names]
     if all(_NUMBER.fullmatch(stem) for stem in stems):
@@ -105,16 +105,16 @@ def _category(skeleton: Skeleton) -> Json:
     return category
 
 
-def _people(picture: ExportImage, visible_score: float) -> Iterator[Json]:
-    poses = with_boxes(picture.poses)
+def _people(item: ExportImage, visible_score: float) -> Iterator[Json]:
+    poses = with_boxes(item.poses)
     places, point_scores, there = points(poses)
-    flags, _ = visibility(poses, picture.size_wh, visible_score)
-    cut, inside = cut_boxes(poses, picture.size_wh)
+    flags, _ = visibility(poses, item.size_wh, visible_score)
+    cut, inside = cut_boxes(poses, item.size_wh)
     corners = rounded(cut)
     boxes = np.hstack([corners[:, :2], rounded(corners[:, 2:] - corners[:, :2])])
     areas = rounded(boxes[:, 2] * boxes[:, 3])
     scores = rounded_scores(poses.scores)
-    for place, track in enumerate(picture.tracks):
+    for place, track in enumerate(item.tracks):
         if not inside[place]:
             continue
         flat: list[float] = []

@@ -27,7 +27,7 @@ _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", 
 Cell = str | int | float
 
 
-def csv_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
+def csv_files(images: Sequence[ExportImage], skeleton: Skeleton) -> list[File]:
     """`poses.csv`.
 
     Its columns: file_name, image_width, image_height, person (zero-based number in the image),
@@ -38,7 +38,7 @@ def csv_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]
     Raises:
         ValueError: a person has neither a box nor a keypoint.
     """
-    with_positions = any(picture.poses.positions is not None for picture in pictures)
+    with_positions = any(image.poses.positions is not None for image in images)
     header = [*_COLUMNS, *(f"{name}_{end}" for name in skeleton.names for end in ("x", "y", "score"))]
     if with_positions:
         header.append("depth_source")
@@ -46,8 +46,8 @@ def csv_files(pictures: Sequence[ExportImage], skeleton: Skeleton) -> list[File]
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(map(plain, header))
-    for picture in pictures:
-        writer.writerows(_rows(picture, len(skeleton.keypoints), with_positions=with_positions))
+    for image in images:
+        writer.writerows(_rows(image, len(skeleton.keypoints), with_positions=with_positions))
     return [File("poses.csv", text.getvalue().encode(), "text/csv")]
 
 
@@ -56,14 +56,14 @@ def plain(text: str) -> str:
     return f"'{text}" if text.startswith(_DANGEROUS) else text
 
 
-def _rows(picture: ExportImage, count: int, *, with_positions: bool) -> Iterator[list[Cell]]:
-    poses = with_boxes(picture.poses)
+def _rows(image: ExportImage, count: int, *, with_positions: bool) -> Iterator[list[Cell]]:
+    poses = with_boxes(image.poses)
     places, point_scores, there = points(poses)
     boxes, scores = rounded(poses.boxes_xyxy).tolist(), rounded_scores(poses.scores).tolist()
     sides = [""] * len(poses) if poses.sides is None else poses.sides.tolist()
-    for place, track in enumerate(picture.tracks):
+    for place, track in enumerate(image.tracks):
         owner = -1 if poses.person_index is None else int(poses.person_index[place])
-        row: list[Cell] = [plain(picture.file_name), *picture.size_wh, place]
+        row: list[Cell] = [plain(image.file_name), *image.size_wh, place]
         row += ["" if track is None else track, sides[place], "" if owner < 0 else owner]
         row += [scores[place], *boxes[place]]
         for (x, y), score, known in zip(

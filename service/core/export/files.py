@@ -16,12 +16,12 @@ _SCORE_DECIMALS = 6
 
 @dataclass(frozen=True, eq=False)
 class ExportImage:
-    """One image with its people.
+    """One image with its persons.
 
     Attributes:
         file_name: of the image, without a path.
         size_wh: of the upright original, px.
-        poses: N people, px of the upright original; an unknown box is NaN.
+        poses: N persons, px of the upright original; an unknown box is NaN.
         track_ids: of each person, None where there is none; empty: without tracking.
     """
 
@@ -52,7 +52,7 @@ class File:
 
 
 def with_boxes(poses: Poses) -> Poses:
-    """The same people, unknown boxes replaced by those around the keypoints.
+    """The same persons, unknown boxes replaced by those around the keypoints.
 
     Raises:
         ValueError: a person has neither a box nor a keypoint.

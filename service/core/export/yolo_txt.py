@@ -24,11 +24,11 @@ _CLASS = 0
 _NOT_PLAIN = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
-def yolo_files(pictures: Sequence[ExportImage], skeleton: Skeleton, visible_score: float) -> list[File]:
+def yolo_files(images: Sequence[ExportImage], skeleton: Skeleton, visible_score: float) -> list[File]:
     """A TXT for each image, of the name that `label_name` gives, and `data.yaml`.
 
     Args:
-        pictures: with people in the skeleton; their label files have different names.
+        images: with persons in the skeleton; their label files have different names.
         skeleton: names the keypoints, and the pairs that a mirroring exchanges.
         visible_score: smallest score of a visible keypoint (2); others in the image are 1.
 
@@ -37,7 +37,7 @@ def yolo_files(pictures: Sequence[ExportImage], skeleton: Skeleton, visible_scor
     """
     labels = [
         File(label_name(one.file_name), _labels(one, visible_score).encode("ascii"), "text/plain")
-        for one in pictures
+        for one in images
     ]
     return [*labels, File("data.yaml", _yaml(skeleton).encode(), "application/yaml")]
 
@@ -47,14 +47,14 @@ def label_name(file_name: str) -> str:
     return f"{PurePosixPath(file_name).stem}.txt"
 
 
-def _labels(picture: ExportImage, visible_score: float) -> str:
-    poses = with_boxes(picture.poses)
-    size = np.array(picture.size_wh, np.float64)
-    cut, has_area = cut_boxes(poses, picture.size_wh)
+def _labels(image: ExportImage, visible_score: float) -> str:
+    poses = with_boxes(image.poses)
+    size = np.array(image.size_wh, np.float64)
+    cut, has_area = cut_boxes(poses, image.size_wh)
     corners = cut.reshape(-1, 2, 2) / size
     low, high = corners[:, 0], corners[:, 1]
     boxes = np.hstack([(low + high) / 2, high - low])  # (N, 4)
-    flags, inside = visibility(poses, picture.size_wh, visible_score)
+    flags, inside = visibility(poses, image.size_wh, visible_score)
     flags = np.where(inside, flags, 0)
     places = np.where(inside[..., None], poses.keypoints[..., :2], 0) / size
     return "".join(
@@ -74,7 +74,7 @@ def _points(places: NDArray[np.float64], flags: NDArray[np.int64]) -> str:
 def _yaml(skeleton: Skeleton) -> str:
     names = "".join(f"    - {_quoted(name)}\n" for name in skeleton.names)
     return (
-        "# Pictures belong into images/, the TXT files into labels/, both beside this file.\n"
+        "# Images belong into images/, the TXT files into labels/, both beside this file.\n"
         "train: images\n"
         "val: images\n"
         f"kpt_shape: [{len(skeleton.keypoints)}, 3]\n"

@@ -31,7 +31,7 @@ class MappingPlan:
     """Mapping of persons from one skeleton to persons, or parts of persons, of another.
 
     Attributes:
-        source: the skeleton that people come in.
+        source: the skeleton that persons come in.
         target: the skeleton that they leave in.
         parts: one for whole persons; for a part that a person has twice one for each.
     """
@@ -94,20 +94,20 @@ def plan_mapping(source: Skeleton, target: Skeleton) -> MappingPlan:
 
 
 def apply(plan: MappingPlan, poses: Poses) -> Poses:
-    """The people in the plan's target skeleton.
+    """The persons in the plan's target skeleton.
 
     Args:
-        plan: of the skeleton that the people are in.
-        poses: N people with the K points of the plan's source.
+        plan: of the skeleton that the persons are in.
+        poses: N persons with the K points of the plan's source.
 
     Returns:
-        Whole persons: as many people in the same order, boxes and scores as they were. Parts: for
+        Whole persons: as many persons in the same order, boxes and scores as they were. Parts: for
         every person those parts of which at least one point is there, left before right, with side
         and person, a part in the middle without a side; boxes go around the points, scores are the
         person's.
 
     Raises:
-        ValueError: the people have another number of keypoints than the plan's source.
+        ValueError: the persons have another number of keypoints than the plan's source.
     """
     if poses.keypoint_count != len(plan.source.keypoints):
         raise ValueError(f"{poses.keypoint_count} keypoints do not fit skeleton {plan.source.name}")

@@ -41,7 +41,7 @@ class Edge:
         start: where it starts.
         end: where it ends.
         color: RGB it is drawn with, None for the colour of its side.
-        drawing_only: an outline that makes a picture readable (a face, for example) and no limb of
+        drawing_only: an outline that makes an image readable (a face, for example) and no limb of
             the published skeleton: drawn, but left out of exports.
     """
 
@@ -75,7 +75,7 @@ class Skeleton:
         title: display text.
         keypoints: in the order in which coordinates are reported.
         edges: limbs to draw, in this order.
-        flip_pairs: (left, right) names that change places when a picture is mirrored.
+        flip_pairs: (left, right) names that change places when an image is mirrored.
         instances: what a person has of it in models that name its points otherwise; for a skeleton
             of a part one for each side.
     """

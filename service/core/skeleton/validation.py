@@ -29,21 +29,21 @@ def skeleton_problems(skeleton: Skeleton) -> list[Violation]:
 
     A list that is longer than allowed is reported, and its items are not checked.
     """
-    found = _name_problems("name", skeleton.name) + _title_problems(skeleton.title)
+    violations = _name_problems("name", skeleton.name) + _title_problems(skeleton.title)
     sizes = _size_problems(skeleton)
     if sizes:
-        return found + sizes
-    known = {nfc(point.name) for point in skeleton.keypoints}
+        return violations + sizes
+    point_names = {nfc(point.name) for point in skeleton.keypoints}
     derived = {nfc(point.name) for point in skeleton.keypoints if point.sources}
     for index, point in enumerate(skeleton.keypoints):
-        found += _keypoint_problems(f"keypoints[{index}]", point, derived)
-    found += _repeated("keypoints[{}].name", (point.name for point in skeleton.keypoints))
+        violations += _keypoint_problems(f"keypoints[{index}]", point, derived)
+    violations += _repeated("keypoints[{}].name", (point.name for point in skeleton.keypoints))
     for index, edge in enumerate(skeleton.edges):
-        found += _edge_problems(f"edges[{index}]", edge, known)
-    found += _flip_problems(skeleton.flip_pairs, known)
+        violations += _edge_problems(f"edges[{index}]", edge, point_names)
+    violations += _flip_problems(skeleton.flip_pairs, point_names)
     for index, instance in enumerate(skeleton.instances):
-        found += _instance_problems(f"instances[{index}]", instance, known)
-    return found
+        violations += _instance_problems(f"instances[{index}]", instance, point_names)
+    return violations
 
 
 def checked(skeleton: Skeleton) -> Skeleton:
@@ -77,10 +77,10 @@ def checked(skeleton: Skeleton) -> Skeleton:
 def refuse(name: str, problems: Sequence[Violation]) -> None:
     """InvalidRequest, reason SKELETON_INVALID, with all the problems, if there are any."""
     if problems:
-        told = "; ".join(f"{problem.field} {problem.description}" for problem in problems[:5])
+        listed = "; ".join(f"{problem.field} {problem.description}" for problem in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise InvalidRequest(
-            f"Skeleton {shown(name)} is invalid: {told}{more}.",
+            f"Skeleton {shown(name)} is invalid: {listed}{more}.",
             violations=problems,
             reason="SKELETON_INVALID",
         )
@@ -101,12 +101,12 @@ def _name_problems(field: str, name: str) -> list[Violation]:
     length = len(nfc(name))
     if not 1 <= length <= MAX_NAME:
         return [Violation(field, f"must have 1 to {MAX_NAME} characters, not {length}")]
-    found = []
+    violations = []
     if has_control_characters(name):
-        found.append(Violation(field, f"must have no control characters: {shown(name)}"))
+        violations.append(Violation(field, f"must have no control characters: {shown(name)}"))
     if name != name.strip():
-        found.append(Violation(field, f"must have no blanks at either end: {shown(name)}"))
-    return found
+        violations.append(Violation(field, f"must have no blanks at either end: {shown(name)}"))
+    return violations
 
 
 def _title_problems(title: str) -> list[Violation]:
@@ -123,37 +123,39 @@ def has_control_characters(text: str) -> bool:
 
 
 def _size_problems(skeleton: Skeleton) -> list[Violation]:
-    found = []
+    violations = []
     points = len(skeleton.keypoints)
     if not 1 <= points <= MAX_KEYPOINTS:
-        found.append(Violation("keypoints", f"must be 1 to {MAX_KEYPOINTS}, not {points}"))
+        violations.append(Violation("keypoints", f"must be 1 to {MAX_KEYPOINTS}, not {points}"))
     for field, count, limit in (
         ("edges", len(skeleton.edges), MAX_EDGES),
         ("flip_pairs", len(skeleton.flip_pairs), MAX_PAIRS),
         ("instances", len(skeleton.instances), MAX_INSTANCES),
     ):
         if count > limit:
-            found.append(Violation(field, f"must be at most {limit}, not {count}"))
-    return found
+            violations.append(Violation(field, f"must be at most {limit}, not {count}"))
+    return violations
 
 
 def _keypoint_problems(field: str, point: Keypoint, derived: set[str]) -> list[Violation]:
-    found = _name_problems(f"{field}.name", point.name) + _color_problems(f"{field}.color", point.color)
+    violations = _name_problems(f"{field}.name", point.name) + _color_problems(f"{field}.color", point.color)
     if point.sigma is not None and not 0 < point.sigma <= 1:  # so that NaN is refused too
-        found.append(Violation(f"{field}.sigma", f"must be more than 0 and at most 1, not {point.sigma:g}"))
+        violations.append(
+            Violation(f"{field}.sigma", f"must be more than 0 and at most 1, not {point.sigma:g}")
+        )
     if len(point.sources) > MAX_SOURCES:
         too_many = f"must be at most {MAX_SOURCES}, not {len(point.sources)}"
-        return [*found, Violation(f"{field}.sources", too_many)]
+        return [*violations, Violation(f"{field}.sources", too_many)]
     for index, (name, weight) in enumerate(point.sources):
         place = f"{field}.sources[{index}]"
-        found += _name_problems(f"{place}.name", name)
+        violations += _name_problems(f"{place}.name", name)
         if nfc(name) in derived:
             what = f"must be a point of the model; {shown(name)} is itself derived here: name its sources"
-            found.append(Violation(f"{place}.name", what))
+            violations.append(Violation(f"{place}.name", what))
         if not 0 < weight <= MAX_WEIGHT:
             what = f"must be more than 0 and at most {MAX_WEIGHT:g}, not {weight:g}"
-            found.append(Violation(f"{place}.weight", what))
-    return found + _repeated(f"{field}.sources[{{}}].name", (name for name, _ in point.sources))
+            violations.append(Violation(f"{place}.weight", what))
+    return violations + _repeated(f"{field}.sources[{{}}].name", (name for name, _ in point.sources))
 
 
 def _color_problems(field: str, color: Rgb | None) -> list[Violation]:
@@ -162,50 +164,56 @@ def _color_problems(field: str, color: Rgb | None) -> list[Violation]:
     return [Violation(field, f"must be red, green and blue from 0 to 255, not {color}")]
 
 
-def _edge_problems(field: str, edge: Edge, known: set[str]) -> list[Violation]:
-    found = _unknown(f"{field}.start", edge.start, known) + _unknown(f"{field}.end", edge.end, known)
+def _edge_problems(field: str, edge: Edge, point_names: set[str]) -> list[Violation]:
+    violations = _unknown(f"{field}.start", edge.start, point_names) + _unknown(
+        f"{field}.end", edge.end, point_names
+    )
     if nfc(edge.start) == nfc(edge.end):
-        found.append(Violation(f"{field}.end", f"must be another point than the start, {shown(edge.start)}"))
-    return found + _color_problems(f"{field}.color", edge.color)
+        violations.append(
+            Violation(f"{field}.end", f"must be another point than the start, {shown(edge.start)}")
+        )
+    return violations + _color_problems(f"{field}.color", edge.color)
 
 
-def _flip_problems(pairs: Sequence[tuple[str, str]], known: set[str]) -> list[Violation]:
-    found: list[Violation] = []
+def _flip_problems(pairs: Sequence[tuple[str, str]], point_names: set[str]) -> list[Violation]:
+    violations: list[Violation] = []
     first: dict[str, str] = {}
     for index, (left, right) in enumerate(pairs):
         for end, name in (("left", left), ("right", right)):
             field = f"flip_pairs[{index}].{end}"
-            found += _unknown(field, name, known)
+            violations += _unknown(field, name, point_names)
             before = first.setdefault(nfc(name), field)
             if before != field:
                 what = f"must be a point that no pair has yet; {shown(name)} is {before}"
-                found.append(Violation(field, what))
-    return found
+                violations.append(Violation(field, what))
+    return violations
 
 
-def _instance_problems(field: str, instance: Instance, known: set[str]) -> list[Violation]:
-    found: list[Violation] = []
+def _instance_problems(field: str, instance: Instance, point_names: set[str]) -> list[Violation]:
+    violations: list[Violation] = []
     if instance.side not in (None, "left", "right", "middle"):
-        found.append(Violation(f"{field}.side", f"must be left, right or middle, not {shown(instance.side)}"))
+        violations.append(
+            Violation(f"{field}.side", f"must be left, right or middle, not {shown(instance.side)}")
+        )
     for ours, theirs in instance.names:
-        found += _unknown(f"{field}.names", ours, known)
-        found += _name_problems(f"{field}.names", theirs)
-    return found + _repeated(f"{field}.names", (ours for ours, _ in instance.names))
+        violations += _unknown(f"{field}.names", ours, point_names)
+        violations += _name_problems(f"{field}.names", theirs)
+    return violations + _repeated(f"{field}.names", (ours for ours, _ in instance.names))
 
 
-def _unknown(field: str, name: str, known: set[str]) -> list[Violation]:
-    if nfc(name) in known:
+def _unknown(field: str, name: str, point_names: set[str]) -> list[Violation]:
+    if nfc(name) in point_names:
         return []
     return [Violation(field, f"must be a keypoint of the skeleton; there is no {shown(name)}")]
 
 
 def _repeated(field: str, names: Iterable[str]) -> list[Violation]:
     """A problem for every repeated name; `{}` in the field is replaced by its index."""
-    found = []
+    violations = []
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         before = first.setdefault(nfc(name), index)
         if before != index:
             what = f"must be unique; {shown(name)} is {field.format(before)} too"
-            found.append(Violation(field.format(index), what))
-    return found
+            violations.append(Violation(field.format(index), what))
+    return violations

@@ -30,7 +30,7 @@ def build(
     ] = None,
     repository: Repository = REPOSITORY,
     samples: Annotated[
-        Path | None, typer.Option(help="Pictures to compare the plan on; else those that ship.")
+        Path | None, typer.Option(help="Images to compare the plan on; else those that ship.")
     ] = None,
     comparison: Annotated[
         bool, typer.Option(help="Publish a plan only if it gives what its graph gives.")
@@ -94,9 +94,9 @@ def build(
             with _progress(name) as show:
                 plan, built = publish.build_model(model, tensorrt, gpu, request, gate, show)
             where = model.folder / "1" / plan.file
-            said = f"{plan.size / 1e6:.1f} MB, built in {plan.build_s} s" if built else "up to date"
+            outcome = f"{plan.size / 1e6:.1f} MB, built in {plan.build_s} s" if built else "up to date"
             on = f"{gpu.name} ({gpu.compute_capability})" if gpu.name else gpu.compute_capability
-            typer.echo(f"{where}: {said}; {plan.precision} for {on}, TensorRT {plan.tensorrt}")
+            typer.echo(f"{where}: {outcome}; {plan.precision} for {on}, TensorRT {plan.tensorrt}")
             for part, accuracy in (plan.accuracy or {}).items():
                 typer.echo(
                     f"  {part:6} {accuracy.points:5d} keypoints, off by {accuracy.median:.3%} (median), "

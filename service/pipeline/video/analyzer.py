@@ -52,7 +52,7 @@ class VideoAnalyzer:
     Args:
         estimator: estimates the poses on one frame.
         threads: for spooling, decoding and encoding; three for each stream, or streams block one another.
-        limiter: memory of all videos, and the stop of the service.
+        limiter: bounds the memory of all videos, and says when the service stops.
         limits: of a video, its frames decoded ahead and the threads of FFmpeg.
         space: for the videos on disk.
         make_reader: decoder of a spooled video.
@@ -85,7 +85,7 @@ class VideoAnalyzer:
 
         Args:
             chunks: the bytes of the file; its errors become those of the analysis.
-            request: what is asked for.
+            request: options of the video.
 
         Raises:
             VideoUndecodable, VideoTooLarge, VideoTooLong, DataLoss: as `VideoReader`.

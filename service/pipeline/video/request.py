@@ -1,4 +1,4 @@
-"""What a caller asks of one video."""
+"""Options of the analysis of one video."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.pipeline.sequence_analyzer import SequenceConfig
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """What a caller asks of one video.
+    """Options of the analysis of one video.
 
     Attributes:
         model: estimates the poses.

@@ -1,4 +1,4 @@
-"""Requests for angles: what to measure, of whom, and how."""
+"""Requests for angles: measurements, persons and options."""
 
 from __future__ import annotations
 
@@ -41,23 +41,25 @@ _OVERLAY_EACH = (pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT, pb.ANGLE_OVERLAY_MODE_BO
 def read_measuring(
     request: pb.MeasureAnglesRequest, *, max_persons: int, thresholds: Thresholds
 ) -> AngleRequest:
-    """Check a request and fill in its defaults.
+    """Check a MeasureAnglesRequest and fill in its defaults.
 
     Raises:
         InvalidRequest: with every violation.
     """
-    found = Violations()
-    check_image(found, request.image, present=request.HasField("image"))
-    names = read_names(found, request.measurements, required=True)
-    side, options = read_angle_options(found, request, names, thresholds)
-    index, all_persons = _person(found, request.person)
-    min_score = read_min_score(found, request)
-    overlay = read_overlay(found, request.overlay)
+    violations = Violations()
+    check_image(violations, request.image, present=request.HasField("image"))
+    names = read_names(violations, request.measurements, required=True)
+    side, options = read_angle_options(violations, request, names, thresholds)
+    index, all_persons = _person(violations, request.person)
+    min_score = read_min_score(violations, request)
+    overlay = read_overlay(violations, request.overlay)
     if request.overlay_mode not in pb.AngleOverlayMode.values():
-        found.add("overlay_mode", f"must be COMBINED, PER_MEASUREMENT or BOTH, not {request.overlay_mode}")
+        violations.add(
+            "overlay_mode", f"must be COMBINED, PER_MEASUREMENT or BOTH, not {request.overlay_mode}"
+        )
     elif request.overlay_mode and request.overlay.format == types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
-        found.add("overlay_mode", "needs an overlay: set overlay.format, or leave it unset")
-    found.raise_any()
+        violations.add("overlay_mode", "needs an overlay: set overlay.format, or leave it unset")
+    violations.raise_any()
     return AngleRequest(
         names=names,
         side=side,
@@ -73,44 +75,46 @@ def read_measuring(
     )
 
 
-def read_names(found: Violations, measurements: Sequence[str], *, required: bool = False) -> tuple[str, ...]:
-    """The measurements asked for; none is fine unless one is `required`."""
+def read_names(
+    violations: Violations, measurements: Sequence[str], *, required: bool = False
+) -> tuple[str, ...]:
+    """Read the names of measurements; with `required` there must be one at least."""
     try:
         names = parse_names(measurements)
     except InvalidRequest as error:
         unknown = ", ".join(violation.description for violation in error.violations)
-        found.add("measurements", f"holds {unknown}; must be of: {', '.join(MEASUREMENTS)}")
+        violations.add("measurements", f"holds {unknown}; must be of: {', '.join(MEASUREMENTS)}")
         return ()
     if required and not names:
-        found.add("measurements", "must name at least one measurement")
+        violations.add("measurements", "must name at least one measurement")
     return names
 
 
 def read_angle_options(
-    found: Violations,
+    violations: Violations,
     requested: pb.MeasureAnglesRequest | pb.AngleOptions,
     names: tuple[str, ...],
     thresholds: Thresholds,
     path: str = "",
 ) -> tuple[SideSelection, AngleOptions]:
-    """How angles are measured.
+    """Read the options of measuring, defaults filled in.
 
     Args:
-        found: collects what is wrong.
-        requested: what the caller asked for.
+        violations: collects the violations of the request.
+        requested: the message with the options.
         names: of the measurements.
-        thresholds: the service's.
-        path: where `requested` stands within the request.
+        thresholds: of the service.
+        path: prefix of the fields of `requested` within the request, such as `angles.`.
     """
     side = SIDE_SELECTIONS.get(requested.side)
     if side is None:
-        found.add(f"{path}side", f"must be LEFT, RIGHT or BOTH, not {requested.side}")
+        violations.add(f"{path}side", f"must be LEFT, RIGHT or BOTH, not {requested.side}")
     facing = _FACINGS.get(requested.facing)
     if facing is None:
-        found.add(f"{path}facing", f"must be one of the contract's, not {requested.facing}")
-    roll = found.number(f"{path}camera_roll_deg", requested.camera_roll_deg, -180, 180)
-    baseline = _baseline(found, requested.baseline, names, path)
-    if found:  # the request is refused; options would not take what is wrong
+        violations.add(f"{path}facing", f"must be one of the contract's, not {requested.facing}")
+    roll = violations.number(f"{path}camera_roll_deg", requested.camera_roll_deg, -180, 180)
+    baseline = _baseline(violations, requested.baseline, names, path)
+    if violations:  # the request is refused; options would not take what is wrong
         return "both", AngleOptions(thresholds=thresholds)
     return side or "both", AngleOptions(
         thresholds=thresholds,
@@ -122,33 +126,33 @@ def read_angle_options(
 
 
 def _baseline(
-    found: Violations, wanted: Sequence[pb.BaselineAngle], names: tuple[str, ...], root: str
+    violations: Violations, wanted: Sequence[pb.BaselineAngle], names: tuple[str, ...], root: str
 ) -> dict[tuple[str, Side], Neutral]:
     baseline: dict[tuple[str, Side], Neutral] = {}
     for number, neutral in enumerate(wanted):
         path = f"{root}baseline[{number}]"
         name = neutral.name.strip().lower()
         if name not in names:
-            found.add(f"{path}.name", f"'{neutral.name}' is not among the measurements asked for")
-        degrees = found.number(f"{path}.degrees", neutral.degrees, -360, 360)
-        error = found.number(f"{path}.std_error_deg", neutral.std_error_deg, 0, 360)
+            violations.add(f"{path}.name", f"'{neutral.name}' is not among the measurements asked for")
+        degrees = violations.number(f"{path}.degrees", neutral.degrees, -360, 360)
+        error = violations.number(f"{path}.std_error_deg", neutral.std_error_deg, 0, 360)
         side = SIDE_SELECTIONS.get(neutral.side)
         if side is None:
-            found.add(f"{path}.side", f"must be LEFT, RIGHT or BOTH, not {neutral.side}")
+            violations.add(f"{path}.side", f"must be LEFT, RIGHT or BOTH, not {neutral.side}")
             continue
         both: tuple[Side, ...] = ("left", "right")
         for each in both if side == "both" else (side,):
             if (name, each) in baseline:
-                found.add(path, f"is given twice for {name}, {each}")
+                violations.add(path, f"is given twice for {name}, {each}")
             baseline[name, each] = Neutral(degrees=degrees, std_error_deg=error)
     return baseline
 
 
-def _person(found: Violations, selection: pb.PersonSelection) -> tuple[int | None, bool]:
+def _person(violations: Violations, selection: pb.PersonSelection) -> tuple[int | None, bool]:
     if selection.WhichOneof("selection") == "index":
         if selection.index < 0:
-            found.add("person.index", f"must be 0 or more, not {selection.index}")
+            violations.add("person.index", f"must be 0 or more, not {selection.index}")
         return selection.index, False
     if selection.choice not in pb.PersonChoice.values():
-        found.add("person.choice", f"must be LARGEST or ALL, not {selection.choice}")
+        violations.add("person.choice", f"must be LARGEST or ALL, not {selection.choice}")
     return None, selection.choice == pb.PERSON_CHOICE_ALL

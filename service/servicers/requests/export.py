@@ -14,7 +14,7 @@ from service.core.poses import Poses, present
 from service.core.skeleton.template import Skeleton
 from service.core.skeleton.validation import has_control_characters, nfc, shown
 from service.pipeline.export import ExportFormat
-from service.servicers.requests.persons import read_people
+from service.servicers.requests.persons import read_pose_arrays
 from service.servicers.requests.validation import Violations
 
 _MAX_ITEMS = 10_000
@@ -30,79 +30,79 @@ _FORMATS: dict[int, ExportFormat] = {
 }
 
 
-def read_format(found: Violations, request: pb.ExportPosesRequest) -> ExportFormat:
-    """The format of the files; violations, in the number of images too, are added to `found`."""
+def read_format(violations: Violations, request: pb.ExportPosesRequest) -> ExportFormat:
+    """Read the format of the files; violations, in the number of images too, go to `violations`."""
     format_ = _FORMATS.get(request.format)
     if format_ is None:
-        found.add("format", "must be COCO_JSON, YOLO_TXT or CSV")
+        violations.add("format", "must be COCO_JSON, YOLO_TXT or CSV")
     if not 1 <= len(request.items) <= _MAX_ITEMS:
-        found.add("items", f"must be 1 to {_MAX_ITEMS}, not {len(request.items)}")
+        violations.add("items", f"must be 1 to {_MAX_ITEMS}, not {len(request.items)}")
     return format_ or "coco"
 
 
-def read_visible_score(found: Violations, request: pb.ExportPosesRequest) -> float:
-    """Smallest score of a visible keypoint; violations are added to `found`."""
+def read_visible_score(violations: Violations, request: pb.ExportPosesRequest) -> float:
+    """Read the smallest score of a visible keypoint; a violation goes to `violations`."""
     if not request.HasField("visible_score"):
         return _VISIBLE_SCORE
     if request.format == pb.EXPORT_FORMAT_CSV:
-        found.add("visible_score", "must be unset for CSV, which has no visibility")
-    return found.number("visible_score", request.visible_score, 0)
+        violations.add("visible_score", "must be unset for CSV, which has no visibility")
+    return violations.number("visible_score", request.visible_score, 0)
 
 
 def read_images(
-    found: Violations, request: pb.ExportPosesRequest, skeleton: Skeleton, format_: ExportFormat
+    violations: Violations, request: pb.ExportPosesRequest, skeleton: Skeleton, format_: ExportFormat
 ) -> list[ExportImage]:
-    """The images with their persons. CPU work, for a worker thread.
+    """Read the images with their persons. CPU work, for a worker thread.
 
     Raises:
-        InvalidRequest: with every violation, those in `found` too.
+        InvalidRequest: with every violation, those in `violations` too.
     """
     items = request.items[:_MAX_ITEMS]
-    _check_names(found, items, labels=format_ == "yolo")
+    _check_names(violations, items, labels=format_ == "yolo")
     images = []
     for place, item in enumerate(items):
         checkpoint()
-        images.append(_image(found, item, skeleton, f"items[{place}]"))
-    found.raise_any()
+        images.append(_image(violations, item, skeleton, f"items[{place}]"))
+    violations.raise_any()
     return images
 
 
-def _image(found: Violations, item: pb.ExportItem, skeleton: Skeleton, path: str) -> ExportImage:
+def _image(violations: Violations, item: pb.ExportItem, skeleton: Skeleton, path: str) -> ExportImage:
     width, height = item.image_size.width, item.image_size.height
     if width < 1 or height < 1:
-        found.add(f"{path}.image_size", f"must be 1 px or more each way, not {width}×{height}")
-    persons = read_people(found, item.persons, skeleton, f"{path}.persons")
-    for place in np.flatnonzero(_nowhere(persons.poses)):
-        found.add(f"{path}.persons[{place}]", "must have a box, or a keypoint that is not 0")
+        violations.add(f"{path}.image_size", f"must be 1 px or more each way, not {width}×{height}")
+    persons = read_pose_arrays(violations, item.persons, skeleton, f"{path}.persons")
+    for place in np.flatnonzero(_without_place(persons.poses)):
+        violations.add(f"{path}.persons[{place}]", "must have a box, or a keypoint that is not 0")
     return ExportImage(item.file_name, (width, height), persons.poses, persons.track_ids)
 
 
-def _nowhere(poses: Poses) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _without_place(poses: Poses) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Which persons have neither a box nor a keypoint; (N,)."""
-    nowhere = np.isnan(poses.boxes_xyxy).all(axis=1) & ~present(poses.keypoints).any(axis=1)
-    return np.asarray(nowhere, np.bool_)
+    without_place = np.isnan(poses.boxes_xyxy).all(axis=1) & ~present(poses.keypoints).any(axis=1)
+    return np.asarray(without_place, np.bool_)
 
 
-def _check_names(found: Violations, items: Sequence[pb.ExportItem], *, labels: bool) -> None:
-    """File names are names and no paths, and differ; so do those of label files, if there are any."""
+def _check_names(violations: Violations, items: Sequence[pb.ExportItem], *, labels: bool) -> None:
+    """Check that file names have no path and are unique, those of label files too if there are any."""
     names: dict[str, int] = {}
     label_files: dict[str, int] = {}
     for place, item in enumerate(items):
         field, name = f"items[{place}].file_name", item.file_name
         problem = _name_problem(name)
         if problem:
-            found.add(field, problem)
+            violations.add(field, problem)
             continue
         first = names.setdefault(nfc(name), place)
         if first != place:
-            found.add(field, f"must be unique; {shown(name)} is items[{first}] too")
+            violations.add(field, f"must be unique; {shown(name)} is items[{first}] too")
         elif labels:
             label = label_name(name)
             if len(label.encode()) > _MAX_FILE_NAME_BYTES:
-                found.add(field, f"must be shorter: its label file is called {shown(label)}")
+                violations.add(field, f"must be shorter: its label file is called {shown(label)}")
             first = label_files.setdefault(nfc(label), place)
             if first != place:
-                found.add(field, f"must not share its label file {shown(label)} with items[{first}]")
+                violations.add(field, f"must not share its label file {shown(label)} with items[{first}]")
 
 
 def _name_problem(name: str) -> str:

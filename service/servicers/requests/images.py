@@ -1,4 +1,4 @@
-"""The picture of a request: what decodes it, once its bytes are here."""
+"""The image of a request: fetches it where it is a URI, and gives the function that decodes it."""
 
 from __future__ import annotations
 

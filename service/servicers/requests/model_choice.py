@@ -1,4 +1,4 @@
-"""Which model answers a request."""
+"""Model choice: resolves the model name and version of a request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def choose_model(catalog: ModelCatalog, name: str, version: str) -> PoseModel:
     """The model of that name that the caller may use.
 
     Args:
-        catalog: the models there are.
+        catalog: models that are served.
         name: empty for the service's default.
         version: empty for the newest one that is ready.
 
@@ -22,7 +22,7 @@ def choose_model(catalog: ModelCatalog, name: str, version: str) -> PoseModel:
         Unavailable: the model or its detector is not ready.
     """
     call = current()
-    found = catalog.pose_model(name, version, tenant=call.tenant)
-    if found.model.tenant and call.plan is not None and not call.plan.own_models:
+    pose_model = catalog.pose_model(name, version, tenant=call.tenant)
+    if pose_model.model.tenant and call.plan is not None and not call.plan.own_models:
         raise PlanDoesNotAllow.of(call.plan.name, "own_models", limit=0, actual=1)
-    return found
+    return pose_model

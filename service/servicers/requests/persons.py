@@ -26,11 +26,11 @@ _UNKNOWN = np.array([np.nan] * 4, np.float32)
 
 @dataclass(frozen=True, eq=False)
 class PersonArrays:
-    """The people of one picture as a caller gave them.
+    """The persons of one image, as arrays.
 
     Attributes:
-        poses: in the caller's order; a person without a box has one of NaN, one without positions
-            has positions of NaN. Positions are None where no person has any.
+        poses: in the order of the request; a missing box is NaN, and so are missing positions. Positions
+            are None where no person has any.
         track_ids: of each, None where it was not set.
     """
 
@@ -39,20 +39,20 @@ class PersonArrays:
 
     @property
     def numbers(self) -> list[int]:
-        """What each is called in a picture: the track id, or the place in the list."""
+        """Number that labels each person in an image: the track id, or the place in the list."""
         return [place if track is None else track for place, track in enumerate(self.track_ids)]
 
 
-def read_people(
-    found: Violations, persons: Sequence[types_pb2.Person], skeleton: Skeleton, path: str
+def read_pose_arrays(
+    violations: Violations, persons: Sequence[types_pb2.Person], skeleton: Skeleton, path: str
 ) -> PersonArrays:
-    """The persons as arrays; problems are added to `found`, and the arrays are then meaningless.
+    """Read the persons as arrays; where there are violations the arrays have no meaning.
 
     Args:
-        found: collects what is wrong.
-        persons: as the caller sent them.
-        skeleton: the number of keypoints that each has to have.
-        path: where they stand in the request, such as `persons`.
+        violations: collects the violations of the request.
+        persons: messages of the request.
+        skeleton: of the persons; gives the number of keypoints.
+        path: field of the request that holds them, such as `persons`.
     """
     count = len(skeleton.keypoints)
     sound = True
@@ -60,21 +60,21 @@ def read_people(
         if len(person.keypoints) != count:
             given = len(person.keypoints)
             what = f"must be {count}, as skeleton {shown(skeleton.name)} has, not {given}"
-            found.add(f"{path}[{place}].keypoints", what)
+            violations.add(f"{path}[{place}].keypoints", what)
             sound = False
         if person.positions and len(person.positions) != count:
             what = f"must be {count} or none, not {len(person.positions)}"
-            found.add(f"{path}[{place}].positions", what)
+            violations.add(f"{path}[{place}].positions", what)
             sound = False
         if person.side not in SIDE_NAMES:
-            found.add(f"{path}[{place}].side", f"must be LEFT, RIGHT or unset, not {person.side}")
+            violations.add(f"{path}[{place}].side", f"must be LEFT, RIGHT or unset, not {person.side}")
             sound = False
     if not sound:
         return PersonArrays(Poses.empty(count), ())
     poses = Poses(
-        boxes_xyxy=_boxes(found, persons, path),
-        scores=_scores(found, persons, path),
-        keypoints=_keypoints(found, persons, count, path),
+        boxes_xyxy=_boxes(violations, persons, path),
+        scores=_scores(violations, persons, path),
+        keypoints=_keypoints(violations, persons, count, path),
         positions=_positions(persons, count),
         depth_source=_depth_source(persons),
         sides=np.array([SIDE_NAMES[person.side] for person in persons], "<U5"),
@@ -86,15 +86,19 @@ def read_people(
     return PersonArrays(poses, tracks)
 
 
-def _keypoints(found: Violations, persons: Sequence[types_pb2.Person], count: int, path: str) -> Floats:
+def _keypoints(violations: Violations, persons: Sequence[types_pb2.Person], count: int, path: str) -> Floats:
     values = (
         value for person in persons for point in person.keypoints for value in (point.x, point.y, point.score)
     )
     keypoints = np.fromiter(values, np.float32, len(persons) * count * 3).reshape(len(persons), count, 3)
     wrong = ~np.isfinite(keypoints)
-    _tell(found, wrong, lambda at: f"{path}[{at[0]}].keypoints[{at[1]}].{_AXES[at[2]]}", "must be finite")
+    _add_each(
+        violations, wrong, lambda at: f"{path}[{at[0]}].keypoints[{at[1]}].{_AXES[at[2]]}", "must be finite"
+    )
     negative = keypoints[..., 2] < 0
-    _tell(found, negative, lambda at: f"{path}[{at[0]}].keypoints[{at[1]}].score", "must be 0 or more")
+    _add_each(
+        violations, negative, lambda at: f"{path}[{at[0]}].keypoints[{at[1]}].score", "must be 0 or more"
+    )
     return keypoints
 
 
@@ -110,18 +114,18 @@ def _positions(persons: Sequence[types_pb2.Person], count: int) -> Floats | None
 
 
 def _depth_source(persons: Sequence[types_pb2.Person]) -> DepthSource:
-    """That of the first who has positions; people of one picture are of one model."""
+    """Depth source of the first person with positions: the persons of one image are of one model."""
     return next((_DEPTH.get(person.depth_source, "none") for person in persons if person.positions), "none")
 
 
-def _scores(found: Violations, persons: Sequence[types_pb2.Person], path: str) -> Floats:
+def _scores(violations: Violations, persons: Sequence[types_pb2.Person], path: str) -> Floats:
     scores = np.fromiter((person.score for person in persons), np.float32, len(persons))
     wrong = ~(np.isfinite(scores) & (scores >= 0))
-    _tell(found, wrong, lambda at: f"{path}[{at[0]}].score", "must be 0 or more")
+    _add_each(violations, wrong, lambda at: f"{path}[{at[0]}].score", "must be 0 or more")
     return scores
 
 
-def _boxes(found: Violations, persons: Sequence[types_pb2.Person], path: str) -> Floats:
+def _boxes(violations: Violations, persons: Sequence[types_pb2.Person], path: str) -> Floats:
     boxes = np.empty((len(persons), 4), np.float32)
     for place, person in enumerate(persons):
         if not person.HasField("box"):
@@ -132,17 +136,17 @@ def _boxes(found: Violations, persons: Sequence[types_pb2.Person], path: str) ->
         if not np.isfinite(corners).all():
             names = [name for name, value in zip(_CORNERS, corners, strict=True) if not np.isfinite(value)]
             for name in names:
-                found.add(f"{path}[{place}].box.{name}", "must be finite")
+                violations.add(f"{path}[{place}].box.{name}", "must be finite")
         elif box.x1 >= box.x2 or box.y1 >= box.y2:
-            found.add(f"{path}[{place}].box", "must have x1 < x2 and y1 < y2, or be unset")
+            violations.add(f"{path}[{place}].box", "must have x1 < x2 and y1 < y2, or be unset")
     return boxes
 
 
-def _tell(
-    found: Violations, wrong: NDArray[np.bool_], field: Callable[[NDArray[np.intp]], str], what: str
+def _add_each(
+    violations: Violations, wrong: NDArray[np.bool_], field: Callable[[NDArray[np.intp]], str], what: str
 ) -> None:
-    """A violation for every place that is wrong."""
+    """Add a violation for every element that is `wrong`."""
     places = np.argwhere(wrong)
     for place in places[:MAX_LISTED]:
-        found.add(field(place), what)
-    found.unlisted(max(0, len(places) - MAX_LISTED))
+        violations.add(field(place), what)
+    violations.unlisted(max(0, len(places) - MAX_LISTED))

@@ -1,4 +1,4 @@
-"""Which skeleton a name in a request means: a shipped one, or one of the caller's own."""
+"""Skeleton lookup: resolves the name in a request to a shipped or a custom skeleton."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class SkeletonSource(Protocol):
         """The tenant's skeleton of that name (NFC), None if there is none.
 
         Raises:
-            Unavailable: it cannot be asked.
+            Unavailable: the store of skeletons cannot be reached.
         """
 
 
 class SkeletonLookup:
-    """Finds skeletons by name. Shipped ones are found without asking anybody.
+    """Finds skeletons by name. Shipped ones are found without access to the store.
 
     Args:
-        shipped: those that come with the service, by name.
-        custom: where the callers' own are kept; None where there are none.
+        shipped: skeletons that come with the service, by name.
+        custom: source of the tenants' own; None where there are none.
     """
 
     def __init__(self, shipped: Mapping[str, Skeleton], custom: SkeletonSource | None = None) -> None:
@@ -39,16 +39,16 @@ class SkeletonLookup:
         return self._shipped[name]
 
     async def find(self, tenant: str, name: str) -> Skeleton:
-        """The skeleton that the tenant means.
+        """The shipped skeleton of that name, else the tenant's own.
 
         Raises:
             NotFound: there is none; the message lists those that ship.
-            Unavailable: it is not a shipped one, and those of tenants cannot be asked for.
+            Unavailable: it is not a shipped one, and the store of skeletons cannot be reached.
         """
-        known = nfc(name)
-        skeleton = self._shipped.get(known)
-        if skeleton is None and self._custom is not None and 1 <= len(known) <= MAX_NAME:
-            skeleton = await self._custom.get(tenant, known)
+        name_nfc = nfc(name)
+        skeleton = self._shipped.get(name_nfc)
+        if skeleton is None and self._custom is not None and 1 <= len(name_nfc) <= MAX_NAME:
+            skeleton = await self._custom.get(tenant, name_nfc)
         if skeleton is None:
             raise NotFound(
                 f"There is no skeleton {shown(name)}. With the service come {', '.join(self._shipped)}.",
@@ -57,23 +57,23 @@ class SkeletonLookup:
             )
         return skeleton
 
-    async def named(self, found: Violations, tenant: str, name: str) -> Skeleton:
+    async def named(self, violations: Violations, tenant: str, name: str) -> Skeleton:
         """The skeleton that a request has to name.
 
         Args:
-            found: violations of the request so far; they are raised before an unknown name is.
-            tenant: whose request.
-            name: in its field `skeleton`.
+            violations: of the request so far; they are raised in place of NotFound.
+            tenant: of the request.
+            name: value of the field `skeleton`.
 
         Raises:
-            InvalidRequest: no name is given, or something else is wrong and there is no such skeleton.
+            InvalidRequest: there is no name; or no such skeleton, and there are violations.
             NotFound, Unavailable: as `find`.
         """
         if not name:
-            found.add("skeleton", "must be the name of a skeleton")
-            found.raise_any()
+            violations.add("skeleton", "must be the name of a skeleton")
+            violations.raise_any()
         try:
             return await self.find(tenant, name)
         except NotFound:
-            found.raise_any()
+            violations.raise_any()
             raise

@@ -12,11 +12,11 @@ from service.errors import InvalidRequest, Violation
 
 
 def read_skeleton(message: pb.Skeleton, path: str = "") -> Skeleton:
-    """A checked skeleton from a message, names in NFC; what the service sets is passed over.
+    """Read and check a skeleton, names in NFC; fields that the service sets are ignored.
 
     Args:
         message: the skeleton.
-        path: where it stands within the request, such as `skeleton.`.
+        path: prefix of its fields within the request, such as `skeleton.`.
 
     Raises:
         InvalidRequest: with every violation.
@@ -54,7 +54,7 @@ def read_skeleton(message: pb.Skeleton, path: str = "") -> Skeleton:
 
 
 class _Colors:
-    """Reads colours, and notes those that are none."""
+    """Reads colours, and collects violations for invalid ones."""
 
     def __init__(self) -> None:
         self.problems: list[Violation] = []
@@ -67,5 +67,5 @@ class _Colors:
 
 
 def _shortest(number: float) -> float:
-    """What the caller wrote: a message holds 0.079 as 0.07900000363588333."""
+    """The shortest decimal of a float32: a message holds 0.079 as 0.07900000363588333."""
     return float(str(np.float32(number)))

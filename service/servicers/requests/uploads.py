@@ -72,12 +72,14 @@ async def stream_frames(
         if kind is None:
             raise _wrong_order("A message must hold a frame.")
         frame = request.frame
-        found = Violations("frame.")
+        violations = Violations("frame.")
         if len(frame.frame_id) > _MAX_FRAME_ID:
-            found.add("frame_id", f"must have at most {_MAX_FRAME_ID} characters, not {len(frame.frame_id)}")
-        capture_ns = capture_times.read(found, frame)
+            violations.add(
+                "frame_id", f"must have at most {_MAX_FRAME_ID} characters, not {len(frame.frame_id)}"
+            )
+        capture_ns = capture_times.read(violations, frame)
         try:
-            found.raise_any()
+            violations.raise_any()
         except InvalidRequest as error:
             yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], partial(_raise, error), capture_ns)
         else:
@@ -91,22 +93,22 @@ class _CaptureTimes:
         self._given: bool | None = None
         self._last_ns = 0
 
-    def read(self, found: Violations, frame: pb.StreamFrame) -> int | None:
+    def read(self, violations: Violations, frame: pb.StreamFrame) -> int | None:
         """Nanoseconds; None for the time of arrival, or for a frame that is refused."""
         given = frame.HasField("capture_time")
         self._given = given if self._given is None else self._given
         if given is not self._given:
-            found.add("capture_time", "must be set in all frames of a stream, or in none")
+            violations.add("capture_time", "must be set in all frames of a stream, or in none")
         if not given or not self._given:
             return None
-        capture_ns = read_duration_ns(found, "capture_time", frame.capture_time)
+        capture_ns = read_duration_ns(violations, "capture_time", frame.capture_time)
         if capture_ns > _MAX_CAPTURE_S * 1_000_000_000:
-            found.add("capture_time", f"must be at most {_MAX_CAPTURE_S} s")
+            violations.add("capture_time", f"must be at most {_MAX_CAPTURE_S} s")
         elif capture_ns < self._last_ns:
-            found.add(
+            violations.add(
                 "capture_time", f"must not be before that of an earlier frame, {self._last_ns / 1e9:g} s"
             )
-        if found:
+        if violations:
             return None
         self._last_ns = capture_ns
         return capture_ns

@@ -121,15 +121,15 @@ def read_video(config: pb.VideoConfig, *, max_persons: int, thresholds: Threshol
     Raises:
         InvalidRequest: with every violation.
     """
-    found = Violations("config.")
-    sampling = _sampling(found, config)
+    violations = Violations("config.")
+    sampling = _sampling(violations, config)
     if config.layout not in pb.FrameLayout.values():
-        found.add("layout", f"must be PERSONS or FLAT, not {config.layout}")
+        violations.add("layout", f"must be PERSONS or FLAT, not {config.layout}")
     if config.annotated_video not in pb.AnnotatedVideo.values():
-        found.add("annotated_video", f"must be MP4 or unset, not {config.annotated_video}")
-    style = _style(found, config)
-    persons = _persons(found, config, max_persons, thresholds)
-    found.raise_any()
+        violations.add("annotated_video", f"must be MP4 or unset, not {config.annotated_video}")
+    style = _style(violations, config)
+    persons = _persons(violations, config, max_persons, thresholds)
+    violations.raise_any()
     return VideoOptions(
         persons=persons,
         sampling=sampling,
@@ -145,45 +145,47 @@ def read_stream(config: pb.StreamConfig, *, max_persons: int, thresholds: Thresh
     Raises:
         InvalidRequest: with every violation.
     """
-    found = Violations("config.")
+    violations = Violations("config.")
     if config.frame_policy not in pb.FramePolicy.values():
-        found.add("frame_policy", f"must be EVERY or LATEST, not {config.frame_policy}")
-    persons = _persons(found, config, max_persons, thresholds)
-    found.raise_any()
+        violations.add("frame_policy", f"must be EVERY or LATEST, not {config.frame_policy}")
+    persons = _persons(violations, config, max_persons, thresholds)
+    violations.raise_any()
     return StreamOptions(persons, "latest" if config.frame_policy == pb.FRAME_POLICY_LATEST else "every")
 
 
-def read_duration(found: Violations, field: str, value: duration_pb2.Duration) -> float:
+def read_duration(violations: Violations, field: str, value: duration_pb2.Duration) -> float:
     """A Duration in seconds; not negative."""
-    return read_duration_ns(found, field, value) / _NANOS
+    return read_duration_ns(violations, field, value) / _NANOS
 
 
-def read_duration_ns(found: Violations, field: str, value: duration_pb2.Duration) -> int:
+def read_duration_ns(violations: Violations, field: str, value: duration_pb2.Duration) -> int:
     """A Duration in nanoseconds; not negative."""
     if abs(value.nanos) >= _NANOS or abs(value.seconds) > _MAX_S or value.seconds * value.nanos < 0:
-        found.add(field, "is not a valid Duration: nanos go up to 999,999,999 and have the sign of seconds")
+        violations.add(
+            field, "is not a valid Duration: nanos go up to 999,999,999 and have the sign of seconds"
+        )
         return 0
     nanoseconds = value.seconds * _NANOS + value.nanos
     if nanoseconds < 0:
-        found.add(field, f"must be 0 or more, not {nanoseconds / _NANOS:g} s")
+        violations.add(field, f"must be 0 or more, not {nanoseconds / _NANOS:g} s")
     return max(nanoseconds, 0)
 
 
 def _persons(
-    found: Violations, config: pb.VideoConfig | pb.StreamConfig, max_persons: int, thresholds: Thresholds
+    violations: Violations, config: pb.VideoConfig | pb.StreamConfig, max_persons: int, thresholds: Thresholds
 ) -> PersonOptions:
-    detection = read_options(found, config, max_persons=max_persons)
-    min_keypoint_score = found.number("min_keypoint_score", config.min_keypoint_score, 0)
+    detection = read_options(violations, config, max_persons=max_persons)
+    min_keypoint_score = violations.number("min_keypoint_score", config.min_keypoint_score, 0)
     track = config.track if config.HasField("track") else True
     if config.smoothing not in pb.Smoothing.values():
-        found.add("smoothing", f"must be OFF or ONE_EURO, not {config.smoothing}")
+        violations.add("smoothing", f"must be OFF or ONE_EURO, not {config.smoothing}")
     smooth = config.smoothing == pb.SMOOTHING_ONE_EURO
     if smooth and not track:
-        found.add("smoothing", "needs `track`: leave it unset or set it to true")
-    names = read_names(found, config.measurements)
+        violations.add("smoothing", "needs `track`: leave it unset or set it to true")
+    names = read_names(violations, config.measurements)
     if config.HasField("angle_options") and not "".join(config.measurements).replace(",", "").strip():
-        found.add("angle_options", "needs `measurements`: name some, or leave it unset")
-    side, angles = read_angle_options(found, config.angle_options, names, thresholds, "angle_options.")
+        violations.add("angle_options", "needs `measurements`: name some, or leave it unset")
+    side, angles = read_angle_options(violations, config.angle_options, names, thresholds, "angle_options.")
     return PersonOptions(
         detection=detection,
         min_keypoint_score=min_keypoint_score,
@@ -196,31 +198,31 @@ def _persons(
     )
 
 
-def _style(found: Violations, config: pb.VideoConfig) -> OverlayStyle:
+def _style(violations: Violations, config: pb.VideoConfig) -> OverlayStyle:
     """Style of the annotated video; fields without an effect on it are refused."""
     overlay = config.overlay
     if config.HasField("overlay") and config.annotated_video == pb.ANNOTATED_VIDEO_UNSPECIFIED:
-        found.add("overlay", "needs `annotated_video`: set it to MP4, or leave the overlay unset")
+        violations.add("overlay", "needs `annotated_video`: set it to MP4, or leave the overlay unset")
     if overlay.format != types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
-        found.add("overlay.format", "is for single pictures: leave it unset, the video is an MP4")
+        violations.add("overlay.format", "is for single pictures: leave it unset, the video is an MP4")
     if overlay.HasField("jpeg_quality"):
-        found.add("overlay.jpeg_quality", "is for single pictures: leave it unset")
+        violations.add("overlay.jpeg_quality", "is for single pictures: leave it unset")
     if overlay.space_panel:
-        found.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
-    return read_style(found, overlay)
+        violations.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
+    return read_style(violations, overlay)
 
 
-def _sampling(found: Violations, config: pb.VideoConfig) -> Sampling:
+def _sampling(violations: Violations, config: pb.VideoConfig) -> Sampling:
     every_nth, target_fps = 1, None
     chosen = config.WhichOneof("sampling")
     if chosen == "every_nth_frame":
-        every_nth = int(found.number("every_nth_frame", config.every_nth_frame, 1))
+        every_nth = int(violations.number("every_nth_frame", config.every_nth_frame, 1))
     elif chosen == "target_fps":
         target_fps = config.target_fps
         if not (math.isfinite(target_fps) and 0 < target_fps <= _MAX_FPS):
-            found.add("target_fps", f"must be more than 0 and at most {_MAX_FPS:g}, not {target_fps:g}")
-    start_s = read_duration(found, "start", config.start)
-    end_s = read_duration(found, "end", config.end) if config.HasField("end") else None
+            violations.add("target_fps", f"must be more than 0 and at most {_MAX_FPS:g}, not {target_fps:g}")
+    start_s = read_duration(violations, "start", config.start)
+    end_s = read_duration(violations, "end", config.end) if config.HasField("end") else None
     if end_s is not None and end_s <= start_s:
-        found.add("end", f"must be after start, which is {start_s:g} s")
+        violations.add("end", f"must be after start, which is {start_s:g} s")
     return Sampling(every_nth=every_nth, target_fps=target_fps, start_s=start_s, end_s=end_s)

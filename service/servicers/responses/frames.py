@@ -99,7 +99,7 @@ def _prominent_place(analysis: FrameAnalysis) -> int | None:
 
 
 def _angles_of(seen: PersonAngles, *, person_index: int, track_id: int | None) -> list[pb.FrameAngle]:
-    found = []
+    measurements = []
     for result in seen.measures.results:
         name = result.measurement.name
         left, right = value_message(result.left), value_message(result.right)
@@ -107,10 +107,10 @@ def _angles_of(seen: PersonAngles, *, person_index: int, track_id: int | None) -
         for side, message in sides:
             if message is not None and (name, side) in seen.smoothed:
                 message.smoothed_degrees = seen.smoothed[name, side]
-        found.append(
+        measurements.append(
             pb.FrameAngle(name=name, person_index=person_index, track_id=track_id, left=left, right=right)
         )
-    return found
+    return measurements
 
 
 def _side(seen: SideMotion | None) -> pb.SideSummary | None:

@@ -73,30 +73,32 @@ def timings(stages: Timings, *, total_ms: float) -> pb.Timings:
     )
 
 
-def model(known: Model, *, default: bool, detector: Model | None = None) -> pb.Model:
+def model(served: Model, *, default: bool, detector: Model | None = None) -> pb.Model:
     """A model as ListModels shows it.
 
     Args:
-        detector: the served model that `known.first_stage` names; None if there is none.
+        detector: the served model that `served.first_stage` names; None if there is none.
     """
-    licences = [known.licence]
-    if known.first_stage:
+    licences = [served.licence]
+    if served.first_stage:
         licences.append(detector.licence if detector is not None else "")
     return pb.Model(
-        name=known.name,
-        version=known.version,
-        family=known.family,
-        skeleton=known.skeleton,
-        keypoint_count=known.keypoint_count,
-        input_sizes=[size((width, height)) for height, width in known.shapes_hw],
-        precision=known.precision,
-        licence=known.licence,
-        weights=known.weights,
-        source=known.source,
-        sha256=known.sha256,
-        ready=known.ready,
+        name=served.name,
+        version=served.version,
+        family=served.family,
+        skeleton=served.skeleton,
+        keypoint_count=served.keypoint_count,
+        input_sizes=[size((width, height)) for height, width in served.shapes_hw],
+        precision=served.precision,
+        licence=served.licence,
+        weights=served.weights,
+        source=served.source,
+        sha256=served.sha256,
+        ready=served.ready,
         default=default,
-        positions=known.family == "top_down",
-        detector=known.first_stage,
-        pipeline_licences=dict.fromkeys(licence or "unknown" for licence in licences) if known.family else [],
+        positions=served.family == "top_down",
+        detector=served.first_stage,
+        pipeline_licences=dict.fromkeys(licence or "unknown" for licence in licences)
+        if served.family
+        else [],
     )

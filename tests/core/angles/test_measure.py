@@ -39,7 +39,7 @@ def whole(points: dict[str, complex], names: tuple[str, ...] = ALL) -> Measured:
     return measure(poses_of(array_of(points, WHOLEBODY)), WHOLEBODY, names, AngleOptions())
 
 
-def test_nobody_is_measured_without_complaint() -> None:
+def test_zero_persons_are_measured_without_an_error() -> None:
     found = measure(Poses.empty(17), COCO, ALL, AngleOptions())
     assert len(found) == 0
     assert found.degrees.shape == (0, len(ALL), 2)

@@ -51,7 +51,7 @@ ONE = people([(20, 50, 0.9), (80, 50, 0.9), (20, 90, 0.9)])
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (1, 50), (640, 480)], ids=str)
-def test_nobody_is_a_plain_copy(size_wh: tuple[int, int]) -> None:
+def test_zero_persons_give_a_plain_copy(size_wh: tuple[int, int]) -> None:
     image = noise(size_wh)
     drawn = draw_poses(image, Poses.empty(3), PAIR, FULL)
     np.testing.assert_array_equal(drawn, image)
@@ -73,7 +73,7 @@ def test_people_of_another_number_of_keypoints_are_refused() -> None:
         draw_poses(plain((9, 9)), ONE, replace(PAIR, name="coco_17", keypoints=PAIR.keypoints[:2]), FULL)
 
 
-def test_nobody_fits_every_skeleton() -> None:
+def test_zero_persons_fit_every_skeleton() -> None:
     draw_poses(plain((9, 9)), Poses.empty(17), PAIR, FULL)
 
 

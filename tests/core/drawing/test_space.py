@@ -36,7 +36,7 @@ def test_the_picture_stays_and_a_panel_comes_beside_it(count: int, size_wh: tupl
     assert (drawn[:, : size_wh[0]] == picture).all()
 
 
-def test_somebody_without_positions_has_an_empty_row() -> None:
+def test_a_person_without_positions_has_an_empty_row() -> None:
     picture = np.zeros((400, 400, 3), np.uint8)
     empty = with_space_panel(picture, people(1, known=False), SKELETON, STYLE)
     known = with_space_panel(picture, people(1), SKELETON, STYLE)

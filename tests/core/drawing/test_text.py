@@ -65,7 +65,7 @@ def test_plates_stay_inside_and_apart(
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
-def test_a_plate_goes_where_it_wishes_when_nothing_is_there() -> None:
+def test_a_plate_has_its_preferred_place_when_that_is_free() -> None:
     (corner,) = place([LabelRequest((40, 20), (200, 200), (1, 0), 10)], (400, 400), NOTHING)
     assert corner == (210, 190)
 

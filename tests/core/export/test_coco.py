@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from service.core.export.coco import coco_files, picture_numbers
+from service.core.export.coco import coco_files, image_numbers
 from service.core.export.files import ExportImage
 from service.core.poses import Poses
 from service.core.skeleton.template import Skeleton
@@ -126,7 +126,7 @@ def test_a_skeleton_without_sigmas_says_nothing_of_them() -> None:
     assert "sigmas" not in data["categories"][0]
 
 
-def test_nobody_is_an_empty_list() -> None:
+def test_zero_persons_are_an_empty_list() -> None:
     data, results = export([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
 
     assert data["annotations"] == results == []
@@ -239,7 +239,7 @@ def test_only_keypoints_with_the_score_and_in_the_image_are_visible(
     ],
 )
 def test_pictures_called_by_numbers_keep_them(names: list[str], numbers: list[int]) -> None:
-    assert picture_numbers(names) == numbers
+    assert image_numbers(names) == numbers
 
 
 def test_odd_names_survive_in_plain_ascii() -> None:

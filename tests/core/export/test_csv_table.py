@@ -45,7 +45,7 @@ def test_people_come_back() -> None:
     assert len(first) == 12 + 3 * 17
 
 
-def test_positions_have_columns_if_anybody_has_them() -> None:
+def test_positions_have_columns_if_any_person_has_them() -> None:
     known, unknown = random_people(1, COCO_17, positions=True), random_people(1, COCO_17)
     assert known.positions is not None
     known.positions[0, 0, 0] = np.nan
@@ -77,7 +77,7 @@ def test_hands_have_their_side_and_person() -> None:
     assert (second["side"], second["person_index"]) == ("", "")
 
 
-def test_nobody_is_a_header() -> None:
+def test_zero_persons_are_a_header() -> None:
     (file,) = csv_files([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17)
 
     assert file.content.count(b"\r\n") == 1

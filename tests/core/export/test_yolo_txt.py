@@ -76,7 +76,7 @@ def test_every_shipped_skeleton_can_be_written(name: str) -> None:
     assert sorted(data["flip_idx"]) == list(range(len(skeleton.keypoints)))
 
 
-def test_nobody_is_an_empty_file() -> None:
+def test_zero_persons_are_an_empty_file() -> None:
     files = yolo_files([ExportImage("a.jpg", (9, 9), Poses.empty(17))], COCO_17, 0)
 
     assert files[0].content == b""

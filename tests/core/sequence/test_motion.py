@@ -44,7 +44,7 @@ def test_trembling_makes_no_repetitions() -> None:
     assert seen(30 + np.random.default_rng(4).normal(0, 4, 600)).repetitions == ()
 
 
-def test_single_frames_that_go_astray_do_not_count() -> None:
+def test_outliers_of_single_frames_do_not_count() -> None:
     values = np.full(300, 20.0)
     values[[50, 120, 121, 200]] = 170
     found = seen(values)
@@ -97,7 +97,7 @@ def test_pauses_are_no_part_of_a_movement(noise_deg: float) -> None:
 
 @pytest.mark.parametrize("fps", [5, 8, 10, 15, 30, 60])
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
-def test_one_value_that_goes_astray_does_not_count_at_any_rate(fps: int, place: str) -> None:
+def test_one_outlier_does_not_count_at_any_rate(fps: int, place: str) -> None:
     values = np.full(20 * fps, 20.0)
     values[{"first": 0, "middle": 10 * fps, "last": -1}[place]] = 170
     found = seen(values, fps=fps)

@@ -18,7 +18,7 @@ def update(tracker: Tracker, found: Floats, time_s: float) -> list[int]:
     return tracker.update(found, np.full(len(found), 0.9, np.float32), time_s)
 
 
-def test_nobody_is_followed_where_nobody_is() -> None:
+def test_zero_persons_give_no_track() -> None:
     tracker = Tracker()
     assert update(tracker, boxes(), 0.0) == []
     assert tracker.count == 0
@@ -49,14 +49,14 @@ def test_who_leaves_for_a_second_and_returns_keeps_the_number() -> None:
     assert tracker.count == 2
 
 
-def test_who_leaves_for_long_comes_back_as_somebody_new() -> None:
+def test_a_person_who_leaves_for_long_comes_back_with_a_new_track_id() -> None:
     tracker = Tracker()
     update(tracker, boxes((100, 300)), 0.0)
     update(tracker, boxes(), 4.0)
     assert update(tracker, boxes((100, 300)), 8.0) == [2]
 
 
-def test_somebody_elsewhere_is_somebody_else() -> None:
+def test_a_person_elsewhere_has_another_track_id() -> None:
     tracker = Tracker()
     update(tracker, boxes((100, 300)), 0.0)
     assert update(tracker, boxes((900, 300)), 0.1) == [2]
@@ -84,7 +84,7 @@ def test_times_that_stand_still_do_no_harm() -> None:
 
 @pytest.mark.parametrize("rate", [30, 10, 5])
 @pytest.mark.parametrize("speed", [150, 300, 600])
-def test_people_who_cross_are_themselves_afterwards(speed: int, rate: int) -> None:
+def test_persons_who_cross_keep_their_track_ids(speed: int, rate: int) -> None:
     # One hides the other for a moment; heights are 340 px, so this is a walk to a run.
     rng = np.random.default_rng(speed + rate)
     for _ in range(10):
@@ -104,7 +104,7 @@ def test_people_who_cross_are_themselves_afterwards(speed: int, rate: int) -> No
         assert tracker.count == 2
 
 
-def test_a_second_find_of_a_person_takes_nobodys_number() -> None:
+def test_a_duplicate_detection_takes_no_track_id() -> None:
     tracker = Tracker()
     whole, half = (100.0, 100.0, 300.0, 500.0), (100.0, 100.0, 200.0, 500.0)
     points = np.array([[(120 + 5 * k, 120 + 20 * k, 0.9) for k in range(17)]], np.float32)
@@ -119,7 +119,7 @@ def test_a_second_find_of_a_person_takes_nobodys_number() -> None:
     assert tracker.count == 1
 
 
-def test_somebody_close_before_another_is_no_second_find() -> None:
+def test_a_person_close_before_another_is_no_duplicate() -> None:
     tracker = Tracker()
     found = np.array([(100, 100, 300, 500), (120, 260, 220, 490)], np.float32)  # a child before an adult
     points = np.stack(

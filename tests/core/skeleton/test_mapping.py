@@ -49,7 +49,7 @@ def mapped(poses: Poses, source: Skeleton, target: Skeleton) -> Poses:
     return apply(plan_mapping(source, target), poses)
 
 
-def test_nobody_is_mapped_to_nobody() -> None:
+def test_zero_persons_are_mapped_to_zero_persons() -> None:
     for target in (COCO, BODY_WITH_NECK, HAND):
         nobody = mapped(Poses.empty(133), WHOLE, target)
 
@@ -383,7 +383,7 @@ def test_a_thousand_derived_points_are_mapped() -> None:
 WHOLE_BODY = shipped()["mediapipe_wholebody"]
 
 
-def test_a_face_is_an_entry_of_its_own_and_who_has_none_gives_none() -> None:
+def test_a_face_is_an_entry_of_its_own_and_a_person_without_one_gives_none() -> None:
     poses = people(3, WHOLE_BODY)
     mesh = [WHOLE_BODY.index(f"face_mesh_{i:03}") for i in range(468)]
     without = poses.keypoints.copy()

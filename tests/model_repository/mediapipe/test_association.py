@@ -50,7 +50,7 @@ def test_bodies_agree_by_the_torso(points: Floats, close: bool, same: bool, swap
     assert (found.close, found.same, found.swapped) == (close, same, swapped)
 
 
-def test_somebody_seen_from_the_side_has_no_sides_to_exchange() -> None:
+def test_a_person_seen_from_the_side_has_no_sides_to_exchange() -> None:
     side = standing()
     side[:, 0] = 200 + (side[:, 0] - 200) * 0.1
     assert compare(side[FLIP, :2], side, 100).close

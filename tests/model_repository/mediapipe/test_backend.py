@@ -86,7 +86,7 @@ async def infer(
 
 
 def tensors(scene: Scene) -> dict[str, NDArray[np.generic]]:
-    return {"image": scene.picture[None], "boxes": scene.boxes[None], "bodies": scene.bodies[None]}
+    return {"image": scene.image[None], "boxes": scene.boxes[None], "bodies": scene.bodies[None]}
 
 
 async def test_it_answers_what_the_networks_answer(

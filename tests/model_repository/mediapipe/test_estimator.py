@@ -65,7 +65,7 @@ def test_a_person_stays_the_same_wherever_the_picture_begins(estimator: Estimato
     scene = scene_of("single_person.jpg", 0)
     shift = np.array([128, 64], np.float32)
     moved = Scene(
-        np.pad(scene.picture, ((64, 0), (128, 0), (0, 0)), mode="edge"),
+        np.pad(scene.image, ((64, 0), (128, 0), (0, 0)), mode="edge"),
         scene.boxes + np.tile(shift, 2),
         scene.bodies + np.array([*shift, 0], np.float32),
     )
@@ -121,7 +121,7 @@ def test_feet_are_below_and_left_is_left_in_three_dimensions(estimator: Estimato
     np.testing.assert_allclose(positions[[11, 12]].mean(0), 0, atol=1e-6)
 
 
-def test_somebody_seen_from_behind_has_the_left_side_on_the_left(estimator: Estimator) -> None:
+def test_a_person_seen_from_behind_has_the_left_side_on_the_left(estimator: Estimator) -> None:
     woman = only(estimator, scene_of("two_people.jpg", 1))
     assert woman.positions[5, 0] < woman.positions[6, 0]
     assert woman.positions[11, 0] < woman.positions[12, 0]
@@ -130,13 +130,13 @@ def test_somebody_seen_from_behind_has_the_left_side_on_the_left(estimator: Esti
 def test_a_mirrored_picture_gives_the_mirrored_person(estimator: Estimator) -> None:
     scene = scene_of("single_person.jpg", 1)
     flip = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
-    width = scene.picture.shape[1]
+    width = scene.image.shape[1]
     bodies = scene.bodies[:, flip].copy()
     bodies[..., 0] = width - 1 - bodies[..., 0]
     boxes = scene.boxes[:, [2, 1, 0, 3]].copy()
     boxes[:, [0, 2]] = width - 1 - boxes[:, [0, 2]]
     a = only(estimator, scene)
-    b = only(estimator, Scene(np.ascontiguousarray(scene.picture[:, ::-1]), boxes, bodies))
+    b = only(estimator, Scene(np.ascontiguousarray(scene.image[:, ::-1]), boxes, bodies))
     expected = a.positions[:17][flip] * np.array([-1, 1, 1], np.float32)
     assert np.median(distances(b.positions[:17], expected)) < 0.10  # sides swapped would be 0.2 and more
 
@@ -193,7 +193,9 @@ def test_people_cut_by_the_frame_keep_what_is_left_of_them(cut_at: float, estima
     ],
     ids=["nan", "infinite", "all at one point", "huge", "negative"],
 )
-def test_a_senseless_body_harms_nobody_and_comes_back_finite(body: Floats, estimator: Estimator) -> None:
+def test_an_implausible_body_affects_no_others_and_comes_back_finite(
+    body: Floats, estimator: Estimator
+) -> None:
     scene = scene_of("two_people.jpg", 0)
     alone = only(estimator, scene)
     with np.errstate(over="ignore"):
@@ -219,12 +221,12 @@ def test_without_a_body_the_pose_detector_finds_the_person(estimator: Estimator)
     assert np.isfinite(found.positions[:17]).all()
 
 
-def test_a_body_that_nobody_in_the_picture_has_gets_nothing_from_the_pose_network(
+def test_a_body_of_no_person_in_the_image_gets_nothing_from_the_pose_network(
     estimator: Estimator,
 ) -> None:
     """The first stage's points of one person, in the box of another one: whose pose it is cannot be told."""
     scene = scene_of("two_people.jpg")
-    wrong = Scene(scene.picture, scene.boxes[:1], scene.bodies[[1]] + np.array([-300, -500, 0], np.float32))
+    wrong = Scene(scene.image, scene.boxes[:1], scene.bodies[[1]] + np.array([-300, -500, 0], np.float32))
     person = only(estimator, wrong)
     assert np.isnan(person.positions).all()
     assert not person.scores[133:166].any()
@@ -234,7 +236,7 @@ def test_a_body_that_nobody_in_the_picture_has_gets_nothing_from_the_pose_networ
 def test_the_pose_of_a_neighbour_is_not_taken(estimator: Estimator) -> None:
     """A person whom only the box is known of, and in it another one whose body is known."""
     scene = scene_of("two_people.jpg", 0)
-    taken = Scene(scene.picture, scene.boxes, np.concatenate([NOBODY_KNOWN, scene.bodies[:1]]))
+    taken = Scene(scene.image, scene.boxes, np.concatenate([NOBODY_KNOWN, scene.bodies[:1]]))
     person = only(estimator, taken)
     own = only(estimator, scene)
     if person.scores[133:166].any():
@@ -253,7 +255,7 @@ def test_the_pose_of_a_neighbour_is_not_taken(estimator: Estimator) -> None:
     ],
     ids=["black", "noise", "white", "four pixels", "one row"],
 )
-def test_where_there_is_nobody_nothing_is_found(image: Rgb8, estimator: Estimator) -> None:
+def test_in_an_image_without_persons_nothing_is_found(image: Rgb8, estimator: Estimator) -> None:
     scene = scene_of("single_person.jpg", 0)
     height, width = image.shape[:2]
     box = np.array([[0, 0, width, height]], np.float32)
@@ -275,6 +277,6 @@ def test_boxes_of_a_few_pixels_are_answered(side: int, estimator: Estimator) -> 
 
 def test_pictures_that_cannot_be_written_to_are_read(estimator: Estimator) -> None:
     scene = scene_of("single_person.jpg", 0)
-    for array in (scene.picture, scene.boxes, scene.bodies):
+    for array in (scene.image, scene.boxes, scene.bodies):
         array.setflags(write=False)
     assert equal(only(estimator, scene), only(estimator, scene_of("single_person.jpg", 0)))

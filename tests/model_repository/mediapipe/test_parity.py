@@ -75,7 +75,7 @@ def test_in_holistics_own_square_the_hand_is_its_hand(name: str, side: str, netw
     points = getattr(reference(name, call="later"), f"{side}_hand")
     square = rois.hand_from_landmarks(points)
     raw, flag, _ = networks.hand(rois.cut_out(picture(name), square, networks.hand.size))
-    found = rois.to_picture(raw.reshape(21, 3)[:, :2] / np.float32(networks.hand.size), square)
+    found = rois.to_image(raw.reshape(21, 3)[:, :2] / np.float32(networks.hand.size), square)
     assert flag[0, 0] > 0.5
     assert np.median(distances(found, points)) <= 1.5
 
@@ -85,5 +85,5 @@ def test_in_holistics_own_square_the_face_is_its_face(networks: Networks) -> Non
     assert mesh is not None
     square = face_square(mesh)
     raw, _ = networks.face(rois.cut_out(picture("astronaut.png"), square, networks.face.size))
-    found = rois.to_picture(raw.reshape(468, 3) / np.float32(networks.face.size), square)
+    found = rois.to_image(raw.reshape(468, 3) / np.float32(networks.face.size), square)
     assert np.median(distances(found[:, :2], mesh)) <= 0.2

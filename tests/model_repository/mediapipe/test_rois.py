@@ -31,7 +31,7 @@ def points(*rows: tuple[float, float]) -> Floats:
 def test_the_corners_of_a_square_are_where_its_rotation_puts_them(
     x: float, y: float, side: float, rotation: float
 ) -> None:
-    corners = rois.to_picture(points((0, 0), (1, 0), (0, 1), (0.5, 0.5)), Roi(x, y, side, rotation))
+    corners = rois.to_image(points((0, 0), (1, 0), (0, 1), (0.5, 0.5)), Roi(x, y, side, rotation))
     right, down = corners[1] - corners[0], corners[2] - corners[0]
     np.testing.assert_allclose(corners[3], [x, y], atol=1e-3)
     np.testing.assert_allclose(right, side * np.array([math.cos(rotation), math.sin(rotation)]), atol=2e-3)
@@ -39,17 +39,17 @@ def test_the_corners_of_a_square_are_where_its_rotation_puts_them(
 
 
 def test_depth_grows_with_the_square() -> None:
-    placed = rois.to_picture(np.array([[0.5, 0.5, 0.1]], np.float32), Roi(7, 8, 50, 1))
+    placed = rois.to_image(np.array([[0.5, 0.5, 0.1]], np.float32), Roi(7, 8, 50, 1))
     np.testing.assert_allclose(placed, [[7, 8, 5]], atol=1e-5)
 
 
 @pytest.mark.parametrize("rotation", [0.0, 0.4, math.pi / 2, -2.0])
-def test_what_is_cut_out_is_what_to_picture_points_at(rotation: float) -> None:
+def test_what_is_cut_out_is_what_to_image_points_at(rotation: float) -> None:
     image = np.asarray(cv2.GaussianBlur(noise((300, 300)), (0, 0), 6), np.uint8)
     square = Roi(150, 140, 96, rotation)
     cut = rois.cut_out(image, square, 96)
     for u, v in ((10, 20), (48, 48), (90, 5)):
-        x, y = rois.to_picture(points((u / 96, v / 96)), square)[0]
+        x, y = rois.to_image(points((u / 96, v / 96)), square)[0]
         np.testing.assert_allclose(cut[v, u].astype(int), image[round(y), round(x)].astype(int), atol=12)
 
 
@@ -75,7 +75,7 @@ def test_an_upright_person_has_an_upright_square_about_the_hips() -> None:
 def test_the_square_turns_with_the_person(edge: tuple[float, float], rotation: float) -> None:
     square = rois.pose_from_alignment(points((100, 200))[0], points(edge)[0])
     assert abs(square.rotation) == pytest.approx(abs(rotation))
-    top = rois.to_picture(points((0.5, 0)), square)[0] - [100, 200]
+    top = rois.to_image(points((0.5, 0)), square)[0] - [100, 200]
     np.testing.assert_allclose(top / np.linalg.norm(top), (np.array(edge) - [100, 200]) / 80, atol=1e-5)
 
 

@@ -47,7 +47,7 @@ FACE_ANCHORS_BODY = [0, 4, 3]
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One person: (634, 2) px of the picture, (634,) scores, (634, 3) metres; NaN and 0 where unseen."""
+    """One person: (634, 2) px of the image, (634,) scores, (634, 3) metres; NaN and 0 where unseen."""
 
     keypoints: Floats
     scores: Floats

@@ -26,7 +26,7 @@ MIN_SCORE = 0.5
 """From which score on a first stage's keypoint is compared with anything."""
 
 MIN_COMMON = 4
-"""With fewer comparable keypoints two bodies cannot be told to agree."""
+"""With fewer comparable keypoints it cannot be decided whether two bodies agree."""
 
 TORSO_PER_BOX = 0.2
 """The unit in sides of the box, where the torso is shorter or unknown."""
@@ -153,8 +153,8 @@ def hide_others(cut: Bytes, square: Roi, own: Floats, others: Floats) -> Bytes:
 
     Args:
         cut: (size, size, 3) uint8, from `rois.cut_out`; left as it is.
-        square: where it lies in the picture.
-        own: (17, 3) the person's keypoints, px of the picture, and score.
+        square: where it lies in the image.
+        own: (17, 3) the person's keypoints, px of the image, and score.
         others: (M, 17, 3) the neighbours'.
     """
     size = len(cut)

@@ -1,6 +1,6 @@
-"""People of a batch of pictures, shared out over the processor cores.
+"""Whole-body estimator: the persons of a batch of images, distributed over the processor cores.
 
-Small networks do not get twice as fast on two cores. So people are worked on side by side, each on one core;
+Small networks do not get twice as fast on two cores. So persons are processed in parallel, each on one core;
 a person that is left over gets all cores for the pose, then a core for each hand.
 """
 
@@ -35,21 +35,21 @@ Bytes = NDArray[np.uint8]
 Found = TypeVar("Found")
 
 FAR_PX = 1e6
-"""No picture is so large: a coordinate beyond it is a slip of the first stage."""
+"""No image is so large: a coordinate beyond it is an error of the first stage."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One picture and the people to be looked at in it.
+    """One image and the persons to estimate in it.
 
     Attributes:
-        picture: (H, W, 3) uint8 RGB.
-        boxes: (Q, 4) of the people that are asked about: x1, y1, x2, y2, px.
+        image: (H, W, 3) uint8 RGB.
+        boxes: (Q, 4) of the persons that are asked about: x1, y1, x2, y2, px.
         bodies: (P, 17, 3) the first stage's keypoints of them, px and score, may be NaN; then those of the
             neighbours who are not asked about.
     """
 
-    picture: Bytes
+    image: Bytes
     boxes: Floats
     bodies: Floats
 
@@ -68,9 +68,9 @@ class Estimator:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="wholebody")
 
     def __call__(self, scenes: Sequence[Scene]) -> list[list[Person]]:
-        """The people of each picture, in the order of its boxes.
+        """The persons of each image, in the order of its boxes.
 
-        What one person is depends on the picture and its bodies, and on nothing else in the batch.
+        The result for one person depends on the image and its bodies, and on nothing else in the batch.
         """
         people = [person for scene in scenes for person in subjects(scene)]
         alone = len(people) % self._threads == 1 or self._threads == 1
@@ -106,11 +106,11 @@ class Estimator:
 
 
 def subjects(scene: Scene) -> list[Subject]:
-    """The people asked about, each with the bodies of all the others; points that cannot be are NaN."""
+    """The persons asked about, each with the bodies of all the others; points that cannot be are NaN."""
     with np.errstate(invalid="ignore"):
         possible = (np.abs(scene.bodies) < FAR_PX).all(2, keepdims=True)
     bodies = np.where(possible, scene.bodies, np.float32(np.nan))
     return [
-        Subject(scene.picture, box, bodies[i], np.delete(bodies, i, axis=0))
+        Subject(scene.image, box, bodies[i], np.delete(bodies, i, axis=0))
         for i, box in enumerate(scene.boxes)
     ]

@@ -49,7 +49,7 @@ EYES_AND_NOSE = (1, 33, 263)
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """One face: (468, 3) px of the picture, z on the scale of x; one score for all of it."""
+    """One face: (468, 3) px of the image, z on the scale of x; one score for all of it."""
 
     mesh: Floats
     score: float
@@ -72,29 +72,29 @@ class Head:
     others: Floats
 
 
-def find_face(picture: Bytes, head: Head, networks: Networks) -> Face | None:
+def find_face(image: Bytes, head: Head, networks: Networks) -> Face | None:
     """The face on a head, None when it is turned away, not recognised, or another person's."""
-    for square, least in _squares(picture, head, networks):
-        face = in_square(picture, square, networks.face)
+    for square, least in _squares(image, head, networks):
+        face = in_square(image, square, networks.face)
         if face is not None and face.score > least and is_plausible(face, head):
             return face
     return None
 
 
-def from_pose(picture: Bytes, points: Floats, networks: Networks) -> Face | None:
+def from_pose(image: Bytes, points: Floats, networks: Networks) -> Face | None:
     """Holistic's look: detector around the pose's points 0-10 (11, 2), then the mesh."""
-    square = _detected(picture, rois.face_from_pose(points), networks.face_detector, NEAR_ANCHORS)
-    face = None if square is None else in_square(picture, square, networks.face)
+    square = _detected(image, rois.face_from_pose(points), networks.face_detector, NEAR_ANCHORS)
+    face = None if square is None else in_square(image, square, networks.face)
     return face if face is not None and face.score > MIN_FLAG else None
 
 
-def in_square(picture: Bytes, square: Roi, network: Network) -> Face | None:
+def in_square(image: Bytes, square: Roi, network: Network) -> Face | None:
     """What the mesh network says of a square; None only for one that cannot be cut out."""
     if not square.usable:
         return None
-    mesh, flag = network(rois.cut_out(picture, square, network.size))
+    mesh, flag = network(rois.cut_out(image, square, network.size))
     points = mesh.reshape(-1, 3) / np.float32(network.size)
-    return Face(rois.to_picture(points, square), float(landmarks.sigmoid(flag.reshape(1))[0]))
+    return Face(rois.to_image(points, square), float(landmarks.sigmoid(flag.reshape(1))[0]))
 
 
 def is_plausible(face: Face, head: Head) -> bool:
@@ -117,10 +117,10 @@ def _own_heads(head: Head) -> Floats:
     return np.zeros((0, 2), np.float32) if head.pose is None else head.pose.mean(0)[None]
 
 
-def _squares(picture: Bytes, head: Head, networks: Networks) -> Iterator[tuple[Roi, float]]:
+def _squares(image: Bytes, head: Head, networks: Networks) -> Iterator[tuple[Roi, float]]:
     """Squares for the mesh network, and the flag that is asked of each."""
     if head.pose is not None:
-        square = _detected(picture, rois.face_from_pose(head.pose), networks.face_detector, NEAR_ANCHORS)
+        square = _detected(image, rois.face_from_pose(head.pose), networks.face_detector, NEAR_ANCHORS)
         if square is not None:
             yield square, MIN_FLAG
     around = rois.face_from_head(head.body, head.unit) if confident(head.body)[:3].any() else None
@@ -130,20 +130,20 @@ def _squares(picture: Bytes, head: Head, networks: Networks) -> Iterator[tuple[R
         (networks.face_detector, NEAR_ANCHORS, ssd.MIN_SCORE),
         (networks.far_face_detector, FAR_ANCHORS, MIN_FAR_SCORE),
     ):
-        square = _detected(picture, around, detector, anchors, least)
+        square = _detected(image, around, detector, anchors, least)
         if square is not None:
             yield square, MIN_FLAG
     yield rois.face_mesh_from_head(around), MIN_DIRECT_FLAG
 
 
 def _detected(
-    picture: Bytes, around: Roi, detector: Network, anchors: Floats, min_score: float = ssd.MIN_SCORE
+    image: Bytes, around: Roi, detector: Network, anchors: Floats, min_score: float = ssd.MIN_SCORE
 ) -> Roi | None:
     if not around.usable:
         return None
-    square = rois.cut_out(picture, around, detector.size, border=cv2.BORDER_CONSTANT)
+    square = rois.cut_out(image, around, detector.size, border=cv2.BORDER_CONSTANT)
     raw, logits = detector(square)
     found = ssd.best(raw[0], logits[0, :, 0], anchors, detector.size, min_score=min_score)
     if found is None:
         return None
-    return rois.face_from_detection(rois.to_picture(found.keypoints, around))
+    return rois.face_from_detection(rois.to_image(found.keypoints, around))

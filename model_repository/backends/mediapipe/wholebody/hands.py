@@ -48,7 +48,7 @@ MAX_FROM_WRIST = 0.45
 """How far a hand's root may be from the wrist of either body, in lengths of the torso."""
 
 MIN_INSIDE = 0.6
-"""Share of a hand's points that must be inside the picture."""
+"""Share of a hand's points that must be inside the image."""
 
 BY_NEIGHBOUR = 0.5
 """How near on a neighbour's wrist a hand is that neighbour's, in lengths of the torso."""
@@ -58,7 +58,7 @@ PALM_ANCHORS = ssd.anchors(192, (8, 16, 16, 16))
 
 @dataclass(frozen=True, eq=False)
 class Hand:
-    """One hand: (21, 2) px of the picture, (21, 3) metres, upright; one score for all of it."""
+    """One hand: (21, 2) px of the image, (21, 3) metres, upright; one score for all of it."""
 
     points: Floats
     world: Floats
@@ -87,50 +87,50 @@ class Arm:
     others: Floats
 
 
-def find_hand(picture: Bytes, arm: Arm, networks: Networks) -> Hand | None:
+def find_hand(image: Bytes, arm: Arm, networks: Networks) -> Hand | None:
     """The hand at the end of an arm, None when it is hidden, not recognised, or another person's."""
     if arm.fingers is not None:
-        hand = from_fingers(picture, arm.fingers, networks)
+        hand = from_fingers(image, arm.fingers, networks)
         for _ in range(2):
-            if hand is None or hand.score <= WORTH_ANOTHER or not is_plausible(hand, arm, picture.shape[:2]):
+            if hand is None or hand.score <= WORTH_ANOTHER or not is_plausible(hand, arm, image.shape[:2]):
                 break
             if hand.score > MIN_FLAG:
                 return hand
-            hand = in_square(picture, rois.hand_from_landmarks(hand.points), networks.hand)
-    return _second_look(picture, arm, networks)
+            hand = in_square(image, rois.hand_from_landmarks(hand.points), networks.hand)
+    return _second_look(image, arm, networks)
 
 
-def from_fingers(picture: Bytes, fingers: Floats, networks: Networks) -> Hand | None:
+def from_fingers(image: Bytes, fingers: Floats, networks: Networks) -> Hand | None:
     """Holistic's look: re-crop, then landmarks. It counts as a hand above `MIN_FLAG`.
 
     Args:
-        picture: (H, W, 3).
+        image: (H, W, 3).
         fingers: (3, 2) the pose's wrist, little and index finger, px.
         networks: to be asked.
     """
     around = rois.hand_from_pose(*fingers)
-    if not (around.usable and _is_within(picture, around)):
+    if not (around.usable and _is_within(image, around)):
         return None
-    (alignment,) = networks.hand_recrop(rois.cut_out(picture, around, networks.hand_recrop.size))
+    (alignment,) = networks.hand_recrop(rois.cut_out(image, around, networks.hand_recrop.size))
     size = np.float32(networks.hand_recrop.size)
-    centre, edge = rois.to_picture(alignment.reshape(2, 2) / size, around)
-    return in_square(picture, rois.hand_from_recrop(centre, edge), networks.hand)
+    centre, edge = rois.to_image(alignment.reshape(2, 2) / size, around)
+    return in_square(image, rois.hand_from_recrop(centre, edge), networks.hand)
 
 
-def in_square(picture: Bytes, square: Roi, network: Network) -> Hand | None:
+def in_square(image: Bytes, square: Roi, network: Network) -> Hand | None:
     """What a hand network says of a square; None only for one that cannot be cut out."""
     if not square.usable:
         return None
-    raw, flag, world = network(rois.cut_out(picture, square, network.size))
+    raw, flag, world = network(rois.cut_out(image, square, network.size))
     return Hand(
-        points=rois.to_picture(raw.reshape(-1, 3)[:, :2] / np.float32(network.size), square),
+        points=rois.to_image(raw.reshape(-1, 3)[:, :2] / np.float32(network.size), square),
         world=rois.turn_upright(world.reshape(-1, 3), square),
         score=float(flag[0, 0]),
     )
 
 
 def is_plausible(hand: Hand, arm: Arm, shape_hw: tuple[int, ...]) -> bool:
-    """Whether a hand is of a person's size, inside the picture, at this arm and at no other person's."""
+    """Whether a hand is of a person's size, inside the image, at this arm and at no other person's."""
     extent = float(np.ptp(hand.points, axis=0).max()) / arm.unit
     if not MIN_SIZE <= extent <= MAX_SIZE:
         return False
@@ -144,23 +144,23 @@ def is_plausible(hand: Hand, arm: Arm, shape_hw: tuple[int, ...]) -> bool:
     return nearest_is_own(root, arm.wrists, arm.others, (9, 10), reach=BY_NEIGHBOUR * arm.unit)
 
 
-def _second_look(picture: Bytes, arm: Arm, networks: Networks) -> Hand | None:
-    height, width = picture.shape[:2]
+def _second_look(image: Bytes, arm: Arm, networks: Networks) -> Hand | None:
+    height, width = image.shape[:2]
     for elbow, wrist, score in zip(arm.elbows, arm.wrists, arm.scores, strict=True):
         if score < MIN_WRIST or not (0 <= wrist[0] < width and 0 <= wrist[1] < height):
             continue
-        palm = _palm(picture, elbow, wrist, arm.unit, networks.palm_detector)
-        hand = None if palm is None else in_square(picture, palm, networks.hand)
+        palm = _palm(image, elbow, wrist, arm.unit, networks.palm_detector)
+        hand = None if palm is None else in_square(image, palm, networks.hand)
         if hand is not None and hand.score > MIN_SECOND_FLAG and is_plausible(hand, arm, (height, width)):
             return hand
     return None
 
 
-def _palm(picture: Bytes, elbow: Floats, wrist: Floats, unit: float, detector: Network) -> Roi | None:
+def _palm(image: Bytes, elbow: Floats, wrist: Floats, unit: float, detector: Network) -> Roi | None:
     around = rois.palms_around(elbow, wrist, unit)
     if not around.usable:
         return None
-    square = rois.cut_out(picture, around, detector.size, border=cv2.BORDER_CONSTANT)
+    square = rois.cut_out(image, around, detector.size, border=cv2.BORDER_CONSTANT)
     raw, logits = detector(square)
     expected = (wrist - (around.x, around.y)) / around.side + 0.5
     found = ssd.best(
@@ -173,11 +173,11 @@ def _palm(picture: Bytes, elbow: Floats, wrist: Floats, unit: float, detector: N
     )
     if found is None:
         return None
-    (centre,) = rois.to_picture(found.box[None, :2], around)
+    (centre,) = rois.to_image(found.box[None, :2], around)
     box = np.array([*centre, *(found.box[2:] * around.side)], np.float32)
-    return rois.hand_from_palm(box, rois.to_picture(found.keypoints, around))
+    return rois.hand_from_palm(box, rois.to_image(found.keypoints, around))
 
 
-def _is_within(picture: Bytes, roi: Roi) -> bool:
-    height, width = picture.shape[:2]
+def _is_within(image: Bytes, roi: Roi) -> bool:
+    height, width = image.shape[:2]
     return bool(0 <= roi.x < width and 0 <= roi.y < height)

@@ -1,7 +1,7 @@
 """The landmark networks' numbers, as MediaPipe's graphs read them.
 
 Landmarks come out of the networks in px of their own input; here they become 0 to 1 of it, so that
-`rois.to_picture` can place them.
+`rois.to_image` can place them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PoseLandmarks:
 
     Attributes:
         points: (39, 2) of its square, 0 to 1.
-        visibility: (39,) in the picture and not hidden, 0 to 1.
+        visibility: (39,) in the image and not hidden, 0 to 1.
         world: (39, 3) metres, origin mid-hip, in the square's orientation.
     """
 

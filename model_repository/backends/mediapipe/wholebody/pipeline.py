@@ -1,6 +1,6 @@
-"""The chain for one person of a picture: pose, then hands and face from where the bodies have them.
+"""The chain for one person of an image: pose, then hands and face from where the bodies have them.
 
-The networks and their squares are those of MediaPipe Holistic for still pictures
+The networks and their squares are those of MediaPipe Holistic for still images
 (`mediapipe/modules/holistic_landmark`, Apache-2.0). What differs: the pose's square comes from a first
 stage's body keypoints where those are good enough; the pose that is found has to agree with that body; and
 hands and faces get further looks (`hands`, `faces`).
@@ -54,13 +54,13 @@ class Subject:
     """One person to look at.
 
     Attributes:
-        picture: (h, w, 3) uint8 RGB; the whole of it.
+        image: (h, w, 3) uint8 RGB; the whole of it.
         box: (4,) the person's by the first stage: x1, y1, x2, y2, px.
         body: (17, 3) the first stage's keypoints, px and score; may be NaN.
-        others: (M, 17, 3) the same of the other people in the picture.
+        others: (M, 17, 3) the same of the other persons in the image.
     """
 
-    picture: Bytes
+    image: Bytes
     box: Floats
     body: Floats
     others: Floats
@@ -78,7 +78,7 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """BlazePose's 33 points: (33, 2) px of the picture, (33,) visibility, (33, 3) metres, upright."""
+    """BlazePose's 33 points: (33, 2) px of the image, (33,) visibility, (33, 3) metres, upright."""
 
     points: Floats
     visibility: Floats
@@ -101,17 +101,15 @@ class Parts:
     face: Face | None = None
 
 
-def detect_pose_square(picture: Bytes, detector: Network, region: Roi | None = None) -> Roi | None:
-    """The pose detector's square for the most prominent person in a region, or the whole of a picture."""
-    around = region or _whole(picture)
-    return (
-        None if not around.usable else _detect(_cut_black(picture, around, detector.size), around, detector)
-    )
+def detect_pose_square(image: Bytes, detector: Network, region: Roi | None = None) -> Roi | None:
+    """The pose detector's square for the most prominent person in a region, or the whole of an image."""
+    around = region or _whole(image)
+    return None if not around.usable else _detect(_cut_black(image, around, detector.size), around, detector)
 
 
-def find_pose(picture: Bytes, square: Roi, network: Network) -> Pose | None:
+def find_pose(image: Bytes, square: Roi, network: Network) -> Pose | None:
     """The body in a square, None when the network sees no person in it."""
-    return _pose(rois.cut_out(picture, square, network.size), square, network) if square.usable else None
+    return _pose(rois.cut_out(image, square, network.size), square, network) if square.usable else None
 
 
 def find_own_pose(person: Subject, network: Network, networks: Networks) -> Pose | None:
@@ -161,13 +159,13 @@ def find_side_hand(
 ) -> Hand | None:
     """The left (0) or right (1) hand."""
     arm = _arm(person, pose, body, side)
-    return None if arm is None else find_hand(person.picture, arm, networks)
+    return None if arm is None else find_hand(person.image, arm, networks)
 
 
 def find_own_face(person: Subject, pose: Pose | None, networks: Networks) -> Face | None:
     """The person's face."""
     head = Head(None if pose is None else pose.points[:11], person.body[:5], person.unit, person.others)
-    return find_face(person.picture, head, networks)
+    return find_face(person.image, head, networks)
 
 
 def put_together(
@@ -192,27 +190,27 @@ def find_parts(person: Subject, networks: Networks) -> Parts:
 
 def _pose_squares(person: Subject, network: Network, networks: Networks) -> Iterator[tuple[Roi, Bytes]]:
     """Squares for the pose network with what is in them, the likeliest first."""
-    picture, size = person.picture, network.size
+    image, size = person.image, network.size
     square = rois.pose_from_body(person.body, person.box_side)
     if square is None:
         region = _region(person)
         if not region.usable:
             return
         for hide in (False, True) if len(person.others) else (False,):
-            seen = _cut_black(picture, region, networks.pose_detector.size)
+            seen = _cut_black(image, region, networks.pose_detector.size)
             if hide:
                 seen = association.hide_others(seen, region, person.body, person.others)
             found = _detect(seen, region, networks.pose_detector)
             if found is not None and found.usable:
-                yield found, rois.cut_out(picture, found, size)
+                yield found, rois.cut_out(image, found, size)
     elif square.usable:
-        cut = rois.cut_out(picture, square, size)
+        cut = rois.cut_out(image, square, size)
         yield square, cut
         if len(person.others):
             yield square, association.hide_others(cut, square, person.body, person.others)
     tight = rois.pose_from_box(person.box, person.body)
     if tight.usable:
-        cut = rois.cut_out(picture, tight, size)
+        cut = rois.cut_out(image, tight, size)
         yield tight, association.hide_others(cut, tight, person.body, person.others)
 
 
@@ -222,7 +220,7 @@ def _pose(cut: Bytes, square: Roi, network: Network) -> Pose | None:
         return None
     found = landmarks.pose(raw[0], heatmap[0], world[0])
     return Pose(
-        points=rois.to_picture(found.points[:BLAZEPOSE_COUNT], square),
+        points=rois.to_image(found.points[:BLAZEPOSE_COUNT], square),
         visibility=found.visibility[:BLAZEPOSE_COUNT],
         world=rois.turn_upright(found.world[:BLAZEPOSE_COUNT], square),
     )
@@ -233,7 +231,7 @@ def _detect(cut: Bytes, around: Roi, detector: Network) -> Roi | None:
     found = ssd.best_keypoints(raw[0], logits[0, :, 0], POSE_ANCHORS, detector.size)
     if found is None:
         return None
-    centre, edge = rois.to_picture(found, around)[:2]
+    centre, edge = rois.to_image(found, around)[:2]
     return rois.pose_from_alignment(centre, edge)
 
 
@@ -319,10 +317,10 @@ def _region(person: Subject) -> Roi:
     return Roi((x1 + x2) / 2, (y1 + y2) / 2, BOX_MARGIN * max(x2 - x1, y2 - y1))
 
 
-def _cut_black(picture: Bytes, around: Roi, size: int) -> Bytes:
-    return rois.cut_out(picture, around, size, border=cv2.BORDER_CONSTANT)
+def _cut_black(image: Bytes, around: Roi, size: int) -> Bytes:
+    return rois.cut_out(image, around, size, border=cv2.BORDER_CONSTANT)
 
 
-def _whole(picture: Bytes) -> Roi:
-    height, width = picture.shape[:2]
+def _whole(image: Bytes) -> Roi:
+    height, width = image.shape[:2]
     return Roi(width / 2, height / 2, float(max(width, height)))

@@ -34,7 +34,7 @@ MIN_BODY_SCORE = 0.3
 
 @dataclass(frozen=True)
 class Roi:
-    """A square: centre and side in px of the picture, turned by `rotation`."""
+    """A square: centre and side in px of the image, turned by `rotation`."""
 
     x: float
     y: float
@@ -47,11 +47,11 @@ class Roi:
         return all(map(math.isfinite, (self.x, self.y, self.side, self.rotation))) and self.side >= 1.0
 
 
-def cut_out(picture: Bytes, roi: Roi, size: int, *, border: int = cv2.BORDER_REPLICATE) -> Bytes:
-    """The square of a picture as (size, size, 3) uint8, upright.
+def cut_out(image: Bytes, roi: Roi, size: int, *, border: int = cv2.BORDER_REPLICATE) -> Bytes:
+    """The square of an image as (size, size, 3) uint8, upright.
 
     The corners of the square go to the corners of the output, bilinear, as in MediaPipe's
-    `image_to_tensor_converter_opencv.cc`: landmark networks see the picture's edge repeated beyond it
+    `image_to_tensor_converter_opencv.cc`: landmark networks see the image's edge repeated beyond it
     (`BORDER_REPLICATE`), detectors see black (`BORDER_CONSTANT`).
     """
     scale = size / roi.side
@@ -62,12 +62,12 @@ def cut_out(picture: Bytes, roi: Roi, size: int, *, border: int = cv2.BORDER_REP
             [-sin, cos, size / 2 + sin * roi.x - cos * roi.y],
         ]
     )
-    cut = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    cut = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
     return np.asarray(cut, np.uint8)
 
 
-def to_picture(points: Floats, roi: Roi) -> Floats:
-    """Points of the square, 0 to 1, as px of the picture: (K, 2 or 3) float32 in and out.
+def to_image(points: Floats, roi: Roi) -> Floats:
+    """Points of the square, 0 to 1, as px of the image: (K, 2 or 3) float32 in and out.
 
     A third column is a depth on the scale of x: it is multiplied by the side
     (`LandmarkProjectionCalculator`).
@@ -83,7 +83,7 @@ def to_picture(points: Floats, roi: Roi) -> Floats:
 
 
 def turn_upright(positions: Floats, roi: Roi) -> Floats:
-    """World positions (K, 3) in the square's orientation, turned to the picture's; z stays.
+    """World positions (K, 3) in the square's orientation, turned to the image's; z stays.
 
     `WorldLandmarkProjectionCalculator`.
     """
@@ -256,7 +256,7 @@ def _around(points: Floats, rotation: float, *, scale: float, shift_y: float) ->
 
 
 def _rotation(start: NDArray[np.floating], end: NDArray[np.floating], target: float) -> float:
-    """By how much the picture must turn so that start to end points to `target`."""
+    """By how much the image must turn so that start to end points to `target`."""
     angle = target - math.atan2(-(end[1] - start[1]), end[0] - start[0])
     return math.remainder(angle, 2 * math.pi) if math.isfinite(angle) else angle
 
