@@ -35,6 +35,7 @@ from service.cli.video_report import Curves, progress_bar, report, show_progress
 
 app = typer.Typer(add_completion=False)
 
+_INFO_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 1 << 18
 _MAX_S = 86_400.0 * 365
 _MAX_CURVES = 8
@@ -206,7 +207,11 @@ async def analyze(clip: Path, config: AnalysisConfig) -> None:
         task = progress.add_task(clip.name, total=100.0, frames="", rate="")
         try:
             async with config.gateway.connect() as channel:
-                async for answer in PoseServiceStub(channel).AnalyzeVideo(_requests(clip, message)):
+                stub = PoseServiceStub(channel)
+                # A refusal during an upload may lose its status (grpc#36066): the key and the connection are
+                # tried before the file is sent.
+                await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=_INFO_TIMEOUT_S)
+                async for answer in stub.AnalyzeVideo(_requests(clip, message)):
                     kind = answer.WhichOneof("response")
                     if kind == "frame":
                         line = as_dict(answer.frame)
