@@ -51,7 +51,7 @@ class PartAccuracy:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EnginePlan:
     """One plan.
 
     Attributes:
@@ -95,12 +95,12 @@ class Plan:
     build_s: float
     accuracy: Mapping[str, PartAccuracy] | None = field(default=None)
 
-    def same_build(self, other: Plan) -> bool:
+    def same_build(self, other: EnginePlan) -> bool:
         """Whether `other` would come out of the same build: TensorRT, GPU, graph and options agree."""
         return _build_of(self) == _build_of(other)
 
 
-def read_manifest(folder: Path) -> dict[str, Plan]:
+def read_manifest(folder: Path) -> dict[str, EnginePlan]:
     """The plans that `folder`'s manifest describes, by file name; none where there is no manifest.
 
     Raises:
@@ -124,7 +124,7 @@ def read_manifest(folder: Path) -> dict[str, Plan]:
         ) from exc
 
 
-def add_to_manifest(folder: Path, plan: Plan) -> None:
+def add_to_manifest(folder: Path, plan: EnginePlan) -> None:
     """Write what is known of one plan; what the manifest says of others stays.
 
     Two builders may do so at once, one for each kind of GPU of a fleet.
@@ -172,20 +172,20 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _build_of(plan: Plan) -> tuple[Any, ...]:
+def _build_of(plan: EnginePlan) -> tuple[Any, ...]:
     tensorrt = plan.library, plan.tensorrt, plan.version_compatible, plan.optimisation_level, plan.tf32
     gpu = plan.compute_capability, plan.hardware_compatibility
     return (*tensorrt, *gpu, plan.onnx_sha256, plan.precision, plan.profiles)
 
 
-def _json(plan: Plan) -> dict[str, Any]:
+def _json(plan: EnginePlan) -> dict[str, Any]:
     values = asdict(plan)
     del values["file"]
     return values
 
 
-def _plan(name: str, values: Mapping[str, Any]) -> Plan:
-    known = {entry.name: entry.type for entry in fields(Plan)}
+def _plan(name: str, values: Mapping[str, Any]) -> EnginePlan:
+    known = {entry.name: entry.type for entry in fields(EnginePlan)}
     given = {"file": name, **{key: value for key, value in values.items() if key in known}}
     for key, kind in known.items():
         wanted = {"str": str, "int": int, "bool": bool, "float": (int, float)}.get(str(kind))
@@ -197,4 +197,4 @@ def _plan(name: str, values: Mapping[str, Any]) -> Plan:
     )
     accuracy = values.get("accuracy")
     given["accuracy"] = accuracy and {part: PartAccuracy(**entry) for part, entry in accuracy.items()}
-    return Plan(**given)
+    return EnginePlan(**given)

@@ -30,7 +30,7 @@ from service.models.gpu_config import (
     with_plan_for,
 )
 from service.models.gpus import Gpu
-from service.models.manifest import Plan, add_to_manifest, read_manifest, sha256_of_file, write_aside
+from service.models.manifest import EnginePlan, add_to_manifest, read_manifest, sha256_of_file, write_aside
 from service.models.runners import OpenVinoRunner, Runner
 
 GRAPH = "model.onnx"
@@ -122,7 +122,7 @@ def build_model(
     request: BuildRequest,
     gate: Gate | None,
     progress: Progress | None = None,
-) -> tuple[Plan, bool]:
+) -> tuple[EnginePlan, bool]:
     """Build, compare and publish the plan of a model whose graph is in its folder.
 
     Args:
@@ -148,7 +148,7 @@ def build_model(
         request.best_batch,
         other_hw=model.model.other_hw,
     )
-    wanted = Plan(
+    wanted = EnginePlan(
         file=file,
         sha256="",
         size=0,
@@ -228,7 +228,7 @@ def _weights_sha256(graph: bytes) -> str:
     return next((entry.value for entry in read_graph(graph, "").metadata_props if entry.key == "sha256"), "")
 
 
-def _present(folder: Path, wanted: Plan) -> Plan | None:
+def _present(folder: Path, wanted: EnginePlan) -> EnginePlan | None:
     """The plan that is there, if it is whole and would come out of the same build."""
     try:
         present = read_manifest(folder).get(wanted.file)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from service.models.errors import EngineError
 from service.models.gpus import Gpu, tensorrt_version, visible_gpus
-from service.models.manifest import Plan, read_manifest, sha256_of_file
+from service.models.manifest import EnginePlan, read_manifest, sha256_of_file
 
 VERSION = "1"  # the only version that our repositories hold
 _DEFAULT_PLAN = "model.plan"
@@ -112,7 +112,7 @@ def foreign_prefix(path: Path) -> str | None:
 
 
 def _problem(
-    folder: Path, file: str, plans: dict[str, Plan], gpu: Gpu, tensorrt: str, model: str
+    folder: Path, file: str, plans: dict[str, EnginePlan], gpu: Gpu, tensorrt: str, model: str
 ) -> str | None:
     """Reason why Triton cannot serve this plan here, and what to do; None without one."""
     path, plan = folder / file, plans.get(file)
@@ -150,7 +150,7 @@ def _problem(
     return None
 
 
-def _warnings(folder: Path, plan: Plan, gpu: Gpu, model: str) -> Iterator[Finding]:
+def _warnings(folder: Path, plan: EnginePlan, gpu: Gpu, model: str) -> Iterator[Finding]:
     """Warnings about a plan that can be served."""
     graph = folder / "model.onnx"
     if graph.is_file() and sha256_of_file(graph) != plan.onnx_sha256:
@@ -164,7 +164,7 @@ def _warnings(folder: Path, plan: Plan, gpu: Gpu, model: str) -> Iterator[Findin
         yield Finding(model, "warning", text)
 
 
-def _version_fits(plan: Plan, running: str) -> bool:
+def _version_fits(plan: EnginePlan, running: str) -> bool:
     built, here = _numbers(plan.tensorrt), _numbers(running)
     if plan.version_compatible:
         return here >= built
@@ -172,7 +172,7 @@ def _version_fits(plan: Plan, running: str) -> bool:
     return built[:known] == here[:known]
 
 
-def _gpu_fits(plan: Plan, gpu: Gpu) -> bool:
+def _gpu_fits(plan: EnginePlan, gpu: Gpu) -> bool:
     if plan.compute_capability == gpu.compute_capability:
         return True
     here = _numbers(gpu.compute_capability)

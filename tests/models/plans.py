@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.models.gpus import Gpu
-from service.models.manifest import PartAccuracy, Plan, Profile, add_to_manifest
+from service.models.manifest import EnginePlan, PartAccuracy, Profile, add_to_manifest
 
 L4 = Gpu("NVIDIA L4", "8.9", "580.65.06")
 A100 = Gpu("NVIDIA A100-SXM4-80GB", "8.0", "580.65.06")
@@ -17,7 +17,7 @@ TENSORRT = "10.13.3.9"
 BYTES = b"ftrt" + bytes(range(256)) * 4
 CONFIG = 'name: "m"\nplatform: "tensorrt_plan"\n'
 
-PLAN = Plan(
+PLAN = EnginePlan(
     file="model.plan",
     sha256=hashlib.sha256(BYTES).hexdigest(),
     size=len(BYTES),

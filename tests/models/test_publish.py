@@ -13,7 +13,7 @@ from service.models.engines import Options
 from service.models.errors import AccuracyError, EngineError, RepositoryError
 from service.models.gpu_config import GpuModel
 from service.models.gpus import Gpu
-from service.models.manifest import Plan, read_manifest
+from service.models.manifest import EnginePlan, read_manifest
 from service.models.publish import BuildRequest, Gate, build_model, describe, put_graph, timing_cache
 from service.models.runners import Images, OpenVinoRunner
 from service.models.verify import verify
@@ -82,7 +82,7 @@ def model(tmp_path: Path) -> GpuModel:
 
 def build(
     model: GpuModel, tensorrt: Any, gpu: Gpu = L4, gated: Gate | None = None, **request: Any
-) -> tuple[Plan, bool]:
+) -> tuple[EnginePlan, bool]:
     return build_model(model, tensorrt, gpu, BuildRequest(**request), gated)
 
 

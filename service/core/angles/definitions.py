@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-Side = Literal["left", "right"]
+from service.core.skeleton.template import Side as Side  # re-exported for the measurements
+
 View = Literal["frontal", "sagittal", "any"]
 SIDES: tuple[Side, Side] = ("left", "right")
 
