@@ -76,6 +76,7 @@ class AnalysisConfig:
         start_s: seconds to skip.
         end_s: second to stop at.
         smooth: add smoothed keypoints and angles.
+        strict: end with an error at the first damage of the file.
         out: file for the frames, JSON Lines.
         annotated: MP4 file for the video with people and angles drawn on it.
         plot: file for the angles over time.
@@ -93,6 +94,7 @@ class AnalysisConfig:
     start_s: float = 0.0
     end_s: float | None = None
     smooth: bool = False
+    strict: bool = False
     out: Path | None = None
     annotated: Path | None = None
     plot: Path | None = None
@@ -139,6 +141,10 @@ def command(
     start: Annotated[float, typer.Option(help="Seconds to skip.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="Second to stop at.")] = None,
     smooth: Annotated[bool, typer.Option("--smooth", help="Add smoothed keypoints and angles.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="End with an error at the first damage, instead of stepping over it."),
+    ] = False,
 ) -> None:
     """Find and track the people in a video. After an interruption run it again: it continues --out."""
     angles = AngleConfig(
@@ -157,6 +163,7 @@ def command(
         start_s=start,
         end_s=end,
         smooth=smooth,
+        strict=strict,
         out=out,
         annotated=annotated,
         plot=plot,
@@ -294,6 +301,7 @@ def _message(config: AnalysisConfig) -> pb.VideoConfig:
         angle_options=config.angles.options() if config.angles.measurements else None,
         include_positions=True,
         smoothing=pb.SMOOTHING_ONE_EURO if config.smooth else pb.SMOOTHING_OFF,
+        strict=config.strict,
         layout=pb.FRAME_LAYOUT_FLAT if config.layout is Layout.flat else pb.FRAME_LAYOUT_PERSONS,
     )
     if config.every_nth is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,6 +114,12 @@ def report(summary: pb.VideoSummary, *, resumed: bool, complete: bool) -> None:
         rate = f" in {seconds:.1f} s ({per_second:.1f} a second)"
     earlier = ", with those of the earlier run" if resumed else ""
     print(f"{frames}{rate}, {counted_people(summary.persons_tracked)} tracked{earlier}")
+    if summary.frames_damaged or summary.gaps:
+        print(
+            f"The file is damaged: {summary.frames_damaged} damaged frames and {summary.gaps} gaps were"
+            " stepped over; --strict ends with an error instead.",
+            file=sys.stderr,
+        )
     if not summary.frames_analyzed:
         print("No frame lies there: --start is behind the end of the video, or --end before its first frame.")
     if not summary.measurements:

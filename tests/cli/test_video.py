@@ -381,3 +381,14 @@ async def test_after_an_interruption_the_last_line_says_how_to_go_on(
     last = err.decode().splitlines()[-1]
     assert last.startswith("posegate: interrupted.")
     assert last.endswith(told)
+
+
+async def test_damage_that_was_stepped_over_is_reported_and_strict_ends_there(
+    config: AnalysisConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = ROOT / "tests" / "cases" / "v_one_bad.mp4"
+    config = replace(config, plot=None, out=None, angles=AngleConfig())
+    await analyze(clip, config)
+    assert "The file is damaged: 1 damaged frames and 0 gaps were stepped over" in capsys.readouterr().err
+    with pytest.raises(CutShort, match="DATA_LOSS"):
+        await analyze(clip, replace(config, strict=True))
