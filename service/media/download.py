@@ -68,8 +68,9 @@ async def fetch(
     try:
         async with asyncio.timeout(timeout_s) as deadline:
             addresses = await _addresses(url, place, policy)
-            context = tls if tls is not None else await asyncio.to_thread(_system_trust)
-            return await _download(url, addresses, max_bytes, context, deadline)
+            if tls is None:
+                tls = await asyncio.to_thread(_trust, ssl.get_default_verify_paths())
+            return await _download(url, addresses, max_bytes, tls, deadline)
     except PosegateError:
         raise
     except _Status as error:
@@ -146,7 +147,9 @@ def _is_global(address: _Address) -> bool:
 
 
 @cache
-def _system_trust() -> ssl.SSLContext:
+def _trust(_paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+    """The system's trust, loaded once for the places where OpenSSL looks for it, which SSL_CERT_FILE and
+    SSL_CERT_DIR move: loading takes tens of milliseconds."""
     return ssl.create_default_context()
 
 
