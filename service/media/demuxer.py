@@ -83,6 +83,8 @@ class Demuxer:
 
     def __init__(self, spool: Spool, max_pixels: int) -> None:
         self._spool = spool
+        self._max_pixels = max_pixels
+        self._container: InputContainer | None = None
         if not spool.read_all(1, 0):
             raise VideoUndecodable("The video is empty: send the bytes of an encoded file.")
         whole = streaming(spool.read_all) == "whole file"
@@ -95,7 +97,7 @@ class Demuxer:
         self.damage: Exception | None = None
         self.bytes_read = 0
         try:
-            self._container: InputContainer | None = av.open(
+            self._container = av.open(
                 self._input,
                 mode="r",
                 options={"max_pixels": str(max_pixels), "format_whitelist": _DEMUXERS},
@@ -104,9 +106,14 @@ class Demuxer:
                 io_open=_refuse,
             )
             self.stream = _video_track(self._container)
-        except (av.FFmpegError, ValueError, OSError) as error:
+        except BaseException as error:
+            self.close()
             self.raise_failure(error)
             raise
+
+    def again(self) -> Demuxer:
+        """Another demuxer of the same file, at its start."""
+        return Demuxer(self._spool, self._max_pixels)
 
     @property
     def time_base(self) -> Fraction:
@@ -122,6 +129,11 @@ class Demuxer:
     def clock_may_jump(self) -> bool:
         """Whether stamps may leap ahead without a pause of the frames."""
         return self._name in _JUMPING
+
+    @property
+    def may_start_anywhere(self) -> bool:
+        """Whether a file of this format may start with frames that depend on others before it."""
+        return self._name in _ENDLESS
 
     @property
     def is_without_presentation_stamps(self) -> bool:
@@ -189,24 +201,26 @@ class Demuxer:
                 continue  # an empty packet prolongs the frame before; the decoder would take it for the end
             yield packet
 
-    def seek(self, stamp: int) -> tuple[int, Iterator[VideoPacket]] | None:
+    def can_seek(self, stamp: int) -> bool:
+        """Whether `seek` can go to a key frame that is not the first: the file is here whole and has an index
+        that counts its frames."""
+        stream, entries = self.stream, self.stream.index_entries
+        if not self._input.seekable() or not 0 < stream.frames <= len(entries):
+            return False
+        return entries.search_timestamp(self._key_stamp(stamp), backward=True) > 0
+
+    def seek(self, stamp: int) -> tuple[int, Iterator[VideoPacket]]:
         """Go to the last key frame that is decoded at `stamp` or earlier, less what frames are reordered by.
 
         Returns:
-            The number of presented frames before it, and the packets from it on. None where the file cannot
-            be sought in, has no index that counts its frames, or the key frame is its first.
+            The number of presented frames whose packets come before its own, and the packets from it on.
         """
         stream, entries = self.stream, self.stream.index_entries
-        if not self._input.seekable() or not 0 < stream.frames <= len(entries):
-            return None
-        sought = stamp - math.ceil(_REORDER_S / self.time_base)
-        if entries.search_timestamp(sought, backward=True) <= 0:
-            return None
         try:
-            self._opened().seek(sought, stream=stream, backward=True)
+            self._opened().seek(self._key_stamp(stamp), stream=stream, backward=True)
         except av.FFmpegError as error:
             self.raise_failure(error)
-            return None
+            raise
         packets = self.packets()
         first = next(packets, None)
         if first is None:
@@ -215,6 +229,9 @@ class Demuxer:
         place = entries.search_timestamp(first.dts or 0, backward=True, any_frame=True)
         passed = sum(not entry.is_discard for entry in entries[: max(place, 0)])
         return passed, _chained(first, packets)
+
+    def _key_stamp(self, stamp: int) -> int:
+        return stamp - math.ceil(_REORDER_S / self.time_base)
 
     def is_cut_short(self, *, last_is_partial: bool) -> bool:
         """Whether the file, read to its end, lacks a part of itself.
@@ -238,7 +255,7 @@ class Demuxer:
         """Whether the file ends within a packet of a transport stream."""
         return self._name == "mpegts" and is_ragged(self._spool.read_all, self._spool.wait(None))
 
-    def raise_failure(self, error: Exception) -> None:
+    def raise_failure(self, error: BaseException) -> None:
         """FFmpeg turns an error of reading the spool into one of its own: raise the spool's."""
         if self._input.failure is not None:
             raise self._input.failure from error
