@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from service.errors import VideoUndecodable
 from service.media.container_probe import is_cut_short, is_ragged, still_image, streaming
+from service.media.matroska_walk import MatroskaWalk
 from service.media.spool import Spool, SpoolClosed, SpoolReader
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs only
@@ -106,6 +107,7 @@ class Demuxer:
                 io_open=_refuse,
             )
             self.stream = _video_track(self._container)
+            self._walk = MatroskaWalk(spool.read_all) if self._name == "matroska" else None
         except BaseException as error:
             self.close()
             self.raise_failure(error)
@@ -190,11 +192,13 @@ class Demuxer:
                 continue
             if packet is None:
                 return
+            if self._walk is not None and packet.pos is not None and packet.pos > 0:
+                self.gaps += not self._walk.reach(packet.pos)
             if packet.size:
                 failures = 0
                 if self.damage is not None:  # the file goes on behind it
                     self.damage = None
-                    self.gaps += 1
+                    self.gaps += self._walk is None  # which finds it by itself
                 if packet.pos is not None and packet.pos >= 0:
                     self.bytes_read = max(self.bytes_read, packet.pos + packet.size)
             elif packet.dts is not None or packet.pts is not None:
@@ -244,6 +248,8 @@ class Demuxer:
         if self._name in _ENDLESS:
             return False
         size = self._spool.wait(None)
+        if self._walk is not None and self._walk.rest(size) == "lost":
+            return True
         if self._name == "mov" and self.stream.frames:
             # Only frames count: the index says where each of them lies.
             entries = self.stream.index_entries
@@ -252,8 +258,16 @@ class Demuxer:
         return last_is_partial or is_cut_short(self._spool.read_all, size)
 
     def is_ragged(self) -> bool:
-        """Whether the file ends within a packet of a transport stream."""
-        return self._name == "mpegts" and is_ragged(self._spool.read_all, self._spool.wait(None))
+        """Whether the file ends within a packet of a transport stream, or in a block that cannot be read."""
+        size = self._spool.wait(None)
+        if self._walk is not None:
+            return self._walk.rest(size) == "ragged"
+        return self._name == "mpegts" and is_ragged(self._spool.read_all, size)
+
+    @property
+    def finds_gaps(self) -> bool:
+        """Whether `gaps` has the places too where FFmpeg passes over bytes in silence."""
+        return self._walk is not None
 
     def raise_failure(self, error: BaseException) -> None:
         """FFmpeg turns an error of reading the spool into one of its own: raise the spool's."""

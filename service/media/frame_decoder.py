@@ -79,6 +79,7 @@ class FrameDecoder:
         self._packets = self._stamped(demuxer.packets())
         self._recent: deque[list[VideoPacket]] = deque()  # by group of pictures; with several threads only
         self._jumps = 0
+        self._known_gaps = 0  # of the demuxer
         self._last_was_partial = False  # packet
         self._after_damage = False
         self._begun = False  # with a key frame
@@ -200,6 +201,9 @@ class FrameDecoder:
     def _send(self, packet: VideoPacket) -> None:
         """Enter a packet into the order of presentation."""
         stamp, shown = self._frame_of(packet)
+        if self._demuxer.gaps > self._known_gaps:  # packets are missing that others may depend on
+            self._known_gaps = self._demuxer.gaps
+            self._order.damaged(lost=True)
         self._order.sent(stamp, shown=shown)
         if packet.is_corrupt:
             self._order.damaged()
@@ -249,7 +253,8 @@ class FrameDecoder:
             last, step = self._times.last, self._times.duration
             time = self._times.at(place.stamp, frame.duration)
             # Behind damage a leap of the times is bytes that the demuxer passed over in silence.
-            self._jumps += self._after_damage and last is not None and time - last > 2 * step
+            leaps = last is not None and time - last > 2 * step
+            self._jumps += self._after_damage and leaps and not self._demuxer.finds_gaps
             self._after_damage = damaged
             yield DecodedFrame(place.number, time, self._times.duration, frame, damaged)
 

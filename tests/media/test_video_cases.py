@@ -358,6 +358,43 @@ def test_lost_packets_are_counted_in_matroska_as_in_mp4(lost: list[int]) -> None
     assert_damage_is_honest(read(content), 0)
 
 
+@pytest.mark.parametrize("what", ["size", "track"])
+@pytest.mark.parametrize("number", [5, 20, 39])
+def test_a_matroska_block_with_a_broken_head_is_a_gap_or_the_end(number: int, what: str) -> None:
+    content = bytearray(remuxed(case("v_base.mp4"), "matroska"))
+    with av.open(io.BytesIO(content), "r") as source:
+        start = [one.pos for one in source.demux(video=0) if one.size][number]
+    assert start is not None
+    if what == "size":
+        content[start - 3 : start] = bytes(3)
+    else:
+        content[start] = 0xFF
+    found = read(bytes(content))
+    last = 39
+    assert found.times[:3] == [0, 0.04, 0.08]
+    assert 25 < len(found.frames) < 40
+    if number == last and what == "size":
+        assert type(found.error) is DataLoss
+    else:
+        assert found.error is None
+        assert found.gaps == 1
+        strict = read(bytes(content), strict=True)
+        assert type(strict.error) is DataLoss
+        assert strict.times == found.times[: len(strict.times)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"live": "1"}, {"cluster_time_limit": "300"}], ids=["plain", "live", "clusters"]
+)
+@pytest.mark.parametrize("tail", [b"", b"\n", b"SEFH" * 10], ids=["whole", "newline", "phone"])
+def test_a_whole_matroska_is_never_cut_short(options: dict[str, str], tail: bytes) -> None:
+    times = [0, 0.1, 0.15, 0.9, 4, 4.1, 9.0]
+    found = read(clip("matroska", options=options, times=times, sound=True) + tail)
+    assert found.error is None
+    assert found.times == pytest.approx(times, abs=0.002)
+    assert found.gaps == bool(tail and "live" in options)  # a live file does not state its length
+
+
 def test_without_presentation_times_nothing_is_placed_by_guess() -> None:
     found = read(with_lost_packets(case("v_bframes_h264.avi"), [24], 8))
     assert found.error is None
