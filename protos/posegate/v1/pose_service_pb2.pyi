@@ -2482,7 +2482,9 @@ class Model(_message.Message):
     keypoint_count: _builtins.int
     """Number of keypoints of its own skeleton."""
     precision: _builtins.str
-    """Precision it computes in, for example "fp16" or "bf16"."""
+    """Precision it is configured for, for example "fp16" or "bf16". On a CPU without instructions for bf16 such a
+    model computes in f32.
+    """
     licence: _builtins.str
     """Licence of the weights, as an SPDX identifier where there is one."""
     weights: _builtins.str
