@@ -23,7 +23,8 @@ from PIL import Image as PillowImage
 from PIL.ExifTags import Base as ExifTag
 
 from service.core.geometry import Rgb8
-from service.errors import ImageTooLarge, ImageUndecodable
+from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable
+from service.media.image_bounds import check_structure
 from service.media.jpeg import decode_jpeg
 from service.media.orientation import Orientation, upright
 
@@ -61,6 +62,7 @@ _ORIENTATIONS = {
     8: Orientation(270),
 }
 
+_EXPANDS = "Decompressed data too large"  # what Pillow says of a chunk of a PNG
 _SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a 16-bit sample may hold
 
 # Pillow's own check of the size would warn, or raise, below or above the limit that `inspect` holds.
@@ -123,6 +125,7 @@ def decode(content: bytes, limits: ImageLimits) -> Rgb8:
     Raises:
         ImageUndecodable: empty, truncated, not an image, or of a format that is not accepted.
         ImageTooLarge: more bytes or pixels than the limits allow.
+        ImageTooCostly: decoding takes more time or memory than the size of the image warrants.
     """
     header = _read_header(content, limits)
     if header.file_format in _JPEG:
@@ -150,6 +153,7 @@ def _read_header(content: bytes, limits: ImageLimits) -> _Header:
             f"The picture has {len(content)} bytes; at most {limits.max_bytes} are accepted.",
             metadata={"limit_bytes": str(limits.max_bytes), "actual_bytes": str(len(content))},
         )
+    check_structure(content, limits.max_pixels)
     try:
         with PillowImage.open(io.BytesIO(content), formats=_FORMATS) as picture:
             width, height = picture.size
@@ -158,13 +162,16 @@ def _read_header(content: bytes, limits: ImageLimits) -> _Header:
     except UnidentifiedImageError:
         raise ImageUndecodable(f"The bytes are not a picture that can be read: send {_ACCEPTED}.") from None
     except Exception as error:
+        if _EXPANDS in str(error):
+            raise ImageTooCostly(
+                "A text or colour profile in the PNG expands to more than 1 MiB: save it without metadata."
+            ) from error
         # Pillow's plugins raise many types on broken headers (OSError, SyntaxError, struct.error, ...).
         raise ImageUndecodable("The picture's header is broken: send a whole, valid file.") from error
     if width < 1 or height < 1:
         raise ImageUndecodable("The picture has no pixels: its width or height is zero.")
     check_pixels((width, height), limits)
     return _Header(file_format, (width, height), orientation, is_deep)
-    return width, height
 
 
 def check_pixels(size_wh: tuple[int, int], limits: ImageLimits) -> None:

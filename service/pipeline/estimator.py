@@ -27,6 +27,7 @@ from service.core.topdown import (
 )
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
+from service.media.loading import Loading
 from service.pipeline import concurrency
 from service.pipeline.scheduler import InferenceScheduler
 from service.telemetry.call_context import StageTimer, Timings, current
@@ -113,6 +114,8 @@ class Estimator:
     Args:
         client: runs the models.
         threads: for decoding and other work that would block the event loop.
+        waiting_threads: for decoding that waits for another process, so that it does not keep `threads` from
+            work; None for the same threads.
         at_once: inference slots: images between decoding and answer at once. It bounds the tensors in
             memory and the queue at Triton.
         streams_at_once: slots of those for frames of streams, at most; None for all.
@@ -128,9 +131,12 @@ class Estimator:
         streams_at_once: int | None = None,
         beside_single: int | None = None,
         beside_tenants: int | None = None,
+        *,
+        waiting_threads: Executor | None = None,
     ) -> None:
         self._client = client
         self._workers = threads
+        self._waiting = waiting_threads or threads
         self._scheduler = InferenceScheduler(
             at_once, at_once if streams_at_once is None else streams_at_once, beside_single, beside_tenants
         )
@@ -150,7 +156,8 @@ class Estimator:
         small.
 
         Args:
-            load: gives the upright RGB image; runs in a worker thread, and its errors pass through.
+            load: gives the upright RGB image, such as a `Loading`; runs in a worker thread, and its errors
+                pass through.
             model: a ready model.
             options: of the detection.
             timeout_s: seconds from the start of the slot, for a frame of a stream: its wait for a slot is not
@@ -206,9 +213,10 @@ class Estimator:
     ) -> Prepared:
         """Load and prepare an image in a worker thread; the durations are recorded however it ends."""
         clock = _LoadClock(time.perf_counter())
+        threads = self._waiting if isinstance(load, Loading) and load.waits else self._workers
         try:
-            prepared = await self.run(
-                _load_and_prepare, load, model, region_xyxy, keep_image=keep_image, clock=clock
+            prepared = await concurrency.run(
+                threads, _load_and_prepare, load, model, region_xyxy, keep_image=keep_image, clock=clock
             )
         finally:
             clock.report(timer)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from service.core.geometry import Rgb8
-from service.errors import ImageTooLarge, ImageUndecodable, PosegateError
+from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, PosegateError
 from service.media.image import ImageLimits, decode, encode, inspect
 from tests.media.cases import case
 from tests.media.damage import damaged
@@ -434,7 +434,7 @@ def test_damaged_files_are_decoded_or_refused_and_nothing_else(file_format: str,
     end = data.draw(st.integers(0, len(content)) | st.just(len(content)))
     try:
         image = decode(bytes(content[:end]), LIMITS)
-    except (ImageUndecodable, ImageTooLarge):
+    except (ImageUndecodable, ImageTooLarge, ImageTooCostly):
         return
     assert image.ndim == 3
     assert image.shape[2] == 3

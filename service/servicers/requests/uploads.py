@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -12,7 +12,8 @@ import numpy as np
 from posegate.v1 import pose_service_pb2 as pb
 from service.core.geometry import Rgb8
 from service.errors import DeadlineExceeded, ImageUndecodable, InvalidRequest, Violation
-from service.media.image import ImageLimits, check_pixels, decode
+from service.media.image import ImageLimits, check_pixels
+from service.media.loading import Decode, in_thread
 from service.pipeline.stream import StreamFrame
 from service.servicers.requests.validation import Violations
 from service.servicers.requests.video_config import read_duration_ns
@@ -60,7 +61,7 @@ async def video_chunks(requests: AsyncIterator[pb.AnalyzeVideoRequest]) -> Async
 
 
 async def stream_frames(
-    requests: AsyncIterator[pb.StreamPosesRequest], limits: ImageLimits
+    requests: AsyncIterator[pb.StreamPosesRequest], limits: ImageLimits, decode: Decode = in_thread
 ) -> AsyncGenerator[StreamFrame, None]:
     """The frames of the stream; raises InvalidRequest for any other message. A frame with wrong fields fails
     when it is loaded, so that the error is its own result."""
@@ -83,7 +84,7 @@ async def stream_frames(
         except InvalidRequest as error:
             yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], partial(_raise, error), capture_ns)
         else:
-            yield StreamFrame(frame.frame_id, partial(_load, frame, limits), capture_ns)
+            yield StreamFrame(frame.frame_id, _loading(frame, limits, decode), capture_ns)
 
 
 class _CaptureTimes:
@@ -118,12 +119,15 @@ def _raise(error: InvalidRequest) -> Rgb8:
     raise error
 
 
-def _load(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
-    """The upright image (H, W, 3) of a frame. For a worker thread."""
-    kind = frame.WhichOneof("picture")
-    if kind == "encoded":
+def _loading(frame: pb.StreamFrame, limits: ImageLimits, decode: Decode) -> Callable[[], Rgb8]:
+    """The call that gives the upright image (H, W, 3) of a frame."""
+    if frame.WhichOneof("picture") == "encoded":
         return decode(frame.encoded, limits)
-    if kind is None:
+    return partial(_load_raw, frame, limits)
+
+
+def _load_raw(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
+    if frame.WhichOneof("picture") is None:
         raise ImageUndecodable("The frame holds no picture: set `encoded` or `raw`.")
     width, height, rgb = frame.raw.size.width, frame.raw.size.height, frame.raw.rgb
     if width < 1 or height < 1:
