@@ -25,8 +25,8 @@ export function chosenMeasurements(panel) {
 }
 
 const REASONS = {
-  LOW_CONFIDENCE: "the model is unsure of a point",
-  OUT_OF_FRAME: "a point lies outside the picture",
+  LOW_CONFIDENCE: "the model is unsure of a keypoint",
+  OUT_OF_FRAME: "a keypoint lies outside the image",
   VIEW_MISMATCH: "seen from the wrong side",
   FORESHORTENED: "a limb points at the camera",
   PLANAR_CROSSTALK: "turned out of the plane",
@@ -39,8 +39,8 @@ const REASONS = {
   ASSUMED_NEUTRAL: "a neutral stance is assumed",
   REFERENCE_FALLBACK: "another reference was used",
   OPPOSITE_DIRECTION: "moved the other way",
-  DEGENERATE: "points coincide",
-  NO_PERSON: "nobody was found",
+  DEGENERATE: "keypoints coincide",
+  NO_PERSON: "no person was found",
 };
 
 export function reasonText(reason) {
