@@ -162,7 +162,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         workers = _threads(stack, settings.workers, "pixels")
         waiting = _threads(stack, settings.workers, "decoding")
         host = DecoderHost()
-        images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s))
+        images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s), settings.scaled_decoding)
         # Their end frees the threads that wait for them, which end after that.
         stack.push_async_callback(asyncio.to_thread, host.close)
         stack.callback(images.close)

@@ -525,12 +525,3 @@ async def test_triton_coming_back_after_a_while_is_noticed_soon() -> None:
             await asyncio.sleep(0.05)
         assert time.monotonic() - back < 1.2
     await client.close()
-
-
-@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
-async def test_triton_is_never_called_through_a_proxy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(variable, "http://127.0.0.1:9")  # the discard port: nothing listens there
-    async with connected(FakeTriton(answer=ONE)) as client:
-        assert (await infer(client)).shape[-1] == ONE.shape[-1]
