@@ -65,7 +65,9 @@ async def test_without_a_key_or_with_a_wrong_one_every_call_is_401(
     post = door.client.post
     answers = [
         await post("/v1/pose", content=PICTURE, headers=RAW | headers),
-        await post("/detect", files={"image": PICTURE}, data={"measurement": "knee_flexion"}, headers=headers),
+        await post(
+            "/detect", files={"image": PICTURE}, data={"measurement": "knee_flexion"}, headers=headers
+        ),
         await door.client.get("/v1/skeletons", headers=headers),
         *[
             await post(path, files={"file": ("large.mp4", LARGE)}, headers=headers)
