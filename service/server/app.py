@@ -215,11 +215,11 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits,
             images.loading,
         )
-        by_key = [] if gate is None else [AccountInterceptor(gate, metrics, requests.check_size)]
+        accounts = None if gate is None else AccountInterceptor(gate, metrics, requests.check_size)
         server = grpc.aio.server(
             interceptors=[
                 requests,
-                *by_key,
+                *([] if accounts is None else [accounts]),
                 AdmissionInterceptor(limits.max_in_flight, limits.max_in_flight_bytes),
             ],
             options=[
@@ -269,8 +269,9 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         )
         monitor = HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics)
         stack.callback(asyncio.create_task(monitor.run()).cancel)
-        if gate is not None:
+        if gate is not None and accounts is not None:
             stack.callback(asyncio.create_task(gate.run()).cancel)
+            stack.callback(asyncio.create_task(accounts.run()).cancel)
         if certificates is not None:
             metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
             stack.callback(asyncio.create_task(certificates.run()).cancel)
