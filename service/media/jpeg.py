@@ -28,6 +28,10 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FILLINGS = (b"\x55" * 512, b"\xaa" * 512)
 _COEFFICIENTS = 64
 
+REDUCTIONS = (8, 4, 2)
+"""Divisors of width and height for which libjpeg-turbo has vector code; at the eighths in between a reduced
+image costs more than the whole."""
+
 
 def decode_jpeg(content: bytes) -> Rgb8:
     """The image (H, W, 3) as it is stored, in RGB.
@@ -39,6 +43,28 @@ def decode_jpeg(content: bytes) -> Rgb8:
         return cast("Rgb8", simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False))
     except ValueError:
         return _decode_suspect(content)
+
+
+def decode_jpeg_reduced(content: bytes, size_wh: tuple[int, int], divisor: int) -> Rgb8 | None:
+    """The image as it is stored, in RGB, reduced: fewer coefficients of each block are transformed.
+
+    Args:
+        content: bytes of the file.
+        size_wh: of the whole image, px, as the header declares it.
+        divisor: one of `REDUCTIONS`.
+
+    Returns:
+        (ceil(H / divisor), ceil(W / divisor), 3) uint8; None where libjpeg says that something is wrong:
+        `decode_jpeg` finds out what.
+    """
+    width, height = (-(-side // divisor) for side in size_wh)
+    try:
+        image = simplejpeg.decode_jpeg(
+            content, "RGB", fastdct=False, fastupsample=False, min_width=width, min_height=height
+        )
+    except ValueError:
+        return None
+    return cast("Rgb8", image) if image.shape[:2] == (height, width) else None
 
 
 def _decode_suspect(content: bytes) -> Rgb8:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.core.angles import Thresholds
 from service.media.download import DownloadPolicy
-from service.media.image import ImageLimits
+from service.media.image import ImageLimits, ScaledDecoding
 from service.media.video_reader import VideoLimits
 from service.settings import Settings
 
@@ -27,6 +27,7 @@ class Limits:
 
     image: ImageLimits
     video: VideoLimits
+    scaled_decoding: ScaledDecoding
     max_batch_size: int
     max_persons: int
     max_skeletons: int
@@ -71,6 +72,7 @@ class Limits:
                 max_seconds=settings.max_video_seconds,
                 max_frames=settings.max_video_frames,
             ),
+            scaled_decoding=settings.scaled_decoding,
             max_batch_size=settings.max_batch_size,
             max_persons=settings.max_persons,
             max_skeletons=settings.max_skeletons,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Protocol
@@ -13,13 +13,12 @@ import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
-from service.core.geometry import Rgb8
 from service.core.model import PoseModel
 from service.core.plan import allow
 from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, Unavailable
 from service.pipeline.angles import measure_angles
-from service.pipeline.estimator import Estimator
+from service.pipeline.estimator import Estimator, Load
 from service.pipeline.limits import Limits
 from service.pipeline.overlay import OverlayConfig, draw_overlay
 from service.servicers.context import Context
@@ -257,7 +256,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         finally:
             self._kept_images.release()
 
-    async def _loader(self, image: types_pb2.Image, timer: StageTimer) -> Callable[[], Rgb8]:
+    async def _loader(self, image: types_pb2.Image, timer: StageTimer) -> Load:
         fetch = timer.timed("decode") if image.uri else nullcontext()  # it is part of decoding
         with fetch:
             return await loader(image, self._limits)

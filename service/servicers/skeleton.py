@@ -8,12 +8,13 @@ import binascii
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from posegate.v1 import skeleton_service_pb2 as pb
-from posegate.v1 import skeleton_service_pb2_grpc
+from posegate.v1 import skeleton_service_pb2_grpc, types_pb2
+from service.core.geometry import Rgb8
 from service.core.plan import allow
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.core.skeleton.validation import nfc, shown, skeleton_problems
@@ -147,7 +148,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         skeleton = await self._skeletons.named(violations, call.tenant, request.skeleton)
         persons = await run(self._workers, read_persons, violations, request, skeleton, limits)
         assert drawing.overlay is not None  # noqa: S101 - there is a default, and a wrong one was raised
-        load = drawing.canvas.load if drawing.canvas is not None else await loader(request.image, limits)
+        load = drawing.canvas.load if drawing.canvas is not None else await _whole(request.image, limits)
         with call.stage_timer() as timer:
             overlay = await run(
                 self._workers, render, load, persons.poses, persons.numbers, skeleton, drawing.overlay, timer
@@ -222,6 +223,12 @@ def _read_name(name: str) -> str:
         violations.add(problem.field, problem.description)
     violations.raise_any()
     return nfc(name)
+
+
+async def _whole(image: types_pb2.Image, limits: Limits) -> Callable[[], Rgb8]:
+    """Function that gives the upright image (H, W, 3) at its own size; to be called in a worker thread."""
+    load = await loader(image, limits)
+    return lambda: load(None).pixels
 
 
 async def _read(message: pb.Skeleton, *, present: bool) -> Skeleton:

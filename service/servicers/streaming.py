@@ -98,7 +98,10 @@ class StreamingMethods:
         with self._limiter.admitted():
             with _stall_limit(self._limits.stream_stall_s):
                 yield responses.started()
-            frames = frames_within_plan(stream_frames(requests, self._limits.image), current().plan)
+            uploaded = stream_frames(
+                requests, self._limits.image, scaled_decoding=self._limits.scaled_decoding
+            )
+            frames = frames_within_plan(uploaded, current().plan)
             async with aclosing(self._streams.analyze(frames, options.request(model, plan))) as events:
                 async for event in events:
                     if isinstance(event, StreamSummary):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
 
 from posegate.v1 import types_pb2
-from service.core.geometry import Rgb8
+from service.core.geometry import ScaledImage
 from service.media.download import fetch
-from service.media.image import decode
+from service.media.image import decode_scaled
+from service.pipeline.estimator import LeastScale, Load
 from service.pipeline.limits import Limits
 from service.telemetry.call_context import current
 
 
-async def loader(image: types_pb2.Image, limits: Limits) -> Callable[[], Rgb8]:
-    """Function that gives the upright RGB image; to be called in a worker thread.
+async def loader(image: types_pb2.Image, limits: Limits) -> Load:
+    """Function that gives the upright image; to be called in a worker thread.
 
     Args:
         image: one source is set.
@@ -33,4 +32,8 @@ async def loader(image: types_pb2.Image, limits: Limits) -> Callable[[], Rgb8]:
             max_bytes=limits.image.max_bytes,
             timeout_s=max(0.1, current().deadline - time.monotonic()),
         )
-    return partial(decode, content, limits.image)
+
+    def load(least_scale: LeastScale | None) -> ScaledImage:
+        return decode_scaled(content, limits.image, least_scale, limits.scaled_decoding)
+
+    return load

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from posegate.v1 import pose_service_pb2 as pb
-from service.core.geometry import Rgb8
+from service.core.geometry import ScaledImage
 from service.errors import DeadlineExceeded, ImageUndecodable, InvalidRequest, Violation
-from service.media.image import ImageLimits, check_pixels, decode
+from service.media.image import ImageLimits, ScaledDecoding, check_pixels, decode_scaled
+from service.pipeline.estimator import LeastScale, Load
 from service.pipeline.stream import StreamFrame
 from service.servicers.requests.validation import Violations
 from service.servicers.requests.video_config import read_duration_ns
@@ -60,7 +60,10 @@ async def video_chunks(requests: AsyncIterator[pb.AnalyzeVideoRequest]) -> Async
 
 
 async def stream_frames(
-    requests: AsyncIterator[pb.StreamPosesRequest], limits: ImageLimits
+    requests: AsyncIterator[pb.StreamPosesRequest],
+    limits: ImageLimits,
+    *,
+    scaled_decoding: ScaledDecoding = "fine",
 ) -> AsyncGenerator[StreamFrame, None]:
     """The frames of the stream; raises InvalidRequest for any other message. A frame with wrong fields fails
     when it is loaded, so that the error is its own result."""
@@ -81,9 +84,9 @@ async def stream_frames(
         try:
             violations.raise_any()
         except InvalidRequest as error:
-            yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], partial(_raise, error), capture_ns)
+            yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], _raiser(error), capture_ns)
         else:
-            yield StreamFrame(frame.frame_id, partial(_load, frame, limits), capture_ns)
+            yield StreamFrame(frame.frame_id, _loader(frame, limits, scaled_decoding), capture_ns)
 
 
 class _CaptureTimes:
@@ -114,15 +117,27 @@ class _CaptureTimes:
         return capture_ns
 
 
-def _raise(error: InvalidRequest) -> Rgb8:
-    raise error
+def _raiser(error: InvalidRequest) -> Load:
+    def load(_: LeastScale | None) -> ScaledImage:
+        raise error
+
+    return load
 
 
-def _load(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
-    """The upright image (H, W, 3) of a frame. For a worker thread."""
+def _loader(frame: pb.StreamFrame, limits: ImageLimits, scaled_decoding: ScaledDecoding) -> Load:
+    def load(least_scale: LeastScale | None) -> ScaledImage:
+        return _load(frame, limits, least_scale, scaled_decoding)
+
+    return load
+
+
+def _load(
+    frame: pb.StreamFrame, limits: ImageLimits, least_scale: LeastScale | None, mode: ScaledDecoding
+) -> ScaledImage:
+    """The upright image of a frame. For a worker thread."""
     kind = frame.WhichOneof("picture")
     if kind == "encoded":
-        return decode(frame.encoded, limits)
+        return decode_scaled(frame.encoded, limits, least_scale, mode)
     if kind is None:
         raise ImageUndecodable("The frame holds no picture: set `encoded` or `raw`.")
     width, height, rgb = frame.raw.size.width, frame.raw.size.height, frame.raw.rgb
@@ -133,7 +148,7 @@ def _load(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
         raise ImageUndecodable(
             f"A raw picture of {width}×{height} px has {width * height * 3} bytes of RGB, not {len(rgb)}."
         )
-    return np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
+    return ScaledImage.whole(np.frombuffer(rgb, np.uint8).reshape(height, width, 3))
 
 
 def _wrong_order(message: str) -> InvalidRequest:
