@@ -218,6 +218,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
                 estimator,
                 streams,
                 look_ahead=limits.video_look_ahead,
+                look_ahead_bytes=limits.video_look_ahead_bytes,
                 frame_timeout_s=limits.request_timeout_s,
                 keep_alive_s=limits.stream_keep_alive_s,
                 quiet_s=limits.stream_quiet_s,

@@ -84,7 +84,7 @@ async def stream_frames(
         except InvalidRequest as error:
             yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], partial(_raise, error), capture_ns)
         else:
-            yield StreamFrame(frame.frame_id, _loading(frame, limits, decode), capture_ns)
+            yield StreamFrame(frame.frame_id, _loading(frame, limits, decode), capture_ns, request.ByteSize())
 
 
 class _CaptureTimes:
