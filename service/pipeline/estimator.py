@@ -28,6 +28,7 @@ from service.core.topdown import (
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
 from service.pipeline import concurrency
+from service.pipeline.patience import retry_unavailable
 from service.pipeline.scheduler import InferenceScheduler
 from service.telemetry.call_context import StageTimer, Timings, current
 
@@ -38,6 +39,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 _Infer = Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]]
 
+_PAUSE_S = 0.25  # between two attempts of a call that waits for Triton
 _MANY = 64  # candidates; from here on non-maximum suppression takes long enough to leave the event loop
 
 
@@ -190,10 +192,27 @@ class Estimator:
             yield
 
     def _infer(self, timeout_s: float | None) -> _Infer:
-        """The client's `infer` with the deadline and the id of the current call."""
+        """The client's `infer` with the deadline and the id of the current call.
+
+        A unary call, which has no `timeout_s`, waits in its slot for a Triton that is away, as long as its
+        deadline allows: its caller has sent an image that is decoded already, and Triton is back within
+        seconds. Frames of streams wait outside of their slots.
+        """
         call = current()
-        deadline = call.deadline if timeout_s is None else time.monotonic() + timeout_s
-        return partial(self._client.infer, deadline=deadline, request_id=call.request_id)
+        if timeout_s is not None:
+            deadline = time.monotonic() + timeout_s
+            return partial(self._client.infer, deadline=deadline, request_id=call.request_id)
+        infer = partial(self._client.infer, deadline=call.deadline, request_id=call.request_id)
+
+        async def patiently(model: Model, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            return await retry_unavailable(
+                partial(infer, model, inputs, outputs),
+                call.deadline - time.monotonic(),
+                longest_pause_s=_PAUSE_S,
+                overloaded=False,
+            )
+
+        return patiently
 
     async def _load(
         self,
