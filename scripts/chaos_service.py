@@ -34,6 +34,7 @@ PICTURE = (ROOT / "tests" / "data" / "two_people.jpg").read_bytes()
 CLIP = (ROOT / "tests" / "data" / "two_people.mp4").read_bytes()
 MIB = 1 << 20
 
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory
 _LOOK_S = 0.05
 _START_S = 180.0
 
@@ -118,7 +119,8 @@ class Process:
         """The bundled tritonserver, once there is one with another pid than `instead_of`."""
         end = time.monotonic() + _START_S
         while time.monotonic() < end:
-            for one in self.process.children():
+            children: list[psutil.Process] = self.process.children()
+            for one in children:
                 with suppress(psutil.Error):
                     if one.pid != instead_of and "tritonserver" in " ".join(one.cmdline()):
                         return one
@@ -181,7 +183,11 @@ async def watching(gateway: Process) -> AsyncIterator[Watched]:
         with suppress(psutil.Error):
             seen.fds = gateway.process.num_fds()
             seen.threads = gateway.process.num_threads()
-        seen.shared_memory = sum(name.startswith("posegate-") for name in os.listdir("/dev/shm"))  # noqa: S108
+        seen.shared_memory = await asyncio.to_thread(_regions)
+
+
+def _regions() -> int:
+    return sum(1 for _ in _SHARED_MEMORY.glob("posegate-*"))
 
 
 @dataclass

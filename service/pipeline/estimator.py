@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -120,6 +121,9 @@ class Estimator:
         streams_at_once: slots of those for frames of streams, at most; None for all.
         beside_single: the same while unary calls come too; None for as many.
         beside_tenants: slots of one tenant's unary calls while other tenants call too; None for no limit.
+
+    Attributes:
+        answered_at: when a model last answered, on time.monotonic()'s clock.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class Estimator:
     ) -> None:
         self._client = client
         self._workers = threads
+        self.answered_at = -math.inf
         self._scheduler = InferenceScheduler(
             at_once, at_once if streams_at_once is None else streams_at_once, beside_single, beside_tenants
         )
@@ -244,6 +249,7 @@ class Estimator:
     ) -> Estimate:
         with timer.timed("inference"):
             outputs = await infer(model.first, {"images": prepared.tensor}, ["candidates"])
+        self.answered_at = time.monotonic()
         with timer.timed("postprocess"):
             candidates: Floats = outputs["candidates"][0]
             count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
