@@ -108,6 +108,18 @@ def test_a_wrong_parameter_is_refused_with_what_to_write(
         backend.read_config(config(dims, parameters))
 
 
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "expected"),
+    [
+        ("bf16", ["FP32", "INT8", "BF16"], "bf16"),
+        ("bf16", ["FP32", "INT8"], "f32"),
+        ("f32", ["FP32", "INT8", "BF16"], "f32"),
+    ],
+)
+def test_bf16_is_never_emulated(backend: Any, precision: str, capabilities: list[str], expected: str) -> None:
+    assert backend.supported_precision(precision, capabilities) == expected
+
+
 def test_tensors_of_strings_are_refused(backend: Any) -> None:
     model = config([8])
     model["output"][0]["data_type"] = "TYPE_STRING"

@@ -16,7 +16,8 @@ files load on a Triton that has NVIDIA's own OpenVINO backend. What it reads in 
     parameters.max_compiled          compiled shapes that are kept, default 10; of those that were not
                                      prepared the one used longest ago is dropped. One shape of YOLO11n
                                      takes about 100 MB (measured, two streams)
-    parameters.precision             "f32" (default) or "bf16": OpenVINO's own default depends on the CPU
+    parameters.precision             "f32" (default) or "bf16": OpenVINO's own default depends on the CPU.
+                                     bf16 runs as f32 on a CPU that has no instructions for it
     parameters.threads               CPU threads; else POSEGATE_CPU_THREADS, else all CPUs
     parameters.streams               items that run at once when several wait, on a share of the threads each;
                                      default 2. Triton should batch as many: `preferred_batch_size: [ 2 ]`
@@ -27,6 +28,8 @@ Reasons for the design, measured on two cores with YOLO11n-pose:
   first time is compiled (or read from the cache) by a thread of its own, one after another.
 * No batches in the graph: they gain nothing on a CPU. An item that is alone runs on all threads (18-25 ms);
   of several, two run at once on one thread each (34 ms, but 57 a second instead of 40).
+* OpenVINO emulates bf16 where the CPU lacks it, four times slower than f32 (147 ms for 38 ms, AVX-512 without
+  AMX), so there the hint is f32.
 * Threads are not pinned: pinned ones of two models, or of Triton and a model, compete for the same core.
 
 Tensors cross only by DLPack. With numpy 2, the `as_numpy()` and `Tensor(name, array)` of the Python backend
@@ -283,6 +286,9 @@ class TritonPythonModel:
         shapes = {spec.name: (*batch, *fill(spec.dims, shape)) for spec in config.inputs}
         model.reshape({name: list(dims) for name, dims in shapes.items()})
         blank = [np.zeros(shapes[spec.name], spec.dtype) for spec in config.inputs]
+        precision = supported_precision(
+            config.precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        )
 
         def compile_for(streams: int) -> ov.CompiledModel:
             return core.compile_model(
@@ -291,7 +297,7 @@ class TritonPythonModel:
                 {
                     "NUM_STREAMS": streams,
                     "INFERENCE_NUM_THREADS": config.threads,
-                    "INFERENCE_PRECISION_HINT": config.precision,
+                    "INFERENCE_PRECISION_HINT": precision,
                     "ENABLE_CPU_PINNING": False,
                 },
             )
@@ -462,6 +468,12 @@ def read_config(config: Mapping[str, Any]) -> Config:
         threads=threads,
         streams=min(streams, threads) if batched else 1,
     )
+
+
+def supported_precision(precision: str, capabilities: Sequence[str]) -> str:
+    """What to compute in: the configured precision, or f32 where that is bf16 and the CPU has no instructions
+    for it. `capabilities` is OpenVINO's OPTIMIZATION_CAPABILITIES, such as `["FP32", "BF16", "INT8"]`."""
+    return precision if precision != "bf16" or "BF16" in capabilities else "f32"
 
 
 def whole_number(name: str, text: str) -> int:
