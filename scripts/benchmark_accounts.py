@@ -231,8 +231,8 @@ async def _flood(console: Console, on: str, process: psutil.Popen, right: ApiKey
         took_s = time.perf_counter() - began
         after, grown = await p50_ms(lambda done: done == _CALLS), process.memory_info().rss / 1e6 - rss
     console.print(
-        f"{count} wrong keys in {took_s:.0f} s, {dict(refused)}: RSS {rss:.1f} MB {grown:+.1f}; p50 of a right "
-        f"key {before:.2f} ms before, {meanwhile:.2f} meanwhile, {after:.2f} after ({after / before:.2f} ×)"
+        f"{count} wrong keys in {took_s:.0f} s, {dict(refused)}: RSS {rss:.1f} MB {grown:+.1f}; p50 of a "
+        f"right key {before:.2f} ms before, {meanwhile:.2f} meanwhile, {after:.2f} after ({after / before:.2f} ×)"
     )
 
 
