@@ -43,6 +43,9 @@ from service.store.tenants import TenantStore
 
 _LIMIT_MS, _LIMIT_MB = 0.15, 30
 _CALLS = 500
+_DRAWING = skeleton_service_pb2.RenderPosesRequest(
+    canvas=skeleton_service_pb2.Canvas(size=types_pb2.ImageSize(width=8, height=8)), skeleton="coco_17"
+)
 _PLANS = """
 [bench]
 calls_per_month = 5400000
@@ -167,18 +170,15 @@ async def _until_ready(call: Callable[[Any], Awaitable[Any]], stub: Any) -> None
 
 
 async def _memory(console: Console, on: str, process: psutil.Popen, keys: list[ApiKey]) -> None:
-    drawing = skeleton_service_pb2.RenderPosesRequest(
-        canvas=skeleton_service_pb2.Canvas(size=types_pb2.ImageSize(width=8, height=8)), skeleton="coco_17"
-    )
     async with connect(on) as channel:
         stub = SkeletonServiceStub(channel)
         for _ in range(500):
-            await stub.RenderPoses(drawing, metadata=_sent(keys[0].text))
+            await stub.RenderPoses(_DRAWING, metadata=_sent(keys[0].text))
         before = process.memory_info().rss / 1e6
 
         async def some(first: int) -> None:
             for key in keys[first::8]:
-                await stub.RenderPoses(drawing, metadata=_sent(key.text))
+                await stub.RenderPoses(_DRAWING, metadata=_sent(key.text))
 
         await asyncio.gather(*(some(first) for first in range(8)))
         after = process.memory_info().rss / 1e6
@@ -190,7 +190,6 @@ async def _memory(console: Console, on: str, process: psutil.Popen, keys: list[A
 
 
 async def _flood(console: Console, on: str, process: psutil.Popen, right: ApiKey, count: int) -> None:
-    info = pb.GetServerInfoRequest()
     sent = 0
     refused: Counter[str] = Counter()
 
@@ -199,7 +198,7 @@ async def _flood(console: Console, on: str, process: psutil.Popen, right: ApiKey
         while sent < count:
             sent += 1
             try:
-                await stub.GetServerInfo(info, metadata=_sent(new_key().text), timeout=60)
+                await stub.RenderPoses(_DRAWING, metadata=_sent(new_key().text), timeout=60)
             except grpc.aio.AioRpcError as error:
                 refused[error.code().name] += 1
 
@@ -209,7 +208,7 @@ async def _flood(console: Console, on: str, process: psutil.Popen, right: ApiKey
             # Of its own connection, and without retries.
             options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(on, options=options))
-            return PoseServiceStub(channel)
+            return SkeletonServiceStub(channel)
 
         own = await stub()
 
@@ -217,7 +216,7 @@ async def _flood(console: Console, on: str, process: psutil.Popen, right: ApiKey
             took: list[float] = []
             while not until(len(took)):
                 began = time.perf_counter()
-                await own.GetServerInfo(info, metadata=_sent(right.text))
+                await own.RenderPoses(_DRAWING, metadata=_sent(right.text))
                 took.append((time.perf_counter() - began) * 1e3)
             return statistics.median(took)
 
@@ -231,8 +230,9 @@ async def _flood(console: Console, on: str, process: psutil.Popen, right: ApiKey
         took_s = time.perf_counter() - began
         after, grown = await p50_ms(lambda done: done == _CALLS), process.memory_info().rss / 1e6 - rss
     console.print(
-        f"{count} wrong keys in {took_s:.0f} s, {dict(refused)}: RSS {rss:.1f} MB {grown:+.1f}; p50 of a "
-        f"right key {before:.2f} ms before, {meanwhile:.2f} meanwhile, {after:.2f} after ({after / before:.2f} ×)"
+        f"{count} wrong keys in {took_s:.0f} s, {dict(refused)}: RSS {rss:.1f} MB {grown:+.1f}; "
+        f"p50 of a right key {before:.2f} ms before, {meanwhile:.2f} meanwhile, "
+        f"{after:.2f} after ({after / before:.2f} ×)"
     )
 
 
