@@ -50,6 +50,7 @@ REASONS = frozenset(
         "DEADLINE_EXCEEDED",
         "DRAINING",
         "EXPORT_TOO_LARGE",
+        "IMAGE_TOO_COSTLY",
         "IMAGE_TOO_LARGE",
         "IMAGE_UNDECODABLE",
         "INTERNAL",
@@ -94,6 +95,7 @@ REASONS = frozenset(
         "URI_NOT_FETCHED",
         "URI_OFF",
         "VIDEO_DAMAGED",
+        "VIDEO_TOO_COSTLY",
         "VIDEO_TOO_LARGE",
         "VIDEO_TOO_LONG",
         "VIDEO_UNDECODABLE",
@@ -172,6 +174,12 @@ class ImageTooLarge(InvalidRequest):
     reason = "IMAGE_TOO_LARGE"
 
 
+class ImageTooCostly(InvalidRequest):
+    """Decoding takes more time or memory than the size of the image warrants."""
+
+    reason = "IMAGE_TOO_COSTLY"
+
+
 class VideoUndecodable(InvalidRequest):
     """Empty, not a video, without frames, or of a format that is not accepted."""
 
@@ -182,6 +190,12 @@ class VideoTooLarge(InvalidRequest):
     """More bytes or pixels than allowed; limit and actual value are in the metadata."""
 
     reason = "VIDEO_TOO_LARGE"
+
+
+class VideoTooCostly(InvalidRequest):
+    """Decoding takes more time or memory than the size of the frames warrants."""
+
+    reason = "VIDEO_TOO_COSTLY"
 
 
 class VideoTooLong(InvalidRequest):
@@ -328,6 +342,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
     },
     InvalidRequest: {
         "EXPORT_TOO_LARGE": "the files of an export do not fit into one message: export fewer images",
+        "IMAGE_TOO_COSTLY": "decoding takes more time or memory than allowed: save it as baseline JPEG",
         "IMAGE_TOO_LARGE": "the image has more bytes or pixels than allowed",
         "IMAGE_UNDECODABLE": "empty, truncated, not an image, or of a format that is not accepted",
         "INVALID_REQUEST": "fields are wrong; `BadRequest` names all of them",
@@ -338,6 +353,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "UNKNOWN_MEASUREMENT": "a name is not that of a measurement; the message lists the known ones",
         "URI_INVALID": "`image.uri` is not an https URI without user name and password",
         "URI_NOT_FETCHED": "the host of `image.uri` did not return an image in time",
+        "VIDEO_TOO_COSTLY": "decoding takes more time or memory than allowed: encode it anew",
         "VIDEO_TOO_LARGE": "the video has more bytes, or more pixels a frame, than allowed",
         "VIDEO_TOO_LONG": "the video has more seconds or frames than allowed",
         "VIDEO_UNDECODABLE": "empty, not a video, without frames, or of a format that is not accepted",

@@ -77,6 +77,17 @@ class Settings(BaseSettings):
     )
     max_image_bytes: int = Field(default=25_000_000, ge=1, description="Bytes of one encoded image, at most.")
     max_image_pixels: int = Field(default=50_000_000, ge=1, description="Pixels of one image, at most.")
+    max_decode_cpu_s: float = Field(
+        default=2.0,
+        gt=0,
+        description="CPU seconds that decoding one image may take, beside 0.25 for each of its megapixels.",
+    )
+    scaled_decoding: Literal["off", "fine", "fast"] = Field(
+        default="fine",
+        description="Decode a JPEG at half, a quarter or an eighth of its size where nothing else needs the"
+        " whole image; fine: no smaller than twice the model's input, which moves keypoints by 0.2 px of the"
+        " input; fast: no smaller than the input, 0.5 px.",
+    )
     max_batch_size: int = Field(default=32, ge=1, le=1000, description="Images in one batch call, at most.")
     max_persons: int = Field(default=300, ge=1, le=1000, description="Persons in one answer, at most.")
     max_skeletons: int = Field(default=1000, ge=1, description="Custom skeletons of one tenant, at most.")

@@ -31,6 +31,9 @@ from service.accounts.keyring import Keyring
 from service.accounts.plans import load_plans
 from service.accounts.quotas import Quotas
 from service.accounts.usage import UsageRecorder
+from service.media.isolation.images import ImageBudget, ImageDecoder
+from service.media.isolation.processes import DecoderHost
+from service.media.malloc import keep_freed_memory
 from service.media.spool import SpoolSpace
 from service.pipeline.estimator import Estimator, InferenceClient
 from service.pipeline.limits import Limits
@@ -43,7 +46,6 @@ from service.server.admission import AdmissionInterceptor
 from service.server.health import HealthMonitor
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
-from service.server.malloc import keep_freed_memory
 from service.server.tls import CertificateFiles, Certificates
 from service.servicers.account import AccountServicer
 from service.servicers.pose import PoseServicer, TritonVersion
@@ -158,6 +160,12 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         metrics_port = await _serve_metrics(stack, metrics, settings) if settings.metrics_listen else None
 
         workers = _threads(stack, settings.workers, "pixels")
+        waiting = _threads(stack, settings.workers, "decoding")
+        host = DecoderHost()
+        images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s), settings.scaled_decoding)
+        # Their end frees the threads that wait for them, which end after that.
+        stack.push_async_callback(asyncio.to_thread, host.close)
+        stack.callback(images.close)
         video_threads = _threads(stack, _VIDEO_THREADS * limits.max_streams, "video")
         database = database_of(settings)
         stack.push_async_callback(database.close)
@@ -179,6 +187,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits.max_stream_inferences,
             limits.stream_inferences_beside,
             limits.tenant_inferences_beside,
+            waiting_threads=waiting,
         )
         store = SkeletonStore(
             database, skeleton_format, max_skeletons=limits.max_skeletons, of_tenants=gate is not None
@@ -204,6 +213,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             lookup,
             streams,
             limits,
+            images.loading,
         )
         accounts = None if gate is None else AccountInterceptor(gate, metrics, requests.check_size)
         server = grpc.aio.server(
@@ -219,7 +229,16 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
                 *_connection_options(settings),
             ],
         )
-        pose = PoseServicer(estimator, catalog, lookup, triton, limits, streaming, commit=settings.commit)
+        pose = PoseServicer(
+            estimator,
+            catalog,
+            lookup,
+            triton,
+            limits,
+            streaming,
+            commit=settings.commit,
+            decode=images.loading,
+        )
         pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
         skeleton = SkeletonServicer(
             store,
@@ -227,6 +246,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             lookup,
             workers,
             limits,
+            images.loading,
         )
         skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
         account = AccountServicer(limits, None if quotas is None else quotas.standing)

@@ -112,6 +112,38 @@ ANGLE_OVERLAY_MODE_BOTH: AngleOverlayMode.ValueType  # 3
 """Both of them."""
 Global___AngleOverlayMode: _TypeAlias = AngleOverlayMode  # noqa: Y015
 
+class _Posture:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PostureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Posture.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POSTURE_UNSPECIFIED: _Posture.ValueType  # 0
+    """Not known."""
+    POSTURE_STANDING: _Posture.ValueType  # 1
+    """The feet carry the body, the thighs are steep."""
+    POSTURE_SQUATTING: _Posture.ValueType  # 2
+    """The feet carry the body, the thighs are inclined by 45° or more."""
+    POSTURE_SITTING: _Posture.ValueType  # 3
+    """The centre of mass is not over the feet: something else carries the body."""
+    POSTURE_LYING: _Posture.ValueType  # 4
+    """The trunk is level or upside down, and the feet do not carry it."""
+
+class Posture(_Posture, metaclass=_PostureEnumTypeWrapper):
+    """How a body is held."""
+
+POSTURE_UNSPECIFIED: Posture.ValueType  # 0
+"""Not known."""
+POSTURE_STANDING: Posture.ValueType  # 1
+"""The feet carry the body, the thighs are steep."""
+POSTURE_SQUATTING: Posture.ValueType  # 2
+"""The feet carry the body, the thighs are inclined by 45° or more."""
+POSTURE_SITTING: Posture.ValueType  # 3
+"""The centre of mass is not over the feet: something else carries the body."""
+POSTURE_LYING: Posture.ValueType  # 4
+"""The trunk is level or upside down, and the feet do not carry it."""
+Global___Posture: _TypeAlias = Posture  # noqa: Y015
+
 class _AngleStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -589,6 +621,11 @@ class MeasureAnglesRequest(_message.Message):
 
       ankle_dorsiflexion           foot at a right angle to the shank; toes up                 S
       wrist_flexion                hand in line with the forearm; the way the fingers curl     any
+
+    An oblique view, between front and side, degrades all but those for any view (VIEW_MISMATCH). The
+    squats presume that the feet carry the body, those of the back that it does not lie (POSTURE). A
+    value outside the range of its joint is degraded, and withheld where two standard errors do not
+    explain it (IMPLAUSIBLE); protos/README.md lists the ranges.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -626,8 +663,8 @@ class MeasureAnglesRequest(_message.Message):
     """
     camera_roll_deg: _builtins.float
     """By how much the camera was turned clockwise, seen from behind it, degrees; 10 means that the
-    scene looks turned anticlockwise by 10. Matters only to what is measured against gravity (the
-    back; the neck without hips). −180 to 180. Default 0.
+    scene looks turned anticlockwise by 10. Matters to what is measured against gravity (the back;
+    the neck without hips) and to the posture. −180 to 180. Default 0.
     """
     overlay_mode: Global___AngleOverlayMode.ValueType
     """One overlay for everything, one for each measurement, or both. Set without `overlay.format` it is
@@ -826,12 +863,20 @@ class PersonAngles(_message.Message):
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
     FACING_FIELD_NUMBER: _builtins.int
     SWAP_SUSPECTED_FIELD_NUMBER: _builtins.int
+    FACING_SCORE_FIELD_NUMBER: _builtins.int
+    POSTURE_FIELD_NUMBER: _builtins.int
     person_index: _builtins.int
     """Zero-based number among the persons found, by falling score."""
     facing: Global___Facing.ValueType
     """Where the person faces, as given or as estimated. UNSPECIFIED: not known."""
     swap_suspected: _builtins.bool
     """Shoulders and hips disagree about front and back: the model may have exchanged left and right."""
+    facing_score: _builtins.float
+    """How clear the facing is, 0–1: the votes of shoulders, hips, legs, head and feet for it less those
+    against it, over all. 1 for a facing that the request gave.
+    """
+    posture: Global___Posture.ValueType
+    """How the body is held, as estimated from the plumb line and the centre of mass."""
     @_builtins.property
     def person(self) -> _types_pb2.Person:
         """The person the angles were taken from, keypoints as the model named them: `mirrored` changes the
@@ -850,10 +895,12 @@ class PersonAngles(_message.Message):
         measurements: _abc.Iterable[Global___AngleMeasurement] | None = ...,
         facing: Global___Facing.ValueType = ...,
         swap_suspected: _builtins.bool = ...,
+        facing_score: _builtins.float = ...,
+        posture: Global___Posture.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["person", b"person"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facing", b"facing", "measurements", b"measurements", "person", b"person", "person_index", b"person_index", "swap_suspected", b"swap_suspected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facing", b"facing", "facing_score", b"facing_score", "measurements", b"measurements", "person", b"person", "person_index", b"person_index", "posture", b"posture", "swap_suspected", b"swap_suspected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1001,7 +1048,8 @@ class AngleValue(_message.Message):
         UPPER_SNAKE, with the point or limb after a colon where there is one: LOW_CONFIDENCE:left_knee,
         OUT_OF_FRAME:left_knee, VIEW_MISMATCH, FORESHORTENED:left_thigh, PLANAR_CROSSTALK,
         LOW_RESOLUTION, FAR_SIDE, FACING_UNKNOWN, SWAP_SUSPECTED, ASSUMED_NEUTRAL, REFERENCE_FALLBACK,
-        OPPOSITE_DIRECTION, DEGENERATE. More may follow.
+        OPPOSITE_DIRECTION, DEGENERATE, IMPLAUSIBLE (outside the range that the joint has), POSTURE (the
+        body is not held as the measurement presumes). More may follow.
         """
 
     @_builtins.property

@@ -34,6 +34,8 @@ from service.core.angles.definitions import (
     Vertical,
     Wrap,
 )
+from service.core.angles.limits import LIMITS
+from service.core.angles.posture import POSTURES
 from service.core.angles.registry import MEASUREMENTS
 from service.core.skeleton.template import Skeleton
 
@@ -81,12 +83,14 @@ class _Builder:
             shoulders=self.ray(anatomy.SHOULDERS),
             midline=self.ray(anatomy.MIDLINE),
             hips=self.ray(anatomy.HIPS),
+            legs=self.ray(anatomy.LEGS),
             neck=self.ray(Ray(anatomy.NOSE, anatomy.MID_SHOULDER)),
             flanks=pair(anatomy.flank),
             thighs=pair(anatomy.thigh),
             shanks=pair(anatomy.shank),
             upper_arms=pair(anatomy.upper_arm),
             forearms=pair(anatomy.forearm),
+            heads=np.array([self.ray(anatomy.EARS), self.ray(anatomy.EYES)], np.intp),
             faces=pair(lambda side: Ray(anatomy.joint(side, "ear"), anatomy.NOSE)),
             feet=pair(foot),
             hands=pair(lambda side: anatomy.segment(side, "wrist", "middle_finger1")),
@@ -195,6 +199,9 @@ def _assemble(
     def of_slots(property_of: Callable[[Measurement], bool]) -> NDArray[np.bool_]:
         return np.array([property_of(slot.measurement) for slot in slots], np.bool_)
 
+    def presumed(name: str) -> list[bool]:
+        return [posture in LIMITS[name].postures for posture in range(len(POSTURES))]
+
     return CompiledAngles(
         measurements=measurements,
         slots=slots,
@@ -218,6 +225,11 @@ def _assemble(
         wants_sagittal=of_slots(lambda m: m.view == "sagittal"),
         strict=of_slots(lambda m: m.strict_view),
         opposite=of_slots(lambda m: m.opposite),
+        lowest_deg=np.array([LIMITS[slot.measurement.name].lowest_deg for slot in slots], np.float64),
+        highest_deg=np.array([LIMITS[slot.measurement.name].highest_deg for slot in slots], np.float64),
+        presumed=np.array([presumed(slot.measurement.name) for slot in slots], np.bool_).reshape(
+            -1, len(POSTURES)
+        ),
         own_side=np.array([_own_side(slot) for slot in slots], np.float64),
     )
 

@@ -95,12 +95,14 @@ class Cues:
     shoulders: int
     midline: int
     hips: int
+    legs: int
     neck: int
     flanks: Indices
     thighs: Indices
     shanks: Indices
     upper_arms: Indices
     forearms: Indices
+    heads: Indices
     faces: Indices
     feet: Indices
     hands: Indices
@@ -131,6 +133,8 @@ class CompiledAngles:
         gates: (G, 2) directions of thigh and shank, (UPWARD, UPWARD) where there is no gate.
         fallback: (R,) rows that are substitutes.
         wants_frontal, wants_sagittal, strict, opposite: (G,) as in `Measurement`.
+        lowest_deg, highest_deg: (G,) range of the joint, as in `Limits`.
+        presumed: (G, 5) whether the measurement may be taken in each of `POSTURES`.
         own_side: (G,) +1 for left and −1 for right, 0 for a movement that both sides share.
     """
 
@@ -156,4 +160,7 @@ class CompiledAngles:
     wants_sagittal: NDArray[np.bool_]
     strict: NDArray[np.bool_]
     opposite: NDArray[np.bool_]
+    lowest_deg: Doubles
+    highest_deg: Doubles
+    presumed: NDArray[np.bool_]
     own_side: Doubles
