@@ -55,6 +55,7 @@ REASONS = frozenset(
         "IMAGE_UNDECODABLE",
         "INTERNAL",
         "INVALID_REQUEST",
+        "MEMORY_FULL",
         "MESSAGE_TOO_LARGE",
         "MESSAGE_UNREADABLE",
         "MODEL_NOT_FOUND",
@@ -69,6 +70,7 @@ REASONS = frozenset(
         "QUEUE_FULL",
         "QUOTA_EXCEEDED",
         "RATE_LIMITED",
+        "REQUEST_TOO_SLOW",
         "SKELETON_CHANGED",
         "SKELETON_EXISTS",
         "SKELETON_INVALID",
@@ -403,6 +405,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "SKELETON_NOT_SUPPLIED": "the model does not give the keypoints that the skeleton requires",
     },
     Overloaded: {
+        "MEMORY_FULL": "the service holds nearly `POSEGATE_MAX_MEMORY` bytes",
         "OVERLOADED": "too much at once",
         "QUEUE_FULL": "the model's queue in Triton is full",
         "SPOOL_FULL": "no disk space is left for uploaded videos",
@@ -426,6 +429,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
     DeadlineExceeded: {
         "CONFIG_LATE": "no config came within `POSEGATE_STREAM_IDLE_S`",
         "DEADLINE_EXCEEDED": "the caller's deadline passed, or `POSEGATE_REQUEST_TIMEOUT_S` without one",
+        "REQUEST_TOO_SLOW": "the request took longer than `POSEGATE_MAX_REQUEST_S` to arrive",
         "STREAM_IDLE": "no image came within `POSEGATE_STREAM_QUIET_S`",
         "UPLOAD_IDLE": "no bytes of the video came within `POSEGATE_STREAM_IDLE_S`",
         "UPLOAD_TOO_SLOW": "the upload took longer than `POSEGATE_MAX_UPLOAD_S`",

@@ -43,9 +43,12 @@ from service.pipeline.video.analyzer import VideoAnalyzer
 from service.server import health as health_monitor
 from service.server.accounts import AccountInterceptor
 from service.server.admission import AdmissionInterceptor
+from service.server.arrivals import Arrivals
 from service.server.health import HealthMonitor
+from service.server.health_port import Health, health_server
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
+from service.server.memory import MemoryGuard
 from service.server.tls import CertificateFiles, Certificates
 from service.servicers.account import AccountServicer
 from service.servicers.pose import PoseServicer, TritonVersion
@@ -68,7 +71,10 @@ from service.triton.client import TritonClient
 
 _log = structlog.get_logger()
 
+_KEEPALIVE_MS = 60_000
 _VIDEO_THREADS = 3  # of each stream: one waits for bytes, one writes them, one encodes
+
+_ARRIVING = 4  # requests on their way, for each that may be at work
 
 _NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
 """Only uncompressed messages are accepted: a compressed one could expand a thousand times before its size is
@@ -143,25 +149,33 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         certificates = _certificates(settings)
         _set_up_process()
 
-        health = health_aio.HealthServicer()
+        health = Health()
         await health_monitor.announce_start(health)
         health_port = await _serve_health(stack, health, settings) if settings.health_listen else None
         tracing = from_environment()
         stack.push_async_callback(asyncio.to_thread, tracing.close)
 
-        streams = StreamLimiter(limits.max_streams, limits.max_video_memory_bytes)
+        host = DecoderHost()
+        memory = MemoryGuard(settings.max_memory, lambda: requests.at_work, host.pids)
+        streams = StreamLimiter(limits.max_streams, limits.max_video_memory_bytes, memory.check)
         metrics = Metrics(
             version("posegate"),
             [method.name for file, name in _SERVICES for method in file.services_by_name[name].methods],
             in_flight=lambda: requests.at_work,
             streams=lambda: streams.running,
         )
-        requests = RequestInterceptor(limits.request_timeout_s, limits.max_message_bytes, metrics, tracing)
+        requests = RequestInterceptor(
+            limits.request_timeout_s,
+            limits.max_message_bytes,
+            metrics,
+            tracing,
+            arrivals=Arrivals(_ARRIVING * limits.max_in_flight, settings.max_request_s, memory),
+            unread_s=settings.unread_s,
+        )
         metrics_port = await _serve_metrics(stack, metrics, settings) if settings.metrics_listen else None
 
         workers = _threads(stack, settings.workers, "pixels")
         waiting = _threads(stack, settings.workers, "decoding")
-        host = DecoderHost()
         images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s), settings.scaled_decoding)
         # Their end frees the threads that wait for them, which end after that.
         stack.push_async_callback(asyncio.to_thread, host.close)
@@ -205,6 +219,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
                 estimator,
                 streams,
                 look_ahead=limits.video_look_ahead,
+                look_ahead_bytes=limits.video_look_ahead_bytes,
                 frame_timeout_s=limits.request_timeout_s,
                 keep_alive_s=limits.stream_keep_alive_s,
                 quiet_s=limits.stream_quiet_s,
@@ -269,6 +284,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         )
         monitor = HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics)
         stack.callback(asyncio.create_task(monitor.run()).cancel)
+        stack.callback(asyncio.create_task(memory.run()).cancel)
         if gate is not None and accounts is not None:
             stack.callback(asyncio.create_task(gate.run()).cancel)
             stack.callback(asyncio.create_task(accounts.run()).cancel)
@@ -283,6 +299,9 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             health_port=health_port,
             metrics_port=metrics_port,
             triton=settings.triton_url,
+            max_memory=settings.max_memory,
+            max_in_flight_bytes=limits.max_in_flight_bytes,
+            max_video_memory_bytes=limits.max_video_memory_bytes,
         )
         yield Gateway(
             port=port,
@@ -305,13 +324,14 @@ def _set_up_process() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-async def _serve_health(stack: AsyncExitStack, health: health_aio.HealthServicer, settings: Settings) -> int:
-    """Serve health on its own address, without TLS; the port."""
-    server = grpc.aio.server(options=[_NO_COMPRESSION, *_connection_options(settings)])
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+async def _serve_health(stack: AsyncExitStack, health: Health, settings: Settings) -> int:
+    """Serve health on its own address and threads, without TLS; the port."""
+    server = health_server([_NO_COMPRESSION, *_connection_options(settings)])
+    health_pb2_grpc.add_HealthServicer_to_server(health.threaded, server)
     port = _bind(server, settings.health_listen)
-    await server.start()
-    stack.push_async_callback(server.stop, None)
+    server.start()
+    stack.push_async_callback(asyncio.to_thread, lambda: server.stop(None).wait())
+    stack.callback(asyncio.create_task(health.beat()).cancel)
     return port
 
 
@@ -348,7 +368,9 @@ def _reflect(server: grpc.aio.Server) -> None:
     reflection.enable_server_reflection(names, server)
 
 
-def _bind(server: grpc.aio.Server, address: str, certificates: Certificates | None = None) -> int:
+def _bind(
+    server: grpc.aio.Server | grpc.Server, address: str, certificates: Certificates | None = None
+) -> int:
     """Bind an address, with TLS if there is a certificate; the port."""
     try:
         if certificates is None:
@@ -378,6 +400,10 @@ def _connection_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second gateway on the address must fail, not share it
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # A caller whose machine is gone holds nothing for long.
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS // 3),
+        ("grpc.max_concurrent_streams", 8 * (settings.max_in_flight + settings.max_streams)),
         ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
     ]

@@ -46,6 +46,11 @@ class DecoderProcess:
         self._lock = threading.Lock()
         self.pid = pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._process is None
+
     def ask(
         self, message: wire.Message, descriptors: list[int], patience_s: float
     ) -> tuple[wire.Message, list[int]]:
@@ -99,6 +104,14 @@ class DecoderHost:
         self._host: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._closed = False
+        self._processes: list[DecoderProcess] = []
+
+    def pids(self) -> list[int]:
+        """Numbers of the processes, the host's own among them, for a look at what they hold."""
+        with self._lock:
+            self._processes = [process for process in self._processes if not process.ended]
+            host = [] if self._host is None else [self._host.pid]
+            return [*host, *(process.pid for process in self._processes)]
 
     def start(self) -> None:
         """Start the host if it does not run; does not wait until it is ready."""
@@ -137,7 +150,10 @@ class DecoderHost:
             ours.close()
             raise NoAnswer(ended=False)
         message, descriptors = hello
-        return DecoderProcess(ours, descriptors[0], int(message["pid"]))
+        process = DecoderProcess(ours, descriptors[0], int(message["pid"]))
+        with self._lock:
+            self._processes.append(process)
+        return process
 
     def _start(self) -> socket.socket:
         if self._closed:

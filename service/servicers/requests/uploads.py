@@ -83,7 +83,8 @@ async def stream_frames(
         except InvalidRequest as error:
             yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], _raiser(error), capture_ns)
         else:
-            yield StreamFrame(frame.frame_id, _loader(frame, limits, decode), capture_ns)
+            load = _loader(frame, limits, decode)
+            yield StreamFrame(frame.frame_id, load, capture_ns, request.ByteSize())
 
 
 class _CaptureTimes:
