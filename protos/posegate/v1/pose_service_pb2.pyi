@@ -1612,7 +1612,9 @@ class FrameResult(_message.Message):
     cuts off do not.
     """
     damaged: _builtins.bool
-    """The frame's data were damaged, and the decoder concealed what was missing."""
+    """The frame's data, or data that it depends on, are damaged or lost, and the decoder concealed what was
+    missing. Behind a lost packet these are the frames up to the next key frame.
+    """
     @_builtins.property
     def time(self) -> _duration_pb2.Duration:
         """When the frame is shown, from the presentation of frame 0, wherever that lies after the begin of
@@ -1693,8 +1695,8 @@ class VideoProgress(_message.Message):
     bytes_received: _builtins.int
     """Bytes of the file received so far."""
     frames_damaged: _builtins.int
-    """Damaged frames between `start` and `end` so far, analysed or not, and frames lost with damaged
-    packets.
+    """Damaged frames between `start` and `end` so far, analysed or not, and lost frames: those whose packets
+    cannot be decoded, and those that damage puts out of order. They keep their numbers and times.
     """
     gaps: _builtins.int
     """Places so far where bytes or packets are missing, or the clock of the container jumps."""
@@ -1754,7 +1756,7 @@ class VideoSummary(_message.Message):
     frame_height: _builtins.int
     """Height of the upright frames, px."""
     total_frames: _builtins.int
-    """Frames decoded between `start` and `end`, analysed or not."""
+    """Frames between `start` and `end`, analysed or not, lost ones among them."""
     n_kpts: _builtins.int
     """Number of keypoints of the skeleton."""
     frames_analyzed: _builtins.int
@@ -1764,7 +1766,7 @@ class VideoSummary(_message.Message):
     persons_tracked: _builtins.int
     """Distinct persons tracked. 0 where tracking is off."""
     frames_damaged: _builtins.int
-    """Damaged frames between `start` and `end`, analysed or not, and frames lost with damaged packets."""
+    """Damaged frames between `start` and `end`, analysed or not, and lost frames, as in `VideoProgress`."""
     gaps: _builtins.int
     """Places where bytes or packets are missing, or the clock of the container jumps."""
     @_builtins.property
