@@ -49,7 +49,7 @@ class Thresholds:
         neck_neutral_deg: pitch of the ear-nose line below the horizontal in a neutral head.
         neck_neutral_sd_deg: how much that differs between persons, one standard deviation.
         straight_deg: a limb within this of 0 is straight.
-        spread_scale: λ, the model's error over the spread among annotators.
+        spread_scale: factor of λ, the scatter of keypoints over the spread among annotators (`noise`).
         spread_floor_px, spread_floor_fraction: least standard deviation of a keypoint, in px and as a
             fraction of the person's height.
     """
@@ -86,11 +86,10 @@ class Thresholds:
     neck_neutral_deg: float = 8.0
     neck_neutral_sd_deg: float = 6.0
     straight_deg: float = 15.0
-    # 0.4 turns the annotators' spread of 17° at a straight knee into 7°, which is the 5.6° mean
-    # absolute error of a side-view knee in gait (Stenum et al., PLoS Comput Biol 2021). Fit it per model.
-    spread_scale: float = 0.4
-    spread_floor_px: float = 1.0
-    spread_floor_fraction: float = 0.005
+    spread_scale: float = 1.0
+    # the floor and λ were fitted together: scripts/calibrate angles
+    spread_floor_px: float = 0.5
+    spread_floor_fraction: float = 0.003
 
 
 @dataclass(frozen=True)
