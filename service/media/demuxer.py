@@ -14,8 +14,9 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from service.errors import VideoUndecodable
+from service.errors import ImageTooCostly, ImageUndecodable, VideoTooCostly, VideoUndecodable
 from service.media.container_probe import is_cut_short, is_ragged, still_image, streaming
+from service.media.image_bounds import check_frame
 from service.media.spool import Spool, SpoolClosed, SpoolReader
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs only
@@ -29,6 +30,14 @@ _DEMUXERS = (
     "mov,matroska,mpegts,avi,gif,flv,mpeg,mpegvideo,asf,ogg,h264,hevc,m4v,ivf,nut,mxf,apng,dv,obu,av1,mjpeg,"
     "yuv4mpegpipe,wav,mp3,flac,aac"  # the last ones are sound, for an error message of their own
 )
+# What recordings and exchange files hold. Decoders of games, screen recorders and still formats are left out:
+# few maintain them, and what one costs is not known.
+_CODECS = (
+    "h264,hevc,av1,libdav1d,vp8,vp9,mpeg4,mpeg2video,mpeg1video,mjpeg,mjpegb,h263,h263i,h263p,h261,flv,prores,"
+    "dnxhd,dvvideo,theora,wmv1,wmv2,wmv3,vc1,msmpeg4v1,msmpeg4v2,msmpeg4,msmpeg4v3,gif,apng,png,rawvideo,"
+    "huffyuv,ffvhuff,ffv1,utvideo,magicyuv,cfhd,jpeg2000,svq1,svq3,vp6,vp6f,rpza,qtrle,cinepak,v210,v410"
+)
+_MAX_TRACKS = 16  # of any kind, further ones do not count: opening a file tries a decoder for each
 _BUFFER_BYTES = 1 << 18  # of one read: few enough calls back into Python
 _REORDER_S = Fraction(1, 2)  # a key frame's presentation is at most that much later than its decoding
 _MAX_FAILURES = 16  # of reading in a row; the demuxer is then taken to be stuck
@@ -77,6 +86,7 @@ class Demuxer:
 
     Raises (all methods):
         VideoUndecodable: not a video.
+        VideoTooCostly: too many tracks, or a frame that costs far more than its pixels.
         SpoolClosed: the spool was closed.
         PosegateError: what the spool was failed with.
     """
@@ -98,7 +108,12 @@ class Demuxer:
             self._container: InputContainer | None = av.open(
                 self._input,
                 mode="r",
-                options={"max_pixels": str(max_pixels), "format_whitelist": _DEMUXERS},
+                options={
+                    "max_pixels": str(max_pixels),
+                    "format_whitelist": _DEMUXERS,
+                    "codec_whitelist": _CODECS,
+                    "max_streams": str(_MAX_TRACKS),
+                },
                 metadata_errors="replace",
                 buffer_size=_BUFFER_BYTES,
                 io_open=_refuse,
@@ -106,7 +121,14 @@ class Demuxer:
             self.stream = _video_track(self._container)
         except (av.FFmpegError, ValueError, OSError) as error:
             self.raise_failure(error)
+            if isinstance(error, MemoryError):  # FFmpeg's answer to one track too many, too
+                raise VideoTooCostly(
+                    f"The video has more than {_MAX_TRACKS} tracks, or needs more memory than is allowed: "
+                    "send one video track, without attachments.",
+                    metadata={"limit_tracks": str(_MAX_TRACKS)},
+                ) from error
             raise
+        self._max_pixels = max_pixels
 
     @property
     def time_base(self) -> Fraction:
@@ -183,6 +205,7 @@ class Demuxer:
                 if self.damage is not None:  # the file goes on behind it
                     self.damage = None
                     self.gaps += 1
+                self._check_frame(packet)
                 if packet.pos is not None and packet.pos >= 0:
                     self.bytes_read = max(self.bytes_read, packet.pos + packet.size)
             elif packet.dts is not None or packet.pts is not None:
@@ -249,6 +272,21 @@ class Demuxer:
             self._container.close()
             self._container = None
 
+    def _check_frame(self, packet: VideoPacket) -> None:
+        """Refuse a frame of Motion JPEG that costs many times what its pixels do."""
+        if self.stream.codec_context.name != "mjpeg":
+            return
+        try:
+            check_frame(bytes(packet), self._max_pixels)
+        except ImageTooCostly as error:
+            raise VideoTooCostly(
+                "A frame of the Motion JPEG has far more scans or segments than any encoder writes: encode "
+                "the video anew.",
+                metadata=error.metadata,
+            ) from error
+        except ImageUndecodable:  # damaged: for the decoder to step over
+            pass
+
     @property
     def _name(self) -> str:
         """FFmpeg's name of the format, of several the one it is known by."""
@@ -287,6 +325,11 @@ def _video_track(container: InputContainer) -> VideoStream:
     if not streams:
         what = "sound only" if container.streams.audio else "no video track that can be decoded"
         raise VideoUndecodable(f"The file holds {what}: send a video.")
+    streams = [stream for stream in streams if stream.codec_context.name in _CODECS.split(",")]
+    if not streams:
+        raise VideoUndecodable(
+            "The video's codec is not accepted: send H.264, HEVC, AV1, VP8, VP9, MPEG-4 or Motion JPEG."
+        )
     chosen = next((one for one in streams if one.disposition & Disposition.default), streams[0])
     for stream in container.streams:
         if stream.index != chosen.index:

@@ -129,7 +129,7 @@ class VideoReader:
 
     Raises (from `open` and `next_frame`):
         VideoUndecodable: not a video, or none that can be read.
-        VideoTooLarge, VideoTooLong: more than allowed.
+        VideoTooLarge, VideoTooLong, VideoTooCostly: more than allowed.
         DataLoss: the file is cut short or cannot be read on; with `strict` any damage.
         SpoolClosed: the spool was closed.
         PosegateError: what the spool was failed with.

@@ -16,7 +16,7 @@ import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
-from service.core.geometry import LETTERBOX_GREY
+from service.core.geometry import LETTERBOX_GREY, ScaledImage
 from service.errors import PosegateError
 from service.pipeline.estimator import DetectionOptions, Estimator, prepare
 from service.telemetry.call_context import Observer
@@ -119,7 +119,7 @@ class HealthMonitor:
             if not self._serving:
                 height, width = default.first.shapes_hw[0]
                 grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-                prepared = await self._estimator.run(prepare, grey, default)
+                prepared = await self._estimator.run(prepare, ScaledImage.whole(grey), default)
                 options = DetectionOptions(min_score=0.5, iou_threshold=0.7, max_persons=1)
                 await self._estimator.estimate_prepared(prepared, default, options, timeout_s=_WARM_UP_S)
             if self._workers_are_stuck():
