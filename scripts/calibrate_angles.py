@@ -6,7 +6,8 @@ The service is started and asked for the persons of every variant (`scripts.pict
 scaled, compressed, brighter or darker, mirrored). They show the same persons, so how far the angles are apart
 is what `std_error_deg` has to say. The table gives for each measurement the share of values with status OK
 that lie within two standard errors of the variants' median; 90 to 98 % is the goal. The files after --check
-have columns of their own. --fit fits λ to the first files (`scripts.fit_noise`) and prints the table that
+have columns of their own. The last column says how many of the DEGRADED values have the sign of their median,
+where that is clear of 0. --fit fits λ to the first files (`scripts.fit_noise`) and prints the table that
 `service/core/angles/noise.py` holds; the columns then say what they would be with it.
 
 Of a video every second counts in which a person stands still. --detections keeps what the service found, file
@@ -38,6 +39,7 @@ from scripts.fit_noise import (
     angle_scatter,
     fit,
     in_errors,
+    same_direction,
 )
 from scripts.picture_variants import Variant, variants
 from service.cli.files import write_whole
@@ -56,7 +58,7 @@ SKELETONS = {"yolo11n_pose": "coco_17", "mediapipe_wholebody": "mediapipe_wholeb
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 MAX_APART = 0.25  # of the sure body keypoints from those in the image itself, median, in √area of the box
 LEAST_FOUND = 20  # variants, or half of a second's frames, that have to show a person
-STILL = 0.005  # of the box's longer side: how far the parts of a still body move within a second
+STILL = 0.01  # of the box's longer side: how far the parts of a still body move within a second
 _SURE = 0.5
 _AT_ONCE = 4
 _CHUNK = 1 << 18
@@ -77,7 +79,7 @@ def main() -> int:
     if missing:
         with running_service(None) as (address, _, _):
             asyncio.run(_collect_all(address, missing, known, arguments.detections))
-    console = Console(width=110)
+    console = Console(width=130)
     for model in arguments.model:
         groups = [
             [one for path in paths for one in known[path.name, model]]
@@ -98,19 +100,22 @@ def report(
     """Print what is within two standard errors, and the table of λ if one is to be fitted."""
     skeleton = shipped()[SKELETONS[model]]
     table = fit([(one, skeleton) for one in tuned]) if fitted else None
-    groups = []
+    groups, signs = [], []
     for persons in (tuned, checked):
         scatters = [angle_scatter(one, skeleton, slopes=fitted) for one in persons]
         errors = None if table is None else [one.errors_with(table) for one in scatters]
         groups.append(in_errors(scatters, errors))
+        signs.append(same_direction(scatters))
     shown = Table(title=f"{model}: status OK within {GOAL_ERRORS:.0f} standard errors of the median")
-    for title in ("measurement", "values", "within", "95 % within", "check: values", "within", "95 % within"):
+    titles = ("values", "within", "95 % within", "check: values", "within", "95 % within")
+    for title in ("measurement", *titles, "DEGRADED: same sign"):
         shown.add_column(title, justify="right")
-    groups_with_all = [{**group, "all": np.concatenate(list(group.values()))} for group in groups]
+    columns = [{**one, "all": np.concatenate(list(one.values()))} for one in (*groups, *signs)]
     for name in (*MEASUREMENTS, "all"):
-        cells = [cell for group in groups_with_all for cell in _cells(group[name])]
+        cells = [cell for group in columns[:2] for cell in _cells(group[name])]
+        same = np.concatenate([group[name] for group in columns[2:]])
         if any(cells):
-            shown.add_row(name, *cells)
+            shown.add_row(name, *cells, f"{100 * same.mean():.0f} % of {len(same)}" if len(same) else "")
     console.print(shown)
     if table is not None:
         for kind, row in table.items():

@@ -69,6 +69,8 @@ class AngleScatter:
     Attributes:
         apart_deg: (V, M, 2) from the median of the variants.
         errors_deg: (V, M, 2) standard errors as the service gives them.
+        degrees: (V, M, 2)
+        degraded: (V, M, 2) whether the status is DEGRADED.
         ok: (V, M, 2) whether the status is OK, the size of the standard error aside.
         columns: (P,) place of each keypoint in the skeleton.
         kinds: (P,) row of the table that each keypoint has.
@@ -79,6 +81,8 @@ class AngleScatter:
             where no fit is wanted.
     """
 
+    degrees: Doubles
+    degraded: NDArray[np.bool_]
     apart_deg: Doubles
     errors_deg: Doubles
     ok: NDArray[np.bool_]
@@ -117,6 +121,8 @@ def angle_scatter(one: Scattered, skeleton: Skeleton, *, slopes: bool = False) -
         gradients.append(measure(poses, skeleton, names, options, sigmas_px=sigmas).std_errors_deg ** 2)
     line = Thresholds()
     return AngleScatter(
+        degrees=found.degrees,
+        degraded=found.statuses == Status.DEGRADED,
         apart_deg=(found.degrees - _median(found.degrees, axis=0) + 180) % 360 - 180,
         errors_deg=found.std_errors_deg,
         ok=found.statuses == Status.OK,
@@ -154,6 +160,21 @@ def in_errors(
                 ok = one.ok[:, m, side] & (error[:, m, side] <= largest_deg)
                 if ok.sum() >= MIN_VALUES:
                     values[name].append(np.abs(one.apart_deg[ok, m, side]) / error[ok, m, side])
+    return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
+
+
+def same_direction(scatters: Sequence[AngleScatter]) -> dict[str, Doubles]:
+    """Of the DEGRADED values of a signed angle whose median is clear of 0, whether each has its sign."""
+    values: dict[str, list[Doubles]] = {name: [] for name in MEASUREMENTS}
+    for one in scatters:
+        median = _median(one.degrees, axis=0)
+        for m, name in enumerate(MEASUREMENTS):
+            for side in (0, 1):
+                degraded = one.degraded[:, m, side]
+                error = one.errors_deg[degraded, m, side]
+                clear = np.abs(median[m, side]) > GOAL_ERRORS * error
+                same = np.sign(one.degrees[degraded, m, side]) == np.sign(median[m, side])
+                values[name].append(same[clear].astype(np.float64))
     return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
 
 
