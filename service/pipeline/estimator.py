@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -38,6 +39,7 @@ from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
 from service.media.loading import Load, Loading
 from service.pipeline import concurrency
+from service.pipeline.patience import retry_unavailable
 from service.pipeline.scheduler import InferenceScheduler
 from service.telemetry.call_context import StageTimer, Timings, current
 
@@ -48,6 +50,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 _Infer = Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]]
 
+_PAUSE_S = 0.25  # between two attempts of a call that waits for Triton
 _MANY = 64  # candidates; from here on non-maximum suppression takes long enough to leave the event loop
 
 
@@ -130,6 +133,9 @@ class Estimator:
         streams_at_once: slots of those for frames of streams, at most; None for all.
         beside_single: the same while unary calls come too; None for as many.
         beside_tenants: slots of one tenant's unary calls while other tenants call too; None for no limit.
+
+    Attributes:
+        answered_at: when a model last answered, on time.monotonic()'s clock.
     """
 
     def __init__(
@@ -146,6 +152,7 @@ class Estimator:
         self._client = client
         self._workers = threads
         self._waiting = waiting_threads or threads
+        self.answered_at = -math.inf
         self._scheduler = InferenceScheduler(
             at_once, at_once if streams_at_once is None else streams_at_once, beside_single, beside_tenants
         )
@@ -206,10 +213,27 @@ class Estimator:
             yield
 
     def _infer(self, timeout_s: float | None) -> _Infer:
-        """The client's `infer` with the deadline and the id of the current call."""
+        """The client's `infer` with the deadline and the id of the current call.
+
+        A unary call, which has no `timeout_s`, waits in its slot for a Triton that is away, as long as its
+        deadline allows: its caller has sent an image that is decoded already, and Triton is back within
+        seconds. Frames of streams wait outside of their slots.
+        """
         call = current()
-        deadline = call.deadline if timeout_s is None else time.monotonic() + timeout_s
-        return partial(self._client.infer, deadline=deadline, request_id=call.request_id)
+        if timeout_s is not None:
+            deadline = time.monotonic() + timeout_s
+            return partial(self._client.infer, deadline=deadline, request_id=call.request_id)
+        infer = partial(self._client.infer, deadline=call.deadline, request_id=call.request_id)
+
+        async def patiently(model: Model, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            return await retry_unavailable(
+                partial(infer, model, inputs, outputs),
+                call.deadline - time.monotonic(),
+                longest_pause_s=_PAUSE_S,
+                overloaded=False,
+            )
+
+        return patiently
 
     async def _load(
         self,
@@ -242,6 +266,7 @@ class Estimator:
     ) -> Estimate:
         with timer.timed("inference"):
             outputs = await infer(model.first, {"images": prepared.tensor}, ["candidates"])
+        self.answered_at = time.monotonic()
         with timer.timed("postprocess"):
             candidates: Floats = outputs["candidates"][0]
             count = int(np.count_nonzero(candidates[:, 4] > options.min_score))

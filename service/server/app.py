@@ -45,6 +45,7 @@ from service.server.accounts import AccountInterceptor
 from service.server.admission import AdmissionInterceptor
 from service.server.arrivals import Arrivals
 from service.server.health import HealthMonitor
+from service.server.health_port import Health, health_server
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
 from service.server.memory import MemoryGuard
@@ -148,7 +149,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         certificates = _certificates(settings)
         _set_up_process()
 
-        health = health_aio.HealthServicer()
+        health = Health()
         await health_monitor.announce_start(health)
         health_port = await _serve_health(stack, health, settings) if settings.health_listen else None
         tracing = from_environment()
@@ -323,13 +324,14 @@ def _set_up_process() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-async def _serve_health(stack: AsyncExitStack, health: health_aio.HealthServicer, settings: Settings) -> int:
-    """Serve health on its own address, without TLS; the port."""
-    server = grpc.aio.server(options=[_NO_COMPRESSION, *_connection_options(settings)])
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+async def _serve_health(stack: AsyncExitStack, health: Health, settings: Settings) -> int:
+    """Serve health on its own address and threads, without TLS; the port."""
+    server = health_server([_NO_COMPRESSION, *_connection_options(settings)])
+    health_pb2_grpc.add_HealthServicer_to_server(health.threaded, server)
     port = _bind(server, settings.health_listen)
-    await server.start()
-    stack.push_async_callback(server.stop, None)
+    server.start()
+    stack.push_async_callback(asyncio.to_thread, lambda: server.stop(None).wait())
+    stack.callback(asyncio.create_task(health.beat()).cancel)
     return port
 
 
@@ -366,7 +368,9 @@ def _reflect(server: grpc.aio.Server) -> None:
     reflection.enable_server_reflection(names, server)
 
 
-def _bind(server: grpc.aio.Server, address: str, certificates: Certificates | None = None) -> int:
+def _bind(
+    server: grpc.aio.Server | grpc.Server, address: str, certificates: Certificates | None = None
+) -> int:
     """Bind an address, with TLS if there is a certificate; the port."""
     try:
         if certificates is None:
