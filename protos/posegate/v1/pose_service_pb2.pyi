@@ -125,7 +125,7 @@ class _PostureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Posture.Value
     POSTURE_SQUATTING: _Posture.ValueType  # 2
     """The feet carry the body, the thighs are inclined by 45° or more."""
     POSTURE_SITTING: _Posture.ValueType  # 3
-    """The centre of mass is not over the feet: something else carries the body."""
+    """The centre of mass is not over the feet, hips or knees are bent: something else carries the body."""
     POSTURE_LYING: _Posture.ValueType  # 4
     """The trunk is level or upside down, and the feet do not carry it."""
 
@@ -139,7 +139,7 @@ POSTURE_STANDING: Posture.ValueType  # 1
 POSTURE_SQUATTING: Posture.ValueType  # 2
 """The feet carry the body, the thighs are inclined by 45° or more."""
 POSTURE_SITTING: Posture.ValueType  # 3
-"""The centre of mass is not over the feet: something else carries the body."""
+"""The centre of mass is not over the feet, hips or knees are bent: something else carries the body."""
 POSTURE_LYING: Posture.ValueType  # 4
 """The trunk is level or upside down, and the feet do not carry it."""
 Global___Posture: _TypeAlias = Posture  # noqa: Y015

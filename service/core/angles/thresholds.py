@@ -39,6 +39,7 @@ class Thresholds:
         lying_without_legs_deg: the trunk, where no leg is seen.
         unsupported: level distance from the ankles to the centre of mass, over stature, from which the
             feet do not carry the body. A foot reaches 0.11 before the ankle.
+        sitting_bend_deg: hips or knees of a sitting body are bent by as much.
         squatting_thigh_deg: thighs inclined by as much are those of a squat.
         implausible_errors: a value farther outside its range than so many standard errors is withheld.
         cue_dead_zone_deg: a cue that points this close to the trunk's axis does not vote.
@@ -75,6 +76,7 @@ class Thresholds:
     lying_legs_deg: float = 50.0
     lying_without_legs_deg: float = 75.0
     unsupported: float = 0.13
+    sitting_bend_deg: float = 40.0
     squatting_thigh_deg: float = 45.0
     implausible_errors: float = 2.0
     cue_dead_zone_deg: float = 10.0
