@@ -98,7 +98,12 @@ class Demuxer:
             self._container: InputContainer | None = av.open(
                 self._input,
                 mode="r",
-                options={"max_pixels": str(max_pixels), "format_whitelist": _DEMUXERS},
+                options={
+                    # FFmpeg counts whole blocks of the coded frame: a frame of exactly so many pixels passes
+                    # here, and one of more is refused by the reader, in its own words.
+                    "max_pixels": str(max_pixels + max_pixels // 4 + 65536),
+                    "format_whitelist": _DEMUXERS,
+                },
                 metadata_errors="replace",
                 buffer_size=_BUFFER_BYTES,
                 io_open=_refuse,

@@ -181,3 +181,16 @@ async def test_few_and_many_candidates_are_decoded_alike(workers: ThreadPoolExec
     )
     estimate = await estimating(Estimator(client, workers, 1), plain((640, 480)))
     assert len(estimate.poses) == min(count, 300)
+
+
+async def test_a_small_image_does_not_wait_for_all_large_ones(workers: ThreadPoolExecutor) -> None:
+    client = FakeTritonClient()
+    client.gate.clear()
+    estimator = Estimator(client, workers, 4, large_at_once=1)
+    large = [estimating(estimator, plain((64, 48)), large=True) for _ in range(6)]
+    small = [estimating(estimator, plain((32, 32))) for _ in range(3)]
+    await until(lambda: len(client.calls) == 4)
+    assert estimator.answered_at < 0
+    client.gate.set()
+    await asyncio.gather(*large, *small)
+    assert client.most_at_once == 4
