@@ -124,6 +124,9 @@ async def _harm_triton(world: World, name: str, number: signal.Signals, times: i
             while len(load_outcomes.answered_s) == answered:  # noqa: ASYNC110 - calls set no event
                 await asyncio.sleep(0.05)
             away_s.append(time.monotonic() - broken)
+            # Every call that waited is answered: none has to survive two outages.
+            while len(load_outcomes.answered_s) < answered + 24:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         await asyncio.sleep(2)
         busy = False
         outcomes = await load

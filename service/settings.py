@@ -194,6 +194,12 @@ class Settings(BaseSettings):
     max_upload_s: float = Field(
         default=3600.0, gt=0, description="A video's upload that takes longer in all, seconds, is ended."
     )
+    min_upload_bytes_per_s: float = Field(
+        default=2000.0,
+        ge=0,
+        description="Bytes a second, over 20 s, below which a video's upload is ended while all places"
+        " for videos are taken; 0: never.",
+    )
     stream_quiet_s: float = Field(
         default=600.0, gt=0, description="A StreamPoses call without an image for longer, seconds, is ended."
     )

@@ -107,7 +107,7 @@ class AccountGate:
         """
         if not presented:
             raise Unauthenticated(
-                "An API key is needed: send it as metadata 'authorization: Bearer KEY' or 'x-api-key: KEY'.",
+                "An API key is needed: send it as 'authorization: Bearer KEY' or 'x-api-key: KEY'.",
                 reason="API_KEY_MISSING",
             )
         key = parse_key(presented)

@@ -112,7 +112,9 @@ class Demuxer:
                 self._input,
                 mode="r",
                 options={
-                    "max_pixels": str(max_pixels),
+                    # FFmpeg counts whole blocks of the coded frame: a frame of exactly so many pixels passes
+                    # here, and one of more is refused by the reader, in its own words.
+                    "max_pixels": str(max_pixels + max_pixels // 4 + 65536),
                     "format_whitelist": _DEMUXERS,
                     "codec_whitelist": _CODECS,
                     "max_streams": str(_MAX_TRACKS),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_PICKLE_BYTES = 64 << 20  # YOLO11n-pose: 0.3 MB, of which training curves are the most
-MAX_OPCODES = 5_000_000  # YOLO11n-pose: 80 000
+MAX_OPCODES = 1_000_000  # YOLO11n-pose: 80 000; each may make an object of some 100 bytes
 
 
 class InertPickleError(ValueError):

@@ -8,6 +8,7 @@ storages by numpy, and only those that are asked for.
 from __future__ import annotations
 
 import re
+import stat
 import zipfile
 import zlib
 from pathlib import Path
@@ -63,7 +64,10 @@ class TorchFile:
         self._name = path.name
         self._cached: tuple[str, bytes] = ("", b"")
         try:
-            size = path.stat().st_size
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
+                raise OSError("it is not a regular file")
+            size = status.st_size
             _refuse_other_formats(path, size)
             self._archive = zipfile.ZipFile(path)
             entries = self._archive.infolist()

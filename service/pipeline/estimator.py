@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
@@ -133,6 +134,8 @@ class Estimator:
         streams_at_once: slots of those for frames of streams, at most; None for all.
         beside_single: the same while unary calls come too; None for as many.
         beside_tenants: slots of one tenant's unary calls while other tenants call too; None for no limit.
+        large_at_once: large images among those, at most; None for as many. They wait for one another outside
+            of the slots, so that a small image does not wait for the decoding of all of them.
 
     Attributes:
         answered_at: when a model last answered, on time.monotonic()'s clock.
@@ -148,7 +151,9 @@ class Estimator:
         beside_tenants: int | None = None,
         *,
         waiting_threads: Executor | None = None,
+        large_at_once: int | None = None,
     ) -> None:
+        self._large = asyncio.Semaphore(large_at_once or at_once)
         self._client = client
         self._workers = threads
         self._waiting = waiting_threads or threads
@@ -167,6 +172,7 @@ class Estimator:
         keep_image: bool = False,
         stream: Hashable | None = None,
         timer: StageTimer | None = None,
+        large: bool = False,
     ) -> Estimate:
         """Estimate the poses in an encoded image. It is decoded once it has a slot, so that what waits is
         small.
@@ -181,9 +187,10 @@ class Estimator:
             keep_image: return the image too, to draw on.
             stream: identifies the stream of the frame; None for an image of a unary call, which goes first.
             timer: records the duration of each stage; None for no record.
+            large: the image will take long to decode.
         """
         timer = timer or StageTimer()
-        async with self._slot(stream, timer):
+        async with self._slot(stream, timer, large=large):
             infer = self._infer(timeout_s)
             prepared = await self._load(load, model, options.region_xyxy, timer, keep_image=keep_image)
             estimate = await self._estimate(infer, prepared, model, options, timer)
@@ -205,11 +212,15 @@ class Estimator:
             return await self._estimate(self._infer(timeout_s), prepared, model, options, timer)
 
     @asynccontextmanager
-    async def _slot(self, stream: Hashable | None, timer: StageTimer) -> AsyncIterator[None]:
+    async def _slot(
+        self, stream: Hashable | None, timer: StageTimer, *, large: bool = False
+    ) -> AsyncIterator[None]:
         """Hold a slot of the scheduler for the time of the block; the wait counts as stage `queue`."""
         async with AsyncExitStack() as held:
             with timer.timed("queue"):
-                await held.enter_async_context(self._scheduler.slot(stream, tenant=current().tenant))
+                if large:
+                    await held.enter_async_context(self._large)
+                await held.enter_async_context(self._scheduler.slot(stream, tenant=current().party))
             yield
 
     def _infer(self, timeout_s: float | None) -> _Infer:

@@ -47,6 +47,7 @@ class Limits:
     video_encoder: str
     request_timeout_s: float
     max_upload_s: float
+    min_upload_bytes_per_s: float
     stream_idle_s: float
     stream_stall_s: float
     stream_quiet_s: float
@@ -92,6 +93,7 @@ class Limits:
             video_encoder=settings.video_encoder,
             request_timeout_s=settings.request_timeout_s,
             max_upload_s=settings.max_upload_s,
+            min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
             stream_idle_s=settings.stream_idle_s,
             stream_stall_s=settings.stream_stall_s,
             stream_quiet_s=settings.stream_quiet_s,

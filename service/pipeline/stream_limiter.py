@@ -35,6 +35,11 @@ class StreamLimiter:
         self.ending = False
         self.running = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next stream would be refused."""
+        return self.running >= self._at_once
+
     def drain(self) -> None:
         """Admit no further stream."""
         self._draining = True

@@ -202,6 +202,8 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits.stream_inferences_beside,
             limits.tenant_inferences_beside,
             waiting_threads=waiting,
+            # Enough to keep every thread busy, and a slot is left for small ones.
+            large_at_once=max(1, min(limits.max_inferences - 1, 2 * settings.workers)),
         )
         store = SkeletonStore(
             database, skeleton_format, max_skeletons=limits.max_skeletons, of_tenants=gate is not None

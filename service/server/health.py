@@ -150,7 +150,10 @@ class HealthMonitor:
         try:
             async with asyncio.timeout(timeout_s):
                 prepared = await self._estimator.run(prepare, ScaledImage.whole(grey), model)
-                await self._estimator.estimate_prepared(prepared, model, options, timeout_s=timeout_s)
+                # As a stream, the monitor is no caller that others would have to share slots with.
+                await self._estimator.estimate_prepared(
+                    prepared, model, options, timeout_s=timeout_s, stream=LIVENESS
+                )
         except TimeoutError:
             raise Unavailable(f"The model did not answer within {timeout_s:g} s.") from None
 

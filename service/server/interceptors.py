@@ -31,6 +31,7 @@ from service.errors import (
     Overloaded,
     PosegateError,
 )
+from service.pipeline.stream_limiter import StreamLimiter
 from service.server.arrivals import Arrivals
 from service.server.bounds import out_of_bounds
 from service.server.connections import close_connection
@@ -71,6 +72,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     Attributes:
         begun: number of calls that have begun since the start.
+        draining: refuse every further call, with a hint to try again.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._tracing = tracing
         self._calls = 0
         self.begun = 0
+        self.draining = False
         self._refusals = 0  # since one was logged
         self._refusal_logged_at = -math.inf
         self._idle = asyncio.Event()
@@ -131,6 +134,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         async def answered(request: Any, context: Context) -> Any:
             with self._observed(details, context) as (call, outcome):
                 try:
+                    self._refuse_while_draining()
                     request = _checked(request)
                     async with asyncio.timeout(call.deadline - time.monotonic()):
                         answer = await inner(request, context)
@@ -159,6 +163,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 initial = ((REQUEST_ID, call.request_id),)
                 begun = False
                 try:
+                    self._refuse_while_draining()
                     request = _checked(request)
                     # Closed here: after a cancelled call only the garbage collector would close the handler.
                     async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
@@ -225,6 +230,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
         call = CallContext(
             request_id=request_id,
+            peer=_host(context.peer()),
             deadline=self._deadline(context, streaming=streaming),
             observer=self._observer,
             span=span,
@@ -248,6 +254,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             if isinstance(outcome.error, Overloaded):
                 self._observer.shed(outcome.reason)
             span.end(outcome.code, outcome.reason, outcome.error, facts)
+
+    def _refuse_while_draining(self) -> None:
+        if self.draining:
+            raise StreamLimiter.stopping()
 
     def _log_end(self, outcome: _Outcome, seconds: float, facts: Mapping[str, Any]) -> None:
         """One line for each call; of refusals by overload one a second, with the number since the last line:
@@ -361,6 +371,11 @@ def _request_id(details: grpc.HandlerCallDetails) -> str:
         if key == REQUEST_ID and isinstance(value, str) and _SAFE_ID.fullmatch(value):
             return value
     return uuid.uuid4().hex
+
+
+def _host(peer: str) -> str:
+    """The address of gRPC's name of a peer, such as ipv4:192.0.2.1:5000, without its port."""
+    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
 
 
 def _ratelimit(error: MonthlyQuotaExceeded) -> list[tuple[str, str]]:

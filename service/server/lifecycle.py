@@ -96,6 +96,9 @@ async def drain(
     await health.enter_graceful_shutdown()
     await asyncio.sleep(delay_s)
     if grace_s:
+        await _settled(requests)  # those that have arrived, and are in flight to their callers
+        # gRPC cancels what comes between here and its last message on a connection, without a reason.
+        requests.draining = True
         await _settled(requests)
     streams.drain()
     ending = asyncio.get_running_loop().call_later(max(grace_s - _GOODBYE_S, grace_s / 2), streams.end)
@@ -123,9 +126,11 @@ async def _stop(server: grpc.aio.Server, requests: RequestInterceptor, grace_s: 
         return
     stopping = asyncio.create_task(server.stop(grace_s))
     await asyncio.sleep(_BEGUN_S)
-    idle = asyncio.create_task(requests.idle())
-    await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
-    idle.cancel()
+    while requests.at_work and not stopping.done():
+        idle = asyncio.create_task(requests.idle())
+        await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        await asyncio.sleep(_BEGUN_S)
     await server.stop(min(_SENT_S, grace_s))
     await stopping
 

@@ -17,6 +17,7 @@ from service.core.model import PoseModel
 from service.core.plan import allow
 from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, Unavailable
+from service.media.cost import is_large
 from service.media.loading import Decode, Loading, in_thread
 from service.pipeline.angles import measure_angles
 from service.pipeline.estimator import Estimator
@@ -132,7 +133,12 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             load = await self._loader(request.image, timer)
             async with self._keeping(model, angles.overlay, timer):
                 estimate = await self._estimator.estimate(
-                    load, model, angles.detection, keep_image=angles.overlay is not None, timer=timer
+                    load,
+                    model,
+                    angles.detection,
+                    keep_image=angles.overlay is not None,
+                    timer=timer,
+                    large=is_large(request.image.content),
                 )
                 report = await self._estimator.run(measure_angles, estimate, model.skeleton, angles, timer)
         structlog.contextvars.bind_contextvars(
@@ -226,7 +232,12 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             load = await self._loader(request.image, timer)
             async with self._keeping(pose_model, config.overlay, timer):
                 estimated = await self._estimator.estimate(
-                    load, pose_model, config.options, keep_image=config.overlay is not None, timer=timer
+                    load,
+                    pose_model,
+                    config.options,
+                    keep_image=config.overlay is not None,
+                    timer=timer,
+                    large=is_large(request.image.content),
                 )
                 with timer.timed("postprocess"):
                     poses = apply(plan, estimated.poses)

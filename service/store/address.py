@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -46,10 +47,43 @@ def parse(url: str) -> Address:
     """
     scheme, _, rest = url.partition("://")
     if scheme in _POSTGRES:
+        _check_postgres(rest)
         return PostgresAddress(f"postgresql://{rest}")
     if scheme in _SQLITE:
         return _sqlite(rest)
     raise BadDatabaseUrl("POSEGATE_DATABASE_URL must begin with sqlite:/// or postgresql://.")
+
+
+def _check_postgres(rest: str) -> None:
+    """Refuse a URL that a password has torn: read on, a part of it would be a host, a name or an option, and
+    would come back in the driver's errors."""
+    torn = BadDatabaseUrl(
+        "POSEGATE_DATABASE_URL of PostgreSQL is not USER:PASSWORD@HOST/NAME: in user and password, write"
+        " ? # / @ : % and spaces as %3F %23 %2F %40 %3A %25 and %20."
+    )
+    try:
+        parts = urlsplit(f"//{rest}")
+    except ValueError:
+        raise torn from None
+    account, _, hosts = parts.netloc.rpartition("@")
+    ports = [port for _, colon, port in (_host_port(host) for host in hosts.split(",")) if colon]
+    in_order = (
+        not parts.fragment
+        and not rest.endswith("#")
+        and "@" not in account + parts.path + parts.query
+        and account.count(":") <= 1
+        and not re.search(r"%(?![0-9A-Fa-f]{2})|\s", rest)
+        and all(port.isascii() and port.isdecimal() and 0 < int(port) < 65536 for port in ports)
+    )
+    if not in_order:
+        raise torn
+
+
+def _host_port(host: str) -> tuple[str, str, str]:
+    if host.startswith("["):
+        name, _, rest = host.partition("]")
+        return name, rest[:1], rest[1:]
+    return host.partition(":")
 
 
 def _sqlite(rest: str) -> SqliteAddress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from typing import Final
@@ -90,8 +91,16 @@ def translate(error: Exception) -> Exception:
 
 
 def why(error: Exception) -> str:
-    """The error for the log: the database's own words, without statement and values."""
+    """The error for the log: the database's own words, without statement and values. Of an error of the
+    connection only its kind: the text of a driver may hold what was in the URL."""
     orig = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    kind = type(orig).__name__
+    if isinstance(orig, OSError):
+        number = orig.errno or 0  # negative for names that do not resolve
+        return f"{kind}: {os.strerror(number)}" if number > 0 else kind
+    if _failure(error) is GONE and not isinstance(orig, sqlite3.Error):
+        state = getattr(orig, "sqlstate", None)
+        return f"{kind}: SQLSTATE {state}" if isinstance(state, str) else kind
     return f"{type(orig).__name__}: {orig}".strip().partition("\n")[0]
 
 

@@ -139,6 +139,7 @@ class CallContext:
         request_id: sent by the caller, or generated; empty outside of calls.
         tenant: of the caller; owns the custom skeletons and models that the call may name.
         plan: of the tenant; None where there are no accounts.
+        peer: address of the caller, without its port; empty outside of calls.
         deadline: of the call, on time.monotonic()'s clock; infinite without one.
         observer: counts its events.
         span: its trace.
@@ -148,6 +149,7 @@ class CallContext:
     request_id: str = ""
     tenant: str = "default"
     plan: Plan | None = None
+    peer: str = ""
     deadline: float = math.inf
     observer: Observer = field(default_factory=Observer)
     span: CallSpan = field(default_factory=CallSpan)
@@ -157,6 +159,11 @@ class CallContext:
     _took_s: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     _frames: int = 0
     _persons: int | None = None
+
+    @property
+    def party(self) -> str:
+        """With whom the call shares its part of the service: its tenant, or its address without accounts."""
+        return self.tenant if self.plan is not None else self.peer
 
     def uses(self, model: str) -> None:
         """Record that this model answers the call, or one image of it."""

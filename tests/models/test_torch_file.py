@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,12 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         TorchFile(tmp_path / "none.pt")
     with pytest.raises(CheckpointError, match="cannot be read"):
         TorchFile(tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        TorchFile(tmp_path / "pipe.pt")
 
 
 def test_a_zip_that_declares_more_than_it_has_is_refused(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class _PostureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Posture.Value
     POSTURE_SQUATTING: _Posture.ValueType  # 2
     """The feet carry the body, the thighs are inclined by 45° or more."""
     POSTURE_SITTING: _Posture.ValueType  # 3
-    """The centre of mass is not over the feet: something else carries the body."""
+    """The centre of mass is not over the feet, hips or knees are bent: something else carries the body."""
     POSTURE_LYING: _Posture.ValueType  # 4
     """The trunk is level or upside down, and the feet do not carry it."""
 
@@ -139,7 +139,7 @@ POSTURE_STANDING: Posture.ValueType  # 1
 POSTURE_SQUATTING: Posture.ValueType  # 2
 """The feet carry the body, the thighs are inclined by 45° or more."""
 POSTURE_SITTING: Posture.ValueType  # 3
-"""The centre of mass is not over the feet: something else carries the body."""
+"""The centre of mass is not over the feet, hips or knees are bent: something else carries the body."""
 POSTURE_LYING: Posture.ValueType  # 4
 """The trunk is level or upside down, and the feet do not carry it."""
 Global___Posture: _TypeAlias = Posture  # noqa: Y015
@@ -1031,8 +1031,9 @@ class AngleValue(_message.Message):
     keypoint_score: _builtins.float
     """The lowest score among the keypoints the value rests on; the model's own score."""
     std_error_deg: _builtins.float
-    """Standard error from the noise of the keypoints, degrees, 0 or more; not the error of looking
-    from the wrong side. Unset where there is no value.
+    """Standard error from the noise of the keypoints, degrees, 0 or more: how far the value would be
+    from this one in another picture of the same pose, two thirds of the time. Not the error of
+    looking from the wrong side. Unset where there is no value.
     """
     reference: _builtins.str
     """What the angle was measured against, for example "trunk", "gravity" or "shoulder_line". Empty:
@@ -2519,6 +2520,7 @@ class Model(_message.Message):
     POSITIONS_FIELD_NUMBER: _builtins.int
     DETECTOR_FIELD_NUMBER: _builtins.int
     PIPELINE_LICENCES_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name that requests use."""
     version: _builtins.str
@@ -2551,6 +2553,10 @@ class Model(_message.Message):
     """Whether it gives positions in space."""
     detector: _builtins.str
     """Name of the model that detects the persons for a "top_down" model. Empty for other families."""
+    description: _builtins.str
+    """What it needs and does not give, for people: for example the size from which on hands are found.
+    At most 1000 bytes. Empty: nothing is said.
+    """
     @_builtins.property
     def input_sizes(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ImageSize]:
         """The sizes its input can have, px. An image is fitted into the smallest that suits it."""
@@ -2581,10 +2587,11 @@ class Model(_message.Message):
         positions: _builtins.bool = ...,
         detector: _builtins.str = ...,
         pipeline_licences: _abc.Iterable[_builtins.str] | None = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "detector", b"detector", "family", b"family", "input_sizes", b"input_sizes", "keypoint_count", b"keypoint_count", "licence", b"licence", "name", b"name", "pipeline_licences", b"pipeline_licences", "positions", b"positions", "precision", b"precision", "ready", b"ready", "sha256", b"sha256", "skeleton", b"skeleton", "source", b"source", "version", b"version", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "description", b"description", "detector", b"detector", "family", b"family", "input_sizes", b"input_sizes", "keypoint_count", b"keypoint_count", "licence", b"licence", "name", b"name", "pipeline_licences", b"pipeline_licences", "positions", b"positions", "precision", b"precision", "ready", b"ready", "sha256", b"sha256", "skeleton", b"skeleton", "source", b"source", "version", b"version", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ directions, orientation, posture, uncertainty   rays of all persons, view and fa
 measure        `measure`: values, standard errors and flags of all persons at once (`result`)
 flags          the reasons that degrade or withhold a value
 report         `person_measures`: one person in words and numbers; `goniometers`: what to draw
+noise          scatter of the keypoints, as measured
 captions, thresholds   short texts for overlays; every number that decides about a status
 
 May import: numpy and the rest of `core`.

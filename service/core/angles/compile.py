@@ -35,6 +35,7 @@ from service.core.angles.definitions import (
     Wrap,
 )
 from service.core.angles.limits import LIMITS
+from service.core.angles.noise import noise_of
 from service.core.angles.posture import POSTURES
 from service.core.angles.registry import MEASUREMENTS
 from service.core.skeleton.template import Skeleton
@@ -49,17 +50,20 @@ def plan_for(skeleton: Skeleton, measurements: tuple[str, ...]) -> CompiledAngle
         KeyError: a measurement that does not exist; `parse_names` refuses those.
     """
     sigmas = tuple(keypoint.sigma for keypoint in skeleton.keypoints)
-    return _plan(skeleton.names, sigmas, measurements)
+    return _plan(skeleton.name, skeleton.names, sigmas, measurements)
 
 
 @lru_cache(maxsize=64)
 def _plan(
-    names: tuple[str, ...], sigmas: tuple[float | None, ...], measurements: tuple[str, ...]
+    skeleton: str,
+    names: tuple[str, ...],
+    sigmas: tuple[float | None, ...],
+    measurements: tuple[str, ...],
 ) -> CompiledAngles:
     chosen = tuple(MEASUREMENTS[name] for name in measurements)
     build = _Builder(names)
     slots = tuple(build.slot(measurement, side) for measurement in chosen for side in SIDES)
-    return _assemble(build, chosen, slots, sigmas)
+    return _assemble(build, skeleton, chosen, slots, sigmas)
 
 
 class _Builder:
@@ -160,6 +164,7 @@ class _Builder:
 
 def _assemble(
     build: _Builder,
+    skeleton: str,
     measurements: tuple[Measurement, ...],
     slots: tuple[Slot, ...],
     sigmas: tuple[float | None, ...],
@@ -209,6 +214,7 @@ def _assemble(
         columns=np.array([build.columns.get(name, -1) for name in names], np.intp),
         swapped=np.array([build.columns.get(anatomy.opposite(name), -1) for name in names], np.intp),
         oks_sigmas=np.array([sigma(name) for name in names], np.float64),
+        noise=noise_of(skeleton, names),
         cues=build.cues,
         weights=weights.astype(np.complex128),
         squares=weights**2,

@@ -120,6 +120,7 @@ class CompiledAngles:
         columns: (P,) their place in the skeleton, −1 where it lacks them.
         swapped: (P,) the same with left and right exchanged.
         oks_sigmas: (P,)
+        noise: (P, 5) λ of every keypoint at the scores of `noise.SCORES`.
         cues: directions that give the orientation of the body.
         weights: (P, J) complex; coordinates @ weights are the directions.
         squares: (P, J) squared weights.
@@ -144,6 +145,7 @@ class CompiledAngles:
     columns: Indices
     swapped: Indices
     oks_sigmas: Doubles
+    noise: Doubles
     cues: Cues
     weights: NDArray[np.complex128]
     squares: Doubles

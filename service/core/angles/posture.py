@@ -63,14 +63,21 @@ def postures(found: Directions, plan: CompiledAngles, scale_px: Doubles, options
     beyond = _beyond_feet(plumb(cues.hips), trunk, thigh, shank, has_leg)
     stature = scale_px / STATURE_FRACTIONS["trunk"]
     known = has_trunk & found.usable[:, cues.hips] & has_leg.any(axis=1) & (stature > 0)
-    sitting = known & (beyond > line.unsupported * stature)
+    # A straight body that leans is a camera that is not level, or a fall: sitting bends hips or knees.
+    bent = np.where(has_leg, np.maximum(_between(trunk[:, None], thigh), _between(thigh, shank)), 0.0)
+    sitting = known & (beyond > line.unsupported * stature) & (bent.max(axis=1) >= line.sitting_bend_deg)
     thigh_inclined = np.where(has_leg, np.abs(np.degrees(np.angle(thigh))), 0.0).max(axis=1)
     posture = np.full(len(scale_px), UNKNOWN, np.intp)
     posture[known] = np.where(thigh_inclined >= line.squatting_thigh_deg, SQUATTING, STANDING)[known]
     posture[sitting] = SITTING
     # a level trunk over feet is a bow; one that they do not carry lies, or is on hands and knees
-    posture[lying | (sitting & level)] = LYING
+    posture[lying | (known & level & (beyond > line.unsupported * stature))] = LYING
     return posture
+
+
+def _between(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> Doubles:
+    """Angle between directions, 0 to 180 degrees."""
+    return np.asarray(np.abs(np.degrees(np.angle(b * a.conj()))), np.float64)
 
 
 def _beyond_feet(

@@ -39,6 +39,7 @@ class Thresholds:
         lying_without_legs_deg: the trunk, where no leg is seen.
         unsupported: level distance from the ankles to the centre of mass, over stature, from which the
             feet do not carry the body. A foot reaches 0.11 before the ankle.
+        sitting_bend_deg: hips or knees of a sitting body are bent by as much.
         squatting_thigh_deg: thighs inclined by as much are those of a squat.
         implausible_errors: a value farther outside its range than so many standard errors is withheld.
         cue_dead_zone_deg: a cue that points this close to the trunk's axis does not vote.
@@ -49,7 +50,7 @@ class Thresholds:
         neck_neutral_deg: pitch of the ear-nose line below the horizontal in a neutral head.
         neck_neutral_sd_deg: how much that differs between persons, one standard deviation.
         straight_deg: a limb within this of 0 is straight.
-        spread_scale: λ, the model's error over the spread among annotators.
+        spread_scale: factor of λ, the scatter of keypoints over the spread among annotators (`noise`).
         spread_floor_px, spread_floor_fraction: least standard deviation of a keypoint, in px and as a
             fraction of the person's height.
     """
@@ -75,6 +76,7 @@ class Thresholds:
     lying_legs_deg: float = 50.0
     lying_without_legs_deg: float = 75.0
     unsupported: float = 0.13
+    sitting_bend_deg: float = 40.0
     squatting_thigh_deg: float = 45.0
     implausible_errors: float = 2.0
     cue_dead_zone_deg: float = 10.0
@@ -86,11 +88,10 @@ class Thresholds:
     neck_neutral_deg: float = 8.0
     neck_neutral_sd_deg: float = 6.0
     straight_deg: float = 15.0
-    # 0.4 turns the annotators' spread of 17° at a straight knee into 7°, which is the 5.6° mean
-    # absolute error of a side-view knee in gait (Stenum et al., PLoS Comput Biol 2021). Fit it per model.
-    spread_scale: float = 0.4
-    spread_floor_px: float = 1.0
-    spread_floor_fraction: float = 0.005
+    spread_scale: float = 1.0
+    # the floor and λ were fitted together: scripts/calibrate angles
+    spread_floor_px: float = 0.5
+    spread_floor_fraction: float = 0.003
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class VideoAnalyzer:
         reader = self._make_reader(
             spool, request.sampling, length, limits.video_decode_threads, strict=request.strict
         )
-        upload = UploadLimits(limits.stream_idle_s, limits.max_upload_s)
+        upload = UploadLimits(limits.stream_idle_s, limits.max_upload_s, limits.min_upload_bytes_per_s)
         make_writer = partial(
             self._make_writer, encoder=limits.video_encoder, threads=limits.video_encode_threads
         )
@@ -129,7 +129,7 @@ class VideoAnalyzer:
             limits=limits,
             request=request,
             threads=threads,
-            source=FrameSource(spool, reader, threads, upload),
+            source=FrameSource(spool, reader, threads, upload, contended=lambda: self._limiter.is_full),
             annotator=None
             if request.overlay is None
             else Annotator(make_writer, request.sequence.plan.target, request.overlay),

@@ -52,6 +52,10 @@ class FrameReader(Protocol):
         """Free everything; not while another call is in a thread."""
 
 
+RATE_WINDOW_S = 20.0
+"""Over which the least rate of an upload is measured: longer than a pause that a network makes."""
+
+
 @dataclass(frozen=True)
 class UploadLimits:
     """Time limits of an upload.
@@ -59,10 +63,31 @@ class UploadLimits:
     Attributes:
         idle_s: pause between two chunks.
         max_upload_s: of the whole upload.
+        min_bytes_per_s: over a window of `RATE_WINDOW_S`, while all places for videos are taken.
     """
 
     idle_s: float
     max_upload_s: float
+    min_bytes_per_s: float = 0.0
+
+
+class _LeastRate:
+    """Measures the rate of an upload, window after window."""
+
+    def __init__(self, limits: UploadLimits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._since, self._bytes = clock(), 0
+
+    def is_kept(self, size: int) -> bool:
+        """Count bytes; False where a window has ended with too few."""
+        self._bytes += size
+        seconds = self._clock() - self._since
+        if seconds < RATE_WINDOW_S:
+            return True
+        kept = self._bytes >= self._limits.min_bytes_per_s * seconds
+        self._since, self._bytes = self._clock(), 0
+        return kept
 
 
 class FrameSource:
@@ -74,6 +99,7 @@ class FrameSource:
         threads: of the run.
         limits: of the upload.
         clock: seconds.
+        contended: whether other videos wait for the place that this upload holds.
     """
 
     def __init__(
@@ -83,7 +109,9 @@ class FrameSource:
         threads: RunThreads,
         limits: UploadLimits,
         clock: Callable[[], float] = time.monotonic,
+        contended: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._contended = contended
         self._spool = spool
         self._reader = reader
         self._threads = threads
@@ -109,8 +137,11 @@ class FrameSource:
         """Spool the upload to its end. An error does not raise here: the decoder raises it after the frames
         before it."""
         give_up_at = self._clock() + self._limits.max_upload_s
+        rate = _LeastRate(self._limits, self._clock)
         try:
             while (chunk := await self._next_chunk(chunks, give_up_at)) is not None:
+                if not rate.is_kept(len(chunk)) and self._contended():
+                    raise self._below_least_rate()
                 await self._threads.run(self._spool.append, chunk)
             self._spool.finish()
         except Exception as error:
@@ -155,6 +186,15 @@ class FrameSource:
             f"The upload took more than {limit_s:g} s: send the video faster, or in parts.",
             reason="UPLOAD_TOO_SLOW",
             metadata={"limit_seconds": f"{limit_s:g}"},
+        )
+
+    def _below_least_rate(self) -> DeadlineExceeded:
+        limit = self._limits.min_bytes_per_s
+        return DeadlineExceeded(
+            f"The upload was slower than {limit:g} bytes a second for {RATE_WINDOW_S:g} s, and all places "
+            "for videos are taken: send the video faster, or from a file.",
+            reason="UPLOAD_TOO_SLOW",
+            metadata={"limit_bytes_per_second": f"{limit:g}"},
         )
 
     def _upload_idle(self) -> DeadlineExceeded:

@@ -165,6 +165,7 @@ FIGURES = [
     ("walking", profile(hip=25, knee=20), "standing"),
     ("squatting", profile(lean=40, hip=115, knee=110), "squatting"),
     ("squatting deep", profile(lean=35, hip=130, knee=135), "squatting"),
+    ("standing before a camera that is not level", turned(frontal(thighs=(8, 8)), 22), "standing"),
     ("sitting", profile(hip=90, knee=90), "sitting"),
     ("sitting in an armchair", profile(lean=-15, hip=75, knee=70), "sitting"),
     ("lying on the back", profile(lean=-90, hip=0, knee=0), "lying"),

@@ -68,6 +68,21 @@ async def test_all_frames_are_fitted_in_order(spool: Spool) -> None:
 
 
 @virtual_time
+@pytest.mark.parametrize(
+    ("size", "contended", "ends_at"), [(9, True, 20.0), (11, True, 30.0), (9, False, 30.0)]
+)
+async def test_a_slow_upload_is_ended_while_others_wait_for_its_place(
+    spool: Spool, size: int, contended: bool, ends_at: float
+) -> None:
+    limits = UploadLimits(idle_s=10.0, max_upload_s=600.0, min_bytes_per_s=2.0)
+    threads = RunThreads(InlineExecutor())
+    source = FrameSource(spool, FakeReader(spool), threads, limits, now, contended=lambda: contended)
+    await source.receive(sent(*[bytes(size)] * 6, pause_s=5.0))
+    assert now() == ends_at
+    assert source.upload_complete == (ends_at == 30.0)
+
+
+@virtual_time
 async def test_a_pause_of_the_upload_is_an_error_of_the_decoder(spool: Spool) -> None:
     source = source_of(spool)
     await source.receive(sent(b"a", b"b", pause_s=11.0))
