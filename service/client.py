@@ -1,5 +1,9 @@
 """Channel to Posegate with retries and keep-alive. Small on purpose: other services copy it.
 
+A unary call with a timeout waits for a connection and is tried again until that timeout, one without for
+`PATIENCE_S`: longer than a restart of the gateway or of Triton takes. gRPC's own retries cannot do that, they
+are five attempts at most, and end soon where the gateway says how long to pause; uploads have them.
+
 Proxies: gRPC takes the HTTP proxy that `grpc_proxy`, `https_proxy` or `http_proxy` names for every address
 that `no_grpc_proxy` or `no_proxy` does not list. A loopback address is never called through one; a gateway
 within the cluster belongs into `no_proxy`.
@@ -7,8 +11,11 @@ within the cluster belongs into `no_proxy`.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
+import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,32 +25,30 @@ import grpc
 _RETRY_ON = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 
 
+PATIENCE_S = 20.0
+"""A call without a timeout is tried again for so long."""
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
 _UPLOADS = ("AnalyzeVideo", "StreamPoses")
 
 
 def _service_config(retry_on: Sequence[str], *, retry_uploads: bool) -> dict[str, Any]:
-    # An entry with a method goes before one with its service alone; this one has no policy of retries.
-    without = [{"name": [{"service": "posegate.v1.PoseService", "method": name} for name in _UPLOADS]}]
+    uploads = {
+        "name": [{"service": "posegate.v1.PoseService", "method": name} for name in _UPLOADS],
+        "retryPolicy": {
+            "maxAttempts": 5,
+            "initialBackoff": "1.5s",
+            "maxBackoff": "10s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": list(retry_on),
+        },
+    }
     return {
         # Behind a headless Service every gateway pod gets its share.
         "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": "posegate.v1.PoseService"},
-                    {"service": "posegate.v1.SkeletonService"},
-                    {"service": "posegate.v1.AccountService"},
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "2s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": list(retry_on),
-                },
-            },
-            *([] if retry_uploads else without),
-        ],
+        "methodConfig": [uploads] if retry_uploads else [],
     }
 
 
@@ -55,6 +60,7 @@ def connect(
     max_message_bytes: int = 256 << 20,
     retry_on: Sequence[str] = _RETRY_ON,
     retry_uploads: bool = True,
+    first_contact_s: float | None = None,
 ) -> grpc.aio.Channel:
     """A channel that retries, takes large messages and notices dead connections.
 
@@ -65,8 +71,10 @@ def connect(
             network is encrypted otherwise.
         max_message_bytes: of one message, either way.
         retry_on: names of the status codes on which a call is tried again.
-        retry_uploads: whether that holds for AnalyzeVideo and StreamPoses too, whose messages, up to 64 MiB,
-            are then kept until the gateway has answered.
+        retry_uploads: whether AnalyzeVideo and StreamPoses are tried again on those codes too, up to four
+            times; their messages, up to 64 MiB, are then kept until the gateway has answered.
+        first_contact_s: how long unary calls try a gateway that has never answered on this channel, for
+            commands whose user may have mistyped the address; None: until their timeout.
     """
     options: list[tuple[str, str | int]] = [
         ("grpc.service_config", json.dumps(_service_config(retry_on, retry_uploads=retry_uploads))),
@@ -82,10 +90,62 @@ def connect(
     ]
     if is_loopback(address):
         options.append(("grpc.enable_http_proxy", 0))
-    interceptors = sending(api_key) if api_key else None
+    interceptors = [_Retries(retry_on, first_contact_s), *(sending(api_key) if api_key else ())]
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
     return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+
+class _Retries(grpc.aio.UnaryUnaryClientInterceptor):
+    """Tries a unary call again on some codes until its time is over.
+
+    Args:
+        retry_on: names of the codes.
+        first_contact_s: how long to try a gateway that has never answered; None: as any other.
+    """
+
+    def __init__(self, retry_on: Sequence[str], first_contact_s: float | None) -> None:
+        self._codes = frozenset(grpc.StatusCode[name] for name in retry_on)
+        self._first_contact_s = first_contact_s
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        if b"/posegate.v1." not in details.method:
+            return await continuation(details, request)
+        start, timeout_s = time.monotonic(), details.timeout
+        end = start + (PATIENCE_S if timeout_s is None else timeout_s)
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            if timeout_s is not None and self._first_contact_s is None and details.wait_for_ready is None:
+                details = details._replace(wait_for_ready=True)
+            call = await continuation(details, request)
+            if await call.code() not in self._codes:
+                self._first_contact_s = None
+                return call
+            trailing = await call.trailing_metadata()
+            if any(key == "x-request-id" for key, _ in trailing or ()):
+                self._first_contact_s = None
+            if self._first_contact_s is not None:
+                end = min(end, start + self._first_contact_s)
+            asked_s = _pushback_s(trailing)
+            # Jitter spreads callers that were refused at the same moment.
+            wait_s = random.uniform(0.5, 1.0) * pause_s + (asked_s or 0)  # noqa: S311 - no secret
+            if (asked_s is not None and asked_s < 0) or time.monotonic() + wait_s >= end:
+                return call
+            await asyncio.sleep(wait_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            if timeout_s is not None:
+                details = details._replace(timeout=end - time.monotonic())
+
+
+def _pushback_s(trailing: Any) -> float | None:
+    """How long the gateway asks to wait; negative: no retry helps; None where it does not say."""
+    for key, value in trailing or ():
+        if key == "grpc-retry-pushback-ms":
+            try:
+                return int(value) / 1000
+            except ValueError:
+                return None
+    return None
 
 
 class _Key:

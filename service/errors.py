@@ -5,8 +5,10 @@ PosegateError
 ├── InvalidRequest            the caller must change something; lists every violation at once
 │   ├── ImageUndecodable      the bytes are not an image that can be decoded
 │   ├── ImageTooLarge         more bytes or pixels than allowed
+│   ├── ImageTooCostly        decoding takes more time or memory than allowed
 │   ├── VideoUndecodable      the bytes are not a video that can be decoded
 │   ├── VideoTooLarge         more bytes or pixels than allowed
+│   ├── VideoTooCostly        decoding takes more time or memory than allowed
 │   └── VideoTooLong          more seconds or frames than allowed
 ├── DataLoss                  a video is damaged; what came before the damage was answered
 ├── NotFound                  no such model, version or skeleton

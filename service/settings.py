@@ -98,6 +98,12 @@ class Settings(BaseSettings):
         gt=0,
         description="CPU seconds that decoding one image may take, beside 0.25 for each of its megapixels.",
     )
+    scaled_decoding: Literal["off", "fine", "fast"] = Field(
+        default="fine",
+        description="Decode a JPEG at half, a quarter or an eighth of its size where nothing else needs the"
+        " whole image; fine: no smaller than twice the model's input, which moves keypoints by 0.2 px of the"
+        " input; fast: no smaller than the input, 0.5 px.",
+    )
     max_batch_size: int = Field(default=32, ge=1, le=1000, description="Images in one batch call, at most.")
     max_persons: int = Field(default=300, ge=1, le=1000, description="Persons in one answer, at most.")
     max_skeletons: int = Field(default=1000, ge=1, description="Custom skeletons of one tenant, at most.")

@@ -1,11 +1,13 @@
 """The channel that other services copy: retries, large messages."""
 
 import asyncio
+import socket
 import time
 
 import grpc
 import pytest
 
+from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.client import connect, is_loopback
@@ -51,12 +53,34 @@ async def test_a_full_service_is_tried_again_when_it_says_so() -> None:
     assert len(service.triton.calls) == 2
 
 
-async def test_it_gives_up_after_four_attempts_with_the_last_answer(service: Service) -> None:
-    service.triton.answer = Unavailable("away", reason="TRITON_UNAVAILABLE", retry_after_s=0.01)
+async def test_it_tries_until_its_timeout_and_gives_the_last_answer(service: Service) -> None:
+    service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.01)
     async with connect(service.address) as channel:
-        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10))
-    assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "TRITON_UNAVAILABLE")
-    assert len(service.triton.calls) == 4
+        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=2))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert 3 <= len(service.triton.calls) <= 6  # pauses of 0.1 s, doubled, with jitter
+
+
+async def test_a_call_waits_for_a_gateway_that_is_not_there_yet() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with connect(f"127.0.0.1:{port}") as channel:
+        call = asyncio.create_task(_detect(channel))
+        await asyncio.sleep(0.3)
+        async with running(listen=f"127.0.0.1:{port}"):
+            assert (await call).image_size.width == 400
+
+
+async def test_a_gateway_that_never_answered_is_given_up_where_the_caller_says_so() -> None:
+    started = time.monotonic()
+    async with connect("127.0.0.1:9", first_contact_s=0.2) as channel:
+        failed = await failure(_detect(channel))
+    assert failed.code is grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - started < 5  # of 10
+
+
+async def _detect(channel: grpc.aio.Channel) -> pb.DetectPosesResponse:
+    return await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ _HUNG_UP = re.compile(r"last error: .*(Socket closed|Connection reset|Broken pip
 _NOT_CONNECTED = re.compile(
     r"failed to connect to all addresses|connections to all backends failing|DNS resol"
 )
+_FIRST_CONTACT_S = 1.0  # a gateway that is there answers by then; one that was there may restart
 _PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")  # those that gRPC reads, in its order
 
 
@@ -58,7 +59,9 @@ class Target:
             BadCertificate: one of the files cannot be used.
         """
         credentials = self._credentials() if self._speaks_tls else None
-        return connect(self.address, credentials=credentials, api_key=self.api_key)
+        return connect(
+            self.address, credentials=credentials, api_key=self.api_key, first_contact_s=_FIRST_CONTACT_S
+        )
 
     def explain(self, error: grpc.aio.AioRpcError) -> str:
         """Why a call failed, in one line; for a failed connection also what to change."""
@@ -67,6 +70,8 @@ class Target:
             details = self._handshake(details) or self._unreachable(details) or details
         if details == "Internal error from Core":  # grpc.aio: https://github.com/grpc/grpc/issues/36066
             details = "the service ended the call before the upload was complete; its log says why"
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED and not self.api_key:
+            details += " Give --key, or set POSEGATE_API_KEY."
         return f"{error.code().name}: {details}"
 
     @property

@@ -18,6 +18,7 @@ from service.core.cancellation import checkpoint
 from service.errors import ImageTooCostly, ImageUndecodable, VideoTooCostly, VideoUndecodable
 from service.media.container_probe import is_cut_short, is_ragged, still_image, streaming
 from service.media.image_bounds import check_frame
+from service.media.matroska_walk import MatroskaWalk
 from service.media.spool import Spool, SpoolClosed, SpoolReader
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs only
@@ -94,6 +95,8 @@ class Demuxer:
 
     def __init__(self, spool: Spool, max_pixels: int) -> None:
         self._spool = spool
+        self._max_pixels = max_pixels
+        self._container: InputContainer | None = None
         if not spool.read_all(1, 0):
             raise VideoUndecodable("The video is empty: send the bytes of an encoded file.")
         whole = streaming(spool.read_all) == "whole file"
@@ -106,7 +109,7 @@ class Demuxer:
         self.damage: Exception | None = None
         self.bytes_read = 0
         try:
-            self._container: InputContainer | None = av.open(
+            self._container = av.open(
                 self._input,
                 mode="r",
                 options={
@@ -120,7 +123,9 @@ class Demuxer:
                 io_open=_refuse,
             )
             self.stream = _video_track(self._container)
-        except (av.FFmpegError, ValueError, OSError) as error:
+            self._walk = MatroskaWalk(spool.read_all) if self._name == "matroska" else None
+        except BaseException as error:
+            self.close()
             self.raise_failure(error)
             if isinstance(error, MemoryError):  # FFmpeg's answer to one track too many, too
                 raise VideoTooCostly(
@@ -129,7 +134,10 @@ class Demuxer:
                     metadata={"limit_tracks": str(_MAX_TRACKS)},
                 ) from error
             raise
-        self._max_pixels = max_pixels
+
+    def again(self) -> Demuxer:
+        """Another demuxer of the same file, at its start."""
+        return Demuxer(self._spool, self._max_pixels)
 
     @property
     def time_base(self) -> Fraction:
@@ -145,6 +153,11 @@ class Demuxer:
     def clock_may_jump(self) -> bool:
         """Whether stamps may leap ahead without a pause of the frames."""
         return self._name in _JUMPING
+
+    @property
+    def may_start_anywhere(self) -> bool:
+        """Whether a file of this format may start with frames that depend on others before it."""
+        return self._name in _ENDLESS
 
     @property
     def is_without_presentation_stamps(self) -> bool:
@@ -202,11 +215,13 @@ class Demuxer:
                 continue
             if packet is None:
                 return
+            if self._walk is not None and packet.pos is not None and packet.pos > 0:
+                self.gaps += not self._walk.reach(packet.pos)
             if packet.size:
                 failures = 0
                 if self.damage is not None:  # the file goes on behind it
                     self.damage = None
-                    self.gaps += 1
+                    self.gaps += self._walk is None  # which finds it by itself
                 self._check_frame(packet)
                 if packet.pos is not None and packet.pos >= 0:
                     self.bytes_read = max(self.bytes_read, packet.pos + packet.size)
@@ -214,24 +229,26 @@ class Demuxer:
                 continue  # an empty packet prolongs the frame before; the decoder would take it for the end
             yield packet
 
-    def seek(self, stamp: int) -> tuple[int, Iterator[VideoPacket]] | None:
+    def can_seek(self, stamp: int) -> bool:
+        """Whether `seek` can go to a key frame that is not the first: the file is here whole and has an index
+        that counts its frames."""
+        stream, entries = self.stream, self.stream.index_entries
+        if not self._input.seekable() or not 0 < stream.frames <= len(entries):
+            return False
+        return entries.search_timestamp(self._key_stamp(stamp), backward=True) > 0
+
+    def seek(self, stamp: int) -> tuple[int, Iterator[VideoPacket]]:
         """Go to the last key frame that is decoded at `stamp` or earlier, less what frames are reordered by.
 
         Returns:
-            The number of presented frames before it, and the packets from it on. None where the file cannot
-            be sought in, has no index that counts its frames, or the key frame is its first.
+            The number of presented frames whose packets come before its own, and the packets from it on.
         """
         stream, entries = self.stream, self.stream.index_entries
-        if not self._input.seekable() or not 0 < stream.frames <= len(entries):
-            return None
-        sought = stamp - math.ceil(_REORDER_S / self.time_base)
-        if entries.search_timestamp(sought, backward=True) <= 0:
-            return None
         try:
-            self._opened().seek(sought, stream=stream, backward=True)
+            self._opened().seek(self._key_stamp(stamp), stream=stream, backward=True)
         except av.FFmpegError as error:
             self.raise_failure(error)
-            return None
+            raise
         packets = self.packets()
         first = next(packets, None)
         if first is None:
@@ -240,6 +257,9 @@ class Demuxer:
         place = entries.search_timestamp(first.dts or 0, backward=True, any_frame=True)
         passed = sum(not entry.is_discard for entry in entries[: max(place, 0)])
         return passed, _chained(first, packets)
+
+    def _key_stamp(self, stamp: int) -> int:
+        return stamp - math.ceil(_REORDER_S / self.time_base)
 
     def is_cut_short(self, *, last_is_partial: bool) -> bool:
         """Whether the file, read to its end, lacks a part of itself.
@@ -252,6 +272,8 @@ class Demuxer:
         if self._name in _ENDLESS:
             return False
         size = self._spool.wait(None)
+        if self._walk is not None and self._walk.rest(size) == "lost":
+            return True
         if self._name == "mov" and self.stream.frames:
             # Only frames count: the index says where each of them lies.
             entries = self.stream.index_entries
@@ -260,10 +282,18 @@ class Demuxer:
         return last_is_partial or is_cut_short(self._spool.read_all, size)
 
     def is_ragged(self) -> bool:
-        """Whether the file ends within a packet of a transport stream."""
-        return self._name == "mpegts" and is_ragged(self._spool.read_all, self._spool.wait(None))
+        """Whether the file ends within a packet of a transport stream, or in a block that cannot be read."""
+        size = self._spool.wait(None)
+        if self._walk is not None:
+            return self._walk.rest(size) == "ragged"
+        return self._name == "mpegts" and is_ragged(self._spool.read_all, size)
 
-    def raise_failure(self, error: Exception) -> None:
+    @property
+    def finds_gaps(self) -> bool:
+        """Whether `gaps` has the places too where FFmpeg passes over bytes in silence."""
+        return self._walk is not None
+
+    def raise_failure(self, error: BaseException) -> None:
         """FFmpeg turns an error of reading the spool into one of its own: raise the spool's."""
         if self._input.failure is not None:
             raise self._input.failure from error

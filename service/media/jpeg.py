@@ -27,7 +27,15 @@ _EOI = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FILLINGS = (b"\x55" * 512, b"\xaa" * 512)
 _COEFFICIENTS = 64
+# What libjpeg says of images that are whole all the same: parameters that some encoders set wrongly, and a
+# colour space that TurboJPEG's interface does not convert.
+_HARMLESS = re.compile("Invalid SOS parameters|Unknown Adobe color|Unsupported color conversion")
+_PADDED = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _MAX_MARKERS = 4000  # segments, scans and fill bytes that are walked over
+
+REDUCTIONS = (8, 4, 2)
+"""Divisors of width and height for which libjpeg-turbo has vector code; at the eighths in between a reduced
+image costs more than the whole."""
 
 
 def decode_jpeg(content: bytes) -> Rgb8:
@@ -41,6 +49,28 @@ def decode_jpeg(content: bytes) -> Rgb8:
         return cast("Rgb8", simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False))
     except ValueError:
         return _decode_suspect(content)
+
+
+def decode_jpeg_reduced(content: bytes, size_wh: tuple[int, int], divisor: int) -> Rgb8 | None:
+    """The image as it is stored, in RGB, reduced: fewer coefficients of each block are transformed.
+
+    Args:
+        content: bytes of the file.
+        size_wh: of the whole image, px, as the header declares it.
+        divisor: one of `REDUCTIONS`.
+
+    Returns:
+        (ceil(H / divisor), ceil(W / divisor), 3) uint8; None where libjpeg says that something is wrong:
+        `decode_jpeg` finds out what.
+    """
+    width, height = (-(-side // divisor) for side in size_wh)
+    try:
+        image = simplejpeg.decode_jpeg(
+            content, "RGB", fastdct=False, fastupsample=False, min_width=width, min_height=height
+        )
+    except ValueError:
+        return None
+    return cast("Rgb8", image) if image.shape[:2] == (height, width) else None
 
 
 def _decode_suspect(content: bytes) -> Rgb8:
@@ -70,7 +100,31 @@ def _decode_suspect(content: bytes) -> Rgb8:
             f"The picture is cut short: its {height} rows lack their detail. Send the whole file.",
             metadata={"rows": str(height), "height": str(height)},
         )
+    complaint = _complaint(data + _EOI)
+    if complaint and not _is_harmless(complaint, data):
+        raise ImageUndecodable(
+            f"The picture is damaged in the middle ({complaint}): all {height} rows are there, but those "
+            "behind the damage are wrong. Send the undamaged file, or encode the picture again.",
+            metadata={"rows": str(height), "height": str(height)},
+        )
     return image
+
+
+def _is_harmless(complaint: str, data: bytes) -> bool:
+    """Whether an image is whole in spite of what libjpeg says; padding is so only if it is nothing else."""
+    padded = _PADDED.search(complaint)
+    if padded is not None:
+        return not data[-int(padded[1]) :].strip(b"\0\xff")
+    return _HARMLESS.search(complaint) is not None
+
+
+def _complaint(content: bytes) -> str:
+    """What libjpeg says about the content; empty where nothing is wrong."""
+    try:
+        simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _decode_leniently(content: bytes) -> Rgb8 | None:

@@ -7,25 +7,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from service.core.geometry import Rgb8
-from service.media.image import ImageLimits, decode
+from service.core.geometry import ScaledImage
+from service.media.image import ImageLimits, LeastScale, decode_scaled
+
+Load: TypeAlias = Callable[[LeastScale | None], ScaledImage]
+"""Gives the upright image, reduced to no less than the scale that is needed; whole for None."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """A call that gives an upright RGB image (H, W, 3); for a worker thread.
+    """A `Load` for a worker thread.
 
     Attributes:
         load: the call.
         waits: it waits for another process, for longer than it works.
     """
 
-    load: Callable[[], Rgb8]
+    load: Load
     waits: bool = False
 
-    def __call__(self) -> Rgb8:
+    def __call__(self, least_scale: LeastScale | None) -> ScaledImage:
         """The image; errors of decoding pass through."""
-        return self.load()
+        return self.load(least_scale)
 
 
 Decode: TypeAlias = Callable[[bytes, ImageLimits], Loading]
@@ -33,5 +36,5 @@ Decode: TypeAlias = Callable[[bytes, ImageLimits], Loading]
 
 
 def in_thread(content: bytes, limits: ImageLimits) -> Loading:
-    """Decoding in the calling thread, as `image.decode`."""
-    return Loading(partial(decode, content, limits))
+    """Decoding in the calling thread, as `image.decode_scaled`."""
+    return Loading(partial(decode_scaled, content, limits))

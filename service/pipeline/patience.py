@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
@@ -24,21 +25,30 @@ async def item_within(items: AsyncIterator[T], seconds: float, late: Callable[[]
 
 
 async def retry_unavailable(
-    call: Callable[[], Awaitable[T]], patience_s: float, clock: Callable[[], float] = time.monotonic
+    call: Callable[[], Awaitable[T]],
+    patience_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    longest_pause_s: float = math.inf,
+    overloaded: bool = True,
 ) -> T:
     """Call until it succeeds, pausing as long as each error asks for.
 
     Args:
-        call: the call; only Overloaded and Unavailable are tried again.
+        call: the call; only Unavailable, and Overloaded, are tried again.
         patience_s: from the first error on; an error whose pause would end later passes through.
         clock: seconds.
+        longest_pause_s: of one pause, whatever the error asks for.
+        overloaded: whether Overloaded is tried again too.
     """
     give_up_at: float | None = None
     while True:
         try:
             return await call()
         except (Overloaded, Unavailable) as error:
-            now, pause_s = clock(), error.retry_after_s or _RETRY_AFTER_S
+            if isinstance(error, Overloaded) and not overloaded:
+                raise
+            now, pause_s = clock(), min(error.retry_after_s or _RETRY_AFTER_S, longest_pause_s)
             give_up_at = give_up_at or now + patience_s
             if now + pause_s >= give_up_at:
                 raise

@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from service.core.geometry import Rgb8
 from service.core.model import PoseModel
 from service.core.sequence.recording import MeasurementMotion
 from service.errors import DeadlineExceeded
+from service.media.loading import Load
 from service.pipeline.background import EventQueue, background
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from service.pipeline.ordered_window import InFlight, OrderedWindow
@@ -54,13 +54,13 @@ class StreamFrame:
 
     Attributes:
         frame_id: identifier from the caller.
-        load: gives the upright RGB image (H, W, 3); for a worker thread.
+        load: gives the upright image; for a worker thread.
         capture_ns: capture time on the caller's clock; None for the time of arrival.
         size: bytes that it holds.
     """
 
     frame_id: str
-    load: Callable[[], Rgb8]
+    load: Load
     capture_ns: int | None
     size: int = 0
 

@@ -1,20 +1,25 @@
-"""Admission: bounds the unary calls in the gateway, by number and by the bytes of their requests."""
+"""Admission: bounds the unary calls in the gateway, by number and by the bytes of their requests.
+
+A call beyond the number is refused before its message is read: its handler becomes one that takes a stream of
+requests, which gRPC reads only when asked to. Reading, checking and parsing an image would take a multiple of
+the time that the refusal takes, from the calls that are answered.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import Message
 
 from service.errors import Overloaded
 from service.server.handlers import Context, Continuation, Handler, is_ours, wrap
+from service.server.retry_hint import RetryHint
 from service.telemetry.call_context import current
 
-_RETRY_AFTER_S = 0.25
 _SMALL_BYTES = 1 << 16  # an answer below is not worth counting
 
 
@@ -32,6 +37,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         self._max_bytes = max_bytes
         self._calls = 0
         self._bytes = 0
+        self._hint = RetryHint()
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -40,7 +46,14 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or not is_ours(details):
             return handler
+        if self._calls >= self._max_calls and handler.unary_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(
+                self._refuse, response_serializer=handler.response_serializer
+            )
         return wrap(handler, self._unary, lambda inner: inner)
+
+    async def _refuse(self, requests: Any, context: Context) -> NoReturn:
+        raise self._too_many()
 
     def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
@@ -76,12 +89,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             Overloaded: with it a limit would be exceeded.
         """
         if self._calls >= self._max_calls:
-            raise Overloaded(
-                f"{self._calls} calls are at work, as many as are allowed: try again.",
-                reason="TOO_MANY_IN_FLIGHT",
-                metadata={"limit": str(self._max_calls)},
-                retry_after_s=_RETRY_AFTER_S,
-            )
+            raise self._too_many()
         self._check_bytes(size)
         self._calls += 1
         self._bytes += size
@@ -91,6 +99,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._calls -= 1
             self._bytes -= size
+            self._hint.ended()
 
     def _check_bytes(self, size: int) -> None:
         if self._bytes and self._bytes + size > self._max_bytes:
@@ -98,5 +107,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                 "The calls at work hold as many bytes as are allowed: try again.",
                 reason="TOO_MANY_BYTES_IN_FLIGHT",
                 metadata={"limit_bytes": str(self._max_bytes), "actual_bytes": str(self._bytes + size)},
-                retry_after_s=_RETRY_AFTER_S,
+                retry_after_s=self._hint.after_refusal(self._calls),
             )
+
+    def _too_many(self) -> Overloaded:
+        return Overloaded(
+            f"{self._calls} calls are at work, as many as are allowed: try again.",
+            reason="TOO_MANY_IN_FLIGHT",
+            metadata={"limit": str(self._max_calls)},
+            retry_after_s=self._hint.after_refusal(self._calls),
+        )

@@ -47,6 +47,7 @@ from service.server.accounts import AccountInterceptor
 from service.server.admission import AdmissionInterceptor
 from service.server.arrivals import Arrivals
 from service.server.health import HealthMonitor
+from service.server.health_port import Health, health_server
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
 from service.server.memory import MemoryGuard
@@ -153,7 +154,7 @@ async def build_gateway(
         certificates = _certificates(settings)
         _set_up_process()
 
-        health = health_aio.HealthServicer()
+        health = Health()
         await health_monitor.announce_start(health)
         health_port = await _serve_health(stack, health, settings) if settings.health_listen else None
         tracing = from_environment()
@@ -180,7 +181,7 @@ async def build_gateway(
 
         workers = _threads(stack, settings.workers, "pixels")
         waiting = _threads(stack, settings.workers, "decoding")
-        images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s))
+        images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s), settings.scaled_decoding)
         if decoders is None:
             # The end of its processes frees the threads that wait for them, which end after that.
             stack.push_async_callback(asyncio.to_thread, host.close)
@@ -237,11 +238,11 @@ async def build_gateway(
             limits,
             images.loading,
         )
-        by_key = [] if gate is None else [AccountInterceptor(gate, metrics, requests.check_size)]
+        accounts = None if gate is None else AccountInterceptor(gate, metrics, requests.check_size)
         server = grpc.aio.server(
             interceptors=[
                 requests,
-                *by_key,
+                *([] if accounts is None else [accounts]),
                 AdmissionInterceptor(limits.max_in_flight, limits.max_in_flight_bytes),
             ],
             options=[
@@ -292,8 +293,9 @@ async def build_gateway(
         monitor = HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics)
         stack.callback(asyncio.create_task(monitor.run()).cancel)
         stack.callback(asyncio.create_task(memory.run()).cancel)
-        if gate is not None:
+        if gate is not None and accounts is not None:
             stack.callback(asyncio.create_task(gate.run()).cancel)
+            stack.callback(asyncio.create_task(accounts.run()).cancel)
         if certificates is not None:
             metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
             stack.callback(asyncio.create_task(certificates.run()).cancel)
@@ -330,13 +332,14 @@ def _set_up_process() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-async def _serve_health(stack: AsyncExitStack, health: health_aio.HealthServicer, settings: Settings) -> int:
-    """Serve health on its own address, without TLS; the port."""
-    server = grpc.aio.server(options=[_NO_COMPRESSION, *_connection_options(settings)])
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+async def _serve_health(stack: AsyncExitStack, health: Health, settings: Settings) -> int:
+    """Serve health on its own address and threads, without TLS; the port."""
+    server = health_server([_NO_COMPRESSION, *_connection_options(settings)])
+    health_pb2_grpc.add_HealthServicer_to_server(health.threaded, server)
     port = _bind(server, settings.health_listen)
-    await server.start()
-    stack.push_async_callback(server.stop, None)
+    server.start()
+    stack.push_async_callback(asyncio.to_thread, lambda: server.stop(None).wait())
+    stack.callback(asyncio.create_task(health.beat()).cancel)
     return port
 
 
@@ -373,7 +376,9 @@ def _reflect(server: grpc.aio.Server) -> None:
     reflection.enable_server_reflection(names, server)
 
 
-def _bind(server: grpc.aio.Server, address: str, certificates: Certificates | None = None) -> int:
+def _bind(
+    server: grpc.aio.Server | grpc.Server, address: str, certificates: Certificates | None = None
+) -> int:
     """Bind an address, with TLS if there is a certificate; the port."""
     try:
         if certificates is None:

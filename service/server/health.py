@@ -1,8 +1,9 @@
 """Health monitor: watches Triton and sets the status of grpc.health.v1.
 
-SERVING means: Triton is live, the default model is ready, and one inference of it has succeeded since
-Triton last came up. The service name `liveness` is SERVING for as long as the process works at all:
-a liveness probe that hung on Triton would restart every gateway when Triton restarts.
+SERVING means: Triton is live, the default model is ready, and an inference has succeeded in the last
+seconds, one of a caller or, where none calls, one of this monitor. The service name `liveness` does not
+depend on Triton: a liveness probe that hung on Triton would restart every gateway when Triton restarts. It
+ends when the gateway itself can work no more: no worker thread, or the event loop, was free for long.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
-from service.core.geometry import LETTERBOX_GREY
-from service.errors import PosegateError
+from service.core.geometry import LETTERBOX_GREY, ScaledImage
+from service.core.model import PoseModel
+from service.errors import PosegateError, Unavailable
 from service.pipeline.estimator import DetectionOptions, Estimator, prepare
 from service.telemetry.call_context import Observer
 from service.triton.catalog import ModelCatalog
@@ -28,9 +30,14 @@ _log = structlog.get_logger()
 LIVENESS = "liveness"
 SERVICES = ("", "posegate.v1.PoseService", "posegate.v1.SkeletonService", "posegate.v1.AccountService")
 
+_PROOF_S = 5.0  # an inference is proof for so long that the model answers
+_PROOF_TIMEOUT_S = 15.0  # far beyond a full queue
 _STUCK_S = 15.0  # far beyond any queue for the threads that a service within its bounds can have
 _SAY_AGAIN_S = 10.0  # between two reasons that change all the time
 _WARM_UP_S = 60.0  # an OpenVINO shape that is not in the compile cache takes seconds
+
+
+_NO_WORKER = "no worker thread was free for a long time"
 
 
 class Triton(Protocol):
@@ -54,7 +61,10 @@ class HealthMonitor:
         health: health_aio.HealthServicer,
         interval_s: float,
         observer: Observer | None = None,
+        *,
+        proof_s: float = _PROOF_S,
     ) -> None:
+        self._proof_s = proof_s
         self._observer = observer or Observer()
         self._why = ""  # it is not serving, as last logged
         self._why_at = -_SAY_AGAIN_S
@@ -64,6 +74,7 @@ class HealthMonitor:
         self._health = health
         self._interval_s = interval_s
         self._serving = False
+        self._alive = True
         self._probe: tuple[asyncio.Task[None], float] | None = None
 
     async def run(self) -> None:
@@ -77,6 +88,7 @@ class HealthMonitor:
                 # The monitor must go on after any error: without it the service stays NOT_SERVING.
                 why = str(error) or type(error).__name__
                 self._explain(why, error)
+            await self._tell_liveness(alive=why != _NO_WORKER)
             serving = not why
             if serving != self._serving:
                 _log.info("serving" if serving else "not_serving")
@@ -116,17 +128,31 @@ class HealthMonitor:
             if sizes:
                 await self._triton.attach(max(sizes))
             default = self._catalog.pose_model("")
-            if not self._serving:
-                height, width = default.first.shapes_hw[0]
-                grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-                prepared = await self._estimator.run(prepare, grey, default)
-                options = DetectionOptions(min_score=0.5, iou_threshold=0.7, max_persons=1)
-                await self._estimator.estimate_prepared(prepared, default, options, timeout_s=_WARM_UP_S)
             if self._workers_are_stuck():
-                return "no worker thread was free for a long time"
+                return _NO_WORKER
+            if not self._serving:
+                await self._infer(default, _WARM_UP_S)
+            elif time.monotonic() - self._estimator.answered_at > self._proof_s:
+                await self._infer(default, _PROOF_TIMEOUT_S)
         except PosegateError as error:
             return error.message
         return ""
+
+    async def _infer(self, model: PoseModel, timeout_s: float) -> None:
+        """Prove that the model answers.
+
+        Raises:
+            Unavailable: it did not; also after a timeout, which is no error of a caller here.
+        """
+        height, width = model.first.shapes_hw[0]
+        grey = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+        options = DetectionOptions(min_score=0.5, iou_threshold=0.7, max_persons=1)
+        try:
+            async with asyncio.timeout(timeout_s):
+                prepared = await self._estimator.run(prepare, ScaledImage.whole(grey), model)
+                await self._estimator.estimate_prepared(prepared, model, options, timeout_s=timeout_s)
+        except TimeoutError:
+            raise Unavailable(f"The model did not answer within {timeout_s:g} s.") from None
 
     def _tell_models(self, *, up: bool) -> None:
         ready: dict[str, bool] = {}
@@ -140,6 +166,12 @@ class HealthMonitor:
             return time.monotonic() - self._probe[1] > _STUCK_S
         self._probe = asyncio.create_task(self._estimator.run(_nothing)), time.monotonic()
         return False
+
+    async def _tell_liveness(self, *, alive: bool) -> None:
+        if alive != self._alive:
+            self._alive = alive
+            status = health_pb2.HealthCheckResponse
+            await self._health.set(LIVENESS, status.SERVING if alive else status.NOT_SERVING)
 
     async def _tell(self, *, serving: bool) -> None:
         self._serving = serving

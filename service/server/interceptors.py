@@ -12,7 +12,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,6 +53,8 @@ from service.telemetry.tracing import Tracing
 _log = structlog.get_logger()
 
 REQUEST_ID = "x-request-id"
+_REFUSAL_LOG_S = 1.0
+_NO_DEADLINE_S = 1e9  # Java's Long.MAX_VALUE nanoseconds, and what else stands for none; 30 years
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -66,6 +68,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         tracing: makes a span of every call.
         arrivals: requests of unary calls on their way in; None to have gRPC read them.
         unread_s: an answer of a unary call that is not taken for so long ends the connection.
+
+    Attributes:
+        begun: number of calls that have begun since the start.
     """
 
     def __init__(
@@ -85,6 +90,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._observer = observer
         self._tracing = tracing
         self._calls = 0
+        self.begun = 0
+        self._refusals = 0  # since one was logged
+        self._refusal_logged_at = -math.inf
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -191,6 +199,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     @contextmanager
     def _in_progress(self) -> Iterator[None]:
         self._calls += 1
+        self.begun += 1
         self._idle.clear()
         try:
             yield
@@ -234,16 +243,29 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         finally:
             seconds = time.perf_counter() - started
             facts = call.facts()
-            _log.info("call", wall_ms=round(seconds * 1e3, 2), **outcome.fields(), **facts)
+            self._log_end(outcome, seconds, facts)
             self._observer.call_ended(rpc, outcome.code, outcome.reason, seconds)
             if isinstance(outcome.error, Overloaded):
                 self._observer.shed(outcome.reason)
             span.end(outcome.code, outcome.reason, outcome.error, facts)
 
+    def _log_end(self, outcome: _Outcome, seconds: float, facts: Mapping[str, Any]) -> None:
+        """One line for each call; of refusals by overload one a second, with the number since the last line:
+        to write a line for each would take time from the calls that are answered."""
+        refusals = {}
+        if isinstance(outcome.error, Overloaded):
+            self._refusals += 1
+            if time.monotonic() < self._refusal_logged_at + _REFUSAL_LOG_S:
+                return
+            self._refusal_logged_at = time.monotonic()
+            refusals = {"refusals": self._refusals} if self._refusals > 1 else {}
+            self._refusals = 0
+        _log.info("call", wall_ms=round(seconds * 1e3, 2), **outcome.fields(), **refusals, **facts)
+
     def _deadline(self, context: Context, *, streaming: bool) -> float:
         """The caller's deadline, or the service's for a unary call, on time.monotonic()'s clock."""
         remaining_s = context.time_remaining()
-        if remaining_s is None:
+        if remaining_s is None or remaining_s > _NO_DEADLINE_S:
             remaining_s = math.inf if streaming else self._timeout_s
         return time.monotonic() + remaining_s
 

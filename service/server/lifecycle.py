@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -20,6 +21,7 @@ from service.server.interceptors import RequestInterceptor
 _log = structlog.get_logger()
 
 _BEGUN_S = 0.05  # a call that was accepted at the last moment has begun by then
+_SETTLE_S = 2.0  # while callers go on sending new ones, as they should not after NOT_SERVING
 _SENT_S = 0.5  # an answer that is ready has been sent by then
 _GOODBYE_S = 3.0  # streams are ended so long before the grace is over, to send their last message
 _CLOSED_S = 8.0  # after the grace everything is closed by then: busy threads are given up before
@@ -93,12 +95,24 @@ async def drain(
     _log.info("draining")
     await health.enter_graceful_shutdown()
     await asyncio.sleep(delay_s)
+    if grace_s:
+        await _settled(requests)
     streams.drain()
     ending = asyncio.get_running_loop().call_later(max(grace_s - _GOODBYE_S, grace_s / 2), streams.end)
     try:
         await _stop(server, requests, grace_s)
     finally:
         ending.cancel()
+
+
+async def _settled(requests: RequestInterceptor) -> None:
+    """Wait until no further call begins, for a bounded time: gRPC drops calls that have arrived and that a
+    busy event loop has not begun when the server stops, and to their callers those are in flight."""
+    end = time.monotonic() + _SETTLE_S
+    begun = -1
+    while requests.begun != begun and time.monotonic() < end:
+        begun = requests.begun
+        await asyncio.sleep(_BEGUN_S)
 
 
 async def _stop(server: grpc.aio.Server, requests: RequestInterceptor, grace_s: float) -> None:

@@ -123,7 +123,9 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         """Measure joint angles of selected persons; a value that cannot be measured has its reasons."""
         arrived = time.perf_counter()
         angles = read_measuring(request, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = choose_model(self._catalog, request.model, request.model_version)
+        model = await choose_model(
+            self._catalog, request.model, request.model_version, longest_wait_s=self._limits.request_timeout_s
+        )
         call = current()
         call.uses(model.model.name)
         with call.stage_timer() as timer:
@@ -206,7 +208,9 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
     async def _detect(self, request: pb.DetectPosesRequest) -> pb.DetectPosesResponse:
         arrived = time.perf_counter()
         config = read_detection(request, max_persons=self._limits.max_persons)
-        pose_model = choose_model(self._catalog, request.model, request.model_version)
+        pose_model = await choose_model(
+            self._catalog, request.model, request.model_version, longest_wait_s=self._limits.request_timeout_s
+        )
         model = pose_model.model
         if config.overlay is not None and config.overlay.space_panel and model.family != "top_down":
             violations = Violations()

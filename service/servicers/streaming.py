@@ -69,8 +69,13 @@ class StreamingMethods:
         requests = aiter(requests)
         with self._limiter.arriving():
             config = (await first_message(requests, "chunks", self._config_s)).config
-        options = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = choose_model(self._catalog, config.model, config.model_version)
+            options = read_video(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
+            model = await choose_model(
+                self._catalog,
+                config.model,
+                config.model_version,
+                longest_wait_s=self._limits.request_timeout_s,
+            )
         plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, model)
         effective = effective_video(config, options, model.model, plan.target.name)
         responses = VideoResponses(options, effective, model.model, len(plan.target.keypoints))
@@ -93,8 +98,15 @@ class StreamingMethods:
         requests = aiter(requests)
         with self._limiter.arriving():
             config = (await first_message(requests, "frames", self._config_s)).config
-        options = read_stream(config, max_persons=self._limits.max_persons, thresholds=self._limits.angles)
-        model = choose_model(self._catalog, config.model, config.model_version)
+            options = read_stream(
+                config, max_persons=self._limits.max_persons, thresholds=self._limits.angles
+            )
+            model = await choose_model(
+                self._catalog,
+                config.model,
+                config.model_version,
+                longest_wait_s=self._limits.request_timeout_s,
+            )
         plan = await choose_skeleton(self._skeletons, self._catalog, config.skeleton, model)
         effective = effective_stream(config, options, model.model, plan.target.name)
         responses = StreamResponses(options, effective, model.model, len(plan.target.keypoints))

@@ -27,7 +27,12 @@ class ModelSource(Protocol):
 
 
 class ModelCatalog:
-    """Models by name and version. `refresh` asks the source; all other methods answer from memory."""
+    """Models by name and version. `refresh` asks the source; all other methods answer from memory.
+
+    Attributes:
+        default_model: name of the model that answers when a request names none.
+        away: Triton does not answer, or has not yet: what it serves will be known once it does.
+    """
 
     def __init__(self, source: ModelSource, skeletons: Mapping[str, Skeleton], default_model: str) -> None:
         self._source = source
@@ -35,6 +40,7 @@ class ModelCatalog:
         self._refused: set[tuple[str, str]] = set()
         self._models: tuple[Model, ...] = ()
         self.default_model = default_model
+        self.away = True
 
     async def refresh(self) -> None:
         """Ask the source again. Raises Unavailable when it does not answer; then no model is ready."""
@@ -43,6 +49,7 @@ class ModelCatalog:
         except Unavailable:
             self.mark_away()
             raise
+        self.away = False
         models = [model for model in models if self._fits(model)]
         before, now = _loaded(self._models), _loaded(models)
         if before != now:
@@ -71,6 +78,7 @@ class ModelCatalog:
 
     def mark_away(self) -> None:
         """Mark all models as not ready: Triton does not answer."""
+        self.away = True
         self._models = tuple(_not_ready(model) for model in self._models)
 
     def models(self, tenant: str | None = None) -> tuple[Model, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -45,6 +46,10 @@ _CHANNEL = [
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]
+
+
+_AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND")
+_STUB_DIED = re.compile(r"[Ss]tub process .*is not healthy")
 
 
 class TritonError(Exception):
@@ -310,7 +315,8 @@ def _raise(error: InferenceServerException, deadline: float | None = None) -> No
         raise Overloaded(
             "The model's queue is full: try again.", reason="QUEUE_FULL", retry_after_s=_RETRY_SOON_S
         ) from error
-    # CANCELLED is what a Triton that shuts down answers; NOT_FOUND, a model that went with it.
-    if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND"):
+    # CANCELLED is what a Triton that shuts down answers; NOT_FOUND, a model that went with it. The end of a
+    # model process is INTERNAL in Triton, which has to be started again.
+    if status in _AWAY or _STUB_DIED.search(text):
         raise _away() from error
     raise TritonError(f"{status}: {text}") from error

@@ -125,6 +125,7 @@ async def connected(settings: WebSettings) -> AsyncIterator[grpc.aio.Channel]:
         settings.gateway,
         credentials=_credentials(settings),
         retry_on=("UNAVAILABLE",),
+        first_contact_s=1.0,
         retry_uploads=False,  # the bytes of a video are gone once they are sent
     )
     try:

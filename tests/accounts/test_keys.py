@@ -43,13 +43,17 @@ def test_neither_a_key_nor_its_text_is_shown() -> None:
 
 
 @given(position=st.integers(0, 44), character=st.sampled_from(BASE62 + "_-. é"))
-def test_one_wrong_character_is_told_without_a_database(position: int, character: str) -> None:
+def test_one_wrong_character_is_noticed_without_a_database(position: int, character: str) -> None:
     text = new_key().text
     changed = text[:position] + character + text[position + 1 :]
     assert (parse_key(changed) is not None) == (changed == text)
 
 
-@pytest.mark.parametrize("text", ["", "pg_", "Bearer x", "pg_12345678_" + "0" * 33, " " + new_key().text])
+@pytest.mark.parametrize(
+    "text",
+    ["", "pg_", "Bearer x", "pg_12345678_" + "0" * 33, " " + new_key().text],
+    ids=["empty", "prefix alone", "a scheme before it", "too short", "a space before it"],
+)
 def test_what_is_no_key_is_not_read(text: str) -> None:
     assert parse_key(text) is None
 

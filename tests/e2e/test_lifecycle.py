@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from grpc_status import rpc_status
 
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.client import connect
-from tests.e2e.conftest import DATA, ROOT, Service, start, stop, wait_for
+from tests.e2e.conftest import DATA, ROOT, Service, free_port, start, stop, wait_for
 from tests.e2e.test_detect_poses import request_for
 
 if TYPE_CHECKING:
@@ -71,21 +72,32 @@ async def test_the_service_lives_through_the_death_of_triton_and_leaves_nothing_
 
 
 async def test_calls_in_flight_finish_when_the_service_is_told_to_stop(tmp_path: Path) -> None:
-    service = start("up", tmp_path)
+    metrics = f"127.0.0.1:{free_port()}"
+    service = start("up", tmp_path, POSEGATE_METRICS_LISTEN=metrics)
     await wait_for(service.address, "SERVING")
-    async with connect(service.address) as channel:
+    # Without retries: they would hide a call that is lost.
+    async with grpc.aio.insecure_channel(service.address, [("grpc.enable_retries", 0)]) as channel:
         stub = PoseServiceStub(channel)
-        calls = [asyncio.create_task(_code(stub, wait_for_ready=False)) for _ in range(24)]
-        await asyncio.sleep(0.15)
+        calls = [asyncio.create_task(_code(stub)) for _ in range(24)]
+        # A call that is on its way is not in flight.
+        while await asyncio.to_thread(_admitted, metrics) < 24:  # noqa: ASYNC110 - metrics set no event
+            await asyncio.sleep(0.02)
         service.process.send_signal(signal.SIGTERM)
         codes = await asyncio.gather(*calls)
     assert set(codes) == {grpc.StatusCode.OK}
     assert service.process.wait(60) == 0
 
 
-async def _code(stub: PoseServiceAsyncStub, *, wait_for_ready: bool) -> grpc.StatusCode:
+def _admitted(metrics: str) -> float:
+    """Number of calls that the gateway has admitted."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("posegate_admitted_total "))
+
+
+async def _code(stub: PoseServiceAsyncStub) -> grpc.StatusCode:
     try:
-        await stub.DetectPoses(request_for("two_people.jpg"), timeout=60, wait_for_ready=wait_for_ready)
+        await stub.DetectPoses(request_for("two_people.jpg"), timeout=60)
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK

@@ -104,19 +104,19 @@ async def done(watched: Watched) -> None:
 async def test_a_sample_shows_people_and_scores(browser: Browser, door: RunningDoor) -> None:
     watched = await ready(browser, door)
     page = watched.page
-    await page.click("#picture .samples button >> nth=0")
-    await page.wait_for_selector("#picture tbody tr")
-    assert await page.locator("#picture tbody tr").count() == 3
-    assert "3 people" in str(await page.get_attribute("#picture canvas", "aria-label"))
-    before = await page.evaluate("document.querySelector('#picture canvas').toDataURL()")
-    await page.click("#picture tbody tr >> nth=1 >> button")
-    alone = await page.evaluate("document.querySelector('#picture canvas').toDataURL()")
+    await page.click("#image .samples button >> nth=0")
+    await page.wait_for_selector("#image tbody tr")
+    assert await page.locator("#image tbody tr").count() == 2
+    assert "2 people" in str(await page.get_attribute("#image canvas", "aria-label"))
+    before = await page.evaluate("document.querySelector('#image canvas').toDataURL()")
+    await page.click("#image tbody tr >> nth=1 >> button")
+    alone = await page.evaluate("document.querySelector('#image canvas').toDataURL()")
     assert alone != before, "one person alone looks different"
-    await page.select_option("#picture [name=template]", "blazepose_33")
-    await page.wait_for_function("() => document.querySelector('#picture .problem').textContent.length > 0")
-    await page.select_option("#picture [name=model]", "mediapipe_wholebody")
+    await page.select_option("#image [name=template]", "blazepose_33")
+    await page.wait_for_function("() => document.querySelector('#image .problem').textContent.length > 0")
+    await page.select_option("#image [name=model]", "mediapipe_wholebody")
     await page.wait_for_function(
-        "() => document.querySelector('#picture .say').textContent.includes('blazepose_33')"
+        "() => document.querySelector('#image .say').textContent.includes('blazepose_33')"
     )
     refused = [one for one in watched.complaints if "status of 400" in one]
     assert len(refused) == 1, "the browser itself notes that the default model lacks the points"
@@ -199,8 +199,8 @@ async def test_an_error_is_told_on_the_page(browser: Browser, door: RunningDoor)
 async def test_everything_works_by_keyboard_and_on_a_phone(browser: Browser, door: RunningDoor) -> None:
     watched = await ready(browser, door, width=390)
     page = watched.page
-    await page.focus("#tab-picture")
-    for wanted in ("angles", "video", "camera", "picture"):
+    await page.focus("#tab-image")
+    for wanted in ("angles", "video", "camera", "image"):
         await page.keyboard.press("ArrowRight")
         assert await page.is_visible(f"#{wanted}")
         wide = await page.evaluate("document.documentElement.scrollWidth")
@@ -208,7 +208,7 @@ async def test_everything_works_by_keyboard_and_on_a_phone(browser: Browser, doo
     await page.keyboard.press("Tab")
     await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")
-    await page.wait_for_selector("#picture tbody tr")
+    await page.wait_for_selector("#image tbody tr")
     assert await page.evaluate("document.documentElement.scrollWidth") <= 390
     await done(watched)
 
@@ -216,15 +216,15 @@ async def test_everything_works_by_keyboard_and_on_a_phone(browser: Browser, doo
 async def test_the_same_call_is_there_as_code(browser: Browser, door: RunningDoor) -> None:
     watched = await ready(browser, door)
     page = watched.page
-    await page.select_option("#picture [name=model]", "mediapipe_wholebody")
-    await page.click("#picture summary")
+    await page.select_option("#image [name=model]", "mediapipe_wholebody")
+    await page.click("#image summary")
     for language, words in (
         ("Python", f"{door.url}/v1/pose"),
         ("curl", "-F 'model=mediapipe_wholebody'"),
         ("grpcurl", "posegate.v1.PoseService/DetectPoses"),
     ):
-        await page.click(f"#picture .bar button:has-text('{language}') >> nth=0")
-        assert words in await page.inner_text("#picture pre")
+        await page.click(f"#image .bar button:has-text('{language}') >> nth=0")
+        assert words in await page.inner_text("#image pre")
     await done(watched)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from service.core.angles import AngleOptions
-from service.core.geometry import Rgb8
+from service.core.geometry import ScaledImage
 from service.core.model import PoseModel
 from service.core.skeleton.mapping import plan_mapping
 from service.errors import DeadlineExceeded, ImageUndecodable, InvalidRequest, Overloaded, Unavailable
+from service.media.image import LeastScale
+from service.media.loading import Load
 from service.pipeline.estimator import DetectionOptions, Estimator
 from service.pipeline.sequence_analyzer import SequenceConfig
 from service.pipeline.stream import (
@@ -40,15 +42,15 @@ WHO = rows(candidate((200, 100, 440, 500), 0.9))
 FRAME_BYTES = 1000
 
 
-def image() -> Rgb8:
-    return np.zeros((48, 64, 3), np.uint8)
+def image(_: LeastScale | None) -> ScaledImage:
+    return ScaledImage.whole(np.zeros((48, 64, 3), np.uint8))
 
 
-def unreadable() -> Rgb8:
+def unreadable(_: LeastScale | None) -> ScaledImage:
     raise ImageUndecodable("no picture")
 
 
-def frame(frame_id: str, capture_ns: int | None = None, load: Callable[[], Rgb8] = image) -> StreamFrame:
+def frame(frame_id: str, capture_ns: int | None = None, load: Load = image) -> StreamFrame:
     return StreamFrame(frame_id, load, capture_ns, size=FRAME_BYTES)
 
 

@@ -247,7 +247,7 @@ async def test_without_triton_it_lives_and_says_why_it_cannot_serve() -> None:
     async with build_gateway(settings_for(1)) as running, connected(running.port) as caller:
         assert await caller.status() == NOT_SERVING
         assert await caller.status("liveness") == SERVING
-        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=0.6))
         assert failed.code is grpc.StatusCode.UNAVAILABLE
         assert failed.retry_s
         info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
@@ -266,12 +266,16 @@ async def test_it_notices_that_triton_goes_and_returns() -> None:
         triton.regions.clear()  # it dies and forgets
         triton.control_refusal = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
         await caller.until(NOT_SERVING)
-        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=0.6))
         assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY")
         models = (await caller.stub.ListModels(pb.ListModelsRequest(), timeout=10)).models
         assert [model.ready for model in models] == [False]
+        waiting = asyncio.create_task(_answer(caller))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()  # a call with time left waits for Triton
         triton.control_refusal = None
         await caller.until(SERVING)
+        assert len((await waiting).persons) == 1
         assert len((await caller.stub.DetectPoses(detect_request(VGA), timeout=10)).persons) == 1
         await until(lambda: bool(regions()) and regions() != before)
     assert regions() == []

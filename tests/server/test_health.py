@@ -16,11 +16,12 @@ from typing_extensions import override
 from service.errors import Unavailable
 from service.pipeline.estimator import Estimator
 from service.server.health import LIVENESS, SERVICES, HealthMonitor
+from service.server.health_port import Health
 from service.skeletons import shipped
 from service.telemetry.call_context import Observer
 from service.triton.catalog import ModelCatalog
 from service.triton.client import TritonError
-from tests.fakes import MODEL, FakeTritonClient, until
+from tests.fakes import MODEL, BusyThread, FakeTritonClient, until
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Watched:
     triton: FakeTritonClient
     health: Any  # HealthServicer, whose stubs hide what a caller would be told
     task: asyncio.Task[None]
+    workers: ThreadPoolExecutor
 
     def says(self, service: str = "") -> str:
         status = self.health._server_status[service]
@@ -40,15 +42,19 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(triton: FakeTritonClient, observer: Observer | None = None) -> AsyncIterator[Watched]:
+async def watching(
+    triton: FakeTritonClient, observer: Observer | None = None, *, proof_s: float = 60
+) -> AsyncIterator[Watched]:
     health = health_aio.HealthServicer()
     with ThreadPoolExecutor(1) as workers:
         catalog = ModelCatalog(triton, shipped(), MODEL.name)
-        monitor = HealthMonitor(triton, catalog, Estimator(triton, workers, 1), health, 0.01, observer)
+        monitor = HealthMonitor(
+            triton, catalog, Estimator(triton, workers, 1), health, 0.01, observer, proof_s=proof_s
+        )
         task = asyncio.create_task(monitor.run())
         await asyncio.sleep(0)
         try:
-            yield Watched(triton, health, task)
+            yield Watched(triton, health, task, workers)
         finally:
             assert not task.done()
             task.cancel()
@@ -93,6 +99,38 @@ async def test_an_inference_that_fails_keeps_it_from_serving_until_one_passes() 
         assert watched.says() == "NOT_SERVING"
         triton.answer = FakeTritonClient().answer
         await watched.until("SERVING")
+
+
+async def test_without_traffic_an_inference_is_proof_again_and_again() -> None:
+    triton = FakeTritonClient()
+    async with watching(triton, proof_s=0.03) as watched:
+        await watched.until("SERVING")
+        await until(lambda: len(triton.calls) > 3)
+        triton.answer = RuntimeError("the model fails and calls itself ready")
+        await watched.until("NOT_SERVING")
+        triton.answer = FakeTritonClient().answer
+        await watched.until("SERVING")
+
+
+async def test_a_gateway_whose_workers_are_stuck_fails_liveness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.server.health._STUCK_S", 0.05)
+    async with watching(FakeTritonClient()) as watched:
+        await watched.until("SERVING")
+        busy = BusyThread()
+        asyncio.get_running_loop().run_in_executor(watched.workers, busy)
+        await until(lambda: watched.says(LIVENESS) == "NOT_SERVING")
+        assert watched.says() == "NOT_SERVING"
+        busy.release()
+        await until(lambda: watched.says(LIVENESS) == "SERVING")
+
+
+async def test_the_health_port_fails_liveness_where_the_event_loop_is_stuck() -> None:
+    health = Health()
+    await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+    request = health_pb2.HealthCheckRequest(service=LIVENESS)
+    assert health.threaded.Check(request, None).status == health_pb2.HealthCheckResponse.SERVING
+    health.threaded.beat_at -= 60
+    assert health.threaded.Check(request, None).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def test_while_it_serves_no_more_warm_inferences_are_run() -> None:

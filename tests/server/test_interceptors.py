@@ -455,7 +455,7 @@ async def test_the_line_of_a_call_has_the_time_of_every_stage(service: Service) 
 
 
 async def test_the_line_of_a_failed_call_says_how_far_it_came(service: Service) -> None:
-    service.triton.answer = Unavailable("away")
+    service.triton.answer = RuntimeError("bug")
     with logged() as lines:
         await failure(service.detect(PICTURE))
         line = await line_of(lines)

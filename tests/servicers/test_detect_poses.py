@@ -17,6 +17,7 @@ from PIL import Image
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
 from service.core.skeleton.template import Keypoint, Skeleton
+from service.errors import Unavailable
 from tests.fakes import MODEL, BusyThread, candidate, rows, until
 from tests.media.test_download import CERTIFICATE, Site
 from tests.media.test_download import site as site  # a fixture
@@ -309,6 +310,14 @@ async def test_the_served_models_that_supply_a_refused_skeleton_are_named() -> N
         assert failed.reason == "SKELETON_NOT_SUPPLIED"
         assert failed.message.endswith("it does not give 'root', 'tip'. Models that do: cat_pose.")
         assert failed.metadata["models"] == "cat_pose"
+
+
+async def test_a_call_waits_for_a_triton_that_is_away_and_returns(service: Service) -> None:
+    service.triton.answer = TWO
+    away = Unavailable("away", reason="TRITON_UNAVAILABLE", retry_after_s=0.01)
+    service.triton.script = [away, away, away]
+    assert len((await service.detect(VGA)).persons) == 2
+    assert len(service.triton.calls) == 4
 
 
 @pytest.mark.parametrize("ready", [False, None], ids=["not ready", "not loaded"])

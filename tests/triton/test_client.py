@@ -132,6 +132,10 @@ async def test_tensors_arrive_whole_and_answers_come_back(shared_memory: bool) -
         ),
         pytest.param("INVALID_ARGUMENT", "unexpected shape", TritonError, None, False, id="bad tensor"),
         pytest.param("INTERNAL", "/opt/model.py: boom", TritonError, None, False, id="backend failed"),
+        pytest.param(
+            "INTERNAL", "Stub process is not healthy.", Unavailable,
+            "TRITON_UNAVAILABLE", True, id="stub died",
+        ),
         pytest.param("RESOURCE_EXHAUSTED", "message too large", TritonError, None, False, id="too large"),
     ],
 )  # fmt: skip

@@ -15,13 +15,14 @@ const definition = loadSync("posegate/v1/pose_service.proto", {
 
 export const { PoseService } = grpc.loadPackageDefinition(definition).posegate.v1;
 
+// Attempts with growing pauses until the deadline of the call: a restart of the service takes some seconds.
 const serviceConfig = {
   loadBalancingConfig: [{ round_robin: {} }],
   methodConfig: [
     {
       name: [{ service: "posegate.v1.PoseService" }],
       retryPolicy: {
-        maxAttempts: 4,
+        maxAttempts: 100,
         initialBackoff: "0.1s",
         maxBackoff: "2s",
         backoffMultiplier: 2,
@@ -33,6 +34,9 @@ const serviceConfig = {
 
 export function connect(address = process.env.POSEGATE_ADDRESS ?? "127.0.0.1:50051") {
   return new PoseService(address, grpc.credentials.createInsecure(), {
+    "grpc-node.retry_max_attempts_limit": 100, // 5 otherwise
+    "grpc.initial_reconnect_backoff_ms": 200, // without these the wait grows to two minutes
+    "grpc.max_reconnect_backoff_ms": 5_000,
     "grpc.service_config": JSON.stringify(serviceConfig),
     "grpc.per_rpc_retry_buffer_size": 64 << 20, // 1 MiB otherwise, and larger images are not retried
     "grpc.max_send_message_length": 256 << 20,

@@ -22,10 +22,6 @@ from service.media.malloc import keep_freed_memory
 HEADER_CPU_S = 2.0
 """CPU time for the header of an image."""
 
-_KEPT_BYTES = (
-    64 << 20
-)  # of the file in which images are handed over; new pages would cost as much as the copy
-
 
 def main(connection: socket.socket, message: wire.Message, files: Sequence[int]) -> None:
     """Set the limits, say hello with a descriptor of this process, and work until the gateway is gone."""

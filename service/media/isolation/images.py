@@ -9,9 +9,9 @@ from functools import partial
 
 import structlog
 
-from service.core.geometry import Rgb8
+from service.core.geometry import Rgb8, ScaledImage
 from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, InvalidRequest, Unavailable
-from service.media.image import ImageLimits, decode
+from service.media.image import ImageLimits, LeastScale, ScaledDecoding, decode_scaled
 from service.media.image_bounds import check_jpeg, is_jpeg
 from service.media.isolation import wire
 from service.media.isolation.handover import taken
@@ -55,26 +55,32 @@ class ImageDecoder:
     Args:
         host: starts the processes.
         budget: of one image.
+        scaled: how far images that are decoded in the thread may be reduced.
     """
 
-    def __init__(self, host: DecoderHost, budget: ImageBudget | None = None) -> None:
+    def __init__(
+        self, host: DecoderHost, budget: ImageBudget | None = None, scaled: ScaledDecoding = "fine"
+    ) -> None:
         self._host = host
         self._budget = budget or ImageBudget()
+        self._scaled: ScaledDecoding = scaled
         self._lock = threading.Lock()
         self._idle: list[DecoderProcess] = []
         self._closed = False
 
-    def decode(self, content: bytes, limits: ImageLimits) -> Rgb8:
-        """The image (H, W, 3) RGB, upright; as `image.decode`.
+    def decode(
+        self, content: bytes, limits: ImageLimits, least_scale: LeastScale | None = None
+    ) -> ScaledImage:
+        """The upright image, as `image.decode_scaled`; whole where a process decodes it.
 
         Raises:
-            ImageUndecodable, ImageTooLarge, ImageTooCostly: as `image.decode`; ImageTooCostly also where it
-                takes more time or memory than the budget allows.
+            ImageUndecodable, ImageTooLarge, ImageTooCostly: as `image.decode_scaled`; ImageTooCostly also
+                where it takes more time or memory than the budget allows.
             Unavailable: no process can be started.
             Stopped: the caller of this thread's work has gone.
         """
         if not is_isolated(content, limits):
-            return decode(content, limits)
+            return decode_scaled(content, limits, least_scale, self._scaled)
         process = self._take(limits)
         try:
             answer, descriptors = process.ask(
@@ -103,7 +109,7 @@ class ImageDecoder:
         finally:
             wire.close(descriptors)
             self._put_back(process)
-        return image
+        return ScaledImage.whole(image)
 
     def loading(self, content: bytes, limits: ImageLimits) -> Loading:
         """The call of `decode`, and whether it will wait for a process."""

@@ -12,7 +12,7 @@ from service.telemetry.call_context import current
 
 
 async def loader(image: types_pb2.Image, limits: Limits, decode: Decode) -> Loading:
-    """Function that gives the upright RGB image; to be called in a worker thread.
+    """Function that gives the upright image; to be called in a worker thread.
 
     Args:
         image: one source is set.

@@ -1,7 +1,7 @@
-// Joint angles of one picture: the drawn picture, and a table with ± and reasons.
+// Joint angles of one image: the drawn image, and a table with ± and reasons.
 
 import { form, json } from "./api.js";
-import { codePanel, pictureCode } from "./code.js";
+import { codePanel, imageCode } from "./code.js";
 import { element, fields, say, showProblem } from "./dom.js";
 import { chosenMeasurements, measurementChoice, reasonText } from "./measurements.js";
 import { pickers } from "./pick.js";
@@ -19,14 +19,14 @@ export function anglesPanel(panel, info) {
   };
   const updateCode = codePanel(panel, () => {
     const { model, side, measurement } = options();
-    return pictureCode("/detect", options(), "MeasureAngles", {
+    return imageCode("/detect", options(), "MeasureAngles", {
       measurements: [measurement], side: `SIDE_${side.toUpperCase()}`, ...(model && { model }),
       overlay: { format: "OVERLAY_FORMAT_JPEG" },
     });
   });
 
-  const show = (picture, alt) => {
-    if (picture?.data) Object.assign(image, { src: picture.data, alt, hidden: false });
+  const show = (drawn, alt) => {
+    if (drawn?.data) Object.assign(image, { src: drawn.data, alt, hidden: false });
   };
   const value = (one, side) => {
     const cell = element("td", { className: "number" });
@@ -42,7 +42,7 @@ export function anglesPanel(panel, info) {
   const reasons = (one) => ["left", "right"].flatMap((side) => one.reasons[side].map((reason) => `${side}: ${reasonText(reason)}`));
 
   const measure = async () => {
-    if (!file) { say(panel, "Choose a picture first."); return; }
+    if (!file) { say(panel, "Choose an image first."); return; }
     running?.abort();
     const mine = running = new AbortController();
     showProblem(panel, null);
@@ -65,7 +65,7 @@ export function anglesPanel(panel, info) {
         });
         return row;
       }));
-      say(panel, `Measured by ${answer.model}. ± is the standard error from the noise of the points.`);
+      say(panel, `Measured by ${answer.model}. ± is the standard error from the noise of the keypoints.`);
     } catch (error) {
       if (error.name !== "AbortError") showProblem(panel, error);
     }

@@ -1,4 +1,4 @@
-// A camera: pictures to the WebSocket, skeletons back, with latency and frames a second.
+// A camera: images to the WebSocket, skeletons back, with latency and frames a second.
 
 import { apiKey, Problem, skeleton } from "./api.js";
 import { cameraCode, codePanel } from "./code.js";
@@ -96,7 +96,7 @@ export function cameraPanel(panel) {
     const address = new URL("v1/stream", location.href);
     address.protocol = address.protocol.replace("http", "ws");
     const mine = socket = new WebSocket(address);
-    let told = false;
+    let reported = false;
     mine.onopen = () => mine.send(JSON.stringify({ ...options(), ...(apiKey() && { api_key: apiKey() }) }));
     mine.onmessage = async (event) => {
       const line = JSON.parse(event.data);
@@ -106,9 +106,9 @@ export function cameraPanel(panel) {
         say(panel, `${line.model} as ${line.skeleton}`);
         const timer = setInterval(() => { if (socket === mine) shoot(); else clearInterval(timer); }, 1000 / 60);
       } else if (line.type === "result") show(line);
-      else if (line.type === "error") { told = true; end(new Problem(line.message, line.errors)); }
+      else if (line.type === "error") { reported = true; end(new Problem(line.message, line.errors)); }
     };
-    mine.onclose = () => { if (socket === mine && !told) end(new Problem("The service ended the stream.")); };
+    mine.onclose = () => { if (socket === mine && !reported) end(new Problem("The service ended the stream.")); };
   };
 
   controls.addEventListener("submit", (event) => { event.preventDefault(); start(); });

@@ -44,16 +44,16 @@ function given(options) {
 const py = (value) => JSON.stringify(value);
 const sh = (value) => `'${String(value).replaceAll("'", "'\\''")}'`;
 
-export function pictureCode(path, options, method, message) {
+export function imageCode(path, options, method, message) {
   const data = given(options);
   const flags = data.map(([name, value]) => ` \\\n  -F ${sh(`${name}=${value}`)}`).join("");
   return {
     Python: `import requests
 
-with open("photo.jpg", "rb") as picture:
+with open("photo.jpg", "rb") as image:
     answer = requests.post(
         ${py(`${origin}${path}`)},
-        files={"image": picture},
+        files={"image": image},
         data={${data.map(([name, value]) => `${py(name)}: ${py(String(value))}`).join(", ")}},
         headers={"Authorization": "Bearer KEY"},
         timeout=60,
@@ -108,12 +108,12 @@ async def main():
         await socket.send(json.dumps(${JSON.stringify(options).replaceAll("true", "True").replaceAll("false", "False")}))
         print(await socket.recv())
         while True:
-            ok, picture = camera.read()
-            await socket.send(cv2.imencode(".jpg", picture)[1].tobytes())
+            ok, image = camera.read()
+            await socket.send(cv2.imencode(".jpg", image)[1].tobytes())
             print(json.loads(await socket.recv())["persons"])
 
 asyncio.run(main())`,
-    curl: `# A camera needs a WebSocket, which curl does not stream; a single picture:
+    curl: `# A camera needs a WebSocket, which curl does not stream; a single image:
 curl -f ${sh(`${origin}/v1/pose`)} -H 'content-type: image/jpeg' --data-binary @photo.jpg`,
     grpcurl: `{ echo ${sh(JSON.stringify({ config }))}
   base64 -w0 photo.jpg | sed 's/.*/{"frame": {"encoded": "&"}}/'

@@ -1,4 +1,4 @@
-// People on a canvas, in px of the picture they were found in.
+// People on a canvas, in px of the image they were found in.
 
 const SIDES = { left: "#3b82f6", right: "#f97316", middle: "#22c55e" };
 
@@ -8,7 +8,7 @@ export function sideColor(name) {
   return SIDES.middle;
 }
 
-// Sets the canvas to the size of the picture, at most `most` px wide or high, and returns the scale.
+// Sets the canvas to the size of the image, at most `most` px wide or high, and returns the scale.
 export function fit(canvas, width, height, most = 1280) {
   const scale = Math.min(1, most / Math.max(width, height));
   const size = [Math.round(width * scale), Math.round(height * scale)];

@@ -4,7 +4,7 @@ import { anglesPanel } from "./angles.js";
 import { json, setKey } from "./api.js";
 import { cameraPanel } from "./camera.js";
 import { element } from "./dom.js";
-import { picturePanel } from "./picture.js";
+import { imagePanel } from "./image.js";
 import { videoPanel } from "./video.js";
 
 const KEY = "posegate-key"; // kept for this tab only
@@ -70,7 +70,7 @@ async function connect() {
     const info = await start();
     if (panels) return;
     panels = true;
-    picturePanel(document.querySelector("#picture"));
+    imagePanel(document.querySelector("#image"));
     anglesPanel(document.querySelector("#angles"), info);
     videoPanel(document.querySelector("#video"), info);
     cameraPanel(document.querySelector("#camera"));

@@ -25,11 +25,13 @@ export function chosenMeasurements(panel) {
 }
 
 const REASONS = {
-  LOW_CONFIDENCE: "the model is unsure of a point",
-  OUT_OF_FRAME: "a point lies outside the picture",
+  LOW_CONFIDENCE: "the model is unsure of a keypoint",
+  OUT_OF_FRAME: "a keypoint lies outside the image",
   VIEW_MISMATCH: "seen from the wrong side",
   FORESHORTENED: "a limb points at the camera",
   PLANAR_CROSSTALK: "turned out of the plane",
+  POSTURE: "another posture than the measurement presumes",
+  IMPLAUSIBLE: "beyond the range of the joint",
   LOW_RESOLUTION: "the person is small",
   FAR_SIDE: "the far side of the body",
   FACING_UNKNOWN: "it is unclear where the person faces",
@@ -37,8 +39,8 @@ const REASONS = {
   ASSUMED_NEUTRAL: "a neutral stance is assumed",
   REFERENCE_FALLBACK: "another reference was used",
   OPPOSITE_DIRECTION: "moved the other way",
-  DEGENERATE: "points coincide",
-  NO_PERSON: "nobody was found",
+  DEGENERATE: "keypoints coincide",
+  NO_PERSON: "no person was found",
 };
 
 export function reasonText(reason) {

@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 
 const SAMPLES = [
-  ["two_people", "Three acrobats"],
+  ["two_standing", "Two persons"],
   ["single_person", "An acrobat"],
   ["astronaut", "An astronaut"],
 ];
@@ -12,8 +12,8 @@ export function pickers(panel, onFile) {
   for (const place of panel.querySelectorAll(".pick")) {
     const input = element("input", { type: "file", accept: place.dataset.accept });
     const name = element("small", { textContent: "or drop it here" });
-    const what = place.dataset.accept.startsWith("video") ? "video" : "picture";
-    const drop = element("label", { className: "drop" }, `Choose a ${what}`, input, name);
+    const what = place.dataset.accept.startsWith("video") ? "a video" : "an image";
+    const drop = element("label", { className: "drop" }, `Choose ${what}`, input, name);
     const take = (file) => {
       if (!file) return;
       name.textContent = file.name;

@@ -76,7 +76,7 @@ def children(name: str = "isolation.host") -> list[int]:
 )
 def test_a_process_gives_the_same_pixels_as_a_thread(decoder: ImageDecoder, content: bytes) -> None:
     for _ in range(2):  # the second one in the same process
-        assert np.array_equal(decoder.decode(content, LIMITS), decode(content, LIMITS))
+        assert np.array_equal(decoder.decode(content, LIMITS).pixels, decode(content, LIMITS))
 
 
 def test_what_costs_only_its_pixels_stays_in_the_thread() -> None:
@@ -113,11 +113,13 @@ def test_damaged_files_leave_the_decoder_in_order(decoder: ImageDecoder) -> None
     outcomes = set()
     for content in damaged([case("turned.heic"), encoded(noise((64, 48)), "WEBP")], 60, seed=20_261_128):
         try:
-            outcomes.add(decoder.decode(content, LIMITS).dtype.name)
+            outcomes.add(decoder.decode(content, LIMITS).pixels.dtype.name)
         except (ImageUndecodable, ImageTooLarge, ImageTooCostly) as error:
             outcomes.add(type(error).__name__)
     assert outcomes >= {"ImageUndecodable", "uint8"}
-    assert decoder.decode(case("turned.heic"), LIMITS).shape == decode(case("turned.heic"), LIMITS).shape
+    assert (
+        decoder.decode(case("turned.heic"), LIMITS).pixels.shape == decode(case("turned.heic"), LIMITS).shape
+    )
 
 
 def test_an_image_beyond_its_budget_is_refused_and_its_process_ended(host: DecoderHost) -> None:
@@ -166,7 +168,7 @@ def test_neighbours_of_an_image_that_costs_too_much_get_their_answers(host: Deco
     with ThreadPoolExecutor(3) as threads:
         bad = [threads.submit(decoder.decode, costly(), LIMITS) for _ in range(2)]
         good = [threads.submit(decoder.decode, small, LIMITS) for _ in range(20)]
-        assert all(one.result().shape == (48, 64, 3) for one in good)
+        assert all(one.result().pixels.shape == (48, 64, 3) for one in good)
         assert all(isinstance(one.exception(), ImageTooCostly) for one in bad)
     decoder.close()
 
@@ -186,7 +188,7 @@ def test_processes_that_ended_while_idle_are_replaced(decoder: ImageDecoder) -> 
     for pid in children():
         os.kill(pid, signal.SIGKILL)
     until_gone(children())
-    assert decoder.decode(content, LIMITS).shape == (48, 64, 3)
+    assert decoder.decode(content, LIMITS).pixels.shape == (48, 64, 3)
 
 
 def until_gone(pids: list[int]) -> None:
@@ -205,7 +207,7 @@ def test_a_host_that_ended_is_started_again() -> None:
     os.kill(own, signal.SIGKILL)
     until_gone(pids)
     assert not any(psutil.pid_exists(pid) for pid in pids)  # its children end with it
-    assert decoder.decode(content, LIMITS).shape == (48, 64, 3)
+    assert decoder.decode(content, LIMITS).pixels.shape == (48, 64, 3)
     decoder.close()
     host.close()
     until_gone(children())

@@ -6,8 +6,11 @@ moves world landmarks of the pose network by up to half a metre.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,10 +153,31 @@ def compile_networks(folder: Path, threads: int) -> Compiled:
         return core.compile_model(ov.Model(results, model.get_parameters(), name), "CPU", config)
 
     streams = {name: 1 if name == "pose_detector" else threads for name in CONTRACTS}
-    models = {name: compiled(name, streams[name]) for name in CONTRACTS}
+    with compile_cache(core):
+        models = {name: compiled(name, streams[name]) for name in CONTRACTS}
+        wide = compiled("pose", 1) if threads > 1 else None
     sets = tuple(
         Networks(**{name: Network(model, CONTRACTS[name]) for name, model in models.items()})
         for _ in range(threads)
     )
-    wide_pose = Network(compiled("pose", 1), CONTRACTS["pose"]) if threads > 1 else sets[0].pose
-    return Compiled(sets, wide_pose)
+    return Compiled(sets, sets[0].pose if wide is None else Network(wide, CONTRACTS["pose"]))
+
+
+@contextmanager
+def compile_cache(core: ov.Core) -> Iterator[None]:
+    """Keep compiled networks in POSEGATE_CACHE_DIR, where it is set: a restart reads them in a fraction of
+    the time.
+
+    In a folder of their own, so that the networks do not wait for the shapes of another model; one process
+    at a time, because of two that compile the same graph at once OpenVINO lets one fail.
+    """
+    folder = os.environ.get("POSEGATE_CACHE_DIR")
+    if not folder:
+        yield
+        return
+    own = Path(folder) / "mediapipe"
+    own.mkdir(parents=True, exist_ok=True)
+    with (own / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        core.set_property({"CACHE_DIR": str(own)})
+        yield

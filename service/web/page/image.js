@@ -1,12 +1,12 @@
-// One picture: people, skeleton, scores.
+// One image: people, skeleton, scores.
 
 import { form, json, skeleton } from "./api.js";
-import { codePanel, pictureCode } from "./code.js";
+import { codePanel, imageCode } from "./code.js";
 import { element, fields, say, showProblem } from "./dom.js";
 import { drawPeople, fit } from "./draw.js";
 import { pickers } from "./pick.js";
 
-export function picturePanel(panel) {
+export function imagePanel(panel) {
   const controls = panel.querySelector("form");
   const canvas = panel.querySelector("canvas");
   const table = panel.querySelector("table");
@@ -18,7 +18,7 @@ export function picturePanel(panel) {
   };
   const updateCode = codePanel(panel, () => {
     const { model, template: wanted } = options();
-    return pictureCode("/v1/pose", options(), "DetectPoses", {
+    return imageCode("/v1/pose", options(), "DetectPoses", {
       ...(model && { model }), ...(wanted && { skeleton: wanted }),
     });
   });

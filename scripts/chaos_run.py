@@ -1,0 +1,112 @@
+"""Starts the real service, breaks it on purpose, and prints what callers saw, with the bound of each row.
+
+Exit code 1 where a bound does not hold. Callers and service share the machine: durations on a busy one are
+noise, the counts of lost calls are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from scripts.chaos_scenarios import SCENARIOS, SHORT, Row, World
+from scripts.chaos_service import MIB, Outcomes, Process, Watched, free_port, quantile
+from scripts.marked_sections import ROOT, update
+
+_HEAD = (
+    "scenario | sent | answered | lost | answers/s | p50 ms | p99 ms | health max ms | RSS peak MiB "
+    "| RSS after MiB | fds | threads | shm | bound | holds"
+)
+
+
+def main() -> None:
+    """Run the scenarios that the arguments name."""
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}")
+    parser.add_argument("--short", action="store_true", help="a smaller run of some, in under two minutes")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of the soak (default: 2)")
+    parser.add_argument("--json", type=Path, help="write the rows to this file too")
+    parser.add_argument("--readme", action="store_true", help="write the table into service/README.md too")
+    options = parser.parse_args()
+    unknown = set(options.scenarios) - set(SCENARIOS)
+    if unknown:
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    names = options.scenarios or (SHORT if options.short else tuple(SCENARIOS))
+    rows = asyncio.run(run(names, scale=0.34 if options.short else 1.0, soak_s=60 * options.minutes))
+    print(table(rows))
+    if options.json is not None:
+        options.json.write_text(json.dumps([as_json(row) for row in rows], indent=1) + "\n", "utf-8")
+    if options.readme:
+        update(
+            ROOT / "service" / "README.md", "chaos", "scripts.chaos_run --readme", table(rows), check=False
+        )
+    sys.exit(0 if all(row.holds for row in rows) else 1)
+
+
+async def run(names: tuple[str, ...], *, scale: float, soak_s: float) -> list[Row]:
+    """Run scenarios one after the other on one service; one that raises is a row that does not hold."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="posegate-chaos-") as name:
+        up = Process("up", Path(name), f"127.0.0.1:{free_port()}")
+        world = World(up, Path(name), scale, soak_s)
+        try:
+            await up.start()
+            for one in names:
+                print(f"{one} …", file=sys.stderr, flush=True)
+                try:
+                    rows.append(await SCENARIOS[one](world))
+                except Exception as error:
+                    traceback.print_exc()
+                    rows.append(Row(one, Outcomes(), Watched(), [(f"ended with {error!r}", False)]))
+                if up.process.poll() is not None:
+                    rows.append(Row("service", Outcomes(), Watched(), [("lives", False)]))
+                    break
+                await up.serving()
+            if up.process.poll() is None:
+                rows.append(Row("end", Outcomes(), Watched(), [("exit code 0", await up.stop() == 0)]))
+        finally:
+            up.kill()
+    return rows
+
+
+def as_json(row: Row) -> dict[str, object]:
+    """The numbers of a row."""
+    outcomes, seen = row.outcomes, row.watched
+    return {
+        "scenario": row.scenario,
+        "sent": outcomes.sent,
+        "answered": outcomes.answered,
+        "lost": outcomes.lost,
+        "answers_per_s": round(outcomes.goodput, 1),
+        "p50_ms": round(quantile(outcomes.answered_s, 0.5) * 1000),
+        "p99_ms": round(quantile(outcomes.answered_s, 0.99) * 1000),
+        "health_max_ms": round(max(seen.health_s, default=0) * 1000),
+        "rss_peak_mib": max(seen.rss, default=0) // MIB,
+        "rss_after_mib": (seen.rss[-1] if seen.rss else 0) // MIB,
+        "fds": seen.fds,
+        "threads": seen.threads,
+        "shared_memory": seen.shared_memory,
+        "bounds": [{"bound": text, "holds": holds} for text, holds in row.bounds],
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a table of Markdown."""
+    lines = [f"| {_HEAD} |", "|---|" + "---:|" * 12 + "---|---|"]
+    for row in rows:
+        numbers = as_json(row)
+        del numbers["bounds"]
+        numbers["lost"] = ", ".join(f"{count} {code}" for code, count in row.outcomes.lost.items()) or "0"
+        bounds = "; ".join(text if holds else f"**{text}**" for text, holds in row.bounds)
+        cells = [*(str(value) for value in numbers.values()), bounds, "yes" if row.holds else "**no**"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
