@@ -1,0 +1,21 @@
+"""A short run of `scripts/chaos`: what breaks does not reach callers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from scripts.chaos_run import run
+from scripts.chaos_scenarios import SHORT
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_what_breaks_does_not_reach_callers() -> None:
+    rows = await asyncio.wait_for(run(SHORT, scale=0.34, soak_s=0), 600)
+    assert len(rows) == len(SHORT) + 1
+    failed = {
+        row.scenario: [text for text, holds in row.bounds if not holds] for row in rows if not row.holds
+    }
+    assert not failed
