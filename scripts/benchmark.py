@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -124,11 +124,16 @@ def _arguments() -> argparse.Namespace:
 
 @contextmanager
 def running_service(
-    triton_url: str | None, model: str = "yolo11n_pose"
+    triton_url: str | None,
+    model: str = "yolo11n_pose",
+    more: Mapping[str, str] | None = None,
+    *,
+    quiet: bool = False,
 ) -> Iterator[tuple[str, str, psutil.Process]]:
     """A gateway of its own, and Triton with it unless one is given; stopped at the end.
 
-    It is ready once `model` has answered.
+    It is ready once `model` has answered. `more` are environment variables of the service; `quiet` drops
+    its log.
     """
     address = f"127.0.0.1:{_free_port()}"
     bundled_port = _free_port()
@@ -138,10 +143,14 @@ def running_service(
         "POSEGATE_LOG_LEVEL": "error",
         "POSEGATE_DEFAULT_MODEL": model,
         "POSEGATE_TRITON_URL": triton_url or f"127.0.0.1:{bundled_port}",
+        **(more or {}),
     }
     command = "serve" if triton_url else "up"
     served = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "service", command], env=environment, cwd=ROOT
+        [sys.executable, "-m", "service", command],
+        env=environment,
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL if quiet else None,
     )
     try:
         asyncio.run(_wait_until_serving(address, served))

@@ -1,7 +1,9 @@
 """The cost of API keys: two gateways on one Triton, with keys and without, called alternately in one run.
 
 It prints the median of GetServerInfo and of DetectPoses with keys off and on and their difference; and the
-memory of a gateway before and after ten thousand tenants have each called once.
+memory of a gateway before and after ten thousand tenants have each called once. With --flood it also sends
+fifty thousand wrong keys: the memory before and after them, and how fast a right key is answered before,
+meanwhile and after.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,10 @@ from service.store.schema import api_keys, tenants
 from service.store.tenants import TenantStore
 
 _LIMIT_MS, _LIMIT_MB = 0.15, 30
+_CALLS = 500
+_DRAWING = skeleton_service_pb2.RenderPosesRequest(
+    canvas=skeleton_service_pb2.Canvas(size=types_pb2.ImageSize(width=8, height=8)), skeleton="coco_17"
+)
 _PLANS = """
 [bench]
 calls_per_month = 5400000
@@ -57,6 +65,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench accounts", description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=2000, help="of GetServerInfo; a tenth of DetectPoses")
     parser.add_argument("--tenants", type=int, default=10_000)
+    parser.add_argument(
+        "--flood", metavar="N", type=int, nargs="?", const=50_000, default=0, help="wrong keys; %(const)s"
+    )
     parser.add_argument("--triton", metavar="URL", help="host:port of a running Triton, not the bundled one")
     arguments = parser.parse_args()
     console = Console(width=110)
@@ -67,6 +78,8 @@ def main() -> int:
         try:
             asyncio.run(_compare(console, arguments.calls, off, on, keys[0].text))
             asyncio.run(_memory(console, on, process, keys))
+            if arguments.flood:
+                asyncio.run(_flood(console, on, process, keys[0], arguments.flood))
         finally:
             process.terminate()
             process.wait(60)
@@ -157,18 +170,15 @@ async def _until_ready(call: Callable[[Any], Awaitable[Any]], stub: Any) -> None
 
 
 async def _memory(console: Console, on: str, process: psutil.Popen, keys: list[ApiKey]) -> None:
-    drawing = skeleton_service_pb2.RenderPosesRequest(
-        canvas=skeleton_service_pb2.Canvas(size=types_pb2.ImageSize(width=8, height=8)), skeleton="coco_17"
-    )
     async with connect(on) as channel:
         stub = SkeletonServiceStub(channel)
         for _ in range(500):
-            await stub.RenderPoses(drawing, metadata=_sent(keys[0].text))
+            await stub.RenderPoses(_DRAWING, metadata=_sent(keys[0].text))
         before = process.memory_info().rss / 1e6
 
         async def some(first: int) -> None:
             for key in keys[first::8]:
-                await stub.RenderPoses(drawing, metadata=_sent(key.text))
+                await stub.RenderPoses(_DRAWING, metadata=_sent(key.text))
 
         await asyncio.gather(*(some(first) for first in range(8)))
         after = process.memory_info().rss / 1e6
@@ -176,6 +186,53 @@ async def _memory(console: Console, on: str, process: psutil.Popen, keys: list[A
     verdict = "" if grown <= _LIMIT_MB else f", more than {_LIMIT_MB}"
     console.print(
         f"{len(keys)} tenants that called once: RSS {before:.1f} → {after:.1f} MB (+{grown:.1f}{verdict})"
+    )
+
+
+async def _flood(console: Console, on: str, process: psutil.Popen, right: ApiKey, count: int) -> None:
+    sent = 0
+    refused: Counter[str] = Counter()
+
+    async def wrong(stub: Any) -> None:
+        nonlocal sent
+        while sent < count:
+            sent += 1
+            try:
+                await stub.RenderPoses(_DRAWING, metadata=_sent(new_key().text), timeout=60)
+            except grpc.aio.AioRpcError as error:
+                refused[error.code().name] += 1
+
+    async with AsyncExitStack() as stack:
+
+        async def stub() -> Any:
+            # Of its own connection, and without retries.
+            options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(on, options=options))
+            return SkeletonServiceStub(channel)
+
+        own = await stub()
+
+        async def p50_ms(until: Callable[[int], bool]) -> float:
+            took: list[float] = []
+            while not until(len(took)):
+                began = time.perf_counter()
+                await own.RenderPoses(_DRAWING, metadata=_sent(right.text))
+                took.append((time.perf_counter() - began) * 1e3)
+            return statistics.median(took)
+
+        before, rss = await p50_ms(lambda done: done == _CALLS), process.memory_info().rss / 1e6
+        began = time.perf_counter()
+        floods = [
+            asyncio.create_task(wrong(one)) for one in [await stub() for _ in range(8)] for _ in range(64)
+        ]
+        meanwhile = await p50_ms(lambda done: done > 0 and all(one.done() for one in floods))
+        await asyncio.gather(*floods)
+        took_s = time.perf_counter() - began
+        after, grown = await p50_ms(lambda done: done == _CALLS), process.memory_info().rss / 1e6 - rss
+    console.print(
+        f"{count} wrong keys in {took_s:.0f} s, {dict(refused)}: RSS {rss:.1f} MB {grown:+.1f}; "
+        f"p50 of a right key {before:.2f} ms before, {meanwhile:.2f} meanwhile, "
+        f"{after:.2f} after ({after / before:.2f} ×)"
     )
 
 

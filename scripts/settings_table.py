@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from scripts.marked_sections import ROOT, SectionError, outside, row_pattern, update
@@ -20,7 +21,13 @@ from service.web.settings import WebSettings
 README = ROOT / "service" / "README.md"
 WEB_README = ROOT / "service" / "web" / "README.md"
 NAME, WRITER = "settings", "scripts.settings_table"
-_NAMED = {"workers": "the CPUs", "angles": "see service/core/angles/thresholds.py"}
+_NAMED = {
+    "workers": "the CPUs",
+    "max_memory": "at most 4 GiB",
+    "max_in_flight_bytes": "an eighth of `POSEGATE_MAX_MEMORY`",
+    "max_video_memory_bytes": "a quarter of `POSEGATE_MAX_MEMORY`",
+    "angles": "see service/core/angles/thresholds.py",
+}
 _HEAD = "| variable | default | what it sets |\n|---|---|---|\n"
 
 
@@ -29,7 +36,9 @@ def table(kind: type[BaseSettings] = Settings) -> str:
     rows = []
     prefix = kind.model_config.get("env_prefix", "")
     for name, field in kind.model_fields.items():
-        default = _NAMED.get(name) or _text(field.default)
+        is_computed = field.default in (None, PydanticUndefined)
+        default = _NAMED.get(name, "") if is_computed else ""
+        default = default or _text(field.default)
         rows.append(f"| `{prefix}{name.upper()}` | {default} | {field.description} |\n")
     return _HEAD + "".join(rows)
 

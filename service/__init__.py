@@ -7,7 +7,6 @@
                  bytes in flight), bounds (of request fields), accounts (API keys and plans), health, tls
     web/         the HTTP door and its page: a process of its own, a client of the gateway like any other
     models/      offline tools: checkpoints to graphs to TensorRT engines; `verify` before Triton starts
-    evaluation/  accuracy of a model on annotated images, judged by pycocotools: sets, AP, intervals
 
     servicers/   the RPC methods; requests/ (messages to domain), responses/ (domain to messages)
 
@@ -15,6 +14,7 @@
                  (videos and streams at once, and their memory), limits, angles, render, export, video/,
                  stream, sequence_analyzer
     accounts/    use cases: API keys, plans, monthly quotas (the quota check), rates, usage; administration
+    evaluation/  accuracy of a model on annotated images, judged by pycocotools: sets, AP, intervals
 
     triton/      client (also: Triton's errors as ours, such as a full queue with its retry hint),
                  model_config (the tensor contract), catalog, shared_memory; of the bundled Triton: process,

@@ -5,8 +5,10 @@ PosegateError
 ├── InvalidRequest            the caller must change something; lists every violation at once
 │   ├── ImageUndecodable      the bytes are not an image that can be decoded
 │   ├── ImageTooLarge         more bytes or pixels than allowed
+│   ├── ImageTooCostly        decoding takes more time or memory than allowed
 │   ├── VideoUndecodable      the bytes are not a video that can be decoded
 │   ├── VideoTooLarge         more bytes or pixels than allowed
+│   ├── VideoTooCostly        decoding takes more time or memory than allowed
 │   └── VideoTooLong          more seconds or frames than allowed
 ├── DataLoss                  a video is damaged; what came before the damage was answered
 ├── NotFound                  no such model, version or skeleton
@@ -50,10 +52,12 @@ REASONS = frozenset(
         "DEADLINE_EXCEEDED",
         "DRAINING",
         "EXPORT_TOO_LARGE",
+        "IMAGE_TOO_COSTLY",
         "IMAGE_TOO_LARGE",
         "IMAGE_UNDECODABLE",
         "INTERNAL",
         "INVALID_REQUEST",
+        "MEMORY_FULL",
         "MESSAGE_TOO_LARGE",
         "MESSAGE_UNREADABLE",
         "MODEL_NOT_FOUND",
@@ -68,6 +72,7 @@ REASONS = frozenset(
         "QUEUE_FULL",
         "QUOTA_EXCEEDED",
         "RATE_LIMITED",
+        "REQUEST_TOO_SLOW",
         "SKELETON_CHANGED",
         "SKELETON_EXISTS",
         "SKELETON_INVALID",
@@ -94,6 +99,7 @@ REASONS = frozenset(
         "URI_NOT_FETCHED",
         "URI_OFF",
         "VIDEO_DAMAGED",
+        "VIDEO_TOO_COSTLY",
         "VIDEO_TOO_LARGE",
         "VIDEO_TOO_LONG",
         "VIDEO_UNDECODABLE",
@@ -172,6 +178,12 @@ class ImageTooLarge(InvalidRequest):
     reason = "IMAGE_TOO_LARGE"
 
 
+class ImageTooCostly(InvalidRequest):
+    """Decoding takes more time or memory than the size of the image warrants."""
+
+    reason = "IMAGE_TOO_COSTLY"
+
+
 class VideoUndecodable(InvalidRequest):
     """Empty, not a video, without frames, or of a format that is not accepted."""
 
@@ -182,6 +194,12 @@ class VideoTooLarge(InvalidRequest):
     """More bytes or pixels than allowed; limit and actual value are in the metadata."""
 
     reason = "VIDEO_TOO_LARGE"
+
+
+class VideoTooCostly(InvalidRequest):
+    """Decoding takes more time or memory than the size of the frames warrants."""
+
+    reason = "VIDEO_TOO_COSTLY"
 
 
 class VideoTooLong(InvalidRequest):
@@ -328,6 +346,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
     },
     InvalidRequest: {
         "EXPORT_TOO_LARGE": "the files of an export do not fit into one message: export fewer images",
+        "IMAGE_TOO_COSTLY": "decoding takes more time or memory than allowed: save it as baseline JPEG",
         "IMAGE_TOO_LARGE": "the image has more bytes or pixels than allowed",
         "IMAGE_UNDECODABLE": "empty, truncated, not an image, or of a format that is not accepted",
         "INVALID_REQUEST": "fields are wrong; `BadRequest` names all of them",
@@ -338,6 +357,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "UNKNOWN_MEASUREMENT": "a name is not that of a measurement; the message lists the known ones",
         "URI_INVALID": "`image.uri` is not an https URI without user name and password",
         "URI_NOT_FETCHED": "the host of `image.uri` did not return an image in time",
+        "VIDEO_TOO_COSTLY": "decoding takes more time or memory than allowed: encode it anew",
         "VIDEO_TOO_LARGE": "the video has more bytes, or more pixels a frame, than allowed",
         "VIDEO_TOO_LONG": "the video has more seconds or frames than allowed",
         "VIDEO_UNDECODABLE": "empty, not a video, without frames, or of a format that is not accepted",
@@ -387,6 +407,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
         "SKELETON_NOT_SUPPLIED": "the model does not give the keypoints that the skeleton requires",
     },
     Overloaded: {
+        "MEMORY_FULL": "the service holds nearly `POSEGATE_MAX_MEMORY` bytes",
         "OVERLOADED": "too much at once",
         "QUEUE_FULL": "the model's queue in Triton is full",
         "SPOOL_FULL": "no disk space is left for uploaded videos",
@@ -410,6 +431,7 @@ DESCRIPTIONS: Mapping[type[PosegateError], Mapping[str, str]] = {
     DeadlineExceeded: {
         "CONFIG_LATE": "no config came within `POSEGATE_STREAM_IDLE_S`",
         "DEADLINE_EXCEEDED": "the caller's deadline passed, or `POSEGATE_REQUEST_TIMEOUT_S` without one",
+        "REQUEST_TOO_SLOW": "the request took longer than `POSEGATE_MAX_REQUEST_S` to arrive",
         "STREAM_IDLE": "no image came within `POSEGATE_STREAM_QUIET_S`",
         "UPLOAD_IDLE": "no bytes of the video came within `POSEGATE_STREAM_IDLE_S`",
         "UPLOAD_TOO_SLOW": "the upload took longer than `POSEGATE_MAX_UPLOAD_S`",

@@ -25,6 +25,16 @@ def cpu_count() -> int:
     return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
+def usual_memory() -> int:
+    """Bytes that the gateway may use where the operator sets none."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        share = int(limit) * 9 // 10
+    except (OSError, ValueError):  # no container, or no limit ("max")
+        share = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return max(min(share, 4096 * MIB), 256 * MIB)
+
+
 def is_on_this_host(address: str) -> bool:
     """Whether an address, host:port or unix:PATH, is reached from this host only."""
     host = address.rpartition(":")[0].strip("[]").lower()
@@ -75,16 +85,43 @@ class Settings(BaseSettings):
     default_model: str = Field(
         default="yolo11n_pose", description="Model that answers when a request names none."
     )
+    max_memory: int = Field(
+        default_factory=usual_memory,
+        ge=256 * MIB,
+        description="Bytes of memory of the gateway and its decoder processes, at most; 9 tenths of the"
+        " container's limit by default, half the machine's memory without one, never more than 4 GiB.",
+    )
     max_image_bytes: int = Field(default=25_000_000, ge=1, description="Bytes of one encoded image, at most.")
     max_image_pixels: int = Field(default=50_000_000, ge=1, description="Pixels of one image, at most.")
+    max_decode_cpu_s: float = Field(
+        default=2.0,
+        gt=0,
+        description="CPU seconds that decoding one image may take, beside 0.25 for each of its megapixels.",
+    )
+    scaled_decoding: Literal["off", "fine", "fast"] = Field(
+        default="fine",
+        description="Decode a JPEG at half, a quarter or an eighth of its size where nothing else needs the"
+        " whole image; fine: no smaller than twice the model's input, which moves keypoints by 0.2 px of the"
+        " input; fast: no smaller than the input, 0.5 px.",
+    )
     max_batch_size: int = Field(default=32, ge=1, le=1000, description="Images in one batch call, at most.")
     max_persons: int = Field(default=300, ge=1, le=1000, description="Persons in one answer, at most.")
     max_skeletons: int = Field(default=1000, ge=1, description="Custom skeletons of one tenant, at most.")
     max_in_flight: int = Field(
         default=64, ge=1, description="Unary requests in the gateway at once, at most."
     )
-    max_in_flight_bytes: int = Field(
-        default=512 * MIB, ge=1, description="Bytes of the unary requests in the gateway at once, at most."
+    max_in_flight_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Bytes of the unary requests in the gateway at once, and of answers that are being sent.",
+    )
+    max_request_s: float = Field(
+        default=60.0, gt=0, description="A unary request that takes longer to arrive, seconds, is refused."
+    )
+    unread_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="The connection of a caller who takes no unary answer for longer, seconds, is ended.",
     )
     max_message_bytes: int = Field(
         default=256 * MIB, ge=MIB, description="Bytes of one gRPC message, either way."
@@ -115,8 +152,8 @@ class Settings(BaseSettings):
     max_video_pixels: int = Field(
         default=16_000_000, ge=1, description="Pixels of one frame of a video; 4K has 8.3 million."
     )
-    max_video_memory_bytes: int = Field(
-        default=1024 * MIB,
+    max_video_memory_bytes: int | None = Field(
+        default=None,
         ge=1,
         description="Bytes that the decoders of all videos may hold; a single one is always admitted.",
     )
@@ -157,8 +194,8 @@ class Settings(BaseSettings):
     max_upload_s: float = Field(
         default=3600.0, gt=0, description="A video's upload that takes longer in all, seconds, is ended."
     )
-    min_upload_bytes_per_s: float = Field(
-        default=2000.0,
+    min_upload_bytes_per_s: int = Field(
+        default=2000,
         ge=0,
         description="Bytes a second, over 20 s, below which a video's upload is ended while all places"
         " for videos are taken; 0: never.",

@@ -9,12 +9,14 @@ import subprocess
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import posegate.v1
 from scripts.examples import documents
 from scripts.marked_sections import ROOT
+from service.pipeline.limits import Limits
 from service.settings import MIB, Settings
 
 DOCUMENTS = documents()
@@ -150,7 +152,7 @@ def test_the_limits_in_the_readme_are_the_defaults() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     _, _, table = text.partition("## Limits")
     rows = dict(re.findall(r"^\| ([a-z][^|]*?) \| ([^|]*?) \|", table.partition("## ")[0], re.MULTILINE))
-    default = {name: field.default for name, field in Settings.model_fields.items()}
+    default = defaults()
     megabytes, megapixels = default["max_image_bytes"] / 1e6, default["max_image_pixels"] / 1e6
     assert rows["image"].startswith(f"{megabytes:.0f} MB, {megapixels:.0f} megapixels;")
     assert rows["batch"] == f"{default['max_batch_size']} images"
@@ -166,13 +168,24 @@ def test_the_limits_in_the_readme_are_the_defaults() -> None:
     assert rows["custom skeletons of a tenant"] == f"{default['max_skeletons']}"
 
 
+def defaults() -> dict[str, Any]:
+    """Of all settings, those that follow from the memory on a machine with enough of it."""
+    limits = Limits.of(Settings(max_memory=4 << 30))
+    return {
+        **{name: field.default for name, field in Settings.model_fields.items()},
+        "max_memory": 4 << 30,
+        "max_in_flight_bytes": limits.max_in_flight_bytes,
+        "max_video_memory_bytes": limits.max_video_memory_bytes,
+    }
+
+
 def test_the_defaults_in_the_table_of_bounds_are_those_of_the_settings() -> None:
     text = (ROOT / "service" / "README.md").read_text(encoding="utf-8")
     _, _, table = text.partition("## What bounds concurrency and memory")
     rows = re.findall(r"^\| [^|]+ \| `POSEGATE_(\w+)` \| ([^|]+) \|", table.partition("## ")[0], re.MULTILINE)
     assert len(rows) > 8
     for name, told in rows:
-        default = Settings.model_fields[name.lower()].default
+        default = defaults()[name.lower()]
         units = {"": 1, " MiB": MIB, " GiB": 1024 * MIB, " GB": 10**9}
         if name != "WORKERS":
             assert told in {

@@ -45,6 +45,11 @@ class Account:
     key_id: str
 
 
+def key_ended() -> Unauthenticated:
+    """What a caller reads whose key is not accepted, for whatever reason."""
+    return Unauthenticated(_INVALID)
+
+
 class AccountGate:
     """Accepts calls by key, and holds them to their plan.
 
@@ -97,11 +102,12 @@ class AccountGate:
 
         Raises:
             Unauthenticated: there is no key, or not a valid one.
+            Overloaded: the key is not known, and too many others are being looked up.
             Unavailable: the key is not known, and the database is away; or the plan is not known.
         """
         if not presented:
             raise Unauthenticated(
-                "An API key is needed: send it as metadata 'authorization: Bearer KEY' or 'x-api-key: KEY'.",
+                "An API key is needed: send it as 'authorization: Bearer KEY' or 'x-api-key: KEY'.",
                 reason="API_KEY_MISSING",
             )
         key = parse_key(presented)
@@ -114,6 +120,10 @@ class AccountGate:
                 await self._refuse(key, peer, slowly=slowly)
         self.usage.used(state.key_id)
         return self._account(state)
+
+    def is_live(self, key_id: str) -> bool:
+        """Whether a key that was accepted would be accepted now; it costs no query."""
+        return self._keyring.is_live(key_id)
 
     @contextmanager
     def admitted(self, account: Account, *, streaming: bool) -> Iterator[None]:
@@ -158,7 +168,7 @@ class AccountGate:
         try:
             return await self._quotas.reserve(account.tenant, plan.calls_per_month, units)
         except NotFound as error:  # deleted since the keys were refreshed
-            raise Unauthenticated(_INVALID) from error
+            raise key_ended() from error
 
     def _account(self, state: KeyState) -> Account:
         plan = self.plans.get(state.plan)
@@ -188,7 +198,7 @@ class AccountGate:
             raise Unauthenticated(
                 "The API key is mistyped or cut off: it begins with pg_ and has 45 characters."
             )
-        raise Unauthenticated(_INVALID)
+        raise key_ended()
 
     async def _sweep(self) -> None:
         while True:

@@ -15,13 +15,14 @@ from typing import Protocol
 import structlog
 
 from service.accounts.keys import ApiKey, matches
-from service.errors import Unavailable
+from service.errors import Overloaded, Unavailable
 from service.store.tenants import KeyChanges, KeyState
 
 _log = structlog.get_logger()
 
 _LEAST_GAP_S = 0.2
-_WAITING = 1000  # keys that wait for a question at once; more are refused without
+_WAITING = 1000  # keys that wait for a question at once; more are sent away to try again
+_BUSY_S = 1.0  # until then
 
 
 class KeySource(Protocol):
@@ -68,17 +69,24 @@ class Keyring:
         state = self._keys.get(key.key_id)
         if not matches(key, None if state is None else state.digest) or state is None:
             return None
-        expired = state.expires is not None and state.expires <= self._now()
-        return None if expired else state
+        return None if self._expired(state) else state
+
+    def is_live(self, key_id: str) -> bool:
+        """Whether there is a live key of that id, as far as is known."""
+        state = self._keys.get(key_id)
+        return state is not None and not self._expired(state)
 
     async def find_new(self, key: ApiKey) -> KeyState | None:
         """The live key that this one is, after the database was asked.
 
         Raises:
+            Overloaded: too many keys wait for the database. Whether this one is good is not known.
             Unavailable: the database is away.
         """
         if self._waiting >= _WAITING:
-            return None
+            raise Overloaded(
+                "Too many unknown API keys are being looked up at once: try again.", retry_after_s=_BUSY_S
+            )
         self._waiting += 1
         try:
             if self._next is None:
@@ -98,6 +106,9 @@ class Keyring:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def _expired(self, state: KeyState) -> bool:
+        return state.expires is not None and state.expires <= self._now()
 
     async def _soon(self) -> None:
         await asyncio.sleep(max(0.0, self._asked_at + _LEAST_GAP_S - time.monotonic()))

@@ -1,19 +1,33 @@
 """Leases: the units of a tenant's monthly quota that one gateway may spend without asking the database.
 
-A gateway holds at most one block of them, which is at most 1 % of the quota and shrinks with what remains; so
-much is lost where a gateway is killed. What calls at work hold counts among it.
+A gateway fills its lease up to a block, which is at most 1 % of the quota and shrinks with what remains.
+Calls that wait may go beyond the block, up to 1 % of the quota (at least 1): so much, and no more, is lost
+where a gateway is killed. What calls at work have reserved counts among it. Only a single call that counts
+for more than that, a batch that counts by picture, is given its units in full, while nothing else is
+reserved.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _SHARE = 100  # of the quota, in one block
 _NEAR_END = 8  # a block is at most this part of what remains, so that gateways end together
 
 
+def most_held(quota: int, units: int = 1) -> int:
+    """Units that a gateway may hold at most, reserved by calls at work or not.
+
+    Args:
+        quota: of the month.
+        units: of the largest call that waits.
+    """
+    return max(1, quota // _SHARE, units)
+
+
 def block_size(quota: int, remaining: int) -> int:
-    """Units that a gateway may hold at once.
+    """Units that a gateway holds in advance.
 
     Args:
         quota: of the month.
@@ -69,11 +83,23 @@ class Lease:
         self.epoch = epoch
         self.block = block_size(self.quota, remaining + units)
 
-    def wanted(self, needed: int, remaining: int) -> int:
-        """Units to take from those that remain: to fill the block, and one where calls wait beside a full
-        block; they ask in rounds."""
-        room = block_size(self.quota, remaining) - self.unspent - self.reserved
-        return min(remaining, max(room, 1 if needed > 0 else 0))
+    def wanted(self, waiting: Collection[int], remaining: int) -> int:
+        """Units to take from those that remain: to fill the block, and beyond it what calls wait for, as far
+        as it may be held.
+
+        Args:
+            waiting: units of each call that waits.
+            remaining: units that no gateway holds.
+        """
+        held = self.unspent + self.reserved
+        fill = block_size(self.quota, remaining) - held
+        needed = sum(waiting) - self.unspent
+        room = most_held(self.quota, max(waiting, default=1)) - held
+        return max(0, min(remaining, max(fill, min(needed, room))))
+
+    def is_full_for(self, units: int) -> bool:
+        """Whether calls at work hold so much that a call cannot have its units before one of them ends."""
+        return self.reserved + units > most_held(self.quota, units)
 
     def runs_low(self) -> bool:
         """Whether to ask for more before a call has to wait for it."""

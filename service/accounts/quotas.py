@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
-from service.accounts.lease import Lease
+from service.accounts.lease import Lease, most_held
 from service.accounts.months import month_of, reset_time
-from service.errors import MonthlyQuotaExceeded, Unavailable
+from service.errors import MonthlyQuotaExceeded, RateLimited, Unavailable
 from service.store.quotas import Grant, Return
 
 _log = structlog.get_logger()
@@ -28,6 +28,8 @@ _RECHECK_S = (
 )
 _RETRY_S = 1.0  # after a failure, until the next block is asked for ahead of need
 _RETURNS_AT_ONCE = 200
+_WAIT_S = 10.0  # for calls at work to free units
+_FREE_S = 0.25  # until a unit may be free
 
 
 class UnitStore(Protocol):
@@ -68,9 +70,16 @@ class _Tenant:
     lease: Lease
     used_at: float
     asking: asyncio.Task[None] | None = None
-    waiting: int = 0
+    waiting: list[int] = field(default_factory=list)  # units of each call that waits
+    freed: asyncio.Event | None = None  # while calls wait for units of those at work
     empty_until: float = 0.0
     ask_again_at: float = 0.0
+
+    def wake(self) -> None:
+        """Wake the calls that wait for units of those at work."""
+        if self.freed is not None:
+            self.freed.set()
+            self.freed = None
 
 
 @dataclass(eq=False)
@@ -84,7 +93,7 @@ class Charge:
 
     units: int
     standing: Standing
-    _lease: Lease | None = None
+    _held: _Tenant | None = None
     _generation: int = 0
     _open: bool = field(default=True)
 
@@ -92,10 +101,12 @@ class Charge:
         """End it: `spent` units count, the others are free again. Only the first time has an effect."""
         if self._open:
             self._open = False
-            if self._lease is not None:
-                self._lease.settle(self._generation, self.units, spent)
-                if self._generation == self._lease.generation:
-                    self.standing = _standing(self._lease)
+            if self._held is not None:
+                lease = self._held.lease
+                lease.settle(self._generation, self.units, spent)
+                if self._generation == lease.generation:
+                    self.standing = _standing(lease)
+                self._held.wake()
         return self.standing
 
 
@@ -106,6 +117,7 @@ class Quotas:
         store: where the units of all gateways are counted.
         now: UTC.
         clock: seconds that never go back.
+        wait_s: for units that calls at work hold, where they hold as much as may be held.
     """
 
     def __init__(
@@ -114,12 +126,14 @@ class Quotas:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
+        wait_s: float = _WAIT_S,
     ) -> None:
         self._store = store
         self._now = now
         self._clock = clock
         self._tenants: dict[str, _Tenant] = {}
-        self._returning: set[asyncio.Task[None]] = set()
+        self._wait_s = wait_s
+        self._returning: dict[asyncio.Task[None], Collection[str]] = {}  # with the tenants of each
 
     async def reserve(self, tenant: str, quota: int | None, units: int = 1) -> Charge:
         """Set units aside for a call.
@@ -131,6 +145,7 @@ class Quotas:
 
         Raises:
             MonthlyQuotaExceeded: fewer are left.
+            RateLimited: calls at work hold all that this gateway may hold, and none of them ended.
             Unavailable: the lease is used up and the database is away.
         """
         month = month_of(self._now())
@@ -150,7 +165,7 @@ class Quotas:
                 lease = held.lease
         if lease.runs_low() and held.asking is None and self._clock() >= held.ask_again_at:
             self._begin_asking(held, ahead=True)
-        return Charge(units, _standing(lease), lease, lease.generation)
+        return Charge(units, _standing(lease), held, lease.generation)
 
     async def standing(self, tenant: str, quota: int | None) -> Standing:
         """How far the quota is used, by the database.
@@ -169,11 +184,7 @@ class Quotas:
     async def give_back_idle(self) -> None:
         """Give back what tenants hold that have not called for a minute."""
         since = self._clock() - IDLE_S
-        idle = [
-            name
-            for name, held in self._tenants.items()
-            if held.used_at <= since and not held.lease.reserved and held.asking is None and not held.waiting
-        ]
+        idle = [name for name, held in self._tenants.items() if self._is_idle(held, since)]
         if not any(self._tenants[name].lease.unspent for name in idle):
             for name in idle:
                 del self._tenants[name]
@@ -187,13 +198,14 @@ class Quotas:
         returning = [
             self._tenants.pop(name).lease
             for name in idle
-            if name in self._tenants
-            and self._tenants[name].used_at <= since
-            and not self._tenants[name].lease.reserved
-            and self._tenants[name].asking is None
+            if name in self._tenants and self._is_idle(self._tenants[name], since)
         ]
         # A task of its own, which close() waits for: the units are no longer held here.
         await asyncio.shield(self._in_background([_left(lease) for lease in returning]))
+
+    @staticmethod
+    def _is_idle(held: _Tenant, since: float) -> bool:
+        return held.used_at <= since and not (held.lease.reserved or held.asking or held.waiting)
 
     async def close(self) -> None:
         """Give back everything: no call is at work any more."""
@@ -215,19 +227,39 @@ class Quotas:
             old = _left(lease)
             lease.turn(month, quota)
             held.empty_until = held.ask_again_at = 0.0
+            held.wake()
             if old.units:
                 self._in_background([old])
         return held
 
     async def _more(self, held: _Tenant, units: int) -> None:
-        """Wait until the database was asked for more; several calls wait for one question."""
-        held.waiting += units
+        """Wait until the database was asked for more, which several calls share; or, where calls at work hold
+        all that may be held, until one of them ends."""
+        held.waiting.append(units)
         try:
+            if held.lease.is_full_for(units):
+                await self._until_freed(held)
+                return
             asking = held.asking or self._begin_asking(held)
             # A caller that goes away must not stop what others wait for.
             await asyncio.shield(asking)
         finally:
-            held.waiting -= units
+            held.waiting.remove(units)
+
+    async def _until_freed(self, held: _Tenant) -> None:
+        freed = held.freed = held.freed or asyncio.Event()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await freed.wait()
+        except TimeoutError:
+            lease = held.lease
+            raise RateLimited(
+                f"Calls at work hold {lease.reserved} of the {lease.quota} calls of the month, as many as "
+                "one gateway may hold at once: try again.",
+                reason="TOO_MANY_IN_FLIGHT",
+                metadata={"limit": str(most_held(lease.quota)), "limit_name": "calls_per_month"},
+                retry_after_s=_FREE_S,
+            ) from None
 
     def _begin_asking(self, held: _Tenant, *, ahead: bool = False) -> asyncio.Task[None]:
         held.asking = asyncio.create_task(self._ask(held, ahead=ahead))
@@ -239,11 +271,14 @@ class Quotas:
         lease, generation = held.lease, held.lease.generation
         tenant, month, quota = lease.tenant, lease.month, lease.quota
         try:
+            # What is on its way back and what is taken would together be more than may be lost.
+            while returning := [task for task, names in self._returning.items() if tenant in names]:
+                await asyncio.wait(returning)
             grant = await self._store.take(
                 tenant,
                 month,
                 quota=quota,
-                size=lambda remaining: lease.wanted(held.waiting - lease.unspent, remaining),
+                size=lambda remaining: lease.wanted(held.waiting, remaining),
             )
         except Unavailable as error:
             held.ask_again_at = self._clock() + _RETRY_S
@@ -262,8 +297,8 @@ class Quotas:
 
     def _in_background(self, returns: Sequence[Return]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._give_back(returns))
-        self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
+        self._returning[task] = {one.tenant for one in returns if one.units}
+        task.add_done_callback(self._returning.pop)
         return task
 
     async def _give_back(self, returns: Sequence[Return]) -> None:

@@ -70,6 +70,8 @@ class Target:
             details = self._handshake(details) or self._unreachable(details) or details
         if details == "Internal error from Core":  # grpc.aio: https://github.com/grpc/grpc/issues/36066
             details = "the service ended the call before the upload was complete; its log says why"
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED and not self.api_key:
+            details += " Give --key, or set POSEGATE_API_KEY."
         return f"{error.code().name}: {details}"
 
     @property

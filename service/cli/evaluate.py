@@ -19,7 +19,7 @@ from rich.table import Table
 
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.cli.connection import GatewayCommand, Target, gateway_of
-from service.cli.evaluation_run import BATCH, BadRun, Conditions, Run, batch_size, detect_all, model_of
+from service.cli.evaluation_run import BATCH, BadRun, Conditions, Run, Shape, batch_size, detect_all, model_of
 from service.cli.failures import FAILED, Interrupted
 from service.cli.files import write_whole
 from service.core.drawing.poses import OverlayStyle, draw_poses
@@ -59,6 +59,7 @@ class EvaluateConfig:
         out: folder for detections, results and drawings; None for none.
         min_score: lower bound of a person's score.
         iou_threshold: of NMS.
+        shape: of the images that are sent: as they are, or padded to squares.
         batch: images in a call.
         timeout_s: of each call.
     """
@@ -72,6 +73,7 @@ class EvaluateConfig:
     out: Path | None = None
     min_score: float = 0.001
     iou_threshold: float = 0.7
+    shape: Shape = "rectangle"
     batch: int = BATCH
     timeout_s: float = 300.0
 
@@ -110,6 +112,10 @@ def command(
         float, typer.Option(min=0, max=1, help="Lower bound of a person's score, as for COCO.")
     ] = 0.001,
     nms: Annotated[float, typer.Option(min=0, max=1, help="IoU above which a person is a duplicate.")] = 0.7,
+    shape: Annotated[
+        Shape,
+        typer.Option(help="Images as they are, or padded to squares: --imgsz of Ultralytics, rect or not."),
+    ] = "rectangle",
     batch: Annotated[int, typer.Option(min=1, help="Images in a call.")] = BATCH,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for each call.")] = 300.0,
 ) -> None:
@@ -127,6 +133,7 @@ def command(
         out=out,
         min_score=confidence,
         iou_threshold=nms,
+        shape=shape,
         batch=batch,
         timeout_s=timeout,
     )
@@ -180,6 +187,7 @@ async def _one(
         min_score=config.min_score,
         iou_threshold=config.iou_threshold,
         annotations=digest,
+        shape=config.shape,
     )
     folder = None if config.out is None else config.out / model.name
     run = await detect_all(

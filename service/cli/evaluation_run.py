@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+import cv2
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 BATCH = 8
 _BATCHES_IN_FLIGHT = 2
 _BATCH_BYTES = 12 << 20  # of encoded images; the service bounds a message
+
+
+Shape = Literal["rectangle", "square"]
+
+_GREY = 114  # of what is around an image in a model's input, as Ultralytics has it
 
 
 class BadRun(CommandError):
@@ -45,6 +52,7 @@ class Conditions:
         min_score: lower bound of a person's score.
         iou_threshold: of NMS.
         annotations: SHA-256 of the annotation file.
+        shape: of the images that are sent: as they are, or padded to squares.
     """
 
     model: str
@@ -54,6 +62,7 @@ class Conditions:
     min_score: float
     iou_threshold: float
     annotations: str
+    shape: Shape = "rectangle"
 
 
 @dataclass(eq=False)
@@ -123,38 +132,54 @@ async def detect_all(
     ):
         task = progress.add_task(conditions.model, total=len(dataset.images))
         progress.update(task, completed=len(run.detections))
-        batches = _batches(missing, folder, batch)
-        async for images, answer in _answers(stub, batches, conditions, timeout_s):
-            for image, result in zip(images, answer.responses, strict=True):
-                _take(run, image, result, dataset, file)
-            progress.advance(task, len(images))
+        batches = _batches(missing, folder, batch, conditions.shape)
+        async for sent, answer in _answers(stub, batches, conditions, timeout_s):
+            for one, result in zip(sent, answer.responses, strict=True):
+                _take(run, one, result, dataset, file)
+            progress.advance(task, len(sent))
     if missing and len(run.failed) == len(missing) == len(dataset.images):
         raise BadRun(f"the service refused every image: {run.failed[missing[0].id]}")
     run.seconds, run.sent = time.monotonic() - started, len(missing) - len(run.failed)
     return run
 
 
-def _take(run: Run, image: Image, result: pb.BatchDetectPosesResult, dataset: Dataset, file: _Lines) -> None:
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """An image as it is sent, and the place of its own upper left corner in that, px."""
+
+    image: Image
+    content: bytes
+    corner_xy: tuple[int, int] = (0, 0)
+
+
+def _take(run: Run, sent: _Sent, result: pb.BatchDetectPosesResult, dataset: Dataset, file: _Lines) -> None:
+    image = sent.image
     if result.HasField("error"):
         run.failed[image.id] = result.error.message
         run.detections[image.id] = []
         return
     response = result.response
     run.inference_ms.append(response.timings.inference_ms)
-    run.detections[image.id] = [_result(person, image, dataset) for person in response.persons]
+    run.detections[image.id] = [_result(person, sent, dataset) for person in response.persons]
     file.write({"image_id": image.id, "detections": run.detections[image.id]})
 
 
-def _result(person: types_pb2.Person, image: Image, dataset: Dataset) -> Detection:
+def _result(person: types_pb2.Person, sent: _Sent, dataset: Dataset) -> Detection:
     """A person in COCO's result format, in the keypoints of the set; points it has not are 0, 0, 0."""
+    left, top = sent.corner_xy
+
+    def triple(point: types_pb2.Keypoint) -> tuple[float, float, float]:
+        there = point.x or point.y or point.score
+        return (point.x - left, point.y - top, point.score) if there else (0.0, 0.0, 0.0)
+
     return {
-        "image_id": image.id,
+        "image_id": sent.image.id,
         "category_id": dataset.category,
         "keypoints": [
             value
             for index in dataset.places
             for value in (
-                (person.keypoints[index].x, person.keypoints[index].y, person.keypoints[index].score)
+                triple(person.keypoints[index])
                 if index >= 0 and index < len(person.keypoints)
                 else (0.0, 0.0, 0.0)
             )
@@ -165,12 +190,12 @@ def _result(person: types_pb2.Person, image: Image, dataset: Dataset) -> Detecti
 
 async def _answers(
     stub: PoseServiceAsyncStub,
-    batches: Iterator[list[tuple[Image, bytes]]],
+    batches: Iterator[list[_Sent]],
     conditions: Conditions,
     timeout_s: float,
-) -> AsyncIterator[tuple[list[Image], pb.BatchDetectPosesResponse]]:
+) -> AsyncIterator[tuple[list[_Sent], pb.BatchDetectPosesResponse]]:
     """Answers in the order of the batches, a few calls under way."""
-    waiting: list[tuple[list[Image], asyncio.Task[pb.BatchDetectPosesResponse]]] = []
+    waiting: list[tuple[list[_Sent], asyncio.Task[pb.BatchDetectPosesResponse]]] = []
     more = True
     try:
         while True:
@@ -179,12 +204,12 @@ async def _answers(
                 if chosen is None:
                     more = False
                     break
-                call = _call(stub, [content for _, content in chosen], conditions, timeout_s)
-                waiting.append(([image for image, _ in chosen], asyncio.create_task(call)))
+                call = _call(stub, [one.content for one in chosen], conditions, timeout_s)
+                waiting.append((chosen, asyncio.create_task(call)))
             if not waiting:
                 return
-            images, task = waiting.pop(0)
-            yield images, await task
+            sent, task = waiting.pop(0)
+            yield sent, await task
     finally:
         for _, task in waiting:
             task.cancel()
@@ -210,18 +235,33 @@ async def _call(
     return await stub.BatchDetectPoses(request, timeout=timeout_s)
 
 
-def _batches(images: Sequence[Image], folder: Path, count: int) -> Iterator[list[tuple[Image, bytes]]]:
-    batch: list[tuple[Image, bytes]] = []
+def _batches(images: Sequence[Image], folder: Path, count: int, shape: Shape) -> Iterator[list[_Sent]]:
+    batch: list[_Sent] = []
     size = 0
     for image in images:
         content = (folder / image.file_name).read_bytes()
-        if batch and (len(batch) == count or size + len(content) > _BATCH_BYTES):
+        one = _Sent(image, content) if shape == "rectangle" else _squared(image, content)
+        if batch and (len(batch) == count or size + len(one.content) > _BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append((image, content))
-        size += len(content)
+        batch.append(one)
+        size += len(one.content)
     if batch:
         yield batch
+
+
+def _squared(image: Image, content: bytes) -> _Sent:
+    """The image in the middle of a grey square; as it is where it cannot be decoded: the service says so."""
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        return _Sent(image, content)
+    height, width = pixels.shape[:2]
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    square = np.full((side, side, 3), _GREY, np.uint8)
+    square[top : top + height, left : left + width] = pixels
+    done, encoded = cv2.imencode(".png", square, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return _Sent(image, encoded.tobytes(), (left, top)) if done else _Sent(image, content)
 
 
 def _check_files(images: Sequence[Image], folder: Path) -> None:

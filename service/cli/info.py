@@ -44,17 +44,17 @@ async def show(gateway: Target) -> None:
     table.add_row("default model", info.default_model)
     table.add_row("models ready", ", ".join(info.models_ready) or "none")
     for field in pb.Limits.DESCRIPTOR.fields:
-        table.add_row(field.name, _limit(getattr(info.limits, field.name)))
+        table.add_row(field.name, _limit(field.name, getattr(info.limits, field.name)))
     Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)
 
 
-def _limit(value: bool | float | Duration | Iterable[str]) -> str:
-    """A limit as text; 0 or unset is no limit, and of `max_skeletons` that there may be none."""
+def _limit(name: str, value: bool | float | Duration | Iterable[str]) -> str:
+    """A limit as text; 0 or unset is no limit, but of `max_skeletons` and hosts that there may be none."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Duration):
         seconds = value.ToNanoseconds() / 1e9
-        return f"{seconds:g} s" if seconds else "none"
+        return f"{seconds:g} s" if seconds else "unlimited"
     if isinstance(value, int | float):
-        return f"{value:,}" if value else "none"
+        return f"{value:,}" if value else "none" if name == "max_skeletons" else "unlimited"
     return ", ".join(value) or "none"

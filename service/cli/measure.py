@@ -183,7 +183,9 @@ def _show(image: Path, answer: pb.MeasureAnglesResponse, overlays: list[Path]) -
 def _table(person: pb.PersonAngles) -> Table:
     facing = pb.Facing.Name(person.facing).removeprefix("FACING_").lower().replace("_", " ")
     facing = "facing unknown" if person.facing == pb.FACING_UNSPECIFIED else f"facing {facing}"
-    table = Table(title=f"person {person.person_index}, {facing}", title_justify="left")
+    posture = pb.Posture.Name(person.posture).removeprefix("POSTURE_").lower()
+    posture = "" if person.posture == pb.POSTURE_UNSPECIFIED else f", {posture}"
+    table = Table(title=f"person {person.person_index}, {facing}{posture}", title_justify="left")
     for title in ("measurement", "side", "angle", "status", "why"):
         table.add_column(title, overflow="fold", justify="right" if title == "angle" else "left")
     for measurement in person.measurements:

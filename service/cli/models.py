@@ -48,12 +48,15 @@ async def list_models(gateway: Target) -> None:
         "ready",
     ):
         table.add_column(title, overflow="fold")  # a licence must be readable in full
+    described: dict[str, str] = {}
     async with gateway.connect() as channel:
         stub = PoseServiceStub(channel)
         token = ""
         while True:
             page = await stub.ListModels(pb.ListModelsRequest(page_token=token), timeout=_TIMEOUT_S)
             for model in page.models:
+                if model.description:
+                    described[model.name] = model.description
                 table.add_row(
                     model.name + (" (default)" if model.default else ""),
                     model.version,
@@ -68,7 +71,10 @@ async def list_models(gateway: Target) -> None:
             token = page.next_page_token
             if not token:
                 break
-    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
+    console.print(table)
+    for name, text in described.items():
+        console.print(f"{name}: {text}")
 
 
 def _pipeline(model: pb.Model) -> str:

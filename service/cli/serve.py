@@ -10,7 +10,7 @@ from service.accounts.plans import BadPlans
 from service.cli.environment import settings_from_environment
 from service.cli.failures import on_one_line
 from service.server.app import CannotListen, build_gateway
-from service.server.lifecycle import serve
+from service.server.lifecycle import latest_exit_s, serve
 from service.server.tls import BadCertificate
 from service.store.address import BadDatabaseUrl
 from service.telemetry.tracing import BadTracing
@@ -23,4 +23,9 @@ def command() -> None:
     """Run the gateway against the Triton at POSEGATE_TRITON_URL."""
     settings = settings_from_environment()
     with on_one_line(BadCertificate, BadDatabaseUrl, BadPlans, BadTracing, CannotListen):
-        asyncio.run(serve(build_gateway(settings)))
+        asyncio.run(
+            serve(
+                build_gateway(settings),
+                exit_after_s=latest_exit_s(settings.drain_delay_s, settings.drain_grace_s),
+            )
+        )

@@ -21,7 +21,7 @@ from service.cli.door import CannotStartDoor, door
 from service.cli.environment import read, settings_from_environment
 from service.cli.failures import on_one_line
 from service.server.app import CannotListen, build_gateway
-from service.server.lifecycle import stop_on_signals
+from service.server.lifecycle import latest_exit_s, stop_on_signals
 from service.server.tls import BadCertificate
 from service.settings import Settings
 from service.store.address import BadDatabaseUrl
@@ -31,6 +31,8 @@ from service.triton.process import TritonProcess
 from service.web.settings import WebSettings
 
 app = typer.Typer(add_completion=False)
+
+_OTHERS_S = 45.0  # that the door and Triton may take to stop
 
 _SHIPPED = Path(service.__file__).resolve().parents[1] / "model_repository" / "backends"
 
@@ -53,17 +55,23 @@ def command(
         CannotStartDoor,
         TritonProcessError,
     ):
-        asyncio.run(up(settings, web_listen=web_listen))
+        asyncio.run(up(settings, web_listen=web_listen, exit_after_s=_latest_exit_s(settings)))
     if sys.stderr.isatty():
         print("posegate: stopped; `posegate up` starts it again", file=sys.stderr)
 
 
-async def up(settings: Settings, *, web_listen: str = "") -> None:
+def _latest_exit_s(settings: Settings) -> float:
+    """Door, gateway and Triton stop one after the other. The kernel ends Triton with this process."""
+    return _OTHERS_S + latest_exit_s(settings.drain_delay_s, settings.drain_grace_s)
+
+
+async def up(settings: Settings, *, web_listen: str = "", exit_after_s: float | None = None) -> None:
     """Run all until SIGTERM or SIGINT: Triton starts first and stops last.
 
     Args:
         settings: of the gateway and the bundled Triton.
         web_listen: where the HTTP door will listen; empty: without the door.
+        exit_after_s: as for `stop_on_signals`.
 
     Raises:
         CannotListen: one of the addresses cannot be bound; found out before Triton starts.
@@ -73,7 +81,7 @@ async def up(settings: Settings, *, web_listen: str = "") -> None:
     launch = _launch(settings)
     for address in (settings.listen, settings.health_listen, settings.metrics_listen, web_listen):
         check_address(address)
-    stop = stop_on_signals()
+    stop = stop_on_signals(exit_after_s)
     triton = TritonProcess(launch)
     if not await _start(triton, stop):
         return

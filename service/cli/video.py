@@ -248,7 +248,8 @@ async def analyze(clip: Path, config: AnalysisConfig) -> None:
     summary = summary or summary_of(lines)
     if config.plot is not None:
         await asyncio.to_thread(_plot, config.plot, clip.name, lines, summary, console)
-    report(summary, resumed=bool(before.lines), complete=not broken)
+    flat = config.layout is Layout.flat
+    report(summary, resumed=bool(before.lines), complete=not broken, persons_known=not (flat and broken))
     if broken:
         written = [str(path) for path in (config.out, config.annotated, config.plot) if path is not None]
         kept = f" The frames before that are in {', '.join(written)}." if written else ""

@@ -96,13 +96,14 @@ class Curves:
         return f"{title} · person {person}" if person else title
 
 
-def report(summary: pb.VideoSummary, *, resumed: bool, complete: bool) -> None:
+def report(summary: pb.VideoSummary, *, resumed: bool, complete: bool, persons_known: bool = True) -> None:
     """Print what was analysed, and the table of angles.
 
     Args:
         summary: of all frames.
         resumed: frames of an earlier run are among them.
         complete: the video was read to its end; else only frames and angles of the summary are set.
+        persons_known: the number of persons is set too; frames of the flat layout do not give it.
     """
     frames = f"{summary.frames_analyzed} frames until the video broke off"
     rate = ""
@@ -113,7 +114,8 @@ def report(summary: pb.VideoSummary, *, resumed: bool, complete: bool) -> None:
         frames += f" of {summary.frame_width}×{summary.frame_height} px"
         rate = f" in {seconds:.1f} s ({per_second:.1f} a second)"
     earlier = ", with those of the earlier run" if resumed else ""
-    print(f"{frames}{rate}, {counted_people(summary.persons_tracked)} tracked{earlier}")
+    tracked = f", {counted_people(summary.persons_tracked)} tracked" if persons_known else ""
+    print(f"{frames}{rate}{tracked}{earlier}")
     if summary.frames_damaged or summary.gaps:
         print(
             f"The file is damaged: {summary.frames_damaged} damaged frames and {summary.gaps} gaps were"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 
 import cv2
 import numpy as np
@@ -51,6 +52,57 @@ class Affine:
         return points_xy * scale + shift
 
 
+@dataclass(frozen=True, eq=False)
+class ScaledImage:
+    """An upright image, at its own size or reduced while it was decoded.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        size_wh: of the original, px; coordinates that are answered are those of it.
+        to_pixels: px of the original to px of `pixels`.
+    """
+
+    pixels: Rgb8
+    size_wh: tuple[int, int]
+    to_pixels: Affine
+
+    @staticmethod
+    def whole(pixels: Rgb8) -> ScaledImage:
+        """An image at its own size."""
+        return ScaledImage(pixels, (pixels.shape[1], pixels.shape[0]), Affine())
+
+
+Region = tuple[float, float, float, float]
+"""A box of an image: x1, y1, x2, y2, px."""
+
+
+def touched(region_xyxy: Region, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The whole pixels that a region touches, clipped to the image: x1, y1, x2, y2. Empty, with x1 >= x2 or
+    y1 >= y2, where the region lies outside."""
+    x1, y1, x2, y2 = region_xyxy
+    width, height = size_wh
+    return max(0, floor(x1)), max(0, floor(y1)), min(width, ceil(x2)), min(height, ceil(y2))
+
+
+def least_scale(
+    size_wh: tuple[int, int], shapes_hw: Sequence[tuple[int, int]], region_xyxy: Region | None = None
+) -> float:
+    """The scale below which an image, or the region of it, would have to be enlarged for a model's input.
+
+    Args:
+        size_wh: of the image, px.
+        shapes_hw: inputs that the model allows.
+        region_xyxy: the part of the image that is fitted into the input; None for the whole.
+    """
+    if region_xyxy is not None:
+        x1, y1, x2, y2 = touched(region_xyxy, size_wh)
+        if x1 >= x2 or y1 >= y2:
+            return 0.0
+        size_wh = (x2 - x1, y2 - y1)
+    height, width = choose_shape(size_wh, shapes_hw)
+    return min(height / size_wh[1], width / size_wh[0])
+
+
 def choose_shape(size_wh: tuple[int, int], shapes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The smallest allowed input (H, W) that holds the image at the model's working size.
 
@@ -69,7 +121,9 @@ def choose_shape(size_wh: tuple[int, int], shapes_hw: Sequence[tuple[int, int]])
     return max(shapes_hw, key=lambda shape: min(shape[0] / height, shape[1] / width))
 
 
-def letterbox(image: Rgb8, shape_hw: tuple[int, int]) -> tuple[Rgb8, Affine]:
+def letterbox(
+    image: Rgb8, shape_hw: tuple[int, int], size_wh: tuple[int, int] | None = None
+) -> tuple[Rgb8, Affine]:
     """Scale an image into an input of `shape_hw`, centred on grey, aspect kept.
 
     Rounding and padding are those of Ultralytics' `LetterBox`, so that results can be held against
@@ -78,11 +132,13 @@ def letterbox(image: Rgb8, shape_hw: tuple[int, int]) -> tuple[Rgb8, Affine]:
     Args:
         image: (H, W, 3) uint8 RGB.
         shape_hw: the input's height and width.
+        size_wh: size of the original, px, of which `image` is a reduced copy; None for its own. What the
+            image covers in the input follows from it.
 
     Returns:
-        The input (shape_hw + 3) uint8, and the map from image px to input px.
+        The input (shape_hw + 3) uint8, and the map from px of `image` to input px.
     """
-    height, width = image.shape[:2]
+    width, height = size_wh or (image.shape[1], image.shape[0])
     target_h, target_w = shape_hw
     gain = min(target_h / height, target_w / width)
     new_w, new_h = max(round(width * gain), 1), max(round(height * gain), 1)
@@ -94,6 +150,7 @@ def letterbox(image: Rgb8, shape_hw: tuple[int, int]) -> tuple[Rgb8, Affine]:
     boxed[top : top + new_h, :left] = LETTERBOX_GREY
     boxed[top : top + new_h, left + new_w :] = LETTERBOX_GREY
     inside = boxed[top : top + new_h, left : left + new_w]
+    height, width = image.shape[:2]
     if (new_w, new_h) == (width, height):
         inside[...] = image
     else:

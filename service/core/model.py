@@ -34,6 +34,7 @@ class Model:
         weights: what the weights are.
         source: where the weights come from.
         sha256: digest of the checkpoint, hexadecimal.
+        description: what it needs and does not give, for people.
         ready: whether Triton would answer a request for it now.
         first_stage: of a top-down model, the name of the model that finds the persons; else empty.
         takes_body: whether a top-down model also takes the first stage's keypoints.
@@ -60,6 +61,7 @@ class Model:
     tenant: str = ""
     prepared_hw: tuple[tuple[int, int], ...] = ()
     takes_image: bool = False
+    description: str = ""
 
     @property
     def typical_hw(self) -> tuple[tuple[int, int], ...]:

@@ -198,20 +198,20 @@ def _boxes(read: Read) -> Iterator[tuple[bytes, int, int]]:
 
 def _segment_end(read: Read, head: bytes) -> int:
     """Where a Matroska file ends by its own statement; 0 where it gives none (RFC 8794, RFC 9559)."""
-    header = _size(head[4:])
+    header = ebml_size(head[4:])
     if header is None or header[1] is None:
         return 0
     start = 4 + header[0] + header[1]
     segment = read(12, start)
     if segment[:4] != _SEGMENT:
         return 0
-    length = _size(segment[4:])
+    length = ebml_size(segment[4:])
     if length is None or length[1] is None:
         return 0
     return start + 4 + length[0] + length[1]
 
 
-def _size(content: bytes) -> tuple[int, int | None] | None:
+def ebml_size(content: bytes) -> tuple[int, int | None] | None:
     """An EBML size: its own length, and its value or None for "unknown"; None where there is none."""
     if not content or not content[0]:
         return None

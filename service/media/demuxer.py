@@ -14,8 +14,10 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from service.errors import VideoUndecodable
+from service.errors import ImageTooCostly, ImageUndecodable, VideoTooCostly, VideoUndecodable
 from service.media.container_probe import is_cut_short, is_ragged, still_image, streaming
+from service.media.image_bounds import check_frame
+from service.media.matroska_walk import MatroskaWalk
 from service.media.spool import Spool, SpoolClosed, SpoolReader
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs only
@@ -29,6 +31,14 @@ _DEMUXERS = (
     "mov,matroska,mpegts,avi,gif,flv,mpeg,mpegvideo,asf,ogg,h264,hevc,m4v,ivf,nut,mxf,apng,dv,obu,av1,mjpeg,"
     "yuv4mpegpipe,wav,mp3,flac,aac"  # the last ones are sound, for an error message of their own
 )
+# What recordings and exchange files hold. Decoders of games, screen recorders and still formats are left out:
+# few maintain them, and what one costs is not known.
+_CODECS = (
+    "h264,hevc,av1,libdav1d,vp8,vp9,mpeg4,mpeg2video,mpeg1video,mjpeg,mjpegb,h263,h263i,h263p,h261,flv,prores,"
+    "dnxhd,dvvideo,theora,wmv1,wmv2,wmv3,vc1,msmpeg4v1,msmpeg4v2,msmpeg4,msmpeg4v3,gif,apng,png,rawvideo,"
+    "huffyuv,ffvhuff,ffv1,utvideo,magicyuv,cfhd,jpeg2000,svq1,svq3,vp6,vp6f,rpza,qtrle,cinepak,v210,v410"
+)
+_MAX_TRACKS = 16  # of any kind, further ones do not count: opening a file tries a decoder for each
 _BUFFER_BYTES = 1 << 18  # of one read: few enough calls back into Python
 _REORDER_S = Fraction(1, 2)  # a key frame's presentation is at most that much later than its decoding
 _MAX_FAILURES = 16  # of reading in a row; the demuxer is then taken to be stuck
@@ -77,12 +87,15 @@ class Demuxer:
 
     Raises (all methods):
         VideoUndecodable: not a video.
+        VideoTooCostly: too many tracks, or a frame that costs far more than its pixels.
         SpoolClosed: the spool was closed.
         PosegateError: what the spool was failed with.
     """
 
     def __init__(self, spool: Spool, max_pixels: int) -> None:
         self._spool = spool
+        self._max_pixels = max_pixels
+        self._container: InputContainer | None = None
         if not spool.read_all(1, 0):
             raise VideoUndecodable("The video is empty: send the bytes of an encoded file.")
         whole = streaming(spool.read_all) == "whole file"
@@ -95,7 +108,7 @@ class Demuxer:
         self.damage: Exception | None = None
         self.bytes_read = 0
         try:
-            self._container: InputContainer | None = av.open(
+            self._container = av.open(
                 self._input,
                 mode="r",
                 options={
@@ -103,15 +116,29 @@ class Demuxer:
                     # here, and one of more is refused by the reader, in its own words.
                     "max_pixels": str(max_pixels + max_pixels // 4 + 65536),
                     "format_whitelist": _DEMUXERS,
+                    "codec_whitelist": _CODECS,
+                    "max_streams": str(_MAX_TRACKS),
                 },
                 metadata_errors="replace",
                 buffer_size=_BUFFER_BYTES,
                 io_open=_refuse,
             )
             self.stream = _video_track(self._container)
-        except (av.FFmpegError, ValueError, OSError) as error:
+            self._walk = MatroskaWalk(spool.read_all) if self._name == "matroska" else None
+        except BaseException as error:
+            self.close()
             self.raise_failure(error)
+            if isinstance(error, MemoryError):  # FFmpeg's answer to one track too many, too
+                raise VideoTooCostly(
+                    f"The video has more than {_MAX_TRACKS} tracks, or needs more memory than is allowed: "
+                    "send one video track, without attachments.",
+                    metadata={"limit_tracks": str(_MAX_TRACKS)},
+                ) from error
             raise
+
+    def again(self) -> Demuxer:
+        """Another demuxer of the same file, at its start."""
+        return Demuxer(self._spool, self._max_pixels)
 
     @property
     def time_base(self) -> Fraction:
@@ -127,6 +154,11 @@ class Demuxer:
     def clock_may_jump(self) -> bool:
         """Whether stamps may leap ahead without a pause of the frames."""
         return self._name in _JUMPING
+
+    @property
+    def may_start_anywhere(self) -> bool:
+        """Whether a file of this format may start with frames that depend on others before it."""
+        return self._name in _ENDLESS
 
     @property
     def is_without_presentation_stamps(self) -> bool:
@@ -183,35 +215,40 @@ class Demuxer:
                 continue
             if packet is None:
                 return
+            if self._walk is not None and packet.pos is not None and packet.pos > 0:
+                self.gaps += not self._walk.reach(packet.pos)
             if packet.size:
                 failures = 0
                 if self.damage is not None:  # the file goes on behind it
                     self.damage = None
-                    self.gaps += 1
+                    self.gaps += self._walk is None  # which finds it by itself
+                self._check_frame(packet)
                 if packet.pos is not None and packet.pos >= 0:
                     self.bytes_read = max(self.bytes_read, packet.pos + packet.size)
             elif packet.dts is not None or packet.pts is not None:
                 continue  # an empty packet prolongs the frame before; the decoder would take it for the end
             yield packet
 
-    def seek(self, stamp: int) -> tuple[int, Iterator[VideoPacket]] | None:
+    def can_seek(self, stamp: int) -> bool:
+        """Whether `seek` can go to a key frame that is not the first: the file is here whole and has an index
+        that counts its frames."""
+        stream, entries = self.stream, self.stream.index_entries
+        if not self._input.seekable() or not 0 < stream.frames <= len(entries):
+            return False
+        return entries.search_timestamp(self._key_stamp(stamp), backward=True) > 0
+
+    def seek(self, stamp: int) -> tuple[int, Iterator[VideoPacket]]:
         """Go to the last key frame that is decoded at `stamp` or earlier, less what frames are reordered by.
 
         Returns:
-            The number of presented frames before it, and the packets from it on. None where the file cannot
-            be sought in, has no index that counts its frames, or the key frame is its first.
+            The number of presented frames whose packets come before its own, and the packets from it on.
         """
         stream, entries = self.stream, self.stream.index_entries
-        if not self._input.seekable() or not 0 < stream.frames <= len(entries):
-            return None
-        sought = stamp - math.ceil(_REORDER_S / self.time_base)
-        if entries.search_timestamp(sought, backward=True) <= 0:
-            return None
         try:
-            self._opened().seek(sought, stream=stream, backward=True)
+            self._opened().seek(self._key_stamp(stamp), stream=stream, backward=True)
         except av.FFmpegError as error:
             self.raise_failure(error)
-            return None
+            raise
         packets = self.packets()
         first = next(packets, None)
         if first is None:
@@ -220,6 +257,9 @@ class Demuxer:
         place = entries.search_timestamp(first.dts or 0, backward=True, any_frame=True)
         passed = sum(not entry.is_discard for entry in entries[: max(place, 0)])
         return passed, _chained(first, packets)
+
+    def _key_stamp(self, stamp: int) -> int:
+        return stamp - math.ceil(_REORDER_S / self.time_base)
 
     def is_cut_short(self, *, last_is_partial: bool) -> bool:
         """Whether the file, read to its end, lacks a part of itself.
@@ -232,6 +272,8 @@ class Demuxer:
         if self._name in _ENDLESS:
             return False
         size = self._spool.wait(None)
+        if self._walk is not None and self._walk.rest(size) == "lost":
+            return True
         if self._name == "mov" and self.stream.frames:
             # Only frames count: the index says where each of them lies.
             entries = self.stream.index_entries
@@ -240,10 +282,18 @@ class Demuxer:
         return last_is_partial or is_cut_short(self._spool.read_all, size)
 
     def is_ragged(self) -> bool:
-        """Whether the file ends within a packet of a transport stream."""
-        return self._name == "mpegts" and is_ragged(self._spool.read_all, self._spool.wait(None))
+        """Whether the file ends within a packet of a transport stream, or in a block that cannot be read."""
+        size = self._spool.wait(None)
+        if self._walk is not None:
+            return self._walk.rest(size) == "ragged"
+        return self._name == "mpegts" and is_ragged(self._spool.read_all, size)
 
-    def raise_failure(self, error: Exception) -> None:
+    @property
+    def finds_gaps(self) -> bool:
+        """Whether `gaps` has the places too where FFmpeg passes over bytes in silence."""
+        return self._walk is not None
+
+    def raise_failure(self, error: BaseException) -> None:
         """FFmpeg turns an error of reading the spool into one of its own: raise the spool's."""
         if self._input.failure is not None:
             raise self._input.failure from error
@@ -253,6 +303,21 @@ class Demuxer:
         if self._container is not None:
             self._container.close()
             self._container = None
+
+    def _check_frame(self, packet: VideoPacket) -> None:
+        """Refuse a frame of Motion JPEG that costs many times what its pixels do."""
+        if self.stream.codec_context.name != "mjpeg":
+            return
+        try:
+            check_frame(bytes(packet), self._max_pixels)
+        except ImageTooCostly as error:
+            raise VideoTooCostly(
+                "A frame of the Motion JPEG has far more scans or segments than any encoder writes: encode "
+                "the video anew.",
+                metadata=error.metadata,
+            ) from error
+        except ImageUndecodable:  # damaged: for the decoder to step over
+            pass
 
     @property
     def _name(self) -> str:
@@ -292,6 +357,11 @@ def _video_track(container: InputContainer) -> VideoStream:
     if not streams:
         what = "sound only" if container.streams.audio else "no video track that can be decoded"
         raise VideoUndecodable(f"The file holds {what}: send a video.")
+    streams = [stream for stream in streams if stream.codec_context.name in _CODECS.split(",")]
+    if not streams:
+        raise VideoUndecodable(
+            "The video's codec is not accepted: send H.264, HEVC, AV1, VP8, VP9, MPEG-4 or Motion JPEG."
+        )
     chosen = next((one for one in streams if one.disposition & Disposition.default), streams[0])
     for stream in container.streams:
         if stream.index != chosen.index:

@@ -67,6 +67,10 @@ class FrameSampler:
         """Whether a frame of that time comes at `end` or later."""
         return self._end_ns is not None and nanoseconds(time) >= self._end_ns
 
+    def pass_over(self) -> None:
+        """The next frame is lost: those behind it are selected as if it were there."""
+        self._count += 1
+
     def selects(self, time: Fraction, duration: Fraction) -> bool:
         """Whether the next frame, shown at `time` for `duration` (seconds), is analysed. To be called once
         for every frame from `start` on, in order."""

@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 
 from service.core.geometry import Rgb8
-from service.errors import ImageUndecodable
+from service.errors import ImageTooCostly, ImageUndecodable
 
 _START_OF_SCAN, _END = 0xDA, 0xD9
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))  # SOFn
@@ -27,6 +27,15 @@ _EOI = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FILLINGS = (b"\x55" * 512, b"\xaa" * 512)
 _COEFFICIENTS = 64
+# What libjpeg says of images that are whole all the same: parameters that some encoders set wrongly, and a
+# colour space that TurboJPEG's interface does not convert.
+_HARMLESS = re.compile("Invalid SOS parameters|Unknown Adobe color|Unsupported color conversion")
+_PADDED = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_MAX_MARKERS = 4000  # segments, scans and fill bytes that are walked over
+
+REDUCTIONS = (8, 4, 2)
+"""Divisors of width and height for which libjpeg-turbo has vector code; at the eighths in between a reduced
+image costs more than the whole."""
 
 
 def decode_jpeg(content: bytes) -> Rgb8:
@@ -34,11 +43,34 @@ def decode_jpeg(content: bytes) -> Rgb8:
 
     Raises:
         ImageUndecodable: damaged, not supported, or with fewer rows than its header declares.
+        ImageTooCostly: damaged, with far more segments than any encoder writes.
     """
     try:
         return cast("Rgb8", simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False))
     except ValueError:
         return _decode_suspect(content)
+
+
+def decode_jpeg_reduced(content: bytes, size_wh: tuple[int, int], divisor: int) -> Rgb8 | None:
+    """The image as it is stored, in RGB, reduced: fewer coefficients of each block are transformed.
+
+    Args:
+        content: bytes of the file.
+        size_wh: of the whole image, px, as the header declares it.
+        divisor: one of `REDUCTIONS`.
+
+    Returns:
+        (ceil(H / divisor), ceil(W / divisor), 3) uint8; None where libjpeg says that something is wrong:
+        `decode_jpeg` finds out what.
+    """
+    width, height = (-(-side // divisor) for side in size_wh)
+    try:
+        image = simplejpeg.decode_jpeg(
+            content, "RGB", fastdct=False, fastupsample=False, min_width=width, min_height=height
+        )
+    except ValueError:
+        return None
+    return cast("Rgb8", image) if image.shape[:2] == (height, width) else None
 
 
 def _decode_suspect(content: bytes) -> Rgb8:
@@ -68,7 +100,31 @@ def _decode_suspect(content: bytes) -> Rgb8:
             f"The picture is cut short: its {height} rows lack their detail. Send the whole file.",
             metadata={"rows": str(height), "height": str(height)},
         )
+    complaint = _complaint(data + _EOI)
+    if complaint and not _is_harmless(complaint, data):
+        raise ImageUndecodable(
+            f"The picture is damaged in the middle ({complaint}): all {height} rows are there, but those "
+            "behind the damage are wrong. Send the undamaged file, or encode the picture again.",
+            metadata={"rows": str(height), "height": str(height)},
+        )
     return image
+
+
+def _is_harmless(complaint: str, data: bytes) -> bool:
+    """Whether an image is whole in spite of what libjpeg says; padding is so only if it is nothing else."""
+    padded = _PADDED.search(complaint)
+    if padded is not None:
+        return not data[-int(padded[1]) :].strip(b"\0\xff")
+    return _HARMLESS.search(complaint) is not None
+
+
+def _complaint(content: bytes) -> str:
+    """What libjpeg says about the content; empty where nothing is wrong."""
+    try:
+        simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _decode_leniently(content: bytes) -> Rgb8 | None:
@@ -104,7 +160,9 @@ def _scans(content: bytes) -> _Scans:
     # Of every component and coefficient the lowest bit that was sent so far; None: not sent.
     sent: dict[int, list[int | None]] = {}
     start = end = 2
-    while start + 4 <= len(content):
+    for _ in range(_MAX_MARKERS):
+        if start + 4 > len(content):
+            break
         if content[start] != 0xFF:
             break
         kind = content[start + 1]
@@ -123,6 +181,11 @@ def _scans(content: bytes) -> _Scans:
             _note_scan(segment, sent)
             marker = _MARKER.search(content, start)
             start = end = len(content) if marker is None else marker.start()
+    else:
+        raise ImageTooCostly(
+            f"The picture is damaged and has more than {_MAX_MARKERS} JPEG segments: save it anew.",
+            metadata={"limit_segments": str(_MAX_MARKERS)},
+        )
     if end < len(content) and content[end : end + 2] == _EOI:
         return _Scans(end, missing=False)
     return _Scans(max(end, 2), missing=any(bit != 0 for bits in sent.values() for bit in bits))

@@ -32,6 +32,16 @@ class Orientation:
         """Whether width and height change places."""
         return self.rotation_deg in (90, 270)
 
+    @property
+    def reverses_sides(self) -> tuple[bool, bool]:
+        """Whether x and y of the upright frame run against the stored sides that they come from."""
+        return {
+            0: (self.mirrored, False),
+            90: (True, self.mirrored),
+            180: (not self.mirrored, True),
+            270: (False, not self.mirrored),
+        }[self.rotation_deg]
+
 
 def from_display_matrix(content: bytes) -> Orientation:
     """The orientation of a display matrix: nine native 32-bit integers, as FFmpeg gives them with a frame.

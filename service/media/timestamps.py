@@ -6,7 +6,6 @@ Stamps are integers in ticks of the track's time base; nothing is computed in fl
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -70,80 +69,207 @@ class PacketClock:
         )
 
 
+@dataclass(frozen=True)
+class Place:
+    """A presented frame's place in the source.
+
+    Attributes:
+        number: how many presented frames come before it.
+        stamp: presentation, ticks.
+    """
+
+    number: int
+    stamp: int
+
+
 class PresentationOrder:
     """Numbers and stamps of decoded frames, which a decoder gives in the order of presentation.
 
     The number of a frame is how many presented frames of the source come before it, decoded, passed over or
-    lost. Frame 0 is the first frame that can be decoded.
+    lost. Frame 0 is the first frame that can be decoded or, where damage is why it cannot be, the first one
+    from the key frame on that decoding begins with. Behind damage, a packet whose frame does not come is a
+    lost frame, up to the next undamaged key frame; elsewhere it is a packet without a frame of its own.
 
     Args:
         by_decoding: the container has no presentation stamps (AVI, elementary streams). The n-th frame then
             gets the n-th smallest decoding stamp of the packets.
+
+    Attributes:
+        left_out: frames before frame 0.
     """
 
     def __init__(self, *, by_decoding: bool) -> None:
         self._by_decoding = by_decoding
         self._waiting: list[int] = []  # heap of stamps of packets whose frames were not given yet
-        self._passed: int | None = None  # presented frames before the next one; None before the first
-        self._last_number = -1
-        self._last_stamp = 0
+        self._decoded_at: dict[int, int] = {}  # place in decoding order, by stamp of frames not given yet
+        self._sent = 0
+        self._first: int | None = None  # stamp of the key frame that decoding begins with
+        self._zero: int | None = None  # stamp of frame 0
+        self._floor: int | None = None  # frames with a stamp below do not count any more
+        self._passed = 0  # presented frames before the next one
+        self._last: Place | None = None
+        self._damage: int | None = None  # place in decoding order of the last damage
+        self._loss: int | None = None  # of the first lost packet that frames may depend on
+        self._ever_damaged = False
+        self.left_out = 0
 
     @property
-    def passed(self) -> int:
-        """Frames before the next one."""
-        return self._passed or 0
+    def zero(self) -> int | None:
+        """Stamp of frame 0; None before it."""
+        return self._zero
 
-    def sent(self, stamp: int) -> None:
-        """A packet that holds a frame was read."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether the frame of every packet was given."""
+        return not self._waiting
+
+    def sent(self, stamp: int | None, *, shown: bool = True) -> None:
+        """A packet was read.
+
+        Args:
+            stamp: of its frame; None where unknown.
+            shown: its frame is presented.
+        """
+        self._sent += 1
+        if stamp is None:
+            return
+        if self._first is None:
+            self._first = stamp
+        if not shown:
+            return
+        if self._floor is not None and stamp < self._floor:
+            self.left_out += self._floor == self._zero
+            return
         heapq.heappush(self._waiting, stamp)
+        self._decoded_at[stamp] = self._sent
+
+    def is_due(self, stamp: int | None) -> bool:
+        """Whether the frame of a packet with that stamp was not given yet."""
+        return stamp in self._decoded_at
 
     def next_stamp(self, frame_ticks: int) -> int:
         """A stamp for a frame whose decoder gave none."""
-        return self._waiting[0] if self._waiting else self._last_stamp + frame_ticks
+        if self._waiting:
+            return self._waiting[0]
+        return frame_ticks if self._last is None else self._last.stamp + frame_ticks
 
-    def lost(self, stamp: int) -> None:
-        """The packet's frame will not come."""
-        if self._by_decoding and stamp in self._waiting:
-            self._waiting.remove(stamp)
-            heapq.heapify(self._waiting)
-            if self._passed is not None:
-                self._passed += 1
+    def damaged(self, *, packets_ago: int = 0, lost: bool = False) -> None:
+        """Data are damaged.
 
-    def restart(self, passed: int) -> None:
-        """Continue at a key frame before which so many presented frames of the source lie."""
+        Args:
+            packets_ago: how many packets were read behind those data.
+            lost: a packet could not be decoded, so that frames decoded later lack what they depend on.
+        """
+        at = self._sent - packets_ago
+        self._damage = max(at, self._damage or 0)
+        if lost and (self._loss is None or at < self._loss):
+            self._loss = at
+        self._ever_damaged = True
+
+    def restart(self, stamp: int, *, leading: int, passed: int | None = None) -> None:
+        """Continue at a key frame.
+
+        Args:
+            stamp: of the key frame.
+            leading: frames that are presented before it, but whose packets come behind its own.
+            passed: frames whose packets come before its own, those left out among them; None where all of
+                these were `sent`.
+        """
+        if passed is None:
+            self._passed += sum(one < stamp for one in self._waiting) + leading
+        else:
+            self._passed = passed + leading - self.left_out
         self._waiting = []
-        self._passed = passed
-        self._last_number = passed - 1
+        self._decoded_at = {}
+        self._damage = self._loss = None
+        self._floor = stamp
+        self._last = None
 
-    def place(self, stamp: int, *, key_frame: bool) -> tuple[int, int]:
-        """Number and presentation stamp of the next decoded frame.
+    def place(
+        self, stamp: int, *, key_frame: bool, corrupt: bool = False, reordered: bool = True
+    ) -> tuple[list[Place], Place | None, bool]:
+        """Where the next decoded frame belongs.
 
         Args:
             stamp: of the frame's packet: presentation, or decoding where there is none.
             key_frame: all frames of packets before it were given, or will never be.
+            corrupt: the decoder says that the frame is damaged.
+            reordered: the decoder may give frames in another order than that of their packets.
+
+        Returns:
+            The frames before it that are lost. Its own place; None where it does not count, or where damage
+            makes it come too late or leaves its place unknown. Whether it is damaged or depends on lost data.
         """
-        if self._passed is None:
-            self._drop(lambda first: first < stamp)
-            self._passed = 0
-        elif key_frame or not self._by_decoding:
-            self._passed += self._drop(lambda first: first < stamp)
-        if self._by_decoding and self._waiting:
+        decoded_at = self._decoded_at.pop(stamp, None)
+        if corrupt:
+            self.damaged(packets_ago=0 if decoded_at is None else self._sent - decoded_at)
+        depends_on_loss = self._is_behind(self._loss, decoded_at)
+        is_spoiled = depends_on_loss and not key_frame
+        has_no_rank = self._loss is not None and not (depends_on_loss and key_frame)
+        by_rank = self._by_decoding and (reordered or self._damage is None)
+        if self._zero is None:
+            self._begin(stamp)
+        elif (by_rank and has_no_rank) or (not by_rank and self._is_misplaced(stamp, decoded_at)):
+            return [], None, True
+        lost = self._lost_before(stamp) if key_frame or not by_rank else []
+        if by_rank and self._waiting:
             stamp = self._waiting[0]
+        number = self._next_number()
         if self._waiting and self._waiting[0] == stamp:
             heapq.heappop(self._waiting)
-            number = max(self._passed, self._last_number + 1)
             self._passed += 1
-        else:  # a decoder that gives more frames than packets
-            number = max(self._passed, self._last_number + 1)
-        self._last_number, self._last_stamp = number, stamp
-        return number, stamp
+        self._last = Place(number, stamp)
+        if key_frame and not corrupt:
+            self._recover(decoded_at)
+        return lost, self._last, corrupt or is_spoiled
 
-    def _drop(self, condition: Callable[[int], bool]) -> int:
-        count = 0
-        while self._waiting and condition(self._waiting[0]):
+    def rest(self) -> list[Place]:
+        """The lost frames behind the last one; after the end of the file."""
+        return self._lost_before(None)
+
+    def _begin(self, stamp: int) -> None:
+        """The first frame: what comes before it is left out, unless damage is why it did not come."""
+        first = self._first
+        if self._damage is not None and first is not None:
+            stamp = min((one for one in self._waiting if first <= one < stamp), default=stamp)
+        self._zero = self._floor = stamp
+        while self._waiting and self._waiting[0] < stamp:
             heapq.heappop(self._waiting)
-            count += 1
-        return count
+            self.left_out += 1
+
+    def _is_behind(self, damage: int | None, decoded_at: int | None) -> bool:
+        return damage is not None and (decoded_at is None or decoded_at > damage)
+
+    def _is_misplaced(self, stamp: int, decoded_at: int | None) -> bool:
+        """Whether a frame does not count, or comes behind frames that follow it."""
+        if self._floor is not None and stamp < self._floor:
+            return True
+        last = self._last
+        if not self._ever_damaged or last is None:
+            return False
+        return stamp < last.stamp or (stamp == last.stamp and decoded_at is None)
+
+    def _recover(self, decoded_at: int | None) -> None:
+        """What follows an undamaged key frame does not depend on what came before it."""
+        if self._is_behind(self._damage, decoded_at):
+            self._damage = self._loss = None
+        elif self._is_behind(self._loss, decoded_at):
+            self._loss = self._damage
+        self._decoded_at = {stamp: at for stamp, at in self._decoded_at.items() if at > (decoded_at or 0)}
+
+    def _lost_before(self, stamp: int | None) -> list[Place]:
+        """Pass over the frames before a stamp; those of them that are lost."""
+        lost = []
+        while self._waiting and (stamp is None or self._waiting[0] < stamp):
+            place = Place(self._next_number(), heapq.heappop(self._waiting))
+            self._passed += 1
+            if self._damage is not None:
+                lost.append(place)
+                self._last = place
+        return lost
+
+    def _next_number(self) -> int:
+        return self._passed if self._last is None else max(self._passed, self._last.number + 1)
 
 
 class PresentationTimes:
@@ -169,6 +295,10 @@ class PresentationTimes:
     def last(self) -> Fraction | None:
         """Time of the frame before."""
         return self._last
+
+    def begin(self, stamp: int) -> None:
+        """Stamp of frame 0, where it is not the first that `at` is called for."""
+        self._zero = stamp
 
     def restart(self) -> None:
         """Continue elsewhere in the same track."""

@@ -12,28 +12,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from time import perf_counter
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import av
-import numpy as np
-from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame as AvFrame
-from av.video.reformatter import VideoReformatter
-from numpy.lib.stride_tricks import as_strided
 
 from service.core.geometry import Rgb8
 from service.errors import DataLoss, PosegateError, VideoTooLarge, VideoTooLong, VideoUndecodable
-from service.media.demuxer import DEFAULT_FPS, Demuxer, VideoPacket, frame_rate
-from service.media.frame_sampler import NANOSECONDS, FrameSampler, Sampling
-from service.media.orientation import Orientation, from_display_matrix, upright
+from service.media.demuxer import Demuxer
+from service.media.frame_decoder import FRAMES_HELD, BrokenOff, DecodedFrame, FrameDecoder
+from service.media.frame_pixels import FramePixels
+from service.media.frame_sampler import FrameSampler, Sampling, nanoseconds
 from service.media.spool import Spool, SpoolClosed
-from service.media.timestamps import PacketClock, PresentationOrder, PresentationTimes
-
-_GROUP_BYTES = 64 << 20  # packets kept from the last key frame on while passing over the start
-_FRAMES_HELD = 16 + 4  # H.264 and HEVC refer to 16 frames at most
-_VP8_SHOWN = 0x10  # of the first byte of a frame (RFC 6386, 9.1)
-_REST_S = 0.5  # that the stated end may lie behind the last frame
-_MAX_BEFORE_KEY = 300  # packets; a track without any key frame is then decoded all the same
 
 
 @dataclass(frozen=True)
@@ -98,17 +88,6 @@ class VideoFrame:
     damaged: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class _Decoded:
-    """A frame before its conversion to RGB; `time` in seconds."""
-
-    index: int
-    time: Fraction
-    duration: Fraction
-    frame: AvFrame
-    damaged: bool
-
-
 class VideoReader:
     """The selected frames of a video that may still be on its way.
 
@@ -129,7 +108,7 @@ class VideoReader:
 
     Raises (from `open` and `next_frame`):
         VideoUndecodable: not a video, or none that can be read.
-        VideoTooLarge, VideoTooLong: more than allowed.
+        VideoTooLarge, VideoTooLong, VideoTooCostly: more than allowed.
         DataLoss: the file is cut short or cannot be read on; with `strict` any damage.
         SpoolClosed: the spool was closed.
         PosegateError: what the spool was failed with.
@@ -144,20 +123,11 @@ class VideoReader:
         self._strict = strict
         self._sampling = sampling
         self._demuxer: Demuxer | None = None
+        self._decoder: FrameDecoder | None = None
+        self._pixels: FramePixels | None = None
         self._facts: VideoFacts | None = None
-        self._orientation = Orientation()
-        self._shown_wh = (0, 0)  # of a frame as it is stored, with square pixels
-        self._converter = VideoReformatter()
-        self._order = PresentationOrder(by_decoding=False)
-        self._times = PresentationTimes(Fraction(1), Fraction(1))
-        self._packets: Iterator[VideoPacket] = iter(())
         self._frames: Iterator[VideoFrame] | None = None
-        self._jumps = 0
-        self._last_was_partial = False  # packet
-        self._after_damage = False
-        self._begun = False  # with a key frame
-        self._before_key = 0  # packets
-        self._any = False  # frame was decoded
+        self._given_time_s = 0.0  # of the last frame that is not lost
         self.frames_seen = 0
         self.frames_damaged = 0
         self.last_time_s = 0.0
@@ -177,7 +147,7 @@ class VideoReader:
     @property
     def gaps(self) -> int:
         """Places where bytes were passed over, packets are missing, or the container's clock jumps."""
-        return self._jumps + (self._demuxer.gaps if self._demuxer is not None else 0)
+        return self._decoder.gaps if self._decoder is not None else 0
 
     def open(self) -> VideoFacts:
         """Read the container's head and decode one frame; waits for as much of the file as that needs."""
@@ -188,28 +158,36 @@ class VideoReader:
         self._frames = self._selected(chain(before, decoded))
         return self.facts
 
-    def _from_start(self, *, may_skip: bool) -> tuple[list[_Decoded], Iterator[_Decoded]]:
+    def _from_start(self, *, may_skip: bool) -> tuple[list[DecodedFrame], Iterator[DecodedFrame]]:
         """Open the file. Frames that are decoded already, and those after them, from the start that was asked
         for or from any frame before it."""
         self._demuxer = demuxer = Demuxer(self._spool, self._limits.max_pixels)
-        self._prepare(demuxer)
-        decoded = self._decode()
-        first = next(decoded)
-        self._facts = self._read_facts(demuxer, first.frame)
-        if not may_skip:
-            return [first], decoded
-        key_time = self._skip_to_start(demuxer)
-        decoded = self._decode()  # the packets from here on
-        if key_time is None:
-            return [first], decoded
-        before: list[_Decoded] = []
-        with suppress(DataLoss):
+        self._check_facts(demuxer)
+        self._decoder = decoder = FrameDecoder(
+            demuxer, max_pixels=self._limits.max_pixels, threads=self._threads, strict=self._strict
+        )
+        decoded = decoder.frames()
+        before: list[DecodedFrame] = []
+        for one in decoded:
+            before.append(one)
+            if one.frame is not None:
+                self._facts = self._read_facts(demuxer, one.frame)
+                break
+        start_ns = self._sampling.start_ns
+        if not may_skip or nanoseconds(before[-1].time) >= start_ns:
+            return before, decoded
+        with suppress(BrokenOff, av.FFmpegError):
+            key_time = decoder.skip_to(start_ns)
+            decoded = decoder.frames()  # the packets from here on
+            if key_time is None:
+                return before, decoded
+            before = []
             for one in decoded:
                 before.append(one)
                 if one.time >= key_time:
                     break
-        if before and before[-1].time == key_time:
-            return before, decoded
+            if before and before[-1].time == key_time and before[-1].frame is not None:
+                return before, decoded
         # Not a key frame after all: a damaged packet looks like one, or a stream is refreshed bit by bit.
         demuxer.close()
         return self._from_start(may_skip=False)
@@ -227,12 +205,11 @@ class VideoReader:
         context = self._opened().stream.codec_context
         layout = context.format
         bits = layout.padded_bits_per_pixel if layout is not None else 24
-        return context.width * context.height * max(bits, 12) // 8 * _FRAMES_HELD
+        return context.width * context.height * max(bits, 12) // 8 * FRAMES_HELD
 
     def close(self) -> None:
         """Free what FFmpeg holds. Not while another thread is in `open` or `next_frame`."""
         self._frames = None
-        self._packets = iter(())
         if self._demuxer is not None:
             self._demuxer.close()
 
@@ -240,42 +217,31 @@ class VideoReader:
         assert self._demuxer is not None  # noqa: S101 - open() comes first
         return self._demuxer
 
-    def _prepare(self, demuxer: Demuxer) -> None:
-        """Set the decoder up, and check what the container says against the limits."""
+    def _check_facts(self, demuxer: Demuxer) -> None:
+        """Check what the container says against the limits."""
         context = demuxer.stream.codec_context
         if context.width < 0 or context.height < 0:
             raise VideoUndecodable("The video's frames have no size: send a whole, valid file.")
         self._check_pixels(context.width, context.height)
-        context.options = {**context.options, "max_pixels": str(self._limits.max_pixels)}
-        context.thread_count = self._threads
-        context.thread_type = "AUTO" if self._threads > 1 else "NONE"
         duration_s = demuxer.facts().duration_s
         if duration_s is not None:
             end_s = self._sampling.end_s
             self._check_length(min(duration_s, end_s or duration_s) - self._sampling.start_s)
-        frame = 1 / (frame_rate(demuxer.stream) or DEFAULT_FPS)
-        self._order = PresentationOrder(by_decoding=demuxer.is_without_presentation_stamps)
-        self._times = PresentationTimes(demuxer.time_base, frame)
-        self._packets = self._stamped(demuxer, demuxer.packets())
-        self._begun = self._any = self._last_was_partial = self._after_damage = False
-        self._before_key = self._jumps = self.frames_damaged = 0
 
     def _read_facts(self, demuxer: Demuxer, first: AvFrame) -> VideoFacts:
         """What the container says, with the size and the orientation of the first frame."""
         track = demuxer.facts()
-        self._orientation = _orientation(first)
-        self._shown_wh = _square_pixels((first.width, first.height), track.pixel_aspect)
-        self._check_pixels(*self._shown_wh)
-        width, height = self._shown_wh
+        self._pixels = pixels = FramePixels(first, track.pixel_aspect)
+        self._check_pixels(*pixels.size_wh)
         return VideoFacts(
             container=track.container,
             codec=track.codec,
-            size_wh=(height, width) if self._orientation.swaps_sides else (width, height),
-            rotation_deg=self._orientation.rotation_deg,
+            size_wh=pixels.size_wh,
+            rotation_deg=pixels.orientation.rotation_deg,
             fps=track.fps,
             duration_s=track.duration_s,
             frame_count=track.frame_count,
-            mirrored=self._orientation.mirrored,
+            mirrored=pixels.orientation.mirrored,
             pixel_aspect=track.pixel_aspect,
             begin_s=track.begin_s,
         )
@@ -302,7 +268,7 @@ class VideoReader:
                 },
             )
 
-    def _selected(self, decoded: Iterator[_Decoded]) -> Iterator[VideoFrame]:
+    def _selected(self, decoded: Iterator[DecodedFrame]) -> Iterator[VideoFrame]:
         """The frames that the sampling selects, in RGB."""
         sampler = FrameSampler(self._sampling)
         given = 0
@@ -312,15 +278,19 @@ class VideoReader:
                 continue
             if sampler.is_past(one.time):
                 return
+            time_s = float(one.time)
             if one.damaged:
                 self.frames_damaged += 1
                 if self._strict:
-                    raise self._data_loss()
-            time_s = float(one.time)
+                    raise BrokenOff
             self.first_time_s = time_s if self.first_time_s is None else self.first_time_s
             self.last_time_s = time_s
             self.frames_seen += 1
             self._check_length(time_s - self.first_time_s)
+            if one.frame is None:
+                sampler.pass_over()
+                continue
+            self._given_time_s = time_s
             if not sampler.selects(one.time, one.duration):
                 continue
             if given >= self._limits.max_frames:
@@ -333,159 +303,24 @@ class VideoReader:
                     },
                 )
             self._check_pixels(one.frame.width, one.frame.height)
-            image = upright(_pixels(one.frame, self._shown_wh, self._converter), self._orientation)
+            assert self._pixels is not None  # noqa: S101 - open() comes first
+            image = self._pixels.image(one.frame)
             given += 1
             yield VideoFrame(one.index, time_s, image, (perf_counter() - started) * 1e3, one.damaged)
             started = perf_counter()
 
-    def _decode(self) -> Iterator[_Decoded]:
-        """Decoded frames in the order of presentation, to the end of the file. Ends with an error where the
-        video is longer than the file."""
-        demuxer = self._opened()
-        for packet in self._packets:
-            self._begun = self._begun or packet.is_keyframe
-            if packet.size and not self._begun:  # a recording that starts within a group of pictures
-                self._before_key += 1
-                self._begun = self._before_key >= _MAX_BEFORE_KEY
-                continue
-            if self._strict and self.gaps:
-                yield from map(self._placed, self._drained(demuxer))
-                raise self._data_loss()
-            try:
-                frames = packet.decode()
-            except (av.FFmpegError, ValueError):
-                frames = []
-                if packet.size:
-                    self._lose(packet)
-            if self._strict and self.frames_damaged:
-                frames = self._drained(demuxer)
-            for frame in frames:
-                yield self._placed(frame)
-            if self._strict and self.frames_damaged:
-                raise self._data_loss()
-        if not self._any:
-            raise VideoUndecodable(
-                "Not one frame of the video could be decoded: send a whole, valid file."
-            ) from demuxer.damage
-        if demuxer.is_cut_short(last_is_partial=self._last_was_partial) or self._is_rest_lost():
-            raise self._data_loss() from demuxer.damage
-        if demuxer.is_ragged():
-            self._jumps += 1
-            if self._strict:
-                raise self._data_loss()
-
-    def _is_rest_lost(self) -> bool:
-        """Whether the last frame is damaged and lies well before the end that the container states, so that
-        the demuxer found nothing more that it could read."""
-        last, duration_s = self._times.last, self.facts.duration_s
-        if not self._after_damage or last is None or duration_s is None:
-            return False
-        return float(last) + _REST_S < duration_s
-
-    def _placed(self, frame: AvFrame) -> _Decoded:
-        """The frame with its number and its time."""
-        self._any = True
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        if stamp is None:
-            stamp = self._order.next_stamp(self._opened().frame_ticks)
-        number, shown = self._order.place(stamp, key_frame=frame.key_frame)
-        last, step = self._times.last, self._times.duration
-        time = self._times.at(shown, frame.duration)
-        # Behind damage a leap of the times is bytes that the demuxer passed over in silence.
-        self._jumps += self._after_damage and last is not None and time - last > 2 * step
-        self._after_damage = frame.is_corrupt
-        return _Decoded(number, time, self._times.duration, frame, frame.is_corrupt)
-
-    def _lose(self, packet: VideoPacket) -> None:
-        """A packet could not be decoded."""
-        stamp = packet.pts
-        if stamp is None:
-            return
-        self._order.lost(stamp)
-        self._after_damage = True
-        sampler = FrameSampler(self._sampling)
-        time = self._times.seconds(stamp)
-        if not packet.is_discard and not sampler.is_before(time) and not sampler.is_past(time):
-            self.frames_damaged += 1
-
-    def _drained(self, demuxer: Demuxer) -> list[AvFrame]:
-        """The frames that the decoder still holds."""
-        try:
-            return demuxer.stream.codec_context.decode(None)
-        except (av.FFmpegError, ValueError):
-            return []
-
-    def _stamped(self, demuxer: Demuxer, packets: Iterator[VideoPacket]) -> Iterator[VideoPacket]:
-        """The packets with stamps that rise over jumps, each registered for the numbers of the frames."""
-        clock = PacketClock(demuxer.time_base, demuxer.frame_ticks, may_jump=demuxer.clock_may_jump)
-        by_decoding = demuxer.is_without_presentation_stamps
-        hides_frames = demuxer.stream.codec_context.name == "vp8"
-        was_interrupted = False
-        for packet in packets:
-            if packet.size:
-                stamps = clock.read(packet.pts, packet.dts, packet.duration)
-                stamp = stamps.dts if by_decoding or stamps.pts is None else stamps.pts
-                packet.pts, packet.dts = stamp, stamps.dts
-                hidden = packet.is_discard or (hides_frames and not memoryview(packet)[0] & _VP8_SHOWN)
-                if stamp is not None and not hidden:
-                    self._order.sent(stamp)
-                interrupted = stamps.jumped or packet.is_corrupt
-                self._jumps += interrupted and not was_interrupted
-                self._last_was_partial, was_interrupted = packet.is_corrupt, interrupted
-            yield packet
-
-    def _skip_to_start(self, demuxer: Demuxer) -> Fraction | None:
-        """Go on at the last key frame up to the start. Its time; None where nothing was passed over."""
-        context, times = demuxer.stream.codec_context, self._times
-        if demuxer.is_without_presentation_stamps and context.has_b_frames:
-            return None  # which frame a key frame is, only decoding can tell
-        start = Fraction(self._sampling.start_ns, NANOSECONDS)
-        sought = demuxer.seek((times.zero or 0) + int(start / demuxer.time_base))
-        if sought is not None:
-            passed, packets = sought
-            self._order.restart(passed)
-            times.restart()
-            packets = self._stamped(demuxer, packets)
-            key = next(packets, None)
-            self._packets = packets if key is None else chain((key,), packets)
-            return times.seconds(key.pts) if key is not None and key.pts is not None else None
-        key_time, group = self._passed_over(FrameSampler(self._sampling), start)
-        if key_time is not None:
-            context.flush_buffers()
-        self._packets = chain(group, self._packets)
-        return key_time
-
-    def _passed_over(
-        self, sampler: FrameSampler, start: Fraction
-    ) -> tuple[Fraction | None, list[VideoPacket]]:
-        """Read on, without decoding, until the start. Time of the last key frame up to it, and the packets
-        from there on; None and all packets where there was no key frame."""
-        group: list[VideoPacket] = []
-        size = 0
-        key_time: Fraction | None = None
-        for packet in self._packets:
-            stamp = packet.pts
-            time = None if stamp is None else self._times.seconds(stamp)
-            if packet.is_keyframe and time is not None and (sampler.is_before(time) or time == start):
-                group, size, key_time = [], 0, time
-            group.append(packet)
-            size += packet.size
-            decoded_at = packet.dts if packet.dts is not None else stamp
-            reached = decoded_at is not None and not sampler.is_before(self._times.seconds(decoded_at))
-            if reached or size > _GROUP_BYTES:
-                break
-        return key_time, group
-
     def _data_loss(self) -> DataLoss:
         return DataLoss(
-            f"The video is damaged or cut short after {self.last_time_s:.3f} s: the frames before were "
+            f"The video is damaged or cut short after {self._given_time_s:.3f} s: the frames before were "
             "answered. Send the whole file.",
-            metadata={"last_time_seconds": f"{self.last_time_s:.6f}", "frames": str(self.frames_seen)},
+            metadata={"last_time_seconds": f"{self._given_time_s:.6f}", "frames": str(self.frames_seen)},
         )
 
     def _fail(self, error: Exception) -> NoReturn:
         if isinstance(error, (PosegateError, SpoolClosed)):
             raise error
+        if isinstance(error, BrokenOff):
+            raise self._data_loss() from error
         if self._demuxer is not None:
             self._demuxer.raise_failure(error)
         if self.frames_seen:
@@ -493,27 +328,3 @@ class VideoReader:
         raise VideoUndecodable(
             "The bytes are not a video that can be read: send a whole MP4, MOV, MKV, WebM, TS, AVI or GIF."
         ) from error
-
-
-def _orientation(frame: AvFrame) -> Orientation:
-    """Of the display matrix that the container or the codec (SEI, EXIF) gives the frame."""
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV cannot name some other kind of data on the frame: then without mirroring
-        return Orientation(-round(frame.rotation / 90) * 90 % 360)
-    return Orientation() if matrix is None else from_display_matrix(bytes(cast("SideData", matrix)))
-
-
-def _square_pixels(stored_wh: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
-    """Size with square pixels: the shorter side of a pixel grows, so that no detail is lost."""
-    width, height = stored_wh
-    return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))
-
-
-def _pixels(frame: AvFrame, size_wh: tuple[int, int], converter: VideoReformatter) -> Rgb8:
-    """The frame in RGB and in that size, in FFmpeg's memory: a copy would cost as much as the conversion. One
-    converter for the whole video is set up once; the one of a frame is set up for every frame."""
-    rgb = converter.reformat(frame, *size_wh, format="rgb24", threads=1)
-    plane = rgb.planes[0]
-    samples = np.frombuffer(memoryview(plane), np.uint8)
-    return as_strided(samples, (rgb.height, rgb.width, 3), (plane.line_size, 3, 1))

@@ -69,8 +69,11 @@ class Mp4Writer:
             context.options = dict(_QUALITY.get(encoder, {}))
             context.color_range = 1  # "tv", said so that players need not guess
             context.open()
-        except (av.FFmpegError, ValueError) as error:
-            raise NoEncoder(encoder) from error
+        except BaseException as error:
+            self._container.close()
+            if isinstance(error, (av.FFmpegError, ValueError)):
+                raise NoEncoder(encoder) from error
+            raise
         self._stream = stream
 
     def add(self, image: Rgb8, time_s: float) -> bytes:

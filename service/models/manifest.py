@@ -51,6 +51,14 @@ class PartAccuracy:
 
 
 @dataclass(frozen=True)
+class ApLoss:
+    """Average precision of one part of the body, 0 to 1, by the graph and by the plan."""
+
+    reference: float
+    plan: float
+
+
+@dataclass(frozen=True)
 class EnginePlan:
     """One plan.
 
@@ -73,6 +81,7 @@ class EnginePlan:
         built_at: UTC, ISO 8601.
         build_s: how long it took.
         accuracy: by part of the body; None when the plan was not compared.
+        ap: by part of the body, on annotated images; None when there were none.
     """
 
     file: str
@@ -94,6 +103,7 @@ class EnginePlan:
     built_at: str
     build_s: float
     accuracy: Mapping[str, PartAccuracy] | None = field(default=None)
+    ap: Mapping[str, ApLoss] | None = field(default=None)
 
     def same_build(self, other: EnginePlan) -> bool:
         """Whether `other` would come out of the same build: TensorRT, GPU, graph and options agree."""
@@ -197,4 +207,6 @@ def _plan(name: str, values: Mapping[str, Any]) -> EnginePlan:
     )
     accuracy = values.get("accuracy")
     given["accuracy"] = accuracy and {part: PartAccuracy(**entry) for part, entry in accuracy.items()}
+    ap = values.get("ap")
+    given["ap"] = ap and {part: ApLoss(**entry) for part, entry in ap.items()}
     return EnginePlan(**given)

@@ -11,7 +11,7 @@ A plan is built aside, compared, and only then takes its name.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from service.core.skeleton.template import Skeleton
 from service.models.accuracy import Comparison, Sample, Tolerance, compare
+from service.models.average_precision import AnnotatedImages, ap_problems, compare_ap
 from service.models.engines import Options, Progress, build_plan, library, profiles_for
 from service.models.errors import AccuracyError, EngineError, RepositoryError
 from service.models.gpu_config import (
@@ -30,7 +31,14 @@ from service.models.gpu_config import (
     with_plan_for,
 )
 from service.models.gpus import Gpu
-from service.models.manifest import EnginePlan, add_to_manifest, read_manifest, sha256_of_file, write_aside
+from service.models.manifest import (
+    ApLoss,
+    EnginePlan,
+    add_to_manifest,
+    read_manifest,
+    sha256_of_file,
+    write_aside,
+)
 from service.models.runners import OpenVinoRunner, Runner
 
 GRAPH = "model.onnx"
@@ -67,6 +75,7 @@ class Gate:
         reference: the graph to compare with, an ONNX file's bytes; None for the plan's own graph, which
             OpenVINO computes in float32.
         tolerance: how far it may be off.
+        annotated: images on which the plan must have the AP of its graph; None for none.
     """
 
     run_plan: PlanRunner
@@ -74,6 +83,7 @@ class Gate:
     skeleton: Skeleton
     reference: bytes | None = None
     tolerance: Tolerance | None = None
+    annotated: AnnotatedImages | None = None
 
 
 def describe(repository: Path, name: str, precision: str = "fp16") -> GpuModel:
@@ -169,19 +179,24 @@ def build_model(
         build_s=0.0,
     )
     present = None if request.force else _present(folder, wanted)
-    if present is not None and (present.accuracy is not None or gate is None):
+    if present is not None and _passed(present, gate):
         _point_to(model, capability, file)
         return present, False
     built = build_plan(tensorrt, graph, profiles, options, progress)
     comparison: Comparison | None = None
+    ap: Mapping[str, ApLoss] | None = None
     if gate is not None:
         reference = OpenVinoRunner(graph if gate.reference is None else gate.reference)
         plan = gate.run_plan(built.plan)
         comparison = compare(reference, plan, model.model, gate.skeleton, gate.samples, gate.tolerance)
-        if comparison.problems:
+        problems = list(comparison.problems)
+        if gate.annotated is not None:
+            ap = compare_ap(reference, plan, model.model, gate.skeleton, gate.annotated)
+            problems += ap_problems(ap)
+        if problems:
             raise AccuracyError(
                 f"the plan of {model.model.name} was built and is not published, since it does not give what "
-                f"its graph gives: {'; '.join(comparison.problems)}. Build it in fp32 (precision in "
+                f"its graph gives: {'; '.join(problems)}. Build it in fp32 (precision in "
                 f"{model.folder / 'config.pbtxt'}), or without TF32"
             )
     finished = replace(
@@ -191,6 +206,7 @@ def build_model(
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         build_s=round(built.build_s, 1),
         accuracy=dict(comparison.parts) if comparison else None,
+        ap=ap,
     )
     try:
         write_aside(folder / file, built.plan)
@@ -201,6 +217,13 @@ def build_model(
         raise EngineError(f"{folder / file} cannot be written: {exc.strerror or exc}") from exc
     _point_to(model, capability, file)
     return finished, True
+
+
+def _passed(plan: EnginePlan, gate: Gate | None) -> bool:
+    """Whether a published plan has passed what is asked of it now."""
+    if gate is None:
+        return True
+    return plan.accuracy is not None and (gate.annotated is None or plan.ap is not None)
 
 
 def timing_cache(model: GpuModel) -> bytes:

@@ -15,7 +15,16 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.geometry import Affine, Rgb8, choose_shape, letterbox
+from service.core.geometry import (
+    Affine,
+    Region,
+    Rgb8,
+    ScaledImage,
+    choose_shape,
+    least_scale,
+    letterbox,
+    touched,
+)
 from service.core.model import Model, PoseModel
 from service.core.poses import Floats, Poses
 from service.core.shared_parts import without_shared_parts
@@ -29,6 +38,7 @@ from service.core.topdown import (
 )
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
+from service.media.loading import Load, Loading
 from service.pipeline import concurrency
 from service.pipeline.patience import retry_unavailable
 from service.pipeline.scheduler import InferenceScheduler
@@ -74,7 +84,7 @@ class DetectionOptions:
     min_score: float
     iou_threshold: float
     max_persons: int
-    region_xyxy: tuple[float, float, float, float] | None = None
+    region_xyxy: Region | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +127,8 @@ class Estimator:
     Args:
         client: runs the models.
         threads: for decoding and other work that would block the event loop.
+        waiting_threads: for decoding that waits for another process, so that it does not keep `threads` from
+            work; None for the same threads.
         at_once: inference slots: images between decoding and answer at once. It bounds the tensors in
             memory and the queue at Triton.
         streams_at_once: slots of those for frames of streams, at most; None for all.
@@ -138,10 +150,13 @@ class Estimator:
         beside_single: int | None = None,
         beside_tenants: int | None = None,
         large_at_once: int | None = None,
+        *,
+        waiting_threads: Executor | None = None,
     ) -> None:
         self._large = asyncio.Semaphore(large_at_once or at_once)
         self._client = client
         self._workers = threads
+        self._waiting = waiting_threads or threads
         self.answered_at = -math.inf
         self._scheduler = InferenceScheduler(
             at_once, at_once if streams_at_once is None else streams_at_once, beside_single, beside_tenants
@@ -149,7 +164,7 @@ class Estimator:
 
     async def estimate(
         self,
-        load: Callable[[], Rgb8],
+        load: Load,
         model: PoseModel,
         options: DetectionOptions,
         *,
@@ -163,7 +178,8 @@ class Estimator:
         small.
 
         Args:
-            load: gives the upright RGB image; runs in a worker thread, and its errors pass through.
+            load: gives the image, reduced as far as neither `keep_image` nor a second stage needs the whole,
+                such as a `Loading`; runs in a worker thread, and its errors pass through.
             model: a ready model.
             options: of the detection.
             timeout_s: seconds from the start of the slot, for a frame of a stream: its wait for a slot is not
@@ -232,18 +248,19 @@ class Estimator:
 
     async def _load(
         self,
-        load: Callable[[], Rgb8],
+        load: Load,
         model: PoseModel,
-        region_xyxy: tuple[float, float, float, float] | None,
+        region_xyxy: Region | None,
         timer: StageTimer,
         *,
         keep_image: bool,
     ) -> Prepared:
         """Load and prepare an image in a worker thread; the durations are recorded however it ends."""
         clock = _LoadClock(time.perf_counter())
+        threads = self._waiting if isinstance(load, Loading) and load.waits else self._workers
         try:
-            prepared = await self.run(
-                _load_and_prepare, load, model, region_xyxy, keep_image=keep_image, clock=clock
+            prepared = await concurrency.run(
+                threads, _load_and_prepare, load, model, region_xyxy, keep_image=keep_image, clock=clock
             )
         finally:
             clock.report(timer)
@@ -303,16 +320,16 @@ class Estimator:
 
 
 def prepare(
-    image: Rgb8,
+    image: ScaledImage,
     model: PoseModel,
-    region_xyxy: tuple[float, float, float, float] | None = None,
+    region_xyxy: Region | None = None,
     *,
     keep_image: bool = False,
 ) -> Prepared:
     """Fit a decoded image into the best input shape of the first model. For a worker thread.
 
     Args:
-        image: (H, W, 3) upright RGB.
+        image: whole where it is kept.
         model: the tensor is for its `first`.
         region_xyxy: fit this part of the image only, px.
         keep_image: keep the image too; a model with a detector needs it in any case.
@@ -320,28 +337,34 @@ def prepare(
     Raises:
         InvalidRequest: the region lies outside the image.
     """
-    height, width = image.shape[:2]
-    seen, to_region = (image, Affine()) if region_xyxy is None else _crop(image, region_xyxy)
-    boxed, to_input = letterbox(seen, choose_shape((seen.shape[1], seen.shape[0]), model.first.shapes_hw))
+    seen = image if region_xyxy is None else _crop(image, region_xyxy)
+    boxed, to_input = letterbox(seen.pixels, choose_shape(seen.size_wh, model.first.shapes_hw), seen.size_wh)
     return Prepared(
         tensor=boxed[None],
-        to_input=to_region.then(to_input),
-        size_wh=(width, height),
-        image=image if keep_image or model.detector is not None else None,
+        to_input=seen.to_pixels.then(to_input),
+        size_wh=image.size_wh,
+        image=image.pixels if keeps_whole(model, keep_image=keep_image) else None,
     )
 
 
+def keeps_whole(model: PoseModel, *, keep_image: bool) -> bool:
+    """Whether the image itself is needed after the first inference: to draw on, or to cut crops out of."""
+    return keep_image or model.detector is not None
+
+
 def _load_and_prepare(
-    load: Callable[[], Rgb8],
+    load: Load,
     model: PoseModel,
-    region_xyxy: tuple[float, float, float, float] | None,
+    region_xyxy: Region | None,
     *,
     keep_image: bool,
     clock: _LoadClock,
 ) -> Prepared:
     """As `prepare`, for an image that `load` gives; errors of `load` pass through."""
     clock.began = time.perf_counter()
-    image = load()
+    needs_whole = keeps_whole(model, keep_image=keep_image)
+    needed = partial(least_scale, shapes_hw=model.first.shapes_hw, region_xyxy=region_xyxy)
+    image = load(None if needs_whole else needed)
     clock.loaded = time.perf_counter()
     prepared = prepare(image, model, region_xyxy, keep_image=keep_image)
     clock.prepared = time.perf_counter()
@@ -368,17 +391,25 @@ class _LoadClock:
             timer.took("preprocess", self.loaded, self.prepared or now)
 
 
-def _crop(image: Rgb8, region_xyxy: tuple[float, float, float, float]) -> tuple[Rgb8, Affine]:
-    """Cut out the whole pixels that the region touches, clipped to the image."""
-    height, width = image.shape[:2]
-    x1, y1 = max(0, int(np.floor(region_xyxy[0]))), max(0, int(np.floor(region_xyxy[1])))
-    x2, y2 = min(width, int(np.ceil(region_xyxy[2]))), min(height, int(np.ceil(region_xyxy[3])))
+def _crop(image: ScaledImage, region_xyxy: Region) -> ScaledImage:
+    """Cut out the whole pixels that the region touches, clipped to the image.
+
+    Of a reduced image the pixels that hold them are cut out: up to one more on each side.
+    """
+    x1, y1, x2, y2 = touched(region_xyxy, image.size_wh)
     if x1 >= x2 or y1 >= y2:
+        width, height = image.size_wh
         problem = f"lies outside the picture, which is {width}×{height} px"
         raise InvalidRequest(
             f"region_of_interest {problem}.", violations=[Violation("region_of_interest", problem)]
         )
-    return image[y1:y2, x1:x2], Affine(shift_x=-x1, shift_y=-y1)
+    corners = image.to_pixels.apply(np.array([[x1, y1], [x2, y2]], np.float32))
+    (left, top), (right, bottom) = np.floor(corners[0]).astype(int), np.ceil(corners[1]).astype(int)
+    return ScaledImage(
+        pixels=image.pixels[top:bottom, left:right],
+        size_wh=(x2 - x1, y2 - y1),
+        to_pixels=image.to_pixels.then(Affine(shift_x=-float(left), shift_y=-float(top))),
+    )
 
 
 def _second_inputs(

@@ -47,7 +47,7 @@ class Limits:
     video_encoder: str
     request_timeout_s: float
     max_upload_s: float
-    min_upload_bytes_per_s: float
+    min_upload_bytes_per_s: int
     stream_idle_s: float
     stream_stall_s: float
     stream_quiet_s: float
@@ -76,7 +76,7 @@ class Limits:
             max_persons=settings.max_persons,
             max_skeletons=settings.max_skeletons,
             max_in_flight=settings.max_in_flight,
-            max_in_flight_bytes=settings.max_in_flight_bytes,
+            max_in_flight_bytes=settings.max_in_flight_bytes or settings.max_memory // 8,
             max_message_bytes=settings.max_message_bytes,
             max_inferences=settings.max_inferences,
             max_stream_inferences=settings.max_stream_inferences,
@@ -85,7 +85,7 @@ class Limits:
             # Each worker thread draws one while the next waits for it; two more arrive meanwhile.
             max_kept_images=2 * settings.workers + 2,
             max_streams=settings.max_streams,
-            max_video_memory_bytes=settings.max_video_memory_bytes,
+            max_video_memory_bytes=settings.max_video_memory_bytes or settings.max_memory // 4,
             video_look_ahead=settings.video_look_ahead,
             video_look_ahead_bytes=settings.video_look_ahead_bytes,
             video_decode_threads=settings.video_decode_threads,

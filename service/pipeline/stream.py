@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from service.core.geometry import Rgb8
 from service.core.model import PoseModel
 from service.core.sequence.recording import MeasurementMotion
 from service.errors import DeadlineExceeded
+from service.media.loading import Load
 from service.pipeline.background import EventQueue, background
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from service.pipeline.ordered_window import InFlight, OrderedWindow
@@ -54,13 +54,15 @@ class StreamFrame:
 
     Attributes:
         frame_id: identifier from the caller.
-        load: gives the upright RGB image (H, W, 3); for a worker thread.
+        load: gives the upright image; for a worker thread.
         capture_ns: capture time on the caller's clock; None for the time of arrival.
+        size: bytes that it holds.
     """
 
     frame_id: str
-    load: Callable[[], Rgb8]
+    load: Load
     capture_ns: int | None
+    size: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +128,7 @@ class StreamAnalyzer:
         estimator: estimates the poses on one frame.
         limiter: says when the service stops.
         look_ahead: frames of one stream in flight.
+        look_ahead_bytes: of those frames; one is always allowed.
         frame_timeout_s: of one frame at the model.
         keep_alive_s: interval without a result after which a keep-alive is sent.
         quiet_s: a stream without a frame for longer is ended.
@@ -138,6 +141,7 @@ class StreamAnalyzer:
         limiter: StreamLimiter,
         *,
         look_ahead: int,
+        look_ahead_bytes: int,
         frame_timeout_s: float,
         keep_alive_s: float,
         quiet_s: float,
@@ -146,6 +150,7 @@ class StreamAnalyzer:
         self._estimator = estimator
         self._limiter = limiter
         self._look_ahead = look_ahead
+        self._look_ahead_bytes = look_ahead_bytes
         self._frame_timeout_s = frame_timeout_s
         self._keep_alive_s = keep_alive_s
         self._quiet_s = quiet_s
@@ -170,6 +175,7 @@ class StreamAnalyzer:
             estimator=self._estimator,
             request=request,
             in_flight=_LATEST_IN_FLIGHT if request.policy == "latest" else self._look_ahead,
+            in_flight_bytes=self._look_ahead_bytes,
             frame_timeout_s=self._frame_timeout_s,
             quiet_s=self._quiet_s,
             clock=self._clock,
@@ -209,6 +215,7 @@ class _Run:
         estimator: Estimator,
         request: StreamRequest,
         in_flight: int,
+        in_flight_bytes: int,
         frame_timeout_s: float,
         quiet_s: float,
         clock: Callable[[], float],
@@ -220,6 +227,9 @@ class _Run:
         self._clock = clock
         self._sequence = SequenceAnalyzer(request.sequence, request.model.skeleton)
         self._window: OrderedWindow[_FrameAtModel, Estimate] = OrderedWindow(in_flight)
+        self._max_bytes = in_flight_bytes
+        self._bytes = 0  # of the frames in flight
+        self._freed = asyncio.Event()
         self._waiting: tuple[StreamFrame, float] | None = None  # for a place, with its time of arrival
         self._input_ended = False
         self._dropped_before_next = 0
@@ -235,6 +245,9 @@ class _Run:
             while (item := await self._window.next()) is not None:
                 await self.events.put(await self._finish(item))
                 self._window.release()
+                self._bytes -= item.frame.frame.size
+                del item  # or its frame would be kept until the next one is done
+                self._freed.set()
                 self._start_waiting()
             await self.events.put(self._summary())
         except Exception as error:
@@ -250,9 +263,12 @@ class _Run:
                 self._received += 1
                 arrived_at = self._clock()
                 if self._request.policy == "every":
-                    await self._window.reserve()  # no further frame is read meanwhile: back-pressure
+                    while not self._has_room(frame):  # no further frame is read meanwhile: back-pressure
+                        self._freed.clear()
+                        await self._freed.wait()
+                    await self._window.reserve()
                     self._start(frame, arrived_at)
-                elif self._waiting is None and self._window.try_reserve():
+                elif self._waiting is None and self._has_room(frame) and self._window.try_reserve():
                     self._start(frame, arrived_at)
                 else:
                     if self._waiting is not None:
@@ -268,7 +284,7 @@ class _Run:
 
     def _start_waiting(self) -> None:
         """Start the frame that waits for a place, now that one is free."""
-        if self._waiting is None or not self._window.try_reserve():
+        if self._waiting is None or not self._has_room(self._waiting[0]) or not self._window.try_reserve():
             return
         frame, arrived_at = self._waiting
         self._waiting = None
@@ -276,12 +292,17 @@ class _Run:
         if self._input_ended:
             self._window.finish()
 
+    def _has_room(self, frame: StreamFrame) -> bool:
+        """Whether the frames in flight hold few enough bytes for another one."""
+        return not self._bytes or self._bytes + frame.size <= self._max_bytes
+
     def _start(self, frame: StreamFrame, arrived_at: float) -> None:
         """Send a frame to the model, in a reserved place."""
         capture_ns = frame.capture_ns
         if capture_ns is None:
             capture_ns = round((arrived_at - self._started_at) * 1e9)
         timer = current().stage_timer()
+        self._bytes += frame.size
         self._window.start(
             _FrameAtModel(frame, arrived_at, capture_ns, self._dropped_before_next, timer),
             self._estimator.estimate(

@@ -3,7 +3,7 @@ stops."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Overloaded, Unavailable
@@ -18,13 +18,15 @@ class StreamLimiter:
     Args:
         at_once: streams that run concurrently; more are refused.
         max_bytes: memory that all of them may hold together; one alone may hold any amount.
+        check_memory: raises Overloaded while there is no memory for another one.
 
     Attributes:
         ending: streams that still run have to stop now.
         running: number of streams at work.
     """
 
-    def __init__(self, at_once: int, max_bytes: int) -> None:
+    def __init__(self, at_once: int, max_bytes: int, check_memory: Callable[[], None] = lambda: None) -> None:
+        self._check_memory = check_memory
         self._at_once = at_once
         self._max_bytes = max_bytes
         self._held = 0
@@ -68,13 +70,14 @@ class StreamLimiter:
         """Hold a place for a stream for the time of the block.
 
         Raises:
-            Overloaded: there are as many as are allowed.
+            Overloaded: there are as many as are allowed, or no memory is left.
             Unavailable: the service is stopping.
         """
         if self._draining:
             raise self.stopping()
         if self.running >= self._at_once:
             raise self._too_many(self.running)
+        self._check_memory()
         self.running += 1
         current().observer.admitted()
         try:

@@ -19,11 +19,12 @@ import structlog
 from google.protobuf import duration_pb2
 
 from posegate.v1 import pose_service_pb2 as pb
-from service.accounts.gate import Account, AccountGate
+from service.accounts.gate import Account, AccountGate, key_ended
 from service.accounts.quotas import Charge, Standing
 from service.accounts.usage import COUNTED_RPCS
 from service.errors import PosegateError
 from service.server.handlers import Context, Continuation, Handler, Stream, Unary, is_ours, wrap
+from service.server.open_streams import OpenStreams
 from service.telemetry.call_context import Observer, current
 
 
@@ -45,6 +46,11 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._observer = observer or Observer()
         self._check_answer = check_answer
+        self.streams = OpenStreams(gate.is_live, key_ended)
+
+    async def run(self) -> None:
+        """End open streams whose key has ended, until cancelled."""
+        await self.streams.run()
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -83,8 +89,11 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
             with self._counted(account, rpc) as usage, self._gate.admitted(account, streaming=True):
                 charge = await self._reserve(account, rpc, request)
                 try:
-                    async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
-                        async for answer in answers:
+                    async with (
+                        aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers,
+                        aclosing(self.streams.watched(account.key_id, answers)) as watched,
+                    ):
+                        async for answer in watched:
                             before = usage.succeeded
                             usage.answered(answer)
                             if usage.succeeded and not before:

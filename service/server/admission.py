@@ -7,6 +7,7 @@ the time that the refusal takes, from the calls that are answered.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -19,13 +20,16 @@ from service.server.handlers import Context, Continuation, Handler, is_ours, wra
 from service.server.retry_hint import RetryHint
 from service.telemetry.call_context import current
 
+_SMALL_BYTES = 1 << 16  # an answer below is not worth counting
+
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     """Admission control: refuses unary calls beyond the limits. Streams are bounded by the `StreamLimiter`.
 
     Args:
         max_calls: at once.
-        max_bytes: of all their requests together; a single request is always admitted.
+        max_bytes: of all their requests together, and of their answers until they are sent; a single one is
+            always admitted.
     """
 
     def __init__(self, max_calls: int, max_bytes: int) -> None:
@@ -55,9 +59,27 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> Any:
             # The size of a stream of requests is not known yet: it counts as a call only.
             with self.admitted(request.ByteSize() if isinstance(request, Message) else 0):
-                return await inner(request, context)
+                answer = await inner(request, context)
+            self._hold_until_sent(answer)
+            return answer
 
         return call
+
+    def _hold_until_sent(self, answer: object) -> None:
+        """Count the bytes of an answer until it is sent, or the call has ended otherwise.
+
+        Raises:
+            Overloaded: with it the limit of bytes would be exceeded.
+        """
+        size, task = answer.ByteSize() if isinstance(answer, Message) else 0, asyncio.current_task()
+        if size < _SMALL_BYTES or task is None:
+            return
+        self._check_bytes(size)
+        self._bytes += size
+        task.add_done_callback(lambda _: self._give_back(size))
+
+    def _give_back(self, size: int) -> None:
+        self._bytes -= size
 
     @contextmanager
     def admitted(self, size: int) -> Iterator[None]:
@@ -68,13 +90,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         """
         if self._calls >= self._max_calls:
             raise self._too_many()
-        if self._calls and self._bytes + size > self._max_bytes:
-            raise Overloaded(
-                "The calls at work hold as many bytes as are allowed: try again.",
-                reason="TOO_MANY_BYTES_IN_FLIGHT",
-                metadata={"limit_bytes": str(self._max_bytes), "actual_bytes": str(self._bytes + size)},
-                retry_after_s=self._hint.after_refusal(self._calls),
-            )
+        self._check_bytes(size)
         self._calls += 1
         self._bytes += size
         current().observer.admitted()
@@ -84,6 +100,15 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             self._calls -= 1
             self._bytes -= size
             self._hint.ended()
+
+    def _check_bytes(self, size: int) -> None:
+        if self._bytes and self._bytes + size > self._max_bytes:
+            raise Overloaded(
+                "The calls at work hold as many bytes as are allowed: try again.",
+                reason="TOO_MANY_BYTES_IN_FLIGHT",
+                metadata={"limit_bytes": str(self._max_bytes), "actual_bytes": str(self._bytes + size)},
+                retry_after_s=self._hint.after_refusal(self._calls),
+            )
 
     def _too_many(self) -> Overloaded:
         return Overloaded(

@@ -31,6 +31,9 @@ from service.accounts.keyring import Keyring
 from service.accounts.plans import load_plans
 from service.accounts.quotas import Quotas
 from service.accounts.usage import UsageRecorder
+from service.media.isolation.images import ImageBudget, ImageDecoder
+from service.media.isolation.processes import DecoderHost
+from service.media.malloc import keep_freed_memory
 from service.media.spool import SpoolSpace
 from service.pipeline.estimator import Estimator, InferenceClient
 from service.pipeline.limits import Limits
@@ -40,11 +43,12 @@ from service.pipeline.video.analyzer import VideoAnalyzer
 from service.server import health as health_monitor
 from service.server.accounts import AccountInterceptor
 from service.server.admission import AdmissionInterceptor
+from service.server.arrivals import Arrivals
 from service.server.health import HealthMonitor
 from service.server.health_port import Health, health_server
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
-from service.server.malloc import keep_freed_memory
+from service.server.memory import MemoryGuard
 from service.server.tls import CertificateFiles, Certificates
 from service.servicers.account import AccountServicer
 from service.servicers.pose import PoseServicer, TritonVersion
@@ -67,7 +71,10 @@ from service.triton.client import TritonClient
 
 _log = structlog.get_logger()
 
+_KEEPALIVE_MS = 60_000
 _VIDEO_THREADS = 3  # of each stream: one waits for bytes, one writes them, one encodes
+
+_ARRIVING = 4  # requests on their way, for each that may be at work
 
 _NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
 """Only uncompressed messages are accepted: a compressed one could expand a thousand times before its size is
@@ -148,17 +155,31 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         tracing = from_environment()
         stack.push_async_callback(asyncio.to_thread, tracing.close)
 
-        streams = StreamLimiter(limits.max_streams, limits.max_video_memory_bytes)
+        host = DecoderHost()
+        memory = MemoryGuard(settings.max_memory, lambda: requests.at_work, host.pids)
+        streams = StreamLimiter(limits.max_streams, limits.max_video_memory_bytes, memory.check)
         metrics = Metrics(
             version("posegate"),
             [method.name for file, name in _SERVICES for method in file.services_by_name[name].methods],
             in_flight=lambda: requests.at_work,
             streams=lambda: streams.running,
         )
-        requests = RequestInterceptor(limits.request_timeout_s, limits.max_message_bytes, metrics, tracing)
+        requests = RequestInterceptor(
+            limits.request_timeout_s,
+            limits.max_message_bytes,
+            metrics,
+            tracing,
+            arrivals=Arrivals(_ARRIVING * limits.max_in_flight, settings.max_request_s, memory),
+            unread_s=settings.unread_s,
+        )
         metrics_port = await _serve_metrics(stack, metrics, settings) if settings.metrics_listen else None
 
         workers = _threads(stack, settings.workers, "pixels")
+        waiting = _threads(stack, settings.workers, "decoding")
+        images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s), settings.scaled_decoding)
+        # Their end frees the threads that wait for them, which end after that.
+        stack.push_async_callback(asyncio.to_thread, host.close)
+        stack.callback(images.close)
         video_threads = _threads(stack, _VIDEO_THREADS * limits.max_streams, "video")
         database = database_of(settings)
         stack.push_async_callback(database.close)
@@ -182,6 +203,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits.tenant_inferences_beside,
             # Enough to keep every thread busy, and a slot is left for small ones.
             max(1, min(limits.max_inferences - 1, 2 * settings.workers)),
+            waiting_threads=waiting,
         )
         store = SkeletonStore(
             database, skeleton_format, max_skeletons=limits.max_skeletons, of_tenants=gate is not None
@@ -199,6 +221,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
                 estimator,
                 streams,
                 look_ahead=limits.video_look_ahead,
+                look_ahead_bytes=limits.video_look_ahead_bytes,
                 frame_timeout_s=limits.request_timeout_s,
                 keep_alive_s=limits.stream_keep_alive_s,
                 quiet_s=limits.stream_quiet_s,
@@ -207,12 +230,13 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             lookup,
             streams,
             limits,
+            images.loading,
         )
-        by_key = [] if gate is None else [AccountInterceptor(gate, metrics, requests.check_size)]
+        accounts = None if gate is None else AccountInterceptor(gate, metrics, requests.check_size)
         server = grpc.aio.server(
             interceptors=[
                 requests,
-                *by_key,
+                *([] if accounts is None else [accounts]),
                 AdmissionInterceptor(limits.max_in_flight, limits.max_in_flight_bytes),
             ],
             options=[
@@ -222,7 +246,16 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
                 *_connection_options(settings),
             ],
         )
-        pose = PoseServicer(estimator, catalog, lookup, triton, limits, streaming, commit=settings.commit)
+        pose = PoseServicer(
+            estimator,
+            catalog,
+            lookup,
+            triton,
+            limits,
+            streaming,
+            commit=settings.commit,
+            decode=images.loading,
+        )
         pose_service_pb2_grpc.add_PoseServiceServicer_to_server(pose, server)
         skeleton = SkeletonServicer(
             store,
@@ -230,6 +263,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             lookup,
             workers,
             limits,
+            images.loading,
         )
         skeleton_service_pb2_grpc.add_SkeletonServiceServicer_to_server(skeleton, server)
         account = AccountServicer(limits, None if quotas is None else quotas.standing)
@@ -252,8 +286,10 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         )
         monitor = HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics)
         stack.callback(asyncio.create_task(monitor.run()).cancel)
-        if gate is not None:
+        stack.callback(asyncio.create_task(memory.run()).cancel)
+        if gate is not None and accounts is not None:
             stack.callback(asyncio.create_task(gate.run()).cancel)
+            stack.callback(asyncio.create_task(accounts.run()).cancel)
         if certificates is not None:
             metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
             stack.callback(asyncio.create_task(certificates.run()).cancel)
@@ -265,6 +301,9 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             health_port=health_port,
             metrics_port=metrics_port,
             triton=settings.triton_url,
+            max_memory=settings.max_memory,
+            max_in_flight_bytes=limits.max_in_flight_bytes,
+            max_video_memory_bytes=limits.max_video_memory_bytes,
         )
         yield Gateway(
             port=port,
@@ -363,6 +402,10 @@ def _connection_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second gateway on the address must fail, not share it
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # A caller whose machine is gone holds nothing for long.
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS // 3),
+        ("grpc.max_concurrent_streams", 8 * (settings.max_in_flight + settings.max_streams)),
         ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
     ]

@@ -49,3 +49,12 @@ def wrap(
     if handler.stream_unary is not None:
         return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), **codec)
     return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), **codec)  # type: ignore[arg-type]
+
+
+def as_stream_of_one(handler: Handler) -> Handler:
+    """A unary handler whose behaviour takes a stream of requests, of which it reads one."""
+    return grpc.stream_unary_rpc_method_handler(
+        handler.unary_unary,  # type: ignore[arg-type]
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )

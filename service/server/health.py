@@ -17,7 +17,7 @@ import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
-from service.core.geometry import LETTERBOX_GREY
+from service.core.geometry import LETTERBOX_GREY, ScaledImage
 from service.core.model import PoseModel
 from service.errors import PosegateError, Unavailable
 from service.pipeline.estimator import DetectionOptions, Estimator, prepare
@@ -149,7 +149,7 @@ class HealthMonitor:
         options = DetectionOptions(min_score=0.5, iou_threshold=0.7, max_persons=1)
         try:
             async with asyncio.timeout(timeout_s):
-                prepared = await self._estimator.run(prepare, grey, model)
+                prepared = await self._estimator.run(prepare, ScaledImage.whole(grey), model)
                 # As a stream, the monitor is no caller that others would have to share slots with.
                 await self._estimator.estimate_prepared(
                     prepared, model, options, timeout_s=timeout_s, stream=LIVENESS

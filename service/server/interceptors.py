@@ -29,10 +29,22 @@ from service.errors import (
     InvalidRequest,
     MonthlyQuotaExceeded,
     Overloaded,
+    PosegateError,
 )
 from service.pipeline.stream_limiter import StreamLimiter
+from service.server.arrivals import Arrivals
 from service.server.bounds import out_of_bounds
-from service.server.handlers import Context, Continuation, Handler, Stream, Unary, is_ours, wrap
+from service.server.connections import close_connection
+from service.server.handlers import (
+    Context,
+    Continuation,
+    Handler,
+    Stream,
+    Unary,
+    as_stream_of_one,
+    is_ours,
+    wrap,
+)
 from service.server.message_limits import max_request_bytes, request_type_of
 from service.servicers.responses.error_status import code_of, to_status
 from service.telemetry.call_context import CallContext, Observer, begin
@@ -55,6 +67,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         max_message_bytes: of one request or answer; requests without images or chunks have smaller limits.
         observer: counts every call.
         tracing: makes a span of every call.
+        arrivals: requests of unary calls on their way in; None to have gRPC read them.
+        unread_s: an answer of a unary call that is not taken for so long ends the connection.
 
     Attributes:
         begun: number of calls that have begun since the start.
@@ -62,8 +76,17 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, timeout_s: float, max_message_bytes: int, observer: Observer, tracing: Tracing
+        self,
+        timeout_s: float,
+        max_message_bytes: int,
+        observer: Observer,
+        tracing: Tracing,
+        *,
+        arrivals: Arrivals | None = None,
+        unread_s: float = math.inf,
     ) -> None:
+        self._arrivals = arrivals
+        self._unread_s = unread_s
         self._timeout_s = timeout_s
         self._max_message_bytes = max_message_bytes
         self._observer = observer
@@ -92,16 +115,24 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or not is_ours(details):
             return handler  # None, an unknown method, is answered by grpc
-        return wrap(
+        arrivals = self._arrivals if handler.unary_unary is not None else None
+        wrapped = wrap(
             handler,
-            lambda inner: self._unary(details, inner),
+            lambda inner: self._unary(details, inner, arrivals),
             lambda inner: self._stream(details, inner),
             self._deserializer(details.method, handler),
         )
+        return wrapped if arrivals is None else as_stream_of_one(wrapped)
 
-    def _unary(self, details: grpc.HandlerCallDetails, inner: Unary) -> Unary:
+    def _unary(self, details: grpc.HandlerCallDetails, inner: Unary, arrivals: Arrivals | None) -> Unary:
         async def call(request: Any, context: Context) -> Any:
-            with self._in_progress(), self._observed(details, context) as (call, outcome):
+            with self._in_progress():
+                if arrivals is not None:
+                    request = await arrivals.receive(request)
+                return await answered(request, context)
+
+        async def answered(request: Any, context: Context) -> Any:
+            with self._observed(details, context) as (call, outcome):
                 try:
                     self._refuse_while_draining()
                     request = _checked(request)
@@ -112,9 +143,19 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     await _fail(context, error, call.request_id, outcome, begun=False)
                 # Sent only now: metadata sent earlier would commit the call and rule out its retry.
                 await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
+                self._watch_sending(context)
                 return answer
 
         return call
+
+    def _watch_sending(self, context: Context) -> None:
+        """End the connection of a caller who does not take the answer that is sent next."""
+        task = asyncio.current_task()
+        if math.isinf(self._unread_s) or task is None:
+            return
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._unread_s, _end_connection, context.peer(), self._unread_s)
+        task.add_done_callback(lambda _: timer.cancel())
 
     def _stream(self, details: grpc.HandlerCallDetails, inner: Stream) -> Stream:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
@@ -281,6 +322,10 @@ class _CheckedRequests:
         return _checked(await anext(self._requests))
 
 
+def _end_connection(peer: str, unread_s: float) -> None:
+    _log.warning("answer_not_taken", peer=peer, seconds=unread_s, closed=close_connection(peer))
+
+
 def _check_request(content: bytes, request_type: Descriptor | None, limit: int) -> None:
     """Check the size and the bounds of a serialised request.
 
@@ -306,11 +351,11 @@ def _checked(request: Any) -> Any:
     """The request if it could be read, or the stream of requests.
 
     Raises:
-        InvalidRequest: it is too large, beyond its bounds, or could not be read.
+        PosegateError: it is too large, beyond its bounds, or could not be read or received.
     """
     if hasattr(request, "__anext__"):
         return _CheckedRequests(request)
-    if isinstance(request, InvalidRequest):
+    if isinstance(request, PosegateError):
         raise request
     if isinstance(request, DecodeError):
         raise InvalidRequest(

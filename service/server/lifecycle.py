@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -22,23 +24,50 @@ _BEGUN_S = 0.05  # a call that was accepted at the last moment has begun by then
 _SETTLE_S = 2.0  # while callers go on sending new ones, as they should not after NOT_SERVING
 _SENT_S = 0.5  # an answer that is ready has been sent by then
 _GOODBYE_S = 3.0  # streams are ended so long before the grace is over, to send their last message
+_CLOSED_S = 8.0  # after the grace everything is closed by then: busy threads are given up before
 _THREADS_S = 5.0  # longer than cv2 takes for one step on the largest image
 
 
-async def serve(gateway: AbstractAsyncContextManager[Any]) -> None:
-    """Run a gateway until SIGTERM or SIGINT, then drain it."""
-    stop = stop_on_signals()
+async def serve(gateway: AbstractAsyncContextManager[Any], *, exit_after_s: float | None = None) -> None:
+    """Run a gateway until SIGTERM or SIGINT, then drain it. `exit_after_s` as for `stop_on_signals`."""
+    stop = stop_on_signals(exit_after_s)
     async with gateway:
         await stop.wait()
 
 
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
+def stop_on_signals(exit_after_s: float | None = None) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set.
+
+    Args:
+        exit_after_s: end the process so long after the signal, whatever a thread of it does: the interpreter
+            itself waits for every thread at its end. None for a process that does more than serve.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if exit_after_s is not None and not stop.is_set():
+            _exit_after(exit_after_s)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, on_signal)
     return stop
+
+
+def latest_exit_s(drain_delay_s: float, drain_grace_s: float) -> float:
+    """Seconds from the signal after which a gateway that drains so long has certainly ended."""
+    return drain_delay_s + drain_grace_s + _SENT_S + _CLOSED_S
+
+
+def _exit_after(seconds: float) -> None:
+    def end() -> None:
+        _log.error("ended_by_force", after_s=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True  # it keeps no process alive that ends in time
+    timer.start()
 
 
 async def drain(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Protocol
@@ -13,12 +13,12 @@ import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
-from service.core.geometry import Rgb8
 from service.core.model import PoseModel
 from service.core.plan import allow
 from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, Unavailable
 from service.media.cost import is_large
+from service.media.loading import Decode, Loading, in_thread
 from service.pipeline.angles import measure_angles
 from service.pipeline.estimator import Estimator
 from service.pipeline.limits import Limits
@@ -59,6 +59,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         limits: of the service.
         streaming: the streaming RPCs.
         commit: of the build, hexadecimal; empty where it is not known.
+        decode: how images are decoded.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         streaming: StreamingMethods,
         *,
         commit: str = "",
+        decode: Decode = in_thread,
     ) -> None:
+        self._decode = decode
         self._estimator = estimator
         self._catalog = catalog
         self._skeletons = skeletons
@@ -272,7 +275,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         finally:
             self._kept_images.release()
 
-    async def _loader(self, image: types_pb2.Image, timer: StageTimer) -> Callable[[], Rgb8]:
+    async def _loader(self, image: types_pb2.Image, timer: StageTimer) -> Loading:
         fetch = timer.timed("decode") if image.uri else nullcontext()  # it is part of decoding
         with fetch:
-            return await loader(image, self._limits)
+            return await loader(image, self._limits, self._decode)

@@ -8,16 +8,18 @@ import binascii
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
+from service.core.geometry import Rgb8
 from service.core.plan import allow
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.core.skeleton.validation import nfc, shown, skeleton_problems
 from service.errors import AlreadyExists, NotAllowed, QuotaExceeded
+from service.media.loading import Decode, Load, in_thread
 from service.pipeline.concurrency import run
 from service.pipeline.export import ExportFormat, export_files
 from service.pipeline.limits import Limits
@@ -49,6 +51,7 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         skeletons: skeletons by name.
         workers: threads for CPU work.
         limits: of drawing and exporting.
+        decode: how images are decoded.
     """
 
     def __init__(
@@ -58,7 +61,9 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         skeletons: SkeletonLookup,
         workers: Executor,
         limits: Limits,
+        decode: Decode = in_thread,
     ) -> None:
+        self._decode = decode
         self._store = store
         self._skeletons = skeletons
         self._workers = workers
@@ -147,7 +152,11 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         skeleton = await self._skeletons.named(violations, call.tenant, request.skeleton)
         persons = await run(self._workers, read_persons, violations, request, skeleton, limits)
         assert drawing.overlay is not None  # noqa: S101 - there is a default, and a wrong one was raised
-        load = drawing.canvas.load if drawing.canvas is not None else await loader(request.image, limits)
+        load = (
+            drawing.canvas.load
+            if drawing.canvas is not None
+            else _whole(await loader(request.image, limits, self._decode))
+        )
         with call.stage_timer() as timer:
             overlay = await run(
                 self._workers, render, load, persons.poses, persons.numbers, skeleton, drawing.overlay, timer
@@ -222,6 +231,11 @@ def _read_name(name: str) -> str:
         violations.add(problem.field, problem.description)
     violations.raise_any()
     return nfc(name)
+
+
+def _whole(load: Load) -> Callable[[], Rgb8]:
+    """Function that gives the upright image (H, W, 3) at its own size; to be called in a worker thread."""
+    return lambda: load(None).pixels
 
 
 async def _read(message: pb.Skeleton, *, present: bool) -> Skeleton:

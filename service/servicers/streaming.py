@@ -10,6 +10,7 @@ from dataclasses import replace
 import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
+from service.media.loading import Decode, in_thread
 from service.pipeline.limits import Limits
 from service.pipeline.stream import StreamAnalyzer, StreamSummary
 from service.pipeline.stream_limiter import StreamLimiter
@@ -40,6 +41,7 @@ class StreamingMethods:
         skeletons: skeletons by name.
         limiter: number of videos and streams at once.
         limits: of each.
+        decode: how frames of StreamPoses are decoded.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class StreamingMethods:
         skeletons: SkeletonLookup,
         limiter: StreamLimiter,
         limits: Limits,
+        decode: Decode = in_thread,
     ) -> None:
+        self._decode = decode
         self._videos = videos
         self._streams = streams
         self._catalog = catalog
@@ -110,7 +114,9 @@ class StreamingMethods:
         with self._limiter.admitted():
             with _stall_limit(self._limits.stream_stall_s):
                 yield responses.started()
-            frames = frames_within_plan(stream_frames(requests, self._limits.image), current().plan)
+            frames = frames_within_plan(
+                stream_frames(requests, self._limits.image, self._decode), current().plan
+            )
             async with aclosing(self._streams.analyze(frames, options.request(model, plan))) as events:
                 async for event in events:
                     if isinstance(event, StreamSummary):

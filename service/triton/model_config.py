@@ -10,6 +10,8 @@ from google.protobuf import text_format
 
 from service.core.model import BODY_KEYPOINTS, Family, Model
 
+_MAX_DESCRIPTION_BYTES = 1000
+
 
 def parse_config(text: str) -> Any:
     """The text of a config.pbtxt as Triton's ModelConfig.
@@ -73,11 +75,19 @@ def read_config(config: Any, version: str) -> Model | None:
         weights=parameters.get("weights", ""),
         source=parameters.get("source", ""),
         sha256=parameters.get("sha256", ""),
+        description=_description(parameters),
         first_stage=parameters.get("first_stage", ""),
         tenant=parameters.get("tenant", ""),
         takes_body=takes_image or "body" in inputs,
         takes_image=takes_image,
     )
+
+
+def _description(parameters: Mapping[str, str]) -> str:
+    text = parameters.get("description", "")
+    if len(text.encode()) > _MAX_DESCRIPTION_BYTES:
+        raise ValueError(f"parameter 'description' has more than {_MAX_DESCRIPTION_BYTES} bytes")
+    return text
 
 
 def _yolo_pose(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, int]:

@@ -18,7 +18,7 @@ from service.web.detect import FACINGS, SIDES
 from service.web.door import Door
 from service.web.fields import Fields, merged
 from service.web.form import query_values, unsupported
-from service.web.gateway import Caller, Stream
+from service.web.gateway import Caller, StatusLost, Stream
 from service.web.problems import Problem, invalid
 
 FILE_FIELDS = ("video", "file")
@@ -190,8 +190,10 @@ async def analyze(
             uploading = asyncio.create_task(_upload(stream, config, upload.content))
             # A body that breaks ends the call, and with it the wait for the next answer.
             uploading.add_done_callback(lambda task: _end_with(task, stream))
+            begun = False
             try:
                 async for answer in stream.answers():
+                    begun = True
                     yield answer
                 yield await stream.quota()
                 await uploading  # the rest of the body is read, or its caller would not read the answer
@@ -199,6 +201,13 @@ async def analyze(
                 if uploading.done() and not uploading.cancelled() and (error := uploading.exception()):
                     raise error from None
                 raise
+            except StatusLost as lost:
+                if begun:
+                    raise
+                refusal = await door.gateway.refusal_of(
+                    door.gateway.pose.AnalyzeVideo, caller, pb.AnalyzeVideoRequest(config=config)
+                )
+                raise (refusal or lost).renamed(NAMES) from lost
             except Problem as problem:
                 raise problem.renamed(NAMES) from problem
             finally:

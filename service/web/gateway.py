@@ -66,6 +66,21 @@ class Answered(Generic[Answer]):
     headers: dict[str, str]
 
 
+class StatusLost(Problem):
+    """The gateway ended a stream while messages were on their way to it, and gRPC lost the status: a write
+    that fails puts a status of its own in the place of the one that is about to come; see
+    https://github.com/grpc/grpc/issues/36066."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503,
+            "GATEWAY_UNAVAILABLE",
+            "The gateway ended the call, and its reason was lost: try again.",
+            code="UNAVAILABLE",
+            retry_after_s=1.0,
+        )
+
+
 class Gateway:
     """The gateway's services.
 
@@ -107,6 +122,22 @@ class Gateway:
     def stream(self, method: Callable[..., Any], caller: Caller) -> Stream:
         """A call with a stream of requests and a stream of answers."""
         return Stream(method(metadata=caller.metadata, timeout=self._stream_timeout_s), self._stall_s)
+
+    async def refusal_of(self, method: Callable[..., Any], caller: Caller, first: Message) -> Problem | None:
+        """Why the gateway refuses a stream: its first message is sent again, with nothing after it, so that
+        the status cannot be lost. None where it does not refuse it, or only for what is missing."""
+        call = method(metadata=caller.metadata, timeout=self._request_timeout_s)
+        async with Stream(call, self._stall_s) as stream:
+            await stream.send(first)
+            await stream.close()
+            try:
+                async for _ in stream.answers():
+                    return None
+            except StatusLost:
+                return None
+            except Problem as problem:
+                return None if problem.reason == "VIDEO_UNDECODABLE" else problem
+        return None
 
     async def serving(self) -> bool:
         """Whether the gateway can answer: the default model is loaded and warm."""
@@ -179,12 +210,15 @@ class Stream:
             await self._call.done_writing()
 
     async def answers(self) -> AsyncIterator[Any]:
-        """The answers; Problem where the gateway ends the call with an error."""
+        """The answers; Problem where the gateway ends the call with an error, StatusLost where that is not
+        known."""
         try:
             while (answer := await self._call.read()) is not grpc.aio.EOF:
                 yield answer
             code = await self._call.code()
             if code is not grpc.StatusCode.OK:
+                if code is grpc.StatusCode.INTERNAL and not await self._call.trailing_metadata():
+                    raise StatusLost
                 raise from_rpc(
                     grpc.aio.AioRpcError(
                         code,
@@ -194,6 +228,8 @@ class Stream:
                     )
                 )
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata():
+                raise StatusLost from error
             raise from_rpc(error) from error
 
     async def quota(self) -> dict[str, str]:

@@ -32,6 +32,7 @@ from service.web.videos import error_line
 _log = structlog.get_logger()
 
 _CONFIG_S = 10.0  # for the first message
+_ACCEPT_S = 5.0  # for the first answer of the gateway, before the first image is sent to it
 _MAX_TEXT_BYTES = 65_536  # of a text message
 _POLICY_VIOLATION, _TRY_LATER, _OVER = 1008, 1013, 1000
 _POLICIES = {"latest": pb.FRAME_POLICY_LATEST, "every": pb.FRAME_POLICY_EVERY}
@@ -92,10 +93,12 @@ class StreamCalls:
     async def _analyze(self, socket: WebSocket, request_id: str, config: pb.StreamConfig, key: str) -> None:
         gateway = self._door.gateway
         async with gateway.stream(gateway.pose.StreamPoses, caller_of(socket, key)) as stream:
-            sending = asyncio.create_task(_send(socket, stream, config, self._door.in_flight))
+            accepted = asyncio.Event()
+            sending = asyncio.create_task(_send(socket, stream, config, self._door.in_flight, accepted))
             sending.add_done_callback(lambda task: _end_with(task, stream))
             try:
                 async for answer in stream.answers():
+                    accepted.set()
                     line = _line(answer, request_id)
                     if line is not None:
                         async with asyncio.timeout(self._door.settings.send_idle_s):
@@ -181,8 +184,14 @@ async def _images(socket: WebSocket) -> AsyncIterator[bytes]:
             raise invalid('A text after the first one must be {"type": "end"}; images are binary messages.')
 
 
-async def _send(socket: WebSocket, stream: Stream, config: pb.StreamConfig, in_flight: InFlight) -> None:
+async def _send(
+    socket: WebSocket, stream: Stream, config: pb.StreamConfig, in_flight: InFlight, accepted: asyncio.Event
+) -> None:
     await stream.send(pb.StreamPosesRequest(config=config))
+    # A refusal may lose its status where images are on their way: see gateway.StatusLost.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ACCEPT_S):
+            await accepted.wait()
     number = 0
     async for content in _images(socket):
         frame = pb.StreamFrame(frame_id=str(number), encoded=content)

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
+from service.accounts import keyring
 from service.accounts.gate import AccountGate
 from service.accounts.keyring import Keyring
 from service.accounts.keys import ApiKey, new_key
 from service.accounts.plans import load_plans
 from service.accounts.quotas import Quotas
 from service.accounts.usage import UsageRecorder
-from service.errors import RateLimited, Unauthenticated, Unavailable
+from service.errors import Overloaded, RateLimited, Unauthenticated, Unavailable
 from service.store.failures import StoreError
 from service.store.tenants import KeyChanges, KeyState
 from service.store.usage import UsageRow
@@ -149,30 +150,56 @@ async def test_a_flood_of_wrong_keys_makes_no_storm_of_questions_and_right_keys_
     await opened.authenticate(right.text, PEER)
     before, began = source.questions, time.monotonic()
     text = new_key().text
-    waits: list[float] = []
 
     async def flood(number: int) -> None:
         for _ in range(10):
-            with suppress(Unauthenticated):
+            with suppress(Unauthenticated, Overloaded):
                 await opened.authenticate(text, f"ipv4:198.51.100.{number % 50}:1")
                 raise AssertionError("it was accepted")
 
-    async def normal() -> None:
+    async def normal() -> float:
+        waits: list[float] = []
         for _ in range(200):
             started = time.perf_counter()
             await opened.authenticate(right.text, PEER)
             waits.append(time.perf_counter() - started)
             await asyncio.sleep(0)
+        return sorted(waits)[100]
 
-    await asyncio.gather(*(flood(number) for number in range(1000)), normal())
+    alone = await normal()
+    measuring = asyncio.create_task(normal())
+    await asyncio.gather(*(flood(number) for number in range(5000)))
+    during = await measuring
     took_s = time.monotonic() - began
-    assert source.questions - before <= took_s / 0.2 + 2  # of 10,000 wrong keys
-    assert opened._wrong == 10_000
+    assert source.questions - before <= took_s / 0.2 + 2  # of 50,000 wrong keys
+    assert opened._wrong >= 1000  # the others were sent away unread
     assert len(opened._wrong_keys._buckets) <= 50
     assert not opened._delayed
     assert not opened._keyring._waiting
     # Without a pause in between: whatever goes on, it costs no question and no wait.
-    assert sorted(waits)[100] < 0.01
+    assert during < 10 * alone
+
+
+async def test_a_good_key_among_too_many_unknown_ones_is_not_called_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keyring, "_WAITING", 20)
+    source = Source()
+    opened = gate(source)
+    good = new_key()
+    source.add(good)
+    await refusal(opened, new_key().text)  # the next question waits for its turn
+    source.states.clear()
+    others = [asyncio.create_task(refusal(opened, new_key().text)) for _ in range(20)]
+    await asyncio.sleep(0)
+    fresh = new_key()
+    source.add(fresh)
+    with pytest.raises(Overloaded) as caught:
+        await opened.authenticate(fresh.text, PEER)
+    assert caught.value.retry_after_s
+    assert (await opened.authenticate(good.text, PEER)).key_id == good.key_id  # known ones do not wait
+    await asyncio.gather(*others)
+    assert (await opened.authenticate(fresh.text, PEER)).key_id == fresh.key_id
 
 
 async def test_after_many_wrong_keys_an_address_waits_and_others_do_not() -> None:

@@ -199,3 +199,10 @@ async def test_a_proxy_that_the_call_goes_through_is_named(monkeypatch: pytest.M
         "The call goes through the proxy in http_proxy: name the host in no_proxy to call it directly."
         in told
     )
+
+
+def test_without_a_key_the_option_is_named() -> None:
+    no = grpc.aio.Metadata()
+    error = grpc.aio.AioRpcError(grpc.StatusCode.UNAUTHENTICATED, no, no, "An API key is needed.")
+    assert "--key" in Target("127.0.0.1:1").explain(error)
+    assert "--key" not in Target("127.0.0.1:1", api_key="pg_wrong").explain(error)

@@ -154,3 +154,22 @@ async def test_what_cannot_be_evaluated_is_said(
 async def test_a_limit_sends_only_the_first_images(service: Service, config: EvaluateConfig) -> None:
     await evaluate(replace(config, limit=2))
     assert [line["image_id"] for line in kept_lines(config)[1:]] == [1, 2]
+
+
+async def test_squares_are_answered_in_px_of_the_image_itself(
+    service: Service, config: EvaluateConfig
+) -> None:
+    (plain,) = await evaluate(replace(config, limit=1, out=None))
+    (squared,) = await evaluate(replace(config, limit=1, out=None, shape="square"))
+    sizes = [call.inputs["images"].shape[1:3] for call in service.triton.calls]
+    assert sizes == [(480, 640), (640, 640)]
+    # The same place in the model's input is 80 px higher in an image of 640×480.
+    before = np.reshape(plain.run.detections[1][0]["keypoints"], (17, 3))
+    after = np.reshape(squared.run.detections[1][0]["keypoints"], (17, 3))
+    np.testing.assert_allclose(after, before - (0, 80, 0), atol=0.01)
+
+
+async def test_an_image_that_cannot_be_squared_is_refused_by_the_service(config: EvaluateConfig) -> None:
+    (config.images / "1.jpg").write_bytes(b"no image")
+    (outcome,) = await evaluate(replace(config, limit=2, out=None, shape="square"))
+    assert list(outcome.run.failed) == [1]

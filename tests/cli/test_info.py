@@ -30,12 +30,14 @@ async def test_build_models_and_every_limit_are_printed(
     assert rows["max_video_duration"] == "60 s"
 
 
-async def test_hosts_are_named_and_no_limit_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_hosts_are_named_and_no_limit_is_unlimited(capsys: pytest.CaptureFixture[str]) -> None:
     async with running(uri_hosts="images.example") as service:
         await show(Target(service.address))
     told = capsys.readouterr().out
     (row,) = [line for line in told.splitlines() if "allowed_uri_hosts" in line]
     assert "images.example" in row
+    (row,) = [line for line in told.splitlines() if "calls_per_second" in line]
+    assert "unlimited" in row
 
 
 async def test_a_gateway_that_does_not_answer_is_one_line() -> None:

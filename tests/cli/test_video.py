@@ -196,15 +196,19 @@ async def test_another_config_starts_anew(config: AnalysisConfig, tmp_path: Path
     assert len(lines(tmp_path / "out.jsonl")) == 42
 
 
+@pytest.mark.parametrize("layout", list(Layout))
 async def test_the_files_of_a_video_that_breaks_off_are_completed(
-    config: AnalysisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: AnalysisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: Layout
 ) -> None:
     clip = tmp_path / "clip.mp4"
     content = fast_start(count=200)
     clip.write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(CutShort, match=r"DATA_LOSS.* The frames before that are in .*out\.jsonl"):
-        await analyze(clip, config)
-    assert "frames until the video broke off, 2 people tracked" in capsys.readouterr().out
+        await analyze(clip, replace(config, layout=layout))
+    said = capsys.readouterr().out
+    assert "frames until the video broke off" in said
+    assert ("2 people tracked" in said) == (layout is Layout.persons), "frames of the flat layout lack it"
+    assert "0 people" not in said
     assert sorted(names(tmp_path)) == ["clip.mp4", "out.jsonl", "plot.png"]
     found = lines(tmp_path / "out.jsonl")
     assert found[-1]["error"].startswith("DATA_LOSS: ")

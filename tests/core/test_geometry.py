@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.core.geometry import LETTERBOX_GREY, Affine, Rgb8, choose_shape, letterbox
+from service.core.geometry import LETTERBOX_GREY, Affine, Rgb8, choose_shape, least_scale, letterbox
 from tests.pictures import noise, plain, quartered
 
 SHAPES = ((384, 640), (480, 640), (640, 480), (640, 384), (640, 640))
@@ -192,3 +192,29 @@ def test_with_a_square_among_the_shapes_the_long_side_always_has_full_length(wid
     gain = min(shape_h / height, shape_w / width)
     assert max(width, height) * gain == pytest.approx(640, abs=0.5 * max(width, height) / min(width, height))
     assert max(round(width * gain), round(height * gain)) == 640
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "region", "scale"),
+    [
+        ((1280, 960), None, 0.5),
+        ((960, 1280), None, 0.5),
+        ((320, 240), None, 2.0),
+        ((4000, 3000), (100, 100, 1380, 1060), 0.5),
+        ((4000, 3000), (3000, 2000, 9000, 9000), 0.64),
+        ((4000, 3000), (5000, 0, 5010, 10), 0.0),
+    ],
+    ids=str,
+)
+def test_the_least_scale_fills_the_input_with_what_is_looked_at(
+    size_wh: tuple[int, int], region: tuple[int, int, int, int] | None, scale: float
+) -> None:
+    assert least_scale(size_wh, SHAPES, region) == pytest.approx(scale)
+
+
+def test_a_reduced_image_covers_the_input_as_the_whole_one_does() -> None:
+    whole, half = plain((1001, 601)), plain((501, 301))  # half of 1001 is 500.5
+    expected, _ = letterbox(whole, (384, 640))
+    boxed, to_input = letterbox(half, (384, 640), (1001, 601))
+    np.testing.assert_array_equal(boxed, expected)
+    assert to_input.scale_x == 640 / 501

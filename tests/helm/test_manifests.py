@@ -146,6 +146,7 @@ def test_the_gateway_is_told_what_the_values_say() -> None:
         "POSEGATE_DEFAULT_MODEL": "yolov8m_pose",
         "POSEGATE_VIDEO_SPOOL": "/var/spool/posegate",
         "POSEGATE_MAX_SPOOL_BYTES": str(int(0.95 * 16 * 2**30)),
+        "POSEGATE_MAX_MEMORY": str(int(0.9 * 6 * 2**30)),
         "POSEGATE_SKELETONS": "/etc/posegate/skeletons",
         "POSEGATE_AUTH": "keys",
         "POSEGATE_AUTH_PLAINTEXT": "refuse",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from service.pipeline.limits import Limits
 from service.settings import Settings
 from tests.helm.chart import HELMS, refusal, render
 
@@ -237,7 +238,9 @@ def test_all_contradictions_are_told_at_once() -> None:
 
 
 def test_the_guards_know_the_defaults_of_the_gateway() -> None:
-    assert Settings.model_fields["max_in_flight_bytes"].default == 536870912
+    limits = Limits.of(Settings(max_memory=4 << 30))
+    assert limits.max_in_flight_bytes == 536870912
+    assert limits.max_video_memory_bytes == 1073741824
     assert Settings.model_fields["max_streams"].default == 16
     assert Settings.model_fields["video_look_ahead_bytes"].default == 67108864
     assert Settings.model_fields["max_video_bytes"].default == 2_000_000_000

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from service.core.geometry import Rgb8
-from service.errors import ImageTooLarge, ImageUndecodable, PosegateError
-from service.media.image import ImageLimits, decode, encode, inspect
+from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, PosegateError
+from service.media.image import ImageLimits, ScaledDecoding, decode, decode_scaled, encode, inspect
 from tests.media.cases import case
 from tests.media.damage import damaged
 from tests.pictures import encoded, noise, plain, quartered
@@ -434,7 +434,7 @@ def test_damaged_files_are_decoded_or_refused_and_nothing_else(file_format: str,
     end = data.draw(st.integers(0, len(content)) | st.just(len(content)))
     try:
         image = decode(bytes(content[:end]), LIMITS)
-    except (ImageUndecodable, ImageTooLarge):
+    except (ImageUndecodable, ImageTooLarge, ImageTooCostly):
         return
     assert image.ndim == 3
     assert image.shape[2] == 3
@@ -467,3 +467,79 @@ def test_encoding_takes_a_read_only_picture() -> None:
     image = quartered((20, 10))
     image.setflags(write=False)
     assert decode(encode(image, "png"), LIMITS).shape == (10, 20, 3)
+
+
+# --- reduced while it is decoded ----------------------------------------------------------------------
+
+WHITE_XY = (277, 151)  # the top left corner of a white square on black, px of the upright image
+
+
+def marked(size_wh: tuple[int, int], orientation: int = 1) -> bytes:
+    """A JPEG with a white square whose upright position is known; stored turned, as its EXIF data say."""
+    image = plain(size_wh, (0, 0, 0))
+    x, y = WHITE_XY
+    image[y : y + 64, x : x + 64] = 255
+    stored = Image.fromarray(image)
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(stored if turn is None else stored.transpose(turn), "JPEG", quality=95, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("divisor", [1, 2, 4, 8])
+def test_a_reduced_jpeg_says_where_its_pixels_are_in_the_upright_original(
+    orientation: int, divisor: int
+) -> None:
+    content = marked((533, 403), orientation)  # sides that no divisor divides
+    scaled = decode_scaled(content, LIMITS, lambda _: 1 / divisor, "fast")
+    assert scaled.size_wh == (533, 403)
+    assert scaled.pixels.shape == (-(-403 // divisor), -(-533 // divisor), 3)
+    light = scaled.pixels[..., 1].astype(float)
+    left = np.average(np.arange(light.shape[1]) + 0.5, weights=light.sum(axis=0))
+    top = np.average(np.arange(light.shape[0]) + 0.5, weights=light.sum(axis=1))
+    center = scaled.to_pixels.inverse().apply(np.array([left, top], np.float32))
+    np.testing.assert_allclose(center, np.add(WHITE_XY, 32), atol=0.35)
+
+
+@pytest.mark.parametrize(
+    ("mode", "needed", "width"),
+    [
+        ("off", 0.1, 800),
+        ("fine", 0.1, 200),
+        ("fast", 0.1, 100),
+        ("fine", 0.3, 800),
+        ("fast", 0.3, 400),
+        ("fast", 0.5, 400),
+        ("fast", 2.0, 800),
+    ],
+)
+def test_a_jpeg_is_reduced_no_further_than_its_use_allows(
+    mode: ScaledDecoding, needed: float, width: int
+) -> None:
+    scaled = decode_scaled(encoded(plain((800, 600)), "JPEG"), LIMITS, lambda _: needed, mode)
+    assert scaled.pixels.shape[1] == width
+
+
+def test_other_formats_are_decoded_whole() -> None:
+    scaled = decode_scaled(encoded(plain((800, 600)), "PNG"), LIMITS, lambda _: 0.1, "fast")
+    assert scaled.pixels.shape == (600, 800, 3)
+
+
+def test_a_jpeg_that_is_cut_short_is_refused_at_every_scale() -> None:
+    content = encoded(noise((800, 600)), "JPEG")
+    with pytest.raises(ImageUndecodable, match="cut short"):
+        decode_scaled(content[: len(content) // 2], LIMITS, lambda _: 0.1, "fast")
+
+
+def test_a_jpeg_without_an_end_marker_is_decoded_whole() -> None:
+    content = encoded(noise((800, 600)), "JPEG")[:-2]
+    assert decode_scaled(content, LIMITS, lambda _: 0.1, "fast").pixels.shape == (600, 800, 3)

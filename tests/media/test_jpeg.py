@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import random
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from service.errors import ImageUndecodable
@@ -82,3 +84,25 @@ def test_bytes_behind_the_end_do_not_matter() -> None:
 def test_a_head_alone_is_refused(content: bytes) -> None:
     with pytest.raises(ImageUndecodable):
         decode_jpeg(content)
+
+
+def test_damage_in_the_middle_that_libjpeg_reports_is_refused() -> None:
+    rng = random.Random(7)  # noqa: S311 - repeatable damage, not a secret
+    reported = 0
+    for _ in range(40):
+        content = bytearray(case("base.jpg"))
+        start = rng.randrange(len(content) // 4, len(content) - 200)
+        content[start : start + 50] = rng.randbytes(50)
+        try:
+            simplejpeg.decode_jpeg(bytes(content))
+        except ValueError:
+            reported += 1
+            with pytest.raises(ImageUndecodable, match=r"[Ss]end the"):
+                decode_jpeg(bytes(content))
+    assert reported > 10
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_padding_before_the_end_marker_is_harmless(name: str) -> None:
+    content = stored(name)
+    assert np.array_equal(decode_jpeg(content[:-2] + bytes(300) + content[-2:]), decode_jpeg(content))

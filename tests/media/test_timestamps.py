@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from service.media.timestamps import PacketClock, PresentationOrder, PresentationTimes
+from service.media.timestamps import PacketClock, Place, PresentationOrder, PresentationTimes
 
 TS = Fraction(1, 90_000)
 FRAME = 3600  # ticks, 25 frames a second
@@ -53,25 +53,32 @@ def test_packets_without_stamps_are_counted_on() -> None:
     assert [one.read(None, None, ticks).dts for ticks in (None, 7200, 0, None)] == [0, 3600, 10_800, 14_400]
 
 
+def placed(order: PresentationOrder, stamp: int, *, key_frame: bool = False) -> tuple[int, int]:
+    """Number and stamp of a frame that has a place."""
+    _, place, _ = order.place(stamp, key_frame=key_frame)
+    assert place is not None
+    return place.number, place.stamp
+
+
 def test_frames_are_numbered_in_the_order_of_presentation() -> None:
     order = PresentationOrder(by_decoding=False)
     for stamp in (0, 4, 2, 1, 3):
         order.sent(stamp)
-    assert [order.place(stamp, key_frame=stamp == 0) for stamp in range(5)] == [(n, n) for n in range(5)]
+    assert [placed(order, stamp, key_frame=stamp == 0) for stamp in range(5)] == [(n, n) for n in range(5)]
 
 
 def test_lost_frames_keep_their_numbers() -> None:
     order = PresentationOrder(by_decoding=False)
     for stamp in range(6):
         order.sent(stamp)
-    assert [order.place(stamp, key_frame=False)[0] for stamp in (0, 1, 4, 5)] == [0, 1, 4, 5]
+    assert [placed(order, stamp)[0] for stamp in (0, 1, 4, 5)] == [0, 1, 4, 5]
 
 
 def test_frames_before_the_first_that_can_be_decoded_do_not_count() -> None:
     order = PresentationOrder(by_decoding=False)
     for stamp in (-2, -1, 0, 1):
         order.sent(stamp)
-    assert [order.place(stamp, key_frame=True)[0] for stamp in (0, 1)] == [0, 1]
+    assert [placed(order, stamp, key_frame=True)[0] for stamp in (0, 1)] == [0, 1]
 
 
 def test_without_presentation_stamps_times_are_given_out_in_order() -> None:
@@ -80,35 +87,63 @@ def test_without_presentation_stamps_times_are_given_out_in_order() -> None:
         order.sent(stamp)
     # I P B B B P B B in decoding order; each frame carries the stamp of its own packet.
     decoded = [0, 3, 2, 4, 1, 6, 7, 5]
-    assert [order.place(stamp, key_frame=stamp == 0) for stamp in decoded] == [(n, n) for n in range(8)]
+    assert [placed(order, stamp, key_frame=stamp == 0) for stamp in decoded] == [(n, n) for n in range(8)]
 
 
-def test_without_presentation_stamps_a_key_frame_ends_the_wait_for_lost_frames() -> None:
+def test_without_presentation_stamps_frames_behind_a_loss_have_no_place_up_to_a_key_frame() -> None:
     order = PresentationOrder(by_decoding=True)
     for stamp in range(6):
         order.sent(stamp)
-    order.place(0, key_frame=True)
-    order.lost(1)
-    assert order.place(2, key_frame=False) == (2, 2)
-    assert order.place(4, key_frame=True) == (4, 4)  # frame 3 never came
-    assert order.place(5, key_frame=False) == (5, 5)
+        if stamp == 2:
+            order.damaged(lost=True)
+    assert placed(order, 0, key_frame=True) == (0, 0)
+    assert order.place(3, key_frame=False)[1] is None
+    lost, place, damaged = order.place(4, key_frame=True)
+    assert [one.number for one in lost] == [1, 2, 3]
+    assert (place, damaged) == (Place(4, 4), False)
+    assert placed(order, 5) == (5, 5)
+
+
+def test_behind_damage_every_frame_is_given_or_lost_and_none_comes_too_late() -> None:
+    order = PresentationOrder(by_decoding=False)
+    for stamp in range(8):
+        order.sent(stamp)
+        if stamp == 2:
+            order.damaged(lost=True)
+    placed(order, 0, key_frame=True)
+    lost, place, damaged = order.place(4, key_frame=False)
+    assert ([one.number for one in lost], place, damaged) == ([1, 2, 3], Place(4, 4), True)
+    assert order.place(1, key_frame=False) == ([], None, True)  # it is lost already
+    assert order.place(6, key_frame=True) == ([Place(5, 5)], Place(6, 6), False)
+    assert order.place(7, key_frame=False) == ([], Place(7, 7), False)
+
+
+def test_a_first_key_frame_that_is_lost_is_still_frame_0() -> None:
+    order = PresentationOrder(by_decoding=False)
+    for stamp in (10, 8, 11, 12):  # 8 leads the key frame, and depends on frames that are not there
+        order.sent(stamp)
+        if stamp == 10:
+            order.damaged(lost=True)
+    lost, place, _ = order.place(12, key_frame=True)
+    assert (lost, place) == ([Place(0, 10), Place(1, 11)], Place(2, 12))
+    assert order.left_out == 1
 
 
 def test_numbers_go_on_behind_frames_that_were_passed_over() -> None:
     order = PresentationOrder(by_decoding=False)
     order.sent(0)
     order.place(0, key_frame=True)
-    order.restart(20)
+    order.restart(20, passed=20, leading=0)
     for stamp in (20, 22, 21):
         order.sent(stamp)
-    assert [order.place(stamp, key_frame=False)[0] for stamp in (20, 21, 22)] == [20, 21, 22]
+    assert [placed(order, stamp)[0] for stamp in (20, 21, 22)] == [20, 21, 22]
 
 
 def test_two_frames_of_one_packet_have_two_numbers() -> None:
     order = PresentationOrder(by_decoding=False)
     for stamp in (0, 1):
         order.sent(stamp)
-    numbers = [order.place(stamp, key_frame=False)[0] for stamp in (0, 0, 1)]
+    numbers = [placed(order, stamp)[0] for stamp in (0, 0, 1)]
     assert numbers == [0, 1, 2]
 
 

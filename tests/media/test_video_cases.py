@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from itertools import pairwise
 
 import av
@@ -286,3 +287,118 @@ def test_what_cannot_be_read_any_more_is_data_loss() -> None:
     assert type(found.error) is DataLoss
     assert found.numbers == list(range(len(found.frames)))
     assert 20 < len(found.frames) < 80
+
+
+def remuxed(content: bytes, container: str) -> bytes:
+    """The video track in another container, not encoded again."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(content), "r") as source, av.open(file, "w", format=container) as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    return file.getvalue()
+
+
+def with_lost_packets(content: bytes, numbers: Iterable[int], head: int = 0) -> bytes:
+    """The file with all bytes of some packets, in decoding order, set to ff; but for `head` bytes of each."""
+    damaged = bytearray(content)
+    with av.open(io.BytesIO(content), "r") as source:
+        packets = [(one.pos, one.size) for one in source.demux(video=0) if one.size]
+    for number in numbers:
+        start, size = packets[number]
+        assert start is not None
+        damaged[start + head : start + size] = b"\xff" * (size - head)
+    return bytes(damaged)
+
+
+def assert_damage_is_honest(found: Read, first: int) -> None:
+    """Every frame of the base is given as it is, marked, or counted as lost; at its number and its time."""
+    assert found.error is None
+    assert found.numbers == sorted(set(found.numbers))
+    assert found.times == [number / 25 for number in found.numbers]
+    good = [frame for frame in found.frames if not frame.damaged]
+    assert len(good) + found.damaged == 40 - first
+    for frame in good:
+        assert np.abs(frame.image.astype(int) - BASE.frames[frame.index].image).mean() < 1
+
+
+@pytest.mark.parametrize("start_s", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("lost", "given"),
+    [
+        ([12], 27),
+        ([24], 26),
+        ([12, 24], 15),
+        ([0], 28),
+        ([0, 12], 16),
+        ([5], 33),
+        ([37], 37),
+        ([38, 39], 38),
+        ([36], 36),
+    ],
+    ids=str,
+)
+def test_lost_packets_cost_what_depends_on_them_and_nothing_is_invented(
+    lost: list[int], given: int, threads: int, start_s: float
+) -> None:
+    found = read(with_lost_packets(case("v_base.mp4"), lost), Sampling(start_s=start_s), threads=threads)
+    assert_damage_is_honest(found, round(start_s * 25))
+    if not start_s:
+        assert sum(not frame.damaged for frame in found.frames) == given
+
+
+@pytest.mark.parametrize("lost", [[0], [12], [38, 39]], ids=str)
+def test_lost_packets_are_counted_in_matroska_as_in_mp4(lost: list[int]) -> None:
+    block_head = 4  # track, time and flags
+    content = with_lost_packets(remuxed(case("v_base.mp4"), "matroska"), lost, block_head)
+    assert_damage_is_honest(read(content), 0)
+
+
+@pytest.mark.parametrize("what", ["size", "track"])
+@pytest.mark.parametrize("number", [5, 20, 39])
+def test_a_matroska_block_with_a_broken_head_is_a_gap_or_the_end(number: int, what: str) -> None:
+    content = bytearray(remuxed(case("v_base.mp4"), "matroska"))
+    with av.open(io.BytesIO(content), "r") as source:
+        start = [one.pos for one in source.demux(video=0) if one.size][number]
+    assert start is not None
+    if what == "size":
+        content[start - 3 : start] = bytes(3)
+    else:
+        content[start] = 0xFF
+    found = read(bytes(content))
+    last = 39
+    assert found.times[:3] == [0, 0.04, 0.08]
+    assert 25 < len(found.frames) < 40
+    if number == last and what == "size":
+        assert type(found.error) is DataLoss
+    else:
+        assert found.error is None
+        assert found.gaps == 1
+        strict = read(bytes(content), strict=True)
+        assert type(strict.error) is DataLoss
+        assert strict.times == found.times[: len(strict.times)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"live": "1"}, {"cluster_time_limit": "300"}], ids=["plain", "live", "clusters"]
+)
+@pytest.mark.parametrize("tail", [b"", b"\n", b"SEFH" * 10], ids=["whole", "newline", "phone"])
+def test_a_whole_matroska_is_never_cut_short(options: dict[str, str], tail: bytes) -> None:
+    times = [0, 0.1, 0.15, 0.9, 4, 4.1, 9.0]
+    found = read(clip("matroska", options=options, times=times, sound=True) + tail)
+    assert found.error is None
+    assert found.times == pytest.approx(times, abs=0.002)
+    assert found.gaps == bool(tail and "live" in options)  # a live file does not state its length
+
+
+def test_without_presentation_times_nothing_is_placed_by_guess() -> None:
+    found = read(with_lost_packets(case("v_bframes_h264.avi"), [24], 8))
+    assert found.error is None
+    assert found.numbers == list(range(len(found.frames)))
+    assert 20 <= len(found.frames) < 24  # there is no other key frame
+    assert len(found.frames) + found.damaged == 40
+    assert difference(found) < 4

@@ -69,14 +69,13 @@ def test_every_model_of_the_gpu_repository_is_built_here() -> None:
 
 
 @needs_rtx
-@pytest.mark.parametrize("compute_capability", ["8.0", "8.9"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("precision", "compute_capability"), [("fp32", "8.0"), ("fp16", "8.9")])
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_graph_builds_for_its_profiles(
     name: str, precision: Precision, compute_capability: str
 ) -> None:
     model = read_gpu_model(GPU_MODELS / name).model
-    profiles = profiles_for(model.shapes_hw, model.max_batch_size)
+    profiles = profiles_for(model.typical_hw, model.max_batch_size, other_hw=model.other_hw)
     data = graph(name, precision)
     built = build_plan(RTX, data, profiles, Options(compute_capability=compute_capability))
     assert built.plan[1:4] == b"trt"

@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.core.poses import Floats
+from service.evaluation.dataset import Dataset
 from service.models.accuracy import shipped_samples
+from service.models.average_precision import AnnotatedImages
 from service.models.engines import Options
 from service.models.errors import AccuracyError, EngineError, RepositoryError
 from service.models.gpu_config import GpuModel
 from service.models.gpus import Gpu
-from service.models.manifest import EnginePlan, read_manifest
+from service.models.manifest import ApLoss, EnginePlan, read_manifest
 from service.models.publish import BuildRequest, Gate, build_model, describe, put_graph, timing_cache
 from service.models.runners import Images, OpenVinoRunner
 from service.models.verify import verify
@@ -123,6 +126,24 @@ def test_a_plan_that_was_not_compared_is_built_again_to_be_compared(model: GpuMo
     assert plan.accuracy is None
     assert not build(model, tensorrt)[1]
     assert build(model, tensorrt, gated=gate())[0].accuracy is not None
+
+
+def test_a_plan_that_loses_ap_is_not_published_and_one_that_keeps_it_says_so(
+    model: GpuModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = AnnotatedImages(model.folder, Dataset("coco", (), (), 1, (), "coco_17", ()))
+    monkeypatch.setattr("service.models.publish.compare_ap", lambda *_: {"body": ApLoss(0.5, 0.45)})
+    tensorrt = TensorRT()
+    with pytest.raises(AccuracyError, match=r"body: AP 45\.0 instead of 50\.0"):
+        build(model, tensorrt, gated=replace(gate(), annotated=on))
+    assert not (model.folder / "1" / "model.plan").exists()
+    build(model, tensorrt, gated=gate())
+    monkeypatch.setattr("service.models.publish.compare_ap", lambda *_: {"body": ApLoss(0.5, 0.5)})
+    plan, built = build(model, tensorrt, gated=replace(gate(), annotated=on))
+    assert built  # what was published had not passed this gate
+    assert plan.ap == {"body": ApLoss(0.5, 0.5)}
+    assert read_manifest(model.folder / "1") == {"model.plan": plan}
+    assert not build(model, tensorrt, gated=replace(gate(), annotated=on))[1]
 
 
 def test_a_plan_that_bends_fingers_is_not_published(model: GpuModel) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.geometry import Rgb8
+from service.core.geometry import Affine, Rgb8, ScaledImage
 from service.errors import ImageUndecodable, Overloaded
+from service.media.image import LeastScale
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from service.telemetry.call_context import CallContext, begin
 from tests.fakes import POSE_MODEL, BusyThread, FakeTritonClient, candidate, rows, until
@@ -29,7 +30,7 @@ def estimating(estimator: Estimator, image: Rgb8, **changes: Any) -> asyncio.Tas
     wanted: dict[str, Any] = {"options": OPTIONS, "model": POSE_MODEL, **changes}
     return asyncio.create_task(
         estimator.estimate(
-            lambda: image,
+            lambda _: ScaledImage.whole(image),
             wanted.pop("model"),
             wanted.pop("options"),
             **wanted,
@@ -99,7 +100,7 @@ async def test_errors_of_decoding_and_of_the_model_pass_through(workers: ThreadP
     client = FakeTritonClient()
     estimator = Estimator(client, workers, 1)
 
-    def broken() -> Rgb8:
+    def broken(_: LeastScale | None) -> ScaledImage:
         raise ImageUndecodable("no")
 
     with pytest.raises(ImageUndecodable):
@@ -134,13 +135,13 @@ async def test_a_picture_that_waits_for_a_thread_is_never_decoded_once_its_calle
     client = FakeTritonClient()
     estimator = Estimator(client, workers, 2)
 
-    def load(name: str) -> Rgb8:
+    def load(name: str) -> ScaledImage:
         decoded.append(name)
-        return plain((9, 9))
+        return ScaledImage.whole(plain((9, 9)))
 
     gone, stays = (
         asyncio.create_task(
-            estimator.estimate(lambda name=name: load(name), POSE_MODEL, OPTIONS)  # type: ignore[misc]
+            estimator.estimate(lambda _, name=name: load(name), POSE_MODEL, OPTIONS)  # type: ignore[misc]
         )
         for name in ("gone", "stays")
     )
@@ -194,3 +195,37 @@ async def test_a_small_image_does_not_wait_for_all_large_ones(workers: ThreadPoo
     client.gate.set()
     await asyncio.gather(*large, *small)
     assert client.most_at_once == 4
+
+
+async def test_people_in_a_region_of_a_reduced_image_are_where_they_are_in_the_original(
+    workers: ThreadPoolExecutor,
+) -> None:
+    client = FakeTritonClient()
+    client.answer = rows(candidate((10, 20, 110, 220), 0.9))
+    options = replace(OPTIONS, region_xyxy=(301, 200, 1581, 1160))
+    image = noise((1000, 700))
+    wanted: list[float] = []
+
+    def load(least_scale: LeastScale | None) -> ScaledImage:
+        assert least_scale is not None
+        wanted.append(least_scale((1999, 1400)))
+        return ScaledImage(image, (1999, 1400), Affine(0.5, 0.5))
+
+    estimate = await Estimator(client, workers, 1).estimate(load, POSE_MODEL, options)
+    assert wanted == [0.5]
+    assert estimate.size_wh == (1999, 1400)
+    # Half of 301 is within pixel 150, and the region, 641 px wide there, fills the 640 px of the input.
+    scale = 641 / 640
+    expected = [[300 + 20 * scale, 240, 300 + 220 * scale, 640]]
+    np.testing.assert_allclose(estimate.poses.boxes_xyxy, expected, atol=1e-3)
+
+
+async def test_an_image_is_asked_for_whole_where_it_is_kept(workers: ThreadPoolExecutor) -> None:
+    asked: list[LeastScale | None] = []
+
+    def load(least_scale: LeastScale | None) -> ScaledImage:
+        asked.append(least_scale)
+        return ScaledImage.whole(plain((64, 48)))
+
+    await Estimator(FakeTritonClient(), workers, 1).estimate(load, POSE_MODEL, OPTIONS, keep_image=True)
+    assert asked == [None]

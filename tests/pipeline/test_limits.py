@@ -16,7 +16,14 @@ def test_every_limit_of_a_settings_name_has_its_value() -> None:
     ]
     assert len(same) > 20
     for name in same:
-        assert getattr(limits, name) == getattr(settings, name), name
+        given = getattr(settings, name)
+        if given is not None:  # else it follows from `max_memory`
+            assert getattr(limits, name) == given, name
+
+
+def test_limits_that_are_not_set_follow_from_the_memory() -> None:
+    assert Limits.of(Settings(max_memory=8 << 30)).max_in_flight_bytes == 1 << 30
+    assert Limits.of(Settings(max_memory=8 << 30, max_in_flight_bytes=5)).max_in_flight_bytes == 5
 
 
 def test_limits_of_images_and_videos_are_those_of_the_settings() -> None:

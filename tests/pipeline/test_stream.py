@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from service.core.angles import AngleOptions
-from service.core.geometry import Rgb8
+from service.core.geometry import ScaledImage
 from service.core.model import PoseModel
 from service.core.skeleton.mapping import plan_mapping
 from service.errors import DeadlineExceeded, ImageUndecodable, InvalidRequest, Overloaded, Unavailable
+from service.media.image import LeastScale
+from service.media.loading import Load
 from service.pipeline.estimator import DetectionOptions, Estimator
 from service.pipeline.sequence_analyzer import SequenceConfig
 from service.pipeline.stream import (
@@ -37,17 +39,19 @@ E = TypeVar("E", bound=Event)
 COCO = shipped()["coco_17"]
 WHO = rows(candidate((200, 100, 440, 500), 0.9))
 
-
-def image() -> Rgb8:
-    return np.zeros((48, 64, 3), np.uint8)
+FRAME_BYTES = 1000
 
 
-def unreadable() -> Rgb8:
+def image(_: LeastScale | None) -> ScaledImage:
+    return ScaledImage.whole(np.zeros((48, 64, 3), np.uint8))
+
+
+def unreadable(_: LeastScale | None) -> ScaledImage:
     raise ImageUndecodable("no picture")
 
 
-def frame(frame_id: str, capture_ns: int | None = None, load: Callable[[], Rgb8] = image) -> StreamFrame:
-    return StreamFrame(frame_id, load, capture_ns)
+def frame(frame_id: str, capture_ns: int | None = None, load: Load = image) -> StreamFrame:
+    return StreamFrame(frame_id, load, capture_ns, size=FRAME_BYTES)
 
 
 @dataclass(eq=False)
@@ -78,13 +82,14 @@ class Desk:
         return self.analyzer.analyze(frames, request)
 
 
-def desk(look_ahead: int = 4) -> Desk:
+def desk(look_ahead: int = 4, look_ahead_bytes: int = 1 << 20) -> Desk:
     triton, limiter = FakeTritonClient(), StreamLimiter(4, 1)
     triton.answer = WHO
     analyzer = StreamAnalyzer(
         Estimator(triton, InlineExecutor(), 16),
         limiter,
         look_ahead=look_ahead,
+        look_ahead_bytes=look_ahead_bytes,
         frame_timeout_s=5.0,
         keep_alive_s=10.0,
         quiet_s=60.0,
@@ -185,6 +190,29 @@ async def test_every_reads_no_further_frame_while_all_places_are_taken() -> None
         rest = [await first, *[event async for event in events]]
     assert len(only(rest, StreamResult)) == 200
     assert one.triton.most_at_once == 4
+
+
+@virtual_time
+@pytest.mark.parametrize("policy", ["every", "latest"])
+@pytest.mark.parametrize(("frames_bytes", "at_once"), [(2.5, 2), (0.5, 1)])
+async def test_frames_in_flight_hold_no_more_bytes_than_allowed_but_for_a_single_one(
+    policy: FramePolicy, frames_bytes: float, at_once: int
+) -> None:
+    one = desk(look_ahead=4, look_ahead_bytes=int(frames_bytes * FRAME_BYTES))
+    one.triton.gate.clear()
+    source = camera(9)
+    async with aclosing(one.run(aiter(source), policy)) as events:
+        first = asyncio.ensure_future(anext(events))
+        await settled()
+        assert one.triton.under_way == at_once
+        if policy == "every":
+            assert source.taken == at_once + 1
+        one.triton.gate.set()
+        results = only([await first, *[event async for event in events]], StreamResult)
+    assert one.triton.most_at_once == at_once
+    if policy == "every":
+        assert len(results) == 9
+    assert results[-1].frame_id == "p8"
 
 
 @virtual_time

@@ -8,6 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from posegate.v1 import pose_service_pb2 as pb
+from posegate.v1 import types_pb2
 from service.errors import Overloaded
 from service.server.admission import AdmissionInterceptor
 from tests.fakes import until
@@ -118,3 +119,25 @@ async def test_a_cancelled_call_gives_its_room_back() -> None:
             await until(lambda number=number: service.triton.cancelled == number + 1)  # type: ignore[misc]
         service.triton.gate.set()
         await service.detect(PICTURE)
+
+
+async def test_an_answer_counts_until_its_call_has_ended() -> None:
+    admission = AdmissionInterceptor(8, 1_000_000)
+    sent = asyncio.Event()
+    answers: asyncio.Queue[object] = asyncio.Queue()
+
+    async def inner(request: object, context: object) -> pb.DetectPosesResponse:
+        return pb.DetectPosesResponse(overlay=types_pb2.Overlay(content=bytes(600_000)))
+
+    async def call() -> None:
+        answers.put_nowait(await admission._unary(inner)(None, None))
+        await sent.wait()
+
+    first = asyncio.create_task(call())
+    await answers.get()
+    with pytest.raises(Overloaded) as refused:  # the work is done, but its answer does not fit
+        await asyncio.create_task(call())
+    assert refused.value.reason == "TOO_MANY_BYTES_IN_FLIGHT"
+    sent.set()
+    await first
+    await asyncio.create_task(call())

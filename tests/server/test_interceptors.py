@@ -391,7 +391,7 @@ async def test_callers_who_go_away_together_leave_nothing_behind(service: Servic
 
 
 async def test_a_call_is_one_line_with_fields_and_no_picture(service: Service) -> None:
-    content = encoded(noise((64, 48)), "PNG")
+    content = encoded(noise((64, 48)), "JPEG")
     with logged() as lines:
         await service.poses.DetectPoses(
             detect_request(content),

@@ -71,6 +71,13 @@ async def test_the_licences_of_a_pipeline_are_those_of_both_stages(
     assert list(model.pipeline_licences) == expected
 
 
+async def test_a_model_says_what_it_needs(service: Service) -> None:
+    service.triton.served = [replace(MODEL, description="Hands need 40 px.")]
+    await service.catalog.refresh()
+    (model,) = (await models_of(service, 0)).models
+    assert model.description == "Hands need 40 px."
+
+
 async def test_a_model_that_is_away_is_still_listed(service: Service) -> None:
     service.triton.served = None
     with pytest.raises(Unavailable):

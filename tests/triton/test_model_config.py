@@ -65,6 +65,7 @@ def test_everything_that_a_configuration_says_is_read() -> None:
         ({"output": outputs(dims=[-1, 56])}, "keypoint_count", 17),
         ({"output": outputs(dims=[300, 404])}, "keypoint_count", 133),
         ({"max_batch_size": 1}, "max_batch_size", 1),
+        ({"parameters": {"description": "Small."}}, "description", "Small."),
         (top_down(), "family", "top_down"),
         (top_down(), "keypoint_count", 133),
         (top_down(), "shapes_hw", ((256, 192),)),
@@ -114,6 +115,7 @@ def test_a_configuration_that_keeps_its_contract_is_accepted(
         ({"input": inputs(dims=[640, 640, 3])}, "allows 384x640, the input is 640x640"),
         ({"input": inputs(dims=[640, -1, 3])}, "allows 384x640, the input is 640x-1"),
         ({"max_batch_size": 0}, "'max_batch_size' is 0"),
+        ({"parameters": {"description": "x" * 1001}}, "more than 1000 bytes"),
         (
             {**top_down(), "parameters": {"family": "top_down", "skeleton": "s", "shapes": None}},
             "'first_stage' is missing",

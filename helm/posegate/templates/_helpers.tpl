@@ -153,6 +153,12 @@ dns:///{{ include "posegate.tritonName" . }}.{{ .Release.Namespace }}.svc.{{ .Va
 {{- mulf (float64 $number) (float64 (get $units $unit | default 1)) | int64 -}}
 {{- end -}}
 
+{{/* Bytes of memory of the gateway: less than the container's limit, which ends it; half of it beside a Triton. */}}
+{{- define "posegate.gatewayMemory" -}}
+{{- $g := .Values.gateway -}}
+{{- mulf (ternary 0.5 0.9 $g.bundledTriton) (include "posegate.bytes" $g.resources.limits.memory | float64) | int64 -}}
+{{- end -}}
+
 {{/* Bytes of all uploaded videos at once: less than the volume, because a pod that fills it is evicted. */}}
 {{- define "posegate.spoolBytes" -}}
 {{- mulf 0.95 (include "posegate.bytes" .Values.gateway.spoolSize | float64) | int64 -}}

@@ -112,6 +112,38 @@ ANGLE_OVERLAY_MODE_BOTH: AngleOverlayMode.ValueType  # 3
 """Both of them."""
 Global___AngleOverlayMode: _TypeAlias = AngleOverlayMode  # noqa: Y015
 
+class _Posture:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PostureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Posture.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POSTURE_UNSPECIFIED: _Posture.ValueType  # 0
+    """Not known."""
+    POSTURE_STANDING: _Posture.ValueType  # 1
+    """The feet carry the body, the thighs are steep."""
+    POSTURE_SQUATTING: _Posture.ValueType  # 2
+    """The feet carry the body, the thighs are inclined by 45° or more."""
+    POSTURE_SITTING: _Posture.ValueType  # 3
+    """The centre of mass is not over the feet, hips or knees are bent: something else carries the body."""
+    POSTURE_LYING: _Posture.ValueType  # 4
+    """The trunk is level or upside down, and the feet do not carry it."""
+
+class Posture(_Posture, metaclass=_PostureEnumTypeWrapper):
+    """How a body is held."""
+
+POSTURE_UNSPECIFIED: Posture.ValueType  # 0
+"""Not known."""
+POSTURE_STANDING: Posture.ValueType  # 1
+"""The feet carry the body, the thighs are steep."""
+POSTURE_SQUATTING: Posture.ValueType  # 2
+"""The feet carry the body, the thighs are inclined by 45° or more."""
+POSTURE_SITTING: Posture.ValueType  # 3
+"""The centre of mass is not over the feet, hips or knees are bent: something else carries the body."""
+POSTURE_LYING: Posture.ValueType  # 4
+"""The trunk is level or upside down, and the feet do not carry it."""
+Global___Posture: _TypeAlias = Posture  # noqa: Y015
+
 class _AngleStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -589,6 +621,11 @@ class MeasureAnglesRequest(_message.Message):
 
       ankle_dorsiflexion           foot at a right angle to the shank; toes up                 S
       wrist_flexion                hand in line with the forearm; the way the fingers curl     any
+
+    An oblique view, between front and side, degrades all but those for any view (VIEW_MISMATCH). The
+    squats presume that the feet carry the body, those of the back that it does not lie (POSTURE). A
+    value outside the range of its joint is degraded, and withheld where two standard errors do not
+    explain it (IMPLAUSIBLE); protos/README.md lists the ranges.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -626,8 +663,8 @@ class MeasureAnglesRequest(_message.Message):
     """
     camera_roll_deg: _builtins.float
     """By how much the camera was turned clockwise, seen from behind it, degrees; 10 means that the
-    scene looks turned anticlockwise by 10. Matters only to what is measured against gravity (the
-    back; the neck without hips). −180 to 180. Default 0.
+    scene looks turned anticlockwise by 10. Matters to what is measured against gravity (the back;
+    the neck without hips) and to the posture. −180 to 180. Default 0.
     """
     overlay_mode: Global___AngleOverlayMode.ValueType
     """One overlay for everything, one for each measurement, or both. Set without `overlay.format` it is
@@ -826,12 +863,20 @@ class PersonAngles(_message.Message):
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
     FACING_FIELD_NUMBER: _builtins.int
     SWAP_SUSPECTED_FIELD_NUMBER: _builtins.int
+    FACING_SCORE_FIELD_NUMBER: _builtins.int
+    POSTURE_FIELD_NUMBER: _builtins.int
     person_index: _builtins.int
     """Zero-based number among the persons found, by falling score."""
     facing: Global___Facing.ValueType
     """Where the person faces, as given or as estimated. UNSPECIFIED: not known."""
     swap_suspected: _builtins.bool
     """Shoulders and hips disagree about front and back: the model may have exchanged left and right."""
+    facing_score: _builtins.float
+    """How clear the facing is, 0–1: the votes of shoulders, hips, legs, head and feet for it less those
+    against it, over all. 1 for a facing that the request gave.
+    """
+    posture: Global___Posture.ValueType
+    """How the body is held, as estimated from the plumb line and the centre of mass."""
     @_builtins.property
     def person(self) -> _types_pb2.Person:
         """The person the angles were taken from, keypoints as the model named them: `mirrored` changes the
@@ -850,10 +895,12 @@ class PersonAngles(_message.Message):
         measurements: _abc.Iterable[Global___AngleMeasurement] | None = ...,
         facing: Global___Facing.ValueType = ...,
         swap_suspected: _builtins.bool = ...,
+        facing_score: _builtins.float = ...,
+        posture: Global___Posture.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["person", b"person"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facing", b"facing", "measurements", b"measurements", "person", b"person", "person_index", b"person_index", "swap_suspected", b"swap_suspected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facing", b"facing", "facing_score", b"facing_score", "measurements", b"measurements", "person", b"person", "person_index", b"person_index", "posture", b"posture", "swap_suspected", b"swap_suspected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -984,8 +1031,9 @@ class AngleValue(_message.Message):
     keypoint_score: _builtins.float
     """The lowest score among the keypoints the value rests on; the model's own score."""
     std_error_deg: _builtins.float
-    """Standard error from the noise of the keypoints, degrees, 0 or more; not the error of looking
-    from the wrong side. Unset where there is no value.
+    """Standard error from the noise of the keypoints, degrees, 0 or more: how far the value would be
+    from this one in another picture of the same pose, two thirds of the time. Not the error of
+    looking from the wrong side. Unset where there is no value.
     """
     reference: _builtins.str
     """What the angle was measured against, for example "trunk", "gravity" or "shoulder_line". Empty:
@@ -1001,7 +1049,8 @@ class AngleValue(_message.Message):
         UPPER_SNAKE, with the point or limb after a colon where there is one: LOW_CONFIDENCE:left_knee,
         OUT_OF_FRAME:left_knee, VIEW_MISMATCH, FORESHORTENED:left_thigh, PLANAR_CROSSTALK,
         LOW_RESOLUTION, FAR_SIDE, FACING_UNKNOWN, SWAP_SUSPECTED, ASSUMED_NEUTRAL, REFERENCE_FALLBACK,
-        OPPOSITE_DIRECTION, DEGENERATE. More may follow.
+        OPPOSITE_DIRECTION, DEGENERATE, IMPLAUSIBLE (outside the range that the joint has), POSTURE (the
+        body is not held as the measurement presumes). More may follow.
         """
 
     @_builtins.property
@@ -1564,7 +1613,9 @@ class FrameResult(_message.Message):
     cuts off do not.
     """
     damaged: _builtins.bool
-    """The frame's data were damaged, and the decoder concealed what was missing."""
+    """The frame's data, or data that it depends on, are damaged or lost, and the decoder concealed what was
+    missing. Behind a lost packet these are the frames up to the next key frame.
+    """
     @_builtins.property
     def time(self) -> _duration_pb2.Duration:
         """When the frame is shown, from the presentation of frame 0, wherever that lies after the begin of
@@ -1645,8 +1696,8 @@ class VideoProgress(_message.Message):
     bytes_received: _builtins.int
     """Bytes of the file received so far."""
     frames_damaged: _builtins.int
-    """Damaged frames between `start` and `end` so far, analysed or not, and frames lost with damaged
-    packets.
+    """Damaged frames between `start` and `end` so far, analysed or not, and lost frames: those whose packets
+    cannot be decoded, and those that damage puts out of order. They keep their numbers and times.
     """
     gaps: _builtins.int
     """Places so far where bytes or packets are missing, or the clock of the container jumps."""
@@ -1706,7 +1757,7 @@ class VideoSummary(_message.Message):
     frame_height: _builtins.int
     """Height of the upright frames, px."""
     total_frames: _builtins.int
-    """Frames decoded between `start` and `end`, analysed or not."""
+    """Frames between `start` and `end`, analysed or not, lost ones among them."""
     n_kpts: _builtins.int
     """Number of keypoints of the skeleton."""
     frames_analyzed: _builtins.int
@@ -1716,7 +1767,7 @@ class VideoSummary(_message.Message):
     persons_tracked: _builtins.int
     """Distinct persons tracked. 0 where tracking is off."""
     frames_damaged: _builtins.int
-    """Damaged frames between `start` and `end`, analysed or not, and frames lost with damaged packets."""
+    """Damaged frames between `start` and `end`, analysed or not, and lost frames, as in `VideoProgress`."""
     gaps: _builtins.int
     """Places where bytes or packets are missing, or the clock of the container jumps."""
     @_builtins.property
@@ -2469,6 +2520,7 @@ class Model(_message.Message):
     POSITIONS_FIELD_NUMBER: _builtins.int
     DETECTOR_FIELD_NUMBER: _builtins.int
     PIPELINE_LICENCES_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name that requests use."""
     version: _builtins.str
@@ -2501,6 +2553,10 @@ class Model(_message.Message):
     """Whether it gives positions in space."""
     detector: _builtins.str
     """Name of the model that detects the persons for a "top_down" model. Empty for other families."""
+    description: _builtins.str
+    """What it needs and does not give, for people: for example the size from which on hands are found.
+    At most 1000 bytes. Empty: nothing is said.
+    """
     @_builtins.property
     def input_sizes(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ImageSize]:
         """The sizes its input can have, px. An image is fitted into the smallest that suits it."""
@@ -2531,10 +2587,11 @@ class Model(_message.Message):
         positions: _builtins.bool = ...,
         detector: _builtins.str = ...,
         pipeline_licences: _abc.Iterable[_builtins.str] | None = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "detector", b"detector", "family", b"family", "input_sizes", b"input_sizes", "keypoint_count", b"keypoint_count", "licence", b"licence", "name", b"name", "pipeline_licences", b"pipeline_licences", "positions", b"positions", "precision", b"precision", "ready", b"ready", "sha256", b"sha256", "skeleton", b"skeleton", "source", b"source", "version", b"version", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "description", b"description", "detector", b"detector", "family", b"family", "input_sizes", b"input_sizes", "keypoint_count", b"keypoint_count", "licence", b"licence", "name", b"name", "pipeline_licences", b"pipeline_licences", "positions", b"positions", "precision", b"precision", "ready", b"ready", "sha256", b"sha256", "skeleton", b"skeleton", "source", b"source", "version", b"version", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -103,6 +103,7 @@ SHOULDERS = across("shoulder")
 HIPS = across("hip")
 KNEES = across("knee")
 ANKLES = across("ankle")
+LEGS = Ray(MID_HIP, mean("left_knee", "right_knee"))
 EARS = across("ear")
 EYES = across("eye")
 FACES = tuple(

@@ -7,7 +7,9 @@ from service.core.angles.report import AngleValue
 
 _REASONS = {
     "FACING_UNKNOWN": "facing unknown",
-    "PLANAR_CROSSTALK": "thigh points at camera",
+    "PLANAR_CROSSTALK": "leg points at camera",
+    "POSTURE": "needs another posture",
+    "IMPLAUSIBLE": "beyond the joint's range",
     "DEGENERATE": "points coincide",
 }
 _ABOUT_POINTS = {"MISSING": "no {}", "LOW_CONFIDENCE": "{} unsure"}

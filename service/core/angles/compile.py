@@ -34,6 +34,9 @@ from service.core.angles.definitions import (
     Vertical,
     Wrap,
 )
+from service.core.angles.limits import LIMITS
+from service.core.angles.noise import noise_of
+from service.core.angles.posture import POSTURES
 from service.core.angles.registry import MEASUREMENTS
 from service.core.skeleton.template import Skeleton
 
@@ -47,17 +50,20 @@ def plan_for(skeleton: Skeleton, measurements: tuple[str, ...]) -> CompiledAngle
         KeyError: a measurement that does not exist; `parse_names` refuses those.
     """
     sigmas = tuple(keypoint.sigma for keypoint in skeleton.keypoints)
-    return _plan(skeleton.names, sigmas, measurements)
+    return _plan(skeleton.name, skeleton.names, sigmas, measurements)
 
 
 @lru_cache(maxsize=64)
 def _plan(
-    names: tuple[str, ...], sigmas: tuple[float | None, ...], measurements: tuple[str, ...]
+    skeleton: str,
+    names: tuple[str, ...],
+    sigmas: tuple[float | None, ...],
+    measurements: tuple[str, ...],
 ) -> CompiledAngles:
     chosen = tuple(MEASUREMENTS[name] for name in measurements)
     build = _Builder(names)
     slots = tuple(build.slot(measurement, side) for measurement in chosen for side in SIDES)
-    return _assemble(build, chosen, slots, sigmas)
+    return _assemble(build, skeleton, chosen, slots, sigmas)
 
 
 class _Builder:
@@ -81,12 +87,14 @@ class _Builder:
             shoulders=self.ray(anatomy.SHOULDERS),
             midline=self.ray(anatomy.MIDLINE),
             hips=self.ray(anatomy.HIPS),
+            legs=self.ray(anatomy.LEGS),
             neck=self.ray(Ray(anatomy.NOSE, anatomy.MID_SHOULDER)),
             flanks=pair(anatomy.flank),
             thighs=pair(anatomy.thigh),
             shanks=pair(anatomy.shank),
             upper_arms=pair(anatomy.upper_arm),
             forearms=pair(anatomy.forearm),
+            heads=np.array([self.ray(anatomy.EARS), self.ray(anatomy.EYES)], np.intp),
             faces=pair(lambda side: Ray(anatomy.joint(side, "ear"), anatomy.NOSE)),
             feet=pair(foot),
             hands=pair(lambda side: anatomy.segment(side, "wrist", "middle_finger1")),
@@ -156,6 +164,7 @@ class _Builder:
 
 def _assemble(
     build: _Builder,
+    skeleton: str,
     measurements: tuple[Measurement, ...],
     slots: tuple[Slot, ...],
     sigmas: tuple[float | None, ...],
@@ -195,6 +204,9 @@ def _assemble(
     def of_slots(property_of: Callable[[Measurement], bool]) -> NDArray[np.bool_]:
         return np.array([property_of(slot.measurement) for slot in slots], np.bool_)
 
+    def presumed(name: str) -> list[bool]:
+        return [posture in LIMITS[name].postures for posture in range(len(POSTURES))]
+
     return CompiledAngles(
         measurements=measurements,
         slots=slots,
@@ -202,6 +214,7 @@ def _assemble(
         columns=np.array([build.columns.get(name, -1) for name in names], np.intp),
         swapped=np.array([build.columns.get(anatomy.opposite(name), -1) for name in names], np.intp),
         oks_sigmas=np.array([sigma(name) for name in names], np.float64),
+        noise=noise_of(skeleton, names),
         cues=build.cues,
         weights=weights.astype(np.complex128),
         squares=weights**2,
@@ -218,6 +231,11 @@ def _assemble(
         wants_sagittal=of_slots(lambda m: m.view == "sagittal"),
         strict=of_slots(lambda m: m.strict_view),
         opposite=of_slots(lambda m: m.opposite),
+        lowest_deg=np.array([LIMITS[slot.measurement.name].lowest_deg for slot in slots], np.float64),
+        highest_deg=np.array([LIMITS[slot.measurement.name].highest_deg for slot in slots], np.float64),
+        presumed=np.array([presumed(slot.measurement.name) for slot in slots], np.bool_).reshape(
+            -1, len(POSTURES)
+        ),
         own_side=np.array([_own_side(slot) for slot in slots], np.float64),
     )
 

@@ -95,12 +95,14 @@ class Cues:
     shoulders: int
     midline: int
     hips: int
+    legs: int
     neck: int
     flanks: Indices
     thighs: Indices
     shanks: Indices
     upper_arms: Indices
     forearms: Indices
+    heads: Indices
     faces: Indices
     feet: Indices
     hands: Indices
@@ -118,6 +120,7 @@ class CompiledAngles:
         columns: (P,) their place in the skeleton, −1 where it lacks them.
         swapped: (P,) the same with left and right exchanged.
         oks_sigmas: (P,)
+        noise: (P, 5) λ of every keypoint at the scores of `noise.SCORES`.
         cues: directions that give the orientation of the body.
         weights: (P, J) complex; coordinates @ weights are the directions.
         squares: (P, J) squared weights.
@@ -131,6 +134,8 @@ class CompiledAngles:
         gates: (G, 2) directions of thigh and shank, (UPWARD, UPWARD) where there is no gate.
         fallback: (R,) rows that are substitutes.
         wants_frontal, wants_sagittal, strict, opposite: (G,) as in `Measurement`.
+        lowest_deg, highest_deg: (G,) range of the joint, as in `Limits`.
+        presumed: (G, 5) whether the measurement may be taken in each of `POSTURES`.
         own_side: (G,) +1 for left and −1 for right, 0 for a movement that both sides share.
     """
 
@@ -140,6 +145,7 @@ class CompiledAngles:
     columns: Indices
     swapped: Indices
     oks_sigmas: Doubles
+    noise: Doubles
     cues: Cues
     weights: NDArray[np.complex128]
     squares: Doubles
@@ -156,4 +162,7 @@ class CompiledAngles:
     wants_sagittal: NDArray[np.bool_]
     strict: NDArray[np.bool_]
     opposite: NDArray[np.bool_]
+    lowest_deg: Doubles
+    highest_deg: Doubles
+    presumed: NDArray[np.bool_]
     own_side: Doubles

@@ -23,6 +23,7 @@ class Directions:
     Attributes:
         xy: (N, P) complex; x + iy in px, 0 where missing.
         point_flags: (N, P) what is wrong with a keypoint.
+        point_scores: (N, P), 0 where missing.
         vectors: (N, J) complex.
         lengths: (N, J)
         degrees: (N, J) in (−180, 180].
@@ -34,6 +35,7 @@ class Directions:
 
     xy: NDArray[np.complex128]
     point_flags: Flags
+    point_scores: Doubles
     vectors: NDArray[np.complex128]
     lengths: Doubles
     degrees: Doubles
@@ -86,6 +88,7 @@ def gather(poses: Poses, plan: CompiledAngles, options: AngleOptions) -> Directi
     return Directions(
         xy=z,
         point_flags=point_flags,
+        point_scores=scores,
         vectors=vectors,
         lengths=lengths,
         degrees=np.degrees(np.angle(vectors)),

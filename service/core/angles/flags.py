@@ -41,6 +41,10 @@ class Flag(IntFlag):
     REFERENCE_FALLBACK = 1 << 15
     OPPOSITE_DIRECTION = 1 << 16
     ASSUMED_NEUTRAL = 1 << 17
+    IMPLAUSIBLE_WITHHELD = 1 << 18
+    IMPLAUSIBLE = 1 << 19
+    POSTURE_WITHHELD = 1 << 20
+    POSTURE = 1 << 21
 
 
 # The value is null.
@@ -51,6 +55,8 @@ FATAL = (
     | Flag.FACING_WITHHELD
     | Flag.VIEW_WITHHELD
     | Flag.CROSSTALK_WITHHELD
+    | Flag.POSTURE_WITHHELD
+    | Flag.IMPLAUSIBLE_WITHHELD
 )
 # Not even the withheld value exists.
 NO_GEOMETRY = Flag.MISSING | Flag.UNUSABLE_SCORE | Flag.DEGENERATE
@@ -66,11 +72,15 @@ _WORDS: tuple[tuple[Flag, str, Literal["", "point", "segment"]], ...] = (
     (Flag.DEGENERATE, "DEGENERATE", ""),
     (Flag.FACING_WITHHELD, "FACING_UNKNOWN", ""),
     (Flag.CROSSTALK_WITHHELD, "PLANAR_CROSSTALK", ""),
+    (Flag.POSTURE_WITHHELD, "POSTURE", ""),
+    (Flag.IMPLAUSIBLE_WITHHELD, "IMPLAUSIBLE", ""),
     (Flag.WEAK_SCORE, "LOW_CONFIDENCE", "point"),
     (Flag.OUT_OF_FRAME, "OUT_OF_FRAME", "point"),
     (Flag.FACING_UNKNOWN, "FACING_UNKNOWN", ""),
     (Flag.VIEW_MISMATCH, "VIEW_MISMATCH", ""),
     (Flag.PLANAR_CROSSTALK, "PLANAR_CROSSTALK", ""),
+    (Flag.POSTURE, "POSTURE", ""),
+    (Flag.IMPLAUSIBLE, "IMPLAUSIBLE", ""),
     (Flag.FORESHORTENED, "FORESHORTENED", "segment"),
     (Flag.LOW_RESOLUTION, "LOW_RESOLUTION", ""),
     (Flag.FAR_SIDE, "FAR_SIDE", ""),

@@ -13,7 +13,7 @@ from service.core.angles.compile import plan_for
 from service.core.angles.compiled import UPWARD, CompiledAngles, Doubles, Indices
 from service.core.angles.directions import Directions, gather
 from service.core.angles.flags import FATAL, NO_GEOMETRY, Flag, Flags, status_of
-from service.core.angles.orientation import FRONTAL, SAGITTAL, Orientations, orient
+from service.core.angles.orientation import FRONTAL, OBLIQUE, SAGITTAL, Orientations, orient
 from service.core.angles.result import Measured, SideSelection, Workings
 from service.core.angles.thresholds import AngleOptions
 from service.core.angles.uncertainty import keypoint_spread_px
@@ -28,7 +28,7 @@ _WITHOUT_GEOMETRY = np.uint32(
     NO_GEOMETRY | Flag.WEAK_SCORE | Flag.OUT_OF_FRAME | Flag.VIEW_WITHHELD | Flag.VIEW_MISMATCH
 )
 # Without a value, flags about its direction or its zero are meaningless.
-_OF_VALUES = np.uint32(Flag.OPPOSITE_DIRECTION | Flag.ASSUMED_NEUTRAL | Flag.FAR_SIDE)
+_OF_VALUES = np.uint32(Flag.OPPOSITE_DIRECTION | Flag.ASSUMED_NEUTRAL | Flag.FAR_SIDE | Flag.IMPLAUSIBLE)
 
 
 def measure(
@@ -179,6 +179,8 @@ def _settle(
         _pick(rows.flags, chosen)
         | _view_flags(turned, plan, options)
         | _gate_flags(found, turned, plan, options)
+        | _posture_flags(turned, plan)
+        | _range_flags(outer * _pick(rows.inner, chosen), error, plan, options)
     )
     for which, flag in (
         (error > line.max_std_error_deg, Flag.LOW_RESOLUTION),
@@ -191,6 +193,9 @@ def _settle(
     flags = np.where(nothing, flags & _WITHOUT_GEOMETRY, flags)
     withheld = (flags & np.uint32(FATAL)) != 0
     flags = np.where(withheld, flags & ~_OF_VALUES, flags)
+    # a sign that is not known puts nothing out of range
+    signless = (flags & np.uint32(Flag.FACING_WITHHELD)) != 0
+    flags = np.where(signless, flags & ~np.uint32(Flag.IMPLAUSIBLE_WITHHELD), flags)
 
     scores = np.minimum(
         _pick(found.scores, described.moving[chosen]), _pick(found.scores, described.reference[chosen])
@@ -239,7 +244,9 @@ def _view_flags(turned: Orientations, plan: CompiledAngles, options: AngleOption
     """Flags of each slot that follow from the view of the body."""
     profile, frontal = (turned.view == SAGITTAL)[:, None], (turned.view == FRONTAL)[:, None]
     withheld = plan.wants_frontal & plan.strict & profile
+    oblique = (turned.view == OBLIQUE)[:, None]
     mismatch = (plan.wants_frontal & ~plan.strict & profile) | (plan.wants_sagittal & frontal)
+    mismatch |= (plan.wants_frontal | plan.wants_sagittal) & oblique
     # Facing right, the right side is near; in a mirror image it is the other side.
     front = turned.signs[:, 2, None] * (-1.0 if options.mirrored else 1.0)
     far = profile & (plan.own_side * front > 0)
@@ -249,19 +256,39 @@ def _view_flags(turned: Orientations, plan: CompiledAngles, options: AngleOption
     return flags
 
 
+def _posture_flags(turned: Orientations, plan: CompiledAngles) -> Flags:
+    """A body in another posture than a measurement presumes: what is seen is something else."""
+    other = ~plan.presumed[:, turned.posture].T
+    flags = np.where(other & plan.strict, np.uint32(Flag.POSTURE_WITHHELD), np.uint32(0))
+    flags |= np.where(other & ~plan.strict, np.uint32(Flag.POSTURE), np.uint32(0))
+    return flags
+
+
+def _range_flags(values: Doubles, error: Doubles, plan: CompiledAngles, options: AngleOptions) -> Flags:
+    """Values that no joint has: withheld where noise cannot explain them."""
+    outside = np.maximum(plan.lowest_deg - values, values - plan.highest_deg)
+    withheld = (outside > 0) & (outside > options.thresholds.implausible_errors * error)
+    flags = np.where(withheld, np.uint32(Flag.IMPLAUSIBLE_WITHHELD), np.uint32(0))
+    flags |= np.where((outside > 0) & ~withheld, np.uint32(Flag.IMPLAUSIBLE), np.uint32(0))
+    return flags
+
+
 def _gate_flags(
     found: Directions, turned: Orientations, plan: CompiledAngles, options: AngleOptions
 ) -> Flags:
-    """Planar cross-talk: a thigh that points at the camera leaves no meaningful frontal angle."""
+    """Planar cross-talk: a thigh or a shank that points at the camera leaves no meaningful frontal angle."""
     line = options.thresholds
     thigh, shank = plan.gates[:, 0], plan.gates[:, 1]
     # without an ankle the shank's length comes from the scale of the body
     shank_px = np.where(
         found.usable[:, shank], found.lengths[:, shank], _SHANK_OVER_TRUNK * turned.scale[:, None]
     )
-    ratio = np.where(thigh == UPWARD, np.inf, found.lengths[:, thigh] / shank_px)
-    doubtful = (ratio < line.crosstalk_doubtful) & (ratio >= line.crosstalk_withheld)
+    ratio = found.lengths[:, thigh] / shank_px
+    gated = thigh != UPWARD
+    withheld = gated & ((ratio < line.crosstalk_withheld) | (ratio > line.crosstalk_withheld_above))
+    doubtful = (
+        gated & ((ratio < line.crosstalk_doubtful) | (ratio > line.crosstalk_doubtful_above)) & ~withheld
+    )
     flags = np.where(doubtful, np.uint32(Flag.PLANAR_CROSSTALK), np.uint32(0))
-    withheld = ratio < line.crosstalk_withheld
     flags |= np.where(withheld, np.uint32(Flag.CROSSTALK_WITHHELD), np.uint32(0))
     return flags

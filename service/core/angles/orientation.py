@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from service.core.angles.anatomy import STATURE_FRACTIONS
 from service.core.angles.compiled import CompiledAngles, Doubles, Indices
 from service.core.angles.directions import Directions
+from service.core.angles.posture import postures
 from service.core.angles.thresholds import AngleOptions
 
 DetectedView = Literal["frontal", "oblique", "sagittal", "unknown"]
@@ -26,6 +27,12 @@ _TRUNK_OVER_ARM = STATURE_FRACTIONS["trunk"] / STATURE_FRACTIONS["upper_arm"]
 # against heel; knees and elbows bend in one direction only.
 _NOSE_SHOULDER, _TOE_HEEL, _KNEE, _ELBOW = 0.5, 1.5, 1.0, 0.5
 
+# Weights of the pairs of lines that tell front from back, relative to the shoulders against the trunk. Lines
+# of the hips and the head are short. The legs point down however the trunk leans.
+_SHOULDERS_TRUNK, _SHOULDERS_LEGS, _HIPS_TRUNK, _HIPS_LEGS, _HEAD = 1.0, 0.6, 0.3, 0.3, 0.2
+# Of the body's scale: from this length on a line counts in full.
+_LONG = 0.3
+
 
 @dataclass(frozen=True, eq=False)
 class Orientations:
@@ -37,6 +44,8 @@ class Orientations:
         scale: (N,) length of the trunk in px as far as the image shows it, 0 where unknown.
         signs: (N, 5) by `Orientation`: 1 for none, toward the camera, front to the right, and the curl
             of the left and the right hand; each +1, −1, or 0 where unknown.
+        clarity: (N, 2) of toward or away, and of left or right: 0 nothing is known to 1.
+        posture: (N,) index into `POSTURES`.
         swap_suspected: (N,) shoulders and hips disagree about front and back.
     """
 
@@ -44,6 +53,8 @@ class Orientations:
     ratio: Doubles
     scale: Doubles
     signs: Doubles
+    clarity: Doubles
+    posture: Indices
     swap_suspected: NDArray[np.bool_]
 
 
@@ -56,11 +67,13 @@ def orient(found: Directions, plan: CompiledAngles, options: AngleOptions) -> Or
     view[(ratio > line.profile_ratio) & (ratio < line.frontal_ratio)] = OBLIQUE
     view[ratio >= line.frontal_ratio] = FRONTAL
 
-    toward, swapped = _toward(found, plan, options)
-    front = _front(found, plan, options, view)
+    toward, toward_clarity, swapped = _toward(found, plan, options, scale)
+    front, front_clarity = _front(found, plan, options, view)
     palms = _curl(found, plan, options)
     signs = np.stack([np.ones_like(toward), toward, front, palms[:, 0], palms[:, 1]], axis=1)
-    return Orientations(view, ratio, scale, signs, swapped)
+    clarity = np.stack([toward_clarity, front_clarity], axis=1)
+    posture = postures(found, plan, scale, options)
+    return Orientations(view, ratio, scale, signs, clarity, posture, swapped)
 
 
 def _view_ratio(found: Directions, plan: CompiledAngles) -> tuple[Doubles, Doubles]:
@@ -90,31 +103,69 @@ def _cross(found: Directions, a: int, b: int) -> Doubles:
 
 
 def _toward(
-    found: Directions, plan: CompiledAngles, options: AngleOptions
-) -> tuple[Doubles, NDArray[np.bool_]]:
-    """+1 facing the camera, −1 turning the back: on which side of the trunk the left shoulder is."""
+    found: Directions, plan: CompiledAngles, options: AngleOptions, scale: Doubles
+) -> tuple[Doubles, Doubles, NDArray[np.bool_]]:
+    """+1 facing the camera, −1 turning the back, 0 undecided; how clear that is; sides swapped or not.
+
+    A line from the right to the left of the body, crossed with one from up to down, gives the side that is
+    seen. Several such pairs vote, because a trunk that leans at the camera points anywhere in the image.
+    """
     cues = plan.cues
-    shoulders = np.sign(_cross(found, cues.shoulders, cues.midline))
+    midline = np.sign(_cross(found, cues.shoulders, cues.midline))
     hips = np.sign(_cross(found, cues.hips, cues.midline))
     least = options.thresholds.swap_width * found.lengths[:, cues.midline]
     wide = (found.lengths[:, cues.shoulders] > least) & (found.lengths[:, cues.hips] > least)
-    swapped = wide & (shoulders * hips < 0)
+    swapped = wide & (midline * hips < 0)
 
-    toward = shoulders
-    # without hips the head defines up, and without a head gravity
-    for line, down in ((cues.shoulders, cues.neck), (cues.shoulders, 1), (cues.hips, 1)):
-        toward = np.where(toward == 0, np.sign(_cross(found, line, down)), toward)
+    ears, eyes = cues.heads.tolist()
+    pairs = (
+        (cues.shoulders, cues.midline, _SHOULDERS_TRUNK),
+        (cues.hips, cues.midline, _HIPS_TRUNK),
+        (cues.shoulders, cues.legs, _SHOULDERS_LEGS),
+        (cues.hips, cues.legs, _HIPS_LEGS),
+        (ears, cues.neck, _HEAD),
+        (eyes, cues.neck, _HEAD),
+    )
+    votes, total = np.zeros(len(scale)), np.zeros(len(scale))
+    for across, along, weight in pairs:
+        sine, weighs = _handedness(found, across, along, scale)
+        votes, total = votes + weight * weighs * sine, total + weight * weighs
+    vote = votes / np.where(total > 0, total, 1.0)
+    # without any pair of the trunk the neck defines up, and without a head gravity
+    for across, down in ((cues.shoulders, cues.neck), (cues.shoulders, 1), (cues.hips, 1)):
+        sine, weighs = _handedness(found, across, down, scale)
+        vote = np.where((total == 0) & (vote == 0), sine * (weighs > 0), vote)
+    toward = np.where(np.abs(vote) >= options.thresholds.toward_margin, np.sign(vote), 0.0)
+    clarity = np.minimum(np.abs(vote), 1.0)
     if options.facing in ("toward", "away"):
         # a mirror image shows the other hand at the same place
         sign = 1.0 if (options.facing == "toward") != options.mirrored else -1.0
-        toward = np.full_like(toward, sign)
-    return toward, swapped
+        toward, clarity = np.full_like(toward, sign), np.ones_like(clarity)
+    return toward, clarity, swapped
 
 
-def _front(found: Directions, plan: CompiledAngles, options: AngleOptions, view: Indices) -> Doubles:
-    """+1 with the front to the right of the image, −1 to the left, 0 undecided: a weighted vote."""
+def _handedness(found: Directions, across: int, along: int, scale: Doubles) -> tuple[Doubles, Doubles]:
+    """Sine of the angle from one direction to another, and its weight: 0 where either cannot be used.
+
+    Short lines say little: the weight grows with the lengths up to `_LONG` of the body's scale each.
+    """
+    lengths = found.lengths[:, across] * np.where(along < 2, 1.0, found.lengths[:, along])
+    usable = found.usable[:, across] & found.usable[:, along] & (lengths > 0)
+    sine = _cross(found, across, along) / np.where(usable, lengths, 1.0)
+    reach = np.where(scale > 0, _LONG * scale, np.inf)
+    weight = np.minimum(found.lengths[:, across] / reach, 1.0)
+    if along >= 2:
+        weight = weight * np.minimum(found.lengths[:, along] / reach, 1.0)
+    return np.where(usable, sine, 0.0), np.where(usable, weight, 0.0)
+
+
+def _front(
+    found: Directions, plan: CompiledAngles, options: AngleOptions, view: Indices
+) -> tuple[Doubles, Doubles]:
+    """+1 with the front to the right of the image, −1 to the left, 0 undecided; and how clear the vote is."""
     if options.facing in ("left", "right"):
-        return np.full(len(found.xy), 1.0 if options.facing == "right" else -1.0)
+        sign = 1.0 if options.facing == "right" else -1.0
+        return np.full(len(found.xy), sign), np.ones(len(found.xy))
     line, cues = options.thresholds, plan.cues
     up = _trunk_up(found, plan)
     scores = np.clip(found.scores, 0.0, 1.0)
@@ -134,17 +185,24 @@ def _front(found: Directions, plan: CompiledAngles, options: AngleOptions, view:
     # The nose lies to one side of both ears in profile and between them from the front, where the
     # two cancel. The ear with the higher score weighs more.
     faces, says = ahead(cues.faces), np.where(found.usable[:, cues.faces], scores[:, cues.faces], 0.0)
-    vote = _mean(faces, says) * says.max(axis=1)
-    vote = vote + _NOSE_SHOULDER * (-ahead([cues.neck]) * scores[:, [cues.neck]])[:, 0]
-    feet = ahead(cues.feet)
-    vote = vote + _TOE_HEEL * _mean(feet, np.abs(feet)) * _strongest(feet, scores[:, cues.feet])
     knees, knee_scores = bent(cues.thighs, cues.shanks, line.knee_bend_deg)
-    vote = vote + _KNEE * _mean(knees, np.abs(knees)) * _strongest(knees, knee_scores)
     elbows, elbow_scores = bent(cues.upper_arms, cues.forearms, line.elbow_bend_deg)
-    vote = vote - _ELBOW * _mean(elbows, np.abs(elbows)) * _strongest(elbows, elbow_scores)
+    feet = ahead(cues.feet)
+    votes = np.stack(
+        [
+            _mean(faces, says) * says.max(axis=1),
+            _NOSE_SHOULDER * (-ahead([cues.neck]) * scores[:, [cues.neck]])[:, 0],
+            _TOE_HEEL * _mean(feet, np.abs(feet)) * _strongest(feet, scores[:, cues.feet]),
+            _KNEE * _mean(knees, np.abs(knees)) * _strongest(knees, knee_scores),
+            -_ELBOW * _mean(elbows, np.abs(elbows)) * _strongest(elbows, elbow_scores),
+        ]
+    )
+    vote, cast = votes.sum(axis=0), np.abs(votes).sum(axis=0)
+    agreement = np.abs(vote) / np.where(cast > 0, cast, 1.0)
     # from the front there is no facing in profile, unless the cues are many and agree
     margin = np.where(view == FRONTAL, line.facing_margin_frontal, line.facing_margin)
-    return np.where(np.abs(vote) >= margin, np.sign(vote), 0.0)
+    clear = (np.abs(vote) >= margin) & (agreement >= line.facing_agreement)
+    return np.where(clear, np.sign(vote), 0.0), agreement * np.minimum(np.abs(vote), 1.0)
 
 
 def _trunk_up(found: Directions, plan: CompiledAngles) -> NDArray[np.complex128]:

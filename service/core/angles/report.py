@@ -10,6 +10,7 @@ from service.core.angles.compiled import PlannedChoice
 from service.core.angles.definitions import SIDES, Measurement, Side, Vertical
 from service.core.angles.flags import FATAL, Flag, Status, words
 from service.core.angles.orientation import FRONTAL, VIEWS, DetectedView
+from service.core.angles.posture import POSTURES, Posture
 from service.core.angles.result import Measured
 
 FacingFound = Literal["toward", "away", "left", "right", "unknown"]
@@ -17,7 +18,9 @@ FacingFound = Literal["toward", "away", "left", "right", "unknown"]
 # Plain numbers: arithmetic on an IntFlag costs a microsecond each time.
 _FATAL = int(FATAL)
 _MISSING, _FACING_WITHHELD = int(Flag.MISSING), int(Flag.FACING_WITHHELD)
-_RAW_KNOWN = int(Flag.VIEW_WITHHELD | Flag.CROSSTALK_WITHHELD)
+_RAW_KNOWN = int(
+    Flag.VIEW_WITHHELD | Flag.CROSSTALK_WITHHELD | Flag.POSTURE_WITHHELD | Flag.IMPLAUSIBLE_WITHHELD
+)
 _RAW_UNKNOWN = int(Flag.MISSING | Flag.UNUSABLE_SCORE | Flag.DEGENERATE | Flag.FACING_WITHHELD)
 _STATUSES = tuple(Status)
 
@@ -63,6 +66,8 @@ class PersonMeasures:
         view_score: shoulder width over body scale as projected (about 0 in profile, 0.5 or more from
             the front); None where the shoulders are not seen.
         facing: in profile the side of the image that the front points to, else toward or away.
+        facing_score: how clear that is, 0 to 1: the votes for it less those against, over all.
+        posture: standing, squatting, sitting or lying.
         swap_suspected: shoulders and hips disagree about front and back.
         results: in the order asked for.
     """
@@ -70,6 +75,8 @@ class PersonMeasures:
     view: DetectedView
     view_score: float | None
     facing: FacingFound
+    facing_score: float
+    posture: Posture
     swap_suspected: bool
     results: tuple[MeasurementResult, ...]
 
@@ -111,6 +118,8 @@ def person_measures(measured: Measured, index: int) -> PersonMeasures:
         view=read.view,
         view_score=ratio if isfinite(ratio) else None,
         facing=_facing(measured, index),
+        facing_score=_facing_score(measured, index),
+        posture=POSTURES[int(turned.posture[index])],
         swap_suspected=bool(turned.swap_suspected[index]),
         results=tuple(
             MeasurementResult(
@@ -199,6 +208,11 @@ def _facing(measured: Measured, index: int) -> FacingFound:
         sign = -toward if measured.workings.options.mirrored else toward
         return "toward" if sign > 0 else "away" if sign < 0 else "unknown"
     return "right" if front > 0 else "left" if front < 0 else "unknown"
+
+
+def _facing_score(measured: Measured, index: int) -> float:
+    turned = measured.workings.turned
+    return float(turned.clarity[index, 0 if turned.view[index] == FRONTAL else 1])
 
 
 def _value(read: _Person, slot: int) -> AngleValue:

@@ -26,11 +26,22 @@ class Thresholds:
         foreshortened: projected over expected length below which a segment leaves the image plane.
         crosstalk_doubtful, crosstalk_withheld: thigh over shank below which a frontal-plane angle of
             the leg is doubtful, and below which it is withheld.
+        crosstalk_doubtful_above, crosstalk_withheld_above: the same, above which. Standing bodies have
+            1.0 to 1.15; more is a shank that points at the camera, or a wrong keypoint.
         min_length_px: shorter rays are too coarse.
         max_std_error_deg: values with more noise are too coarse.
         coincident_px: points closer than this coincide.
         facing_margin: the vote on left or right needs at least this much, with scores of 1 as the unit.
         facing_margin_frontal: the same where the body is seen from the front or the back.
+        facing_agreement: of left or right, votes for less votes against over all, at least.
+        toward_margin: the vote on toward or away needs at least this much; 1 is unanimous and square.
+        lying_trunk_deg, lying_legs_deg: a body whose trunk and legs are inclined by as much is lying.
+        lying_without_legs_deg: the trunk, where no leg is seen.
+        unsupported: level distance from the ankles to the centre of mass, over stature, from which the
+            feet do not carry the body. A foot reaches 0.11 before the ankle.
+        sitting_bend_deg: hips or knees of a sitting body are bent by as much.
+        squatting_thigh_deg: thighs inclined by as much are those of a squat.
+        implausible_errors: a value farther outside its range than so many standard errors is withheld.
         cue_dead_zone_deg: a cue that points this close to the trunk's axis does not vote.
         knee_bend_deg, elbow_bend_deg, finger_bend_deg: joints bent by more tell front from back.
         swap_width: shoulders and hips that disagree about front and back, both wider than this
@@ -39,7 +50,7 @@ class Thresholds:
         neck_neutral_deg: pitch of the ear-nose line below the horizontal in a neutral head.
         neck_neutral_sd_deg: how much that differs between persons, one standard deviation.
         straight_deg: a limb within this of 0 is straight.
-        spread_scale: λ, the model's error over the spread among annotators.
+        spread_scale: factor of λ, the scatter of keypoints over the spread among annotators (`noise`).
         spread_floor_px, spread_floor_fraction: least standard deviation of a keypoint, in px and as a
             fraction of the person's height.
     """
@@ -52,11 +63,22 @@ class Thresholds:
     foreshortened: float = 0.75
     crosstalk_doubtful: float = 0.90
     crosstalk_withheld: float = 0.75
+    crosstalk_doubtful_above: float = 1.25
+    crosstalk_withheld_above: float = 1.6
     min_length_px: float = 30.0
     max_std_error_deg: float = 10.0
     coincident_px: float = 0.01
     facing_margin: float = 0.25
     facing_margin_frontal: float = 1.0
+    facing_agreement: float = 0.25
+    toward_margin: float = 0.3
+    lying_trunk_deg: float = 60.0
+    lying_legs_deg: float = 50.0
+    lying_without_legs_deg: float = 75.0
+    unsupported: float = 0.13
+    sitting_bend_deg: float = 40.0
+    squatting_thigh_deg: float = 45.0
+    implausible_errors: float = 2.0
     cue_dead_zone_deg: float = 10.0
     knee_bend_deg: float = 20.0
     elbow_bend_deg: float = 30.0
@@ -66,11 +88,10 @@ class Thresholds:
     neck_neutral_deg: float = 8.0
     neck_neutral_sd_deg: float = 6.0
     straight_deg: float = 15.0
-    # 0.4 turns the annotators' spread of 17° at a straight knee into 7°, which is the 5.6° mean
-    # absolute error of a side-view knee in gait (Stenum et al., PLoS Comput Biol 2021). Fit it per model.
-    spread_scale: float = 0.4
-    spread_floor_px: float = 1.0
-    spread_floor_fraction: float = 0.005
+    spread_scale: float = 1.0
+    # the floor and λ were fitted together: scripts/calibrate angles
+    spread_floor_px: float = 0.5
+    spread_floor_fraction: float = 0.003
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 from service.core.angles.anatomy import STATURE_FRACTIONS
 from service.core.angles.compiled import CompiledAngles, Doubles
 from service.core.angles.directions import Directions
+from service.core.angles.noise import SCORES
 from service.core.angles.orientation import Orientations
 from service.core.angles.thresholds import AngleOptions
 from service.core.poses import Floats, Poses
@@ -28,26 +29,22 @@ def keypoint_spread_px(
     """Standard deviation per axis of the P keypoints of a plan, (N, P), in px.
 
     Without `sigmas_px` it is the spread among annotators (OKS sigma · √area, which is for the distance
-    and so divided by √2 per axis) times the model's λ, and never below a floor. It is a prior for
-    the kind of point and the size of the person; the score does not enter, because it is not a distance.
+    and so divided by √2 per axis) times λ of the stage, the kind of keypoint and its score (`noise`), and
+    never below a floor.
 
     Args:
         poses: N persons.
         found: their keypoints.
         turned: their scale in the image.
         plan: which keypoints.
-        options: λ and the floor are among its thresholds.
+        options: a factor of λ and the floor are among its thresholds.
         sigmas_px: (N, K) by the skeleton's order, where the model's own spread is known; used as given,
             except where it is not a length.
     """
     line = options.thresholds
-    wide, high = _extent(poses, found)
-    # arms and legs held out widen the box, not the person
-    body = np.where(turned.scale > 0, _AREA_OVER_TRUNK * turned.scale**2, np.inf)
-    area = np.minimum(_AREA_OVER_BOX * wide * high, body)
-    floor = np.maximum(line.spread_floor_px, line.spread_floor_fraction * np.maximum(wide, high))
-    prior = plan.oks_sigmas * np.sqrt(area / 2.0)[:, None]
-    spread = np.hypot(line.spread_scale * prior, floor[:, None])
+    prior, size = prior_px(poses, found, turned, plan)
+    floor = np.maximum(line.spread_floor_px, line.spread_floor_fraction * size)
+    spread = np.hypot(line.spread_scale * _lambdas(found, plan) * prior, floor[:, None])
     if sigmas_px is None:
         return spread
     columns = plan.swapped if options.mirrored else plan.columns
@@ -55,6 +52,25 @@ def keypoint_spread_px(
         :, columns
     ]  # a missing point gets the value of another one; it is unused
     return np.where(np.isfinite(given) & (given >= 0), given, spread)
+
+
+def prior_px(
+    poses: Poses, found: Directions, turned: Orientations, plan: CompiledAngles
+) -> tuple[Doubles, Doubles]:
+    """Spread among annotators, per axis in px: (N, P); and the longer side of every person, px: (N,)."""
+    wide, high = _extent(poses, found)
+    # arms and legs held out widen the box, not the person
+    body = np.where(turned.scale > 0, _AREA_OVER_TRUNK * turned.scale**2, np.inf)
+    area = np.minimum(_AREA_OVER_BOX * wide * high, body)
+    return plan.oks_sigmas * np.sqrt(area / 2.0)[:, None], np.maximum(wide, high)
+
+
+def _lambdas(found: Directions, plan: CompiledAngles) -> Doubles:
+    """λ of every keypoint at its score, (N, P)."""
+    lambdas = np.zeros_like(found.point_scores)
+    for place, column in enumerate(plan.noise):
+        lambdas[:, place] = np.interp(found.point_scores[:, place], SCORES, column)
+    return lambdas
 
 
 def _extent(poses: Poses, found: Directions) -> tuple[Doubles, Doubles]:

@@ -32,6 +32,12 @@ def build(
     samples: Annotated[
         Path | None, typer.Option(help="Images to compare the plan on; else those that ship.")
     ] = None,
+    annotated: Annotated[
+        Path | None, typer.Option(help="Folder of annotated images, on which the plan must keep its AP.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Their annotations, in COCO's layout, as for posegate evaluate.")
+    ] = None,
     comparison: Annotated[
         bool, typer.Option(help="Publish a plan only if it gives what its graph gives.")
     ] = True,
@@ -67,6 +73,7 @@ def build(
     with errors_on_one_line():
         if onnx is not None and len(names) > 1:
             raise EngineError("--onnx fits one model only; build them one by one")
+        on = _annotated_images(annotated, annotations, comparison)
         from service.models import publish
         from service.models.engines import Options, load_tensorrt
         from service.models.engines import library as kind_of
@@ -80,7 +87,7 @@ def build(
         for name in names:
             model = publish.describe(repository, name)
             reference = _provide_graph(model, onnx, weights)
-            gate = _gate(model, tensorrt, samples, reference) if comparison else None
+            gate = _gate(model, tensorrt, samples, reference, on) if comparison else None
             options = Options(
                 compute_capability=compute_capability,
                 hardware_compatibility=hardware_compatibility,
@@ -95,15 +102,30 @@ def build(
                 plan, built = publish.build_model(model, tensorrt, gpu, request, gate, show)
             where = model.folder / "1" / plan.file
             outcome = f"{plan.size / 1e6:.1f} MB, built in {plan.build_s} s" if built else "up to date"
-            on = f"{gpu.name} ({gpu.compute_capability})" if gpu.name else gpu.compute_capability
-            typer.echo(f"{where}: {outcome}; {plan.precision} for {on}, TensorRT {plan.tensorrt}")
+            card = f"{gpu.name} ({gpu.compute_capability})" if gpu.name else gpu.compute_capability
+            typer.echo(f"{where}: {outcome}; {plan.precision} for {card}, TensorRT {plan.tensorrt}")
             for part, accuracy in (plan.accuracy or {}).items():
                 typer.echo(
                     f"  {part:6} {accuracy.points:5d} keypoints, off by {accuracy.median:.3%} (median), "
                     f"{accuracy.p95:.3%} (95th percentile)"
                 )
+            for part, ap in (plan.ap or {}).items():
+                typer.echo(f"  {part:6} AP {100 * ap.plan:.1f}, of the graph {100 * ap.reference:.1f}")
         if kind_of(tensorrt) == "tensorrt_rtx":
             typer.echo("Note: Triton loads plans of TensorRT only, not of TensorRT-RTX.", err=True)
+
+
+def _annotated_images(folder: Path | None, annotations: Path | None, comparison: bool) -> Any:
+    """Images for the gate on AP; None without."""
+    if folder is None and annotations is None:
+        return None
+    if folder is None or annotations is None:
+        raise EngineError("--annotated, the folder of images, and --annotations, the file, go together")
+    if not comparison:
+        raise EngineError("--no-comparison compares no AP either: leave one of the two out")
+    from service.models.average_precision import read_annotated
+
+    return read_annotated(folder, annotations)
 
 
 def _provide_graph(model: Any, onnx: Path | None, weights: Path | None) -> bytes | None:
@@ -160,7 +182,7 @@ def _write_graph(model: Any, weights: Path) -> tuple[bytes, bytes]:
     return (reference if model.precision == "fp32" else write(model.precision).SerializeToString()), reference
 
 
-def _gate(model: Any, tensorrt: Any, samples: Path | None, reference: bytes | None) -> Any:
+def _gate(model: Any, tensorrt: Any, samples: Path | None, reference: bytes | None, annotated: Any) -> Any:
     """Comparison of the plan with its graph, on this machine's GPU."""
     from service.models.accuracy import load_samples, shipped_samples
     from service.models.cuda import Cuda
@@ -176,6 +198,7 @@ def _gate(model: Any, tensorrt: Any, samples: Path | None, reference: bytes | No
         samples=shipped_samples() if samples is None else load_samples(samples),
         skeleton=skeleton,
         reference=reference,
+        annotated=annotated,
     )
 
 

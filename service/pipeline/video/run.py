@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from service.core.geometry import ScaledImage
 from service.media.video_reader import VideoFacts, VideoFrame
 from service.pipeline.background import EventQueue
 from service.pipeline.concurrency import ended
@@ -163,7 +164,8 @@ class VideoRun:
         model is no larger than that, unless the image itself is needed again."""
         timer.add("decode", frame.decode_ms / 1e3)
         with timer.timed("preprocess"):
-            prepared = prepare(frame.image, self._request.model, keep_image=self._request.keeps_images)
+            image = ScaledImage.whole(frame.image)
+            prepared = prepare(image, self._request.model, keep_image=self._request.keeps_images)
         timer.size_wh = prepared.size_wh
         return _ReadyFrame(frame.index, frame.time_s, frame.damaged, prepared)
 

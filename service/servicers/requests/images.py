@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
 
 from posegate.v1 import types_pb2
-from service.core.geometry import Rgb8
 from service.media.download import fetch
-from service.media.image import decode
+from service.media.loading import Decode, Loading
 from service.pipeline.limits import Limits
 from service.telemetry.call_context import current
 
 
-async def loader(image: types_pb2.Image, limits: Limits) -> Callable[[], Rgb8]:
-    """Function that gives the upright RGB image; to be called in a worker thread.
+async def loader(image: types_pb2.Image, limits: Limits, decode: Decode) -> Loading:
+    """Function that gives the upright image; to be called in a worker thread.
 
     Args:
         image: one source is set.
         limits: of bytes and pixels, and the hosts that images may be fetched from.
+        decode: how it is decoded.
 
     Raises:
         NotAllowed, InvalidRequest, ImageTooLarge: the image cannot be fetched. The function raises
@@ -33,4 +31,4 @@ async def loader(image: types_pb2.Image, limits: Limits) -> Callable[[], Rgb8]:
             max_bytes=limits.image.max_bytes,
             timeout_s=max(0.1, current().deadline - time.monotonic()),
         )
-    return partial(decode, content, limits.image)
+    return decode(content, limits.image)

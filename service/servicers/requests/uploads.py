@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from posegate.v1 import pose_service_pb2 as pb
-from service.core.geometry import Rgb8
+from service.core.geometry import ScaledImage
 from service.errors import DeadlineExceeded, ImageUndecodable, InvalidRequest, Violation
-from service.media.image import ImageLimits, check_pixels, decode
+from service.media.image import ImageLimits, LeastScale, check_pixels
+from service.media.loading import Decode, Load, in_thread
 from service.pipeline.stream import StreamFrame
 from service.servicers.requests.validation import Violations
 from service.servicers.requests.video_config import read_duration_ns
@@ -60,7 +60,7 @@ async def video_chunks(requests: AsyncIterator[pb.AnalyzeVideoRequest]) -> Async
 
 
 async def stream_frames(
-    requests: AsyncIterator[pb.StreamPosesRequest], limits: ImageLimits
+    requests: AsyncIterator[pb.StreamPosesRequest], limits: ImageLimits, decode: Decode = in_thread
 ) -> AsyncGenerator[StreamFrame, None]:
     """The frames of the stream; raises InvalidRequest for any other message. A frame with wrong fields fails
     when it is loaded, so that the error is its own result."""
@@ -81,9 +81,10 @@ async def stream_frames(
         try:
             violations.raise_any()
         except InvalidRequest as error:
-            yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], partial(_raise, error), capture_ns)
+            yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], _raiser(error), capture_ns)
         else:
-            yield StreamFrame(frame.frame_id, partial(_load, frame, limits), capture_ns)
+            load = _loader(frame, limits, decode)
+            yield StreamFrame(frame.frame_id, load, capture_ns, request.ByteSize())
 
 
 class _CaptureTimes:
@@ -114,16 +115,22 @@ class _CaptureTimes:
         return capture_ns
 
 
-def _raise(error: InvalidRequest) -> Rgb8:
-    raise error
+def _raiser(error: InvalidRequest) -> Load:
+    def load(_: LeastScale | None) -> ScaledImage:
+        raise error
+
+    return load
 
 
-def _load(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
-    """The upright image (H, W, 3) of a frame. For a worker thread."""
-    kind = frame.WhichOneof("picture")
-    if kind == "encoded":
+def _loader(frame: pb.StreamFrame, limits: ImageLimits, decode: Decode) -> Load:
+    """The call that gives the upright image of a frame. For a worker thread."""
+    if frame.WhichOneof("picture") == "encoded":
         return decode(frame.encoded, limits)
-    if kind is None:
+    return lambda _: _load_raw(frame, limits)
+
+
+def _load_raw(frame: pb.StreamFrame, limits: ImageLimits) -> ScaledImage:
+    if frame.WhichOneof("picture") is None:
         raise ImageUndecodable("The frame holds no picture: set `encoded` or `raw`.")
     width, height, rgb = frame.raw.size.width, frame.raw.size.height, frame.raw.rgb
     if width < 1 or height < 1:
@@ -133,7 +140,7 @@ def _load(frame: pb.StreamFrame, limits: ImageLimits) -> Rgb8:
         raise ImageUndecodable(
             f"A raw picture of {width}×{height} px has {width * height * 3} bytes of RGB, not {len(rgb)}."
         )
-    return np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
+    return ScaledImage.whole(np.frombuffer(rgb, np.uint8).reshape(height, width, 3))
 
 
 def _wrong_order(message: str) -> InvalidRequest:

@@ -27,6 +27,13 @@ _STATUSES = {
     Status.DEGRADED: pb.ANGLE_STATUS_DEGRADED,
     Status.UNAVAILABLE: pb.ANGLE_STATUS_UNAVAILABLE,
 }
+_POSTURES: dict[str, pb.Posture.ValueType] = {
+    "unknown": pb.POSTURE_UNSPECIFIED,
+    "standing": pb.POSTURE_STANDING,
+    "squatting": pb.POSTURE_SQUATTING,
+    "sitting": pb.POSTURE_SITTING,
+    "lying": pb.POSTURE_LYING,
+}
 _VIEWS = {"frontal": pb.VIEW_FRONTAL, "sagittal": pb.VIEW_SAGITTAL, "oblique": pb.VIEW_OBLIQUE}
 
 
@@ -64,6 +71,8 @@ def _person_message(
         measurements=measurements,
         facing=_FACINGS[person.facing],
         swap_suspected=person.swap_suspected,
+        facing_score=person.facing_score,
+        posture=_POSTURES[person.posture],
     )
 
 

@@ -94,6 +94,7 @@ def model(served: Model, *, default: bool, detector: Model | None = None) -> pb.
         weights=served.weights,
         source=served.source,
         sha256=served.sha256,
+        description=served.description,
         ready=served.ready,
         default=default,
         positions=served.family == "top_down",

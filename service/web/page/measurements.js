@@ -30,6 +30,8 @@ const REASONS = {
   VIEW_MISMATCH: "seen from the wrong side",
   FORESHORTENED: "a limb points at the camera",
   PLANAR_CROSSTALK: "turned out of the plane",
+  POSTURE: "another posture than the measurement presumes",
+  IMPLAUSIBLE: "beyond the range of the joint",
   LOW_RESOLUTION: "the person is small",
   FAR_SIDE: "the far side of the body",
   FACING_UNKNOWN: "it is unclear where the person faces",

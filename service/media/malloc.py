@@ -20,3 +20,14 @@ def keep_freed_memory() -> bool:
     except AttributeError:
         return False
     return bool(mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES) and mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES))
+
+
+def release_freed_memory() -> bool:
+    """Return the freed memory of all threads to the system; False where there is no glibc. Takes up to tens
+    of milliseconds, without the interpreter's lock."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except AttributeError:
+        return False
+    trim(0)
+    return True

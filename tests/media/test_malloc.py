@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from service.server.malloc import keep_freed_memory
+from service.media.malloc import keep_freed_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")

@@ -1,0 +1,275 @@
+"""Scatter of keypoints and angles over variants of the same image, and the fit of λ to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.angles import MEASUREMENTS, AngleOptions, Neutral, Side, Status, Thresholds, measure
+from service.core.angles.noise import SCORES, kind_of
+from service.core.angles.uncertainty import prior_px
+from service.core.poses import Floats, Poses
+from service.core.skeleton.template import Skeleton
+
+Doubles = NDArray[np.float64]
+Table = Mapping[str, tuple[float, ...]]
+
+BODY = slice(5, 17)  # COCO's shoulders to ankles: they come first in the skeletons of bodies
+GOAL_ERRORS = 2.0  # standard errors, within which GOAL_PERCENT of the values lie
+GOAL_PERCENT = 95
+LARGEST = 3.0  # λ
+MIN_VALUES = 10  # of one angle with status OK; with fewer its scatter does not count
+_MIN_ANGLES = 60  # of one measurement, below which the fit passes over it
+_MIN_KEYPOINTS = 50  # of one kind and score, below which the next better score stands in
+_SURE = 0.5
+_EDGES = (0.5, 0.7, 0.85, 0.95)  # between the scores that the columns of a table stand for
+_FACTORS = (0.25, 1.6)  # range of the correction by the angles
+_STEPS = (0.4, 0.2, 0.1)
+
+_ANY_ERROR = replace(Thresholds(), max_std_error_deg=1e6)
+_SIDES: tuple[Side, Side] = ("left", "right")
+# Without a baseline the standard error holds that of the assumed neutral head, which does not scatter.
+_NEUTRAL = {(name, side): Neutral(0.0) for name in MEASUREMENTS for side in _SIDES}
+
+
+@dataclass(frozen=True, eq=False)
+class Scattered:
+    """One person in V variants of an image, or frames of a second.
+
+    Attributes:
+        source: name of the file, and of the person in it.
+        model: that found the person.
+        keypoints: (V, K, 3) px of the image and score; NaN where the person was not found.
+        boxes: (V, 4) x1, y1, x2, y2 px; NaN likewise.
+        size_wh: of the image, px.
+    """
+
+    source: str
+    model: str
+    keypoints: Floats
+    boxes: Floats
+    size_wh: tuple[int, int]
+
+    @property
+    def poses(self) -> Poses:
+        """The person in the variants that show it."""
+        seen = np.isfinite(self.boxes).all(axis=1)
+        scores = np.ones(int(seen.sum()), np.float32)
+        return Poses(self.boxes[seen], scores, np.nan_to_num(self.keypoints[seen]))
+
+
+@dataclass(frozen=True, eq=False)
+class AngleScatter:
+    """The angles of one person in V variants: M measurements, left and right, P keypoints.
+
+    Attributes:
+        apart_deg: (V, M, 2) from the median of the variants.
+        errors_deg: (V, M, 2) standard errors as the service gives them.
+        degrees: (V, M, 2)
+        degraded: (V, M, 2) whether the status is DEGRADED.
+        ok: (V, M, 2) whether the status is OK, the size of the standard error aside.
+        columns: (P,) place of each keypoint in the skeleton.
+        kinds: (P,) row of the table that each keypoint has.
+        scores: (V, P)
+        priors_px: (V, P) spread among annotators.
+        floor_px: (V,)
+        slopes: (V, M, 2, P) variance of the angle, degrees², for a variance of 1 px² of the keypoint; empty
+            where no fit is wanted.
+    """
+
+    degrees: Doubles
+    degraded: NDArray[np.bool_]
+    apart_deg: Doubles
+    errors_deg: Doubles
+    ok: NDArray[np.bool_]
+    columns: tuple[int, ...]
+    kinds: tuple[str, ...]
+    scores: Doubles
+    priors_px: Doubles
+    floor_px: Doubles
+    slopes: Doubles
+
+    def errors_with(self, table: Table) -> Doubles:
+        """(V, M, 2) standard errors with another table of λ."""
+        lambdas = np.stack(
+            [np.interp(self.scores[:, i], SCORES, table[kind]) for i, kind in enumerate(self.kinds)], axis=1
+        )
+        variance = (lambdas * self.priors_px) ** 2 + self.floor_px[:, None] ** 2
+        return np.asarray(np.sqrt(np.einsum("vmsp,vp->vms", self.slopes, variance)), np.float64)
+
+
+def angle_scatter(one: Scattered, skeleton: Skeleton, *, slopes: bool = False) -> AngleScatter:
+    """The angles of a person in all variants, against their median.
+
+    Args:
+        slopes: compute what a fit needs: one measurement more for each keypoint.
+    """
+    poses, names = one.poses, tuple(MEASUREMENTS)
+    options = AngleOptions(_ANY_ERROR, baseline=_NEUTRAL, size_wh=one.size_wh)
+    found = measure(poses, skeleton, names, options)
+    work = found.workings
+    prior, size = prior_px(poses, work.found, work.turned, work.plan)
+    supplied = np.flatnonzero(work.plan.columns >= 0)
+    gradients = []
+    for column in work.plan.columns[supplied] if slopes else ():
+        sigmas = np.zeros(poses.keypoints.shape[:2], np.float32)
+        sigmas[:, column] = 1.0
+        gradients.append(measure(poses, skeleton, names, options, sigmas_px=sigmas).std_errors_deg ** 2)
+    line = Thresholds()
+    return AngleScatter(
+        degrees=found.degrees,
+        degraded=found.statuses == Status.DEGRADED,
+        apart_deg=(found.degrees - _median(found.degrees, axis=0) + 180) % 360 - 180,
+        errors_deg=found.std_errors_deg,
+        ok=found.statuses == Status.OK,
+        columns=tuple(work.plan.columns[supplied].tolist()),
+        kinds=tuple(kind_of(work.plan.names[place]) for place in supplied),
+        scores=work.found.point_scores[:, supplied],
+        priors_px=prior[:, supplied],
+        floor_px=np.maximum(line.spread_floor_px, line.spread_floor_fraction * size),
+        slopes=np.stack(gradients, axis=-1) if gradients else np.zeros((0, 0, 0, 0)),
+    )
+
+
+def _median(values: Doubles | Floats, axis: int) -> Doubles:
+    """Median of what is not NaN; NaN where everything is."""
+    median = np.ma.median(np.ma.masked_invalid(values), axis=axis)  # type: ignore[no-untyped-call]
+    return np.asarray(np.ma.filled(median.astype(np.float64), np.nan), np.float64)
+
+
+def in_errors(
+    scatters: Sequence[AngleScatter],
+    errors: Sequence[Doubles] | None = None,
+    largest_deg: float = Thresholds().max_std_error_deg,
+) -> dict[str, Doubles]:
+    """Distances from the median in standard errors, of all values with status OK, by measurement.
+
+    Args:
+        errors: (V, M, 2) of each person; None for those of the service.
+        largest_deg: standard errors above it are LOW_RESOLUTION, and not OK.
+    """
+    values: dict[str, list[Doubles]] = {name: [] for name in MEASUREMENTS}
+    for number, one in enumerate(scatters):
+        error = one.errors_deg if errors is None else errors[number]
+        for m, name in enumerate(MEASUREMENTS):
+            for side in (0, 1):
+                ok = one.ok[:, m, side] & (error[:, m, side] <= largest_deg)
+                if ok.sum() >= MIN_VALUES:
+                    values[name].append(np.abs(one.apart_deg[ok, m, side]) / error[ok, m, side])
+    return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
+
+
+def same_direction(scatters: Sequence[AngleScatter]) -> dict[str, Doubles]:
+    """Of the DEGRADED values of a signed angle whose median is clear of 0, whether each has its sign."""
+    values: dict[str, list[Doubles]] = {name: [] for name in MEASUREMENTS}
+    for one in scatters:
+        median = _median(one.degrees, axis=0)
+        for m, name in enumerate(MEASUREMENTS):
+            for side in (0, 1):
+                degraded = one.degraded[:, m, side]
+                error = one.errors_deg[degraded, m, side]
+                clear = np.abs(median[m, side]) > GOAL_ERRORS * error
+                same = np.sign(one.degrees[degraded, m, side]) == np.sign(median[m, side])
+                values[name].append(same[clear].astype(np.float64))
+    return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
+
+
+def fit(persons: Sequence[tuple[Scattered, Skeleton]]) -> dict[str, tuple[float, ...]]:
+    """The table of λ that fits these persons.
+
+    First every kind of keypoint alone: λ at which 95 % of its distances from the median, along each axis and
+    without what moves the whole body, lie within two standard deviations. Then one factor for each kind, by
+    coordinate descent, so that the same is true of the angles, since keypoints of a limb move together.
+    """
+    scatters = [angle_scatter(one, skeleton, slopes=True) for one, skeleton in persons]
+    table = _of_keypoints(persons, scatters)
+    factors = dict.fromkeys(table, 1.0)
+    best = _loss(scatters, table, factors)
+    for step in _STEPS:
+        moved = True
+        while moved:
+            moved = False
+            for kind in factors:
+                for change in (np.exp(step), np.exp(-step)):
+                    tried = {**factors, kind: float(np.clip(factors[kind] * change, *_FACTORS))}
+                    loss = _loss(scatters, table, tried)
+                    if loss < best - 1e-3:
+                        factors, best, moved = tried, loss, True
+    return _scaled(table, factors)
+
+
+def _scaled(table: Table, factors: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
+    return {kind: tuple(min(factors[kind] * value, LARGEST) for value in row) for kind, row in table.items()}
+
+
+def _loss(scatters: Sequence[AngleScatter], table: Table, factors: Mapping[str, float]) -> float:
+    """Squared logarithms of how far the 95th percentiles are from two standard errors, over measurements.
+
+    Errors that are too small count half as much again: they claim what is not so.
+    """
+    scaled = _scaled(table, factors)
+    # no limit of the errors here, or large ones would hide what they are to describe
+    values = in_errors(scatters, [one.errors_with(scaled) for one in scatters], np.inf)
+    reached = [np.percentile(one, GOAL_PERCENT) for one in values.values() if len(one) >= _MIN_ANGLES]
+    missed = np.log(np.maximum(reached, 0.1) / GOAL_ERRORS)
+    # a factor that no measurement needs stays at 1
+    quiet = 0.01 * sum(np.log(factor) ** 2 for factor in factors.values())
+    return float(np.sum(np.where(missed > 0, 1.5, 1.0) * missed**2) + quiet)
+
+
+def _of_keypoints(
+    persons: Sequence[tuple[Scattered, Skeleton]], scatters: Sequence[AngleScatter]
+) -> dict[str, tuple[float, ...]]:
+    distances: dict[str, list[tuple[Doubles, Doubles]]] = {}
+    for (one, _), scatter in zip(persons, scatters, strict=True):
+        keypoints = one.poses.keypoints.astype(np.float64)
+        keypoints[(keypoints == 0).all(axis=2)] = np.nan
+        for _ in range(2):  # the median anew, once the whole body stands still
+            apart = keypoints[..., :2] - _median(keypoints[..., :2], axis=0)
+            sure = np.where((keypoints[:, BODY, 2] > _SURE)[..., None], apart[:, BODY], np.nan)
+            keypoints[..., :2] -= np.nan_to_num(_median(sure, axis=1))[:, None]
+        for place, (column, kind) in enumerate(zip(scatter.columns, scatter.kinds, strict=True)):
+            share = np.abs(apart[:, column]) / scatter.priors_px[:, place, None]
+            distances.setdefault(kind, []).append((keypoints[:, column, 2], share))
+    rows = {kind: _by_score(parts) for kind, parts in distances.items()}
+    steps = _steps(list(rows.values()))
+    return {kind: _filled(row, steps) for kind, row in rows.items()}
+
+
+def _by_score(parts: Sequence[tuple[Doubles, Doubles]]) -> tuple[float, ...]:
+    """λ in every column, never falling with the score; NaN where too few keypoints have such a score."""
+    scores = np.concatenate([score for score, _ in parts])
+    shares = np.concatenate([share for _, share in parts])
+    columns = np.digitize(scores, _EDGES)
+    row: list[float] = []
+    for column in reversed(range(len(SCORES))):
+        chosen = (columns == column) & np.isfinite(shares).all(axis=1)
+        least = max((value for value in row if np.isfinite(value)), default=0.0)
+        enough = chosen.sum() >= _MIN_KEYPOINTS
+        here = np.percentile(shares[chosen], GOAL_PERCENT) / GOAL_ERRORS if enough else np.nan
+        row.append(float(np.clip(here, least, LARGEST)))
+    return tuple(reversed(row))
+
+
+def _steps(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Typical ratio of every column to the next better one, over all kinds that have both."""
+    ratios = np.array([[a / b for a, b in pairwise(row)] for row in rows])
+    return tuple(1.0 if np.isnan(step) else float(step) for step in _median(ratios, axis=0))
+
+
+def _filled(row: tuple[float, ...], steps: tuple[float, ...]) -> tuple[float, ...]:
+    """The row with what is missing from its neighbours, by the ratios of the other kinds."""
+    filled = list(row)
+    if not np.isfinite(filled).any():
+        return (1.0,) * len(row)
+    for column in range(1, len(row)):  # downward in λ, from worse scores
+        if np.isnan(filled[column]) and np.isfinite(filled[column - 1]):
+            filled[column] = filled[column - 1] / steps[column - 1]
+    for column in reversed(range(len(row) - 1)):
+        if np.isnan(filled[column]):
+            filled[column] = min(filled[column + 1] * steps[column], LARGEST)
+    return tuple(filled)

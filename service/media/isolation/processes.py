@@ -1,0 +1,185 @@
+"""The gateway's side of the decoder processes: starts, bounds and ends them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import structlog
+
+from service.core.cancellation import checkpoint
+from service.media.isolation import wire
+
+_log = structlog.get_logger()
+
+_START_S = 30.0  # of a busy machine; it takes half a second
+_LOOK_S = 0.05  # between two looks whether the caller is still there
+
+
+class NoAnswer(Exception):
+    """A process took longer than it may, or has ended; `ended` says which."""
+
+    def __init__(self, *, ended: bool) -> None:
+        super().__init__()
+        self.ended = ended
+
+
+class DecoderProcess:
+    """One decoder process, used by one thread at a time.
+
+    Args:
+        connection: to it.
+        process: descriptor of it.
+        pid: its number, for reports only.
+    """
+
+    def __init__(self, connection: socket.socket, process: int, pid: int) -> None:
+        self._connection = connection
+        self._process: int | None = process
+        self._lock = threading.Lock()
+        self.pid = pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._process is None
+
+    def ask(
+        self, message: wire.Message, descriptors: list[int], patience_s: float
+    ) -> tuple[wire.Message, list[int]]:
+        """Send a message and wait for the answer. An error leaves the process ended.
+
+        Raises:
+            NoAnswer: none came in time, or the process ended.
+            Stopped: the caller of this thread's work has gone.
+        """
+        try:
+            wire.send(self._connection, message, descriptors)
+            until = monotonic() + patience_s
+            while (left_s := until - monotonic()) > 0:
+                answer = wire.receive(self._connection, min(_LOOK_S, left_s))
+                if answer is not None:
+                    return answer
+                checkpoint()
+        except wire.Gone as error:
+            self.end()
+            raise NoAnswer(ended=True) from error
+        except BaseException:
+            self.end()
+            raise
+        self.end()
+        raise NoAnswer(ended=False)
+
+    def is_there(self) -> bool:
+        """Whether it has not ended, as far as can be seen. For a process that is not at work."""
+        try:
+            return wire.receive(self._connection, 0) is None
+        except wire.Gone:
+            return False
+
+    def end(self) -> None:
+        """End the process, whatever it does; idempotent, for any thread."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        os.close(process)
+        self._connection.close()
+
+
+class DecoderHost:
+    """Starts decoder processes, by forks of one that has the decoders imported. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._host: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._closed = False
+        self._processes: list[DecoderProcess] = []
+
+    def pids(self) -> list[int]:
+        """Numbers of the processes, the host's own among them, for a look at what they hold."""
+        with self._lock:
+            self._processes = [process for process in self._processes if not process.ended]
+            host = [] if self._host is None else [self._host.pid]
+            return [*host, *(process.pid for process in self._processes)]
+
+    def start(self) -> None:
+        """Start the host if it does not run; does not wait until it is ready."""
+        with self._lock:
+            self._start()
+
+    def fork(self, memory_bytes: int) -> DecoderProcess:
+        """A new decoder process, which may allocate that much memory.
+
+        Raises:
+            NoAnswer: none can be started.
+        """
+        try:
+            return self._fork(memory_bytes)
+        except NoAnswer:
+            _log.error("decoder_host_restarts")
+            self._drop()
+            return self._fork(memory_bytes)
+
+    def close(self) -> None:
+        """End the host and all its processes; idempotent."""
+        with self._lock:
+            self._closed = True
+        self._drop()
+
+    def _fork(self, memory_bytes: int) -> DecoderProcess:
+        ours, theirs = wire.pair()
+        try:
+            with theirs, self._lock:
+                wire.send(self._start(), {"memory_bytes": memory_bytes}, [theirs.fileno()])
+            hello = wire.receive(ours, _START_S)
+        except wire.Gone as error:
+            ours.close()
+            raise NoAnswer(ended=True) from error
+        if hello is None:
+            ours.close()
+            raise NoAnswer(ended=False)
+        message, descriptors = hello
+        process = DecoderProcess(ours, descriptors[0], int(message["pid"]))
+        with self._lock:
+            self._processes.append(process)
+        return process
+
+    def _start(self) -> socket.socket:
+        if self._closed:
+            raise wire.Gone
+        if self._control is None:
+            ours, theirs = wire.pair()
+            with theirs:
+                # One thread for each library: what forks must have no other.
+                threads: dict[str, Any] = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+                self._host = subprocess.Popen(  # noqa: S603 - this interpreter
+                    [sys.executable, "-m", "service.media.isolation.host", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env={**os.environ, **threads},
+                    start_new_session=True,  # Ctrl-C is for the gateway, which drains first
+                )
+            self._control = ours
+        return self._control
+
+    def _drop(self) -> None:
+        with self._lock:
+            host, control = self._host, self._control
+            self._host = self._control = None
+        if control is not None:
+            control.close()
+        if host is not None:
+            host.kill()
+            host.wait()

@@ -1,0 +1,136 @@
+"""Small files whose structure would cost far more than their pixels are refused before they are decoded."""
+
+import struct
+import time
+import zlib
+
+import pytest
+from PIL import Image
+
+from service.errors import ImageTooCostly, ImageUndecodable, InvalidRequest
+from service.media.image import ImageLimits, decode
+from service.media.image_bounds import MAX_SCANS, check_jpeg
+from tests.media.cases import case
+from tests.pictures import encoded, noise, plain
+
+LIMITS = ImageLimits(max_bytes=25_000_000, max_pixels=50_000_000)
+SMALL = plain((64, 64))
+
+
+def jpeg(*, progressive: bool = False) -> bytes:
+    return encoded(noise((64, 64)), "JPEG", progressive=progressive)
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    content = jpeg(progressive=True)
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + scan * (count - content.count(b"\xff\xda")) + content[-2:]
+
+
+def before_scan(inserted: bytes) -> bytes:
+    return jpeg()[:2] + inserted + jpeg()[2:]
+
+
+def png(kind: bytes, data: bytes, count: int) -> bytes:
+    """A PNG with chunks before its pixels."""
+    content = encoded(SMALL, "PNG")
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    place = content.index(b"IDAT") - 4
+    return content[:place] + chunk * count + content[place:]
+
+
+def tiff(order: str, *, big: bool = False, **tags: tuple[int, int]) -> bytes:
+    """The head of a TIFF of 64×64 px; number of values and the value or its place, by tag."""
+    fields = {"t256": (1, 64), "t257": (1, 64), "t258": (1, 8), "t262": (1, 1), "t277": (1, 1), **tags}
+    entries = sorted((int(name[1:]), *value) for name, value in fields.items())
+    mark, code, size = (43, "Q", "Q") if big else (42, "I", "I")
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", mark)
+    head += struct.pack(order + "HHQ", 8, 0, 16) if big else struct.pack(order + "I", 8)
+    head += struct.pack(order + ("Q" if big else "H"), len(entries))
+    for tag, count, value in entries:
+        head += struct.pack(order + "HH" + code, tag, 4, count)
+        head += struct.pack(order + "I4x" if big and count == 1 else order + size, value)
+    return head + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("content", "change"),
+    [
+        pytest.param(with_scans(MAX_SCANS + 1), "baseline", id="scans"),
+        pytest.param(before_scan(b"\xff\xfe\0\2" * 100_000), "without metadata", id="comments"),
+        pytest.param(before_scan(b"\xff\xd8" * 100_000), "without metadata", id="markers without length"),
+        pytest.param(png(b"abCd", b"", 100_000), "without metadata", id="chunks"),
+        pytest.param(
+            png(b"iCCP", b"a\0\0" + zlib.compress(bytes(2_000_000)), 1), "without metadata", id="profile"
+        ),
+        pytest.param(tiff("<", t322=(1, 30_000), t323=(1, 30_000)), "tiles", id="tile"),
+        pytest.param(tiff(">", t322=(1, 30_000), t323=(1, 30_000)), "tiles", id="tile, big-endian"),
+        pytest.param(tiff("<", big=True, t322=(1, 30_000), t323=(1, 30_000)), "tiles", id="tile, BigTIFF"),
+        pytest.param(tiff("<", t273=(1_000_000, 200)), "anew", id="strips"),
+        pytest.param(tiff("<", t322=(1, 64), t323=(1, 64), t324=(1_000_000, 200)), "anew", id="tiles"),
+    ],
+)
+def test_more_structure_than_pixels_is_refused_with_what_to_change(content: bytes, change: str) -> None:
+    before = time.process_time()
+    with pytest.raises(ImageTooCostly, match=change) as refused:
+        decode(content, LIMITS)
+    assert time.process_time() - before < 1  # CPU time: each took several seconds unbounded
+    assert refused.value.reason == "IMAGE_TOO_COSTLY"
+
+
+@pytest.mark.parametrize("filler", [b"\xff", b"\0", b"\xff\0"], ids=["fill bytes", "zeros", "stuffed bytes"])
+def test_a_million_bytes_between_segments_are_refused_at_once(filler: bytes) -> None:
+    before = time.process_time()
+    with pytest.raises(ImageUndecodable):
+        decode(before_scan(filler * 1_000_000), LIMITS)
+    assert time.process_time() - before < 1
+
+
+def test_a_damaged_jpeg_of_a_million_segments_is_not_walked_to_its_end() -> None:
+    content = jpeg()
+    with pytest.raises(InvalidRequest, match="segments"):
+        decode(content[:-400] + b"\xff\xfe\0\2" * 1_000_000, LIMITS)
+
+
+def test_the_larger_the_image_for_its_limit_the_fewer_scans_it_may_have() -> None:
+    check_jpeg(with_scans(50), 5 * 64 * 64)
+    with pytest.raises(ImageTooCostly, match="20 scans"):
+        check_jpeg(with_scans(50), 64 * 64)
+
+
+def test_scans_behind_a_false_end_within_a_segment_count() -> None:
+    content = with_scans(MAX_SCANS + 1)
+    place = content.index(b"\xff\xda", content.index(b"\xff\xda") + 2)
+    with pytest.raises(ImageTooCostly):
+        decode(content[:place] + b"\xff\xfe\0\4\xff\xd9" + content[place:], LIMITS)
+
+
+def test_scans_of_a_second_image_in_the_file_do_not_count() -> None:
+    assert decode(jpeg() + with_scans(2 * MAX_SCANS), LIMITS).shape == (64, 64, 3)
+    assert decode(jpeg(progressive=True) + with_scans(2 * MAX_SCANS), LIMITS).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "streams"),
+    [
+        (jpeg(), True),
+        (case("base.jpg"), True),
+        (jpeg(progressive=True), False),
+        (encoded(Image.fromarray(SMALL).convert("L"), "JPEG"), True),
+        (b"\xff\xd8\xff", False),
+        (jpeg().replace(b"\xff\xda\0\x0c\x03", b"\xff\xda\0\x0c\x01", 1), False),
+    ],
+    ids=["baseline", "photo", "progressive", "grey", "three bytes", "one component a scan"],
+)
+def test_what_streams_is_sequential_with_all_components_in_one_scan(content: bytes, streams: bool) -> None:
+    assert check_jpeg(content, LIMITS.max_pixels).streams is streams
+
+
+@pytest.mark.parametrize("size_wh", [(64, 64), (700, 900)], ids=str)
+def test_tiles_that_are_larger_than_a_small_image_are_in_order(size_wh: tuple[int, int]) -> None:
+    options = {"compression": "tiff_adobe_deflate"}
+    content = encoded(plain(size_wh), "TIFF", **options)
+    assert decode(content, LIMITS).shape == (size_wh[1], size_wh[0], 3)
+    with pytest.raises(ImageUndecodable):  # the tiles are not there, but their size is no reason
+        decode(tiff("<", t322=(1, 1024), t323=(1, 1024), t324=(1, 200), t325=(1, 10)), LIMITS)

@@ -1,0 +1,34 @@
+"""The end of the process."""
+
+import signal
+import subprocess
+import sys
+
+STUCK = """
+import asyncio, time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from service.server.lifecycle import end_threads, serve
+
+@asynccontextmanager
+async def gateway():
+    threads = ThreadPoolExecutor(1)
+    threads.submit(time.sleep, 600)
+    print("listening", flush=True)
+    yield
+    await end_threads(threads)
+
+asyncio.run(serve(gateway(), exit_after_s=0.5))
+"""
+
+
+def test_a_thread_that_never_returns_does_not_keep_the_process_alive() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        process.send_signal(signal.SIGTERM)
+        out, log = process.communicate(timeout=60)  # the thread takes ten minutes
+        assert process.returncode == 1, out + log
+    assert "ended_by_force" in out + log
