@@ -292,7 +292,7 @@ async def keep_in_flight(
 
 
 async def send_at_rate(
-    stub: PoseServiceAsyncStub, per_s: float, seconds: float, *, timeout_s: float = 10.0
+    stub: PoseServiceAsyncStub, per_s: float, seconds: float, *, timeout_s: float = 30.0
 ) -> Outcomes:
     """Send calls at random moments, so many a second on average, whether or not others are answered."""
     outcomes, calls = Outcomes(), set()

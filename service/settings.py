@@ -194,8 +194,8 @@ class Settings(BaseSettings):
     max_upload_s: float = Field(
         default=3600.0, gt=0, description="A video's upload that takes longer in all, seconds, is ended."
     )
-    min_upload_bytes_per_s: float = Field(
-        default=2000.0,
+    min_upload_bytes_per_s: int = Field(
+        default=2000,
         ge=0,
         description="Bytes a second, over 20 s, below which a video's upload is ended while all places"
         " for videos are taken; 0: never.",

@@ -47,7 +47,7 @@ class Limits:
     video_encoder: str
     request_timeout_s: float
     max_upload_s: float
-    min_upload_bytes_per_s: float
+    min_upload_bytes_per_s: int
     stream_idle_s: float
     stream_stall_s: float
     stream_quiet_s: float
