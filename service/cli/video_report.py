@@ -117,9 +117,12 @@ def report(summary: pb.VideoSummary, *, resumed: bool, complete: bool, persons_k
     tracked = f", {counted_people(summary.persons_tracked)} tracked" if persons_known else ""
     print(f"{frames}{rate}{tracked}{earlier}")
     if summary.frames_damaged or summary.gaps:
+        # Gaps, and frames that were lost, before the place where a resumed run went on are not in the files.
+        what = "The file is damaged" if not resumed else "The file is damaged, counted from where it went on"
+        frames = _counted(summary.frames_damaged, "damaged frame")
         print(
-            f"The file is damaged: {summary.frames_damaged} damaged frames and {summary.gaps} gaps were"
-            " stepped over; --strict ends with an error instead.",
+            f"{what}: {frames} and {_counted(summary.gaps, 'gap')} stepped over; --strict ends with an error"
+            " instead.",
             file=sys.stderr,
         )
     if not summary.frames_analyzed:
@@ -136,6 +139,10 @@ def report(summary: pb.VideoSummary, *, resumed: bool, complete: bool, persons_k
     # Never narrower than its columns: a terminal's wrapping can still be read, cut columns cannot.
     console = Console(highlight=False)
     Console(highlight=False, width=max(console.width, _TABLE_WIDTH)).print(table)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _row(one: pb.MeasurementSummary, side: str) -> list[str]:

@@ -393,6 +393,6 @@ async def test_damage_that_was_stepped_over_is_reported_and_strict_ends_there(
     clip = ROOT / "tests" / "cases" / "v_one_bad.mp4"
     config = replace(config, plot=None, out=None, angles=AngleConfig())
     await analyze(clip, config)
-    assert "The file is damaged: 1 damaged frames and 0 gaps were stepped over" in capsys.readouterr().err
+    assert "The file is damaged: 1 damaged frame and 0 gaps stepped over" in capsys.readouterr().err
     with pytest.raises(CutShort, match="DATA_LOSS"):
         await analyze(clip, replace(config, strict=True))
