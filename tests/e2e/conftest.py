@@ -60,7 +60,8 @@ def start(command: str, folder: Path, **environment: str) -> Service:
             cwd=ROOT,
             stderr=sink,
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if "no_proxy" not in name.lower()},
+                "http_proxy": "http://127.0.0.1:9",  # nothing listens there: Triton is reached directly
                 "POSEGATE_LISTEN": address,
                 "POSEGATE_TRITON_URL": triton_url,
                 "POSEGATE_HEALTH_INTERVAL_S": "0.2",
