@@ -4,11 +4,13 @@ errors as a caller sees them."""
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from grpc_health.v1.health import aio as health_aio
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, skeleton_service_pb2_grpc, types_pb2
 from service.core.skeleton.template import Skeleton
+from service.media.isolation.processes import DecoderHost
 from service.pipeline.stream_limiter import StreamLimiter
 from service.server.app import Gateway, build_gateway
 from service.settings import Settings
@@ -109,6 +112,15 @@ def settings_with(folder: Path, **changes: Any) -> Settings:
     )
 
 
+@cache
+def _decoders() -> DecoderHost:
+    """One for all gateways of the tests: each would take a second to start."""
+    host = DecoderHost()
+    host.fork({"work": "images", "memory_bytes": 1 << 30}).end()  # it is ready from here on
+    atexit.register(host.close)
+    return host
+
+
 @asynccontextmanager
 async def running(
     triton: FakeTritonClient | None = None,
@@ -133,7 +145,7 @@ async def running(
             data = json.dumps(skeleton_data(skeleton))
             (folder / "skeletons" / f"{skeleton.name}.json").write_text(data, "utf-8")
         async with (
-            build_gateway(settings_with(folder, **changes), triton=triton) as gateway,
+            build_gateway(settings_with(folder, **changes), triton=triton, decoders=_decoders()) as gateway,
             _channel(f"127.0.0.1:{gateway.port}") as channel,
         ):
             gateway.server.add_generic_rpc_handlers(tuple(handlers))

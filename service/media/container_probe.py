@@ -93,7 +93,7 @@ def is_cut_short(read: Read, size: int) -> bool:
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return _movie_end(read, size) > size
     if head[:3] == b"GIF":
-        return not _has_gif_trailer(read, size)
+        return not _leads_to_gif_trailer(read, size)
     if head.startswith(_ASF):
         return _asf_size(head) > size
     return False
@@ -127,9 +127,11 @@ def _movie_end(read: Read, size: int) -> int:
     return 0
 
 
-def _has_gif_trailer(read: Read, size: int) -> bool:
-    """Whether the blocks of a GIF lead to its trailer (GIF89a, appendix B); bytes behind it do not count."""
+def _leads_to_gif_trailer(read: Read, size: int) -> bool:
+    """Whether the blocks of a GIF lead to its trailer (GIF89a, appendix B), or to the end of the file right
+    behind an image, where nothing but the trailer is missing. Bytes behind the trailer do not count."""
     content = _Window(read, size)
+    last = 0
     start = 13 + _colors(content.byte(10))
     while (kind := content.byte(start)) is not None:
         if kind == _GIF_TRAILER:
@@ -145,7 +147,8 @@ def _has_gif_trailer(read: Read, size: int) -> bool:
         if length is None:
             return False
         start += 1
-    return False
+        last = kind
+    return start == size and last == _GIF_IMAGE
 
 
 def _colors(flags: int | None) -> int:

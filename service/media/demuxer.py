@@ -14,6 +14,7 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from service.core.cancellation import checkpoint
 from service.errors import ImageTooCostly, ImageUndecodable, VideoTooCostly, VideoUndecodable
 from service.media.container_probe import is_cut_short, is_ragged, still_image, streaming
 from service.media.image_bounds import check_frame
@@ -200,6 +201,7 @@ class Demuxer:
         failures = 0
         reading = self._opened().demux(self.stream)
         while True:
+            checkpoint()
             if self._spool.closed:  # the frames are not needed any more
                 raise SpoolClosed
             try:

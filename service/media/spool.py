@@ -164,6 +164,11 @@ class Spool:
         with self._descriptor() as descriptor:
             return os.pread(descriptor, count, position)
 
+    def duplicate(self) -> int:
+        """Another descriptor of the file, for a process that reads it; to be closed by the caller."""
+        with self._descriptor() as descriptor:
+            return os.dup(descriptor)
+
     @contextmanager
     def _descriptor(self) -> Iterator[int]:
         """The file, which stays open for the time of the block: a closed descriptor's number may be that of

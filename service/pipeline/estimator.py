@@ -150,9 +150,9 @@ class Estimator:
         streams_at_once: int | None = None,
         beside_single: int | None = None,
         beside_tenants: int | None = None,
-        large_at_once: int | None = None,
         *,
         waiting_threads: Executor | None = None,
+        large_at_once: int | None = None,
     ) -> None:
         self._large = asyncio.Semaphore(large_at_once or at_once)
         self._client = client

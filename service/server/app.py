@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from service.accounts.quotas import Quotas
 from service.accounts.usage import UsageRecorder
 from service.media.isolation.images import ImageBudget, ImageDecoder
 from service.media.isolation.processes import DecoderHost
+from service.media.isolation.videos import IsolatedVideoReader
 from service.media.malloc import keep_freed_memory
 from service.media.spool import SpoolSpace
 from service.pipeline.estimator import Estimator, InferenceClient
@@ -124,7 +126,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> AsyncIterator[Gateway]:
+async def build_gateway(
+    settings: Settings, *, triton: Triton | None = None, decoders: DecoderHost | None = None
+) -> AsyncIterator[Gateway]:
     """A listening gateway; at the end of the block it is drained and everything it opened is closed.
 
     If a step fails, everything that was opened before is closed. At the end comes the drain, as
@@ -134,6 +138,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
     Args:
         settings: of the gateway.
         triton: in place of a connection to `settings.triton_url`; closed at the end like that.
+        decoders: in place of a host of decoder processes of its own; left open at the end.
 
     Raises:
         BadDatabaseUrl: the database's URL is not one that can be used.
@@ -155,7 +160,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         tracing = from_environment()
         stack.push_async_callback(asyncio.to_thread, tracing.close)
 
-        host = DecoderHost()
+        host = decoders or DecoderHost()
         memory = MemoryGuard(settings.max_memory, lambda: requests.at_work, host.pids)
         streams = StreamLimiter(limits.max_streams, limits.max_video_memory_bytes, memory.check)
         metrics = Metrics(
@@ -177,8 +182,10 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
         workers = _threads(stack, settings.workers, "pixels")
         waiting = _threads(stack, settings.workers, "decoding")
         images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s), settings.scaled_decoding)
-        # Their end frees the threads that wait for them, which end after that.
-        stack.push_async_callback(asyncio.to_thread, host.close)
+        if decoders is None:
+            # The end of its processes frees the threads that wait for them, which end after that.
+            stack.push_async_callback(asyncio.to_thread, host.close)
+            host.start()
         stack.callback(images.close)
         video_threads = _threads(stack, _VIDEO_THREADS * limits.max_streams, "video")
         database = database_of(settings)
@@ -201,9 +208,9 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
             limits.max_stream_inferences,
             limits.stream_inferences_beside,
             limits.tenant_inferences_beside,
-            # Enough to keep every thread busy, and a slot is left for small ones.
-            max(1, min(limits.max_inferences - 1, 2 * settings.workers)),
             waiting_threads=waiting,
+            # Enough to keep every thread busy, and a slot is left for small ones.
+            large_at_once=max(1, min(limits.max_inferences - 1, 2 * settings.workers)),
         )
         store = SkeletonStore(
             database, skeleton_format, max_skeletons=limits.max_skeletons, of_tenants=gate is not None
@@ -216,6 +223,7 @@ async def build_gateway(settings: Settings, *, triton: Triton | None = None) -> 
                 streams,
                 limits,
                 SpoolSpace(settings.video_spool, settings.max_spool_bytes),
+                make_reader=partial(IsolatedVideoReader, host),
             ),
             StreamAnalyzer(
                 estimator,

@@ -184,19 +184,6 @@ async def test_few_and_many_candidates_are_decoded_alike(workers: ThreadPoolExec
     assert len(estimate.poses) == min(count, 300)
 
 
-async def test_a_small_image_does_not_wait_for_all_large_ones(workers: ThreadPoolExecutor) -> None:
-    client = FakeTritonClient()
-    client.gate.clear()
-    estimator = Estimator(client, workers, 4, large_at_once=1)
-    large = [estimating(estimator, plain((64, 48)), large=True) for _ in range(6)]
-    small = [estimating(estimator, plain((32, 32))) for _ in range(3)]
-    await until(lambda: len(client.calls) == 4)
-    assert estimator.answered_at < 0
-    client.gate.set()
-    await asyncio.gather(*large, *small)
-    assert client.most_at_once == 4
-
-
 async def test_people_in_a_region_of_a_reduced_image_are_where_they_are_in_the_original(
     workers: ThreadPoolExecutor,
 ) -> None:
@@ -229,3 +216,16 @@ async def test_an_image_is_asked_for_whole_where_it_is_kept(workers: ThreadPoolE
 
     await Estimator(FakeTritonClient(), workers, 1).estimate(load, POSE_MODEL, OPTIONS, keep_image=True)
     assert asked == [None]
+
+
+async def test_a_small_image_does_not_wait_for_all_large_ones(workers: ThreadPoolExecutor) -> None:
+    client = FakeTritonClient()
+    client.gate.clear()
+    estimator = Estimator(client, workers, 4, large_at_once=1)
+    large = [estimating(estimator, plain((64, 48)), large=True) for _ in range(6)]
+    small = [estimating(estimator, plain((32, 32))) for _ in range(3)]
+    await until(lambda: len(client.calls) == 4)
+    assert estimator.answered_at < 0
+    client.gate.set()
+    await asyncio.gather(*large, *small)
+    assert client.most_at_once == 4

@@ -1,4 +1,4 @@
-"""A decoder process, forked by `host`: decodes image after image within limits that the kernel keeps."""
+"""A decoder process, forked by `host`: a video, or image after image, within limits that the kernel keeps."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from service.core.geometry import Rgb8
 from service.errors import ImageTooCostly, PosegateError
 from service.media.image import ImageLimits, decode, inspect
-from service.media.isolation import wire
+from service.media.isolation import video_child, wire
+from service.media.isolation.handover import Handover
 from service.media.malloc import keep_freed_memory
 
 HEADER_CPU_S = 2.0
 """CPU time for the header of an image."""
 
-_KEPT_BYTES = (
-    64 << 20
-)  # of the file in which images are handed over; new pages would cost as much as the copy
 
-
-def main(connection: socket.socket, message: wire.Message) -> None:
+def main(connection: socket.socket, message: wire.Message, files: Sequence[int]) -> None:
     """Set the limits, say hello with a descriptor of this process, and work until the gateway is gone."""
     _limit_memory(int(message["memory_bytes"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -42,7 +39,10 @@ def main(connection: socket.socket, message: wire.Message) -> None:
     wire.send(connection, {"pid": os.getpid()}, [own])
     os.close(own)
     try:
-        _decode_images(connection)
+        if message["work"] == "video":
+            video_child.serve(connection, message, files[0])
+        else:
+            _decode_images(connection)
     except wire.Gone:
         return
 
@@ -62,11 +62,9 @@ def _limit_memory(size: int) -> None:
 
 
 def _decode_images(connection: socket.socket) -> None:
-    file = _new_file()
+    handover = Handover()
     while True:
-        received = wire.receive(connection)
-        assert received is not None  # noqa: S101 - without a time limit there is a message
-        message, descriptors = received
+        message, descriptors = wire.received(connection)
         try:
             content = _content(descriptors[0])
             image = _decoded(content, message)
@@ -75,12 +73,11 @@ def _decode_images(connection: socket.socket) -> None:
             wire.send(connection, answer)
         except MemoryError:
             wire.send(connection, {"error": ImageTooCostly.__name__})
+        except Exception as error:
+            wire.send(connection, {"internal": repr(error)})
         else:
-            _put(file, image)
-            wire.send(connection, {"height": image.shape[0], "width": image.shape[1]}, [file])
-            if image.nbytes > _KEPT_BYTES:
-                os.close(file)
-                file = _new_file()
+            height, width = image.shape[:2]
+            wire.send(connection, {"height": height, "width": width}, [handover.put(image)])
             del image
         finally:
             wire.close(descriptors)
@@ -96,14 +93,3 @@ def _decoded(content: bytes, message: wire.Message) -> Rgb8:
 
 def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-
-
-def _new_file() -> int:
-    """A file of memory, through which images are handed over: their size goes into no message."""
-    return os.memfd_create("image", os.MFD_CLOEXEC)
-
-
-def _put(file: int, image: Rgb8) -> None:
-    rest = np.ascontiguousarray(image).data.cast("B")
-    while rest:
-        rest = rest[os.pwrite(file, rest, image.nbytes - len(rest)) :]

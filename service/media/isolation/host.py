@@ -30,11 +30,9 @@ def main(descriptor: int) -> None:
     host = os.getpid()
     while True:
         try:
-            received = wire.receive(control)
+            message, descriptors = wire.received(control)
         except wire.Gone:
             return
-        assert received is not None  # noqa: S101 - without a time limit there is a message
-        message, descriptors = received
         if os.fork():
             wire.close(descriptors)
             continue
@@ -42,7 +40,7 @@ def main(descriptor: int) -> None:
         try:
             control.close()
             _follow(host)
-            child.main(socket.socket(fileno=descriptors[0]), message)
+            child.main(socket.socket(fileno=descriptors[0]), message, descriptors[1:])
             code = 0
         except Exception:
             traceback.print_exc()

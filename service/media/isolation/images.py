@@ -7,7 +7,6 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import structlog
 
 from service.core.geometry import Rgb8, ScaledImage
@@ -15,6 +14,7 @@ from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, Inva
 from service.media.image import ImageLimits, LeastScale, ScaledDecoding, decode_scaled
 from service.media.image_bounds import check_jpeg, is_jpeg
 from service.media.isolation import wire
+from service.media.isolation.handover import taken
 from service.media.isolation.processes import DecoderHost, DecoderProcess, NoAnswer
 from service.media.loading import Loading
 
@@ -141,8 +141,9 @@ class ImageDecoder:
                 if process.is_there():
                     return process
                 process.end()
+        memory_bytes = _BASE_BYTES + _BYTES_PER_PIXEL * limits.max_pixels
         try:
-            return self._host.fork(_BASE_BYTES + _BYTES_PER_PIXEL * limits.max_pixels)
+            return self._host.fork({"work": "images", "memory_bytes": memory_bytes})
         except NoAnswer as error:
             raise Unavailable(
                 "No decoder can be started: try again, or send a baseline JPEG.", retry_after_s=1.0
@@ -168,17 +169,13 @@ def _file(content: bytes) -> int:
 
 
 def _image(answer: wire.Message, descriptors: list[int], limits: ImageLimits) -> Rgb8:
-    """The image in the file that came with an answer. Copied: the process could still cut the file short."""
+    """The image in the file that came with an answer."""
     height, width = int(answer["height"]), int(answer["width"])
     if min(height, width) < 1 or height * width > limits.max_pixels or not descriptors:
         raise ImageUndecodable("The picture is damaged: send a whole, valid file.")
-    image = np.empty((height, width, 3), np.uint8)
-    rest = image.data.cast("B")
-    while rest:
-        count = os.preadv(descriptors[0], [rest], image.nbytes - len(rest))
-        if not count:
-            raise ImageUndecodable("The picture is damaged: send a whole, valid file.")
-        rest = rest[count:]
+    image = taken(descriptors[0], height, width)
+    if image is None:
+        raise ImageUndecodable("The picture is damaged: send a whole, valid file.")
     return image
 
 

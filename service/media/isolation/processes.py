@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -31,6 +32,10 @@ class NoAnswer(Exception):
         self.ended = ended
 
 
+class DecoderError(Exception):
+    """A decoder process met an error that it should not have."""
+
+
 class DecoderProcess:
     """One decoder process, used by one thread at a time.
 
@@ -52,12 +57,18 @@ class DecoderProcess:
         return self._process is None
 
     def ask(
-        self, message: wire.Message, descriptors: list[int], patience_s: float
+        self,
+        message: wire.Message,
+        descriptors: Sequence[int],
+        patience_s: float,
+        left: Callable[[], bool] = lambda: False,
     ) -> tuple[wire.Message, list[int]]:
-        """Send a message and wait for the answer. An error leaves the process ended.
+        """Send a message and wait for the answer, until `left` says that it is not needed. An error leaves
+        the process ended.
 
         Raises:
             NoAnswer: none came in time, or the process ended.
+            DecoderError: an error that is no fault of the file.
             Stopped: the caller of this thread's work has gone.
         """
         try:
@@ -66,8 +77,12 @@ class DecoderProcess:
             while (left_s := until - monotonic()) > 0:
                 answer = wire.receive(self._connection, min(_LOOK_S, left_s))
                 if answer is not None:
+                    if "internal" in answer[0]:
+                        raise DecoderError(answer[0]["internal"])
                     return answer
                 checkpoint()
+                if left():
+                    break
         except wire.Gone as error:
             self.end()
             raise NoAnswer(ended=True) from error
@@ -118,18 +133,18 @@ class DecoderHost:
         with self._lock:
             self._start()
 
-    def fork(self, memory_bytes: int) -> DecoderProcess:
-        """A new decoder process, which may allocate that much memory.
+    def fork(self, config: wire.Message, files: Sequence[int] = ()) -> DecoderProcess:
+        """A new decoder process. `config` says what it does, and `memory_bytes` what it may allocate.
 
         Raises:
             NoAnswer: none can be started.
         """
         try:
-            return self._fork(memory_bytes)
+            return self._fork(config, files)
         except NoAnswer:
             _log.error("decoder_host_restarts")
             self._drop()
-            return self._fork(memory_bytes)
+            return self._fork(config, files)
 
     def close(self) -> None:
         """End the host and all its processes; idempotent."""
@@ -137,11 +152,11 @@ class DecoderHost:
             self._closed = True
         self._drop()
 
-    def _fork(self, memory_bytes: int) -> DecoderProcess:
+    def _fork(self, config: wire.Message, files: Sequence[int]) -> DecoderProcess:
         ours, theirs = wire.pair()
         try:
             with theirs, self._lock:
-                wire.send(self._start(), {"memory_bytes": memory_bytes}, [theirs.fileno()])
+                wire.send(self._start(), config, [theirs.fileno(), *files])
             hello = wire.receive(ours, _START_S)
         except wire.Gone as error:
             ours.close()

@@ -67,6 +67,13 @@ def receive(of: socket.socket, patience_s: float | None = None) -> tuple[Message
     return message, descriptors
 
 
+def received(of: socket.socket) -> tuple[Message, list[int]]:
+    """The next message and its descriptors, however long it takes; raises Gone."""
+    message = receive(of)
+    assert message is not None  # noqa: S101 - without a time limit there is one
+    return message
+
+
 def close(descriptors: Sequence[int]) -> None:
     """Close descriptors that were received."""
     for descriptor in descriptors:

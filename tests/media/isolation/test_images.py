@@ -132,7 +132,7 @@ def test_an_image_beyond_its_budget_is_refused_and_its_process_ended(host: Decod
 
 
 def test_the_kernel_ends_a_process_that_takes_too_much_cpu_time(host: DecoderHost) -> None:
-    process = host.fork(1 << 30)
+    process = host.fork({"work": "images", "memory_bytes": 1 << 30})
     with pytest.raises(NoAnswer) as ended:
         ask(process, costly(3000), cpu_s=0.0)
     assert ended.value.ended
@@ -152,7 +152,7 @@ def ask(process: DecoderProcess, content: bytes, *, cpu_s: float = 60.0) -> dict
 
 
 def test_a_process_cannot_take_more_memory_than_it_may(host: DecoderHost) -> None:
-    process = host.fork(32 << 20)
+    process = host.fork({"work": "images", "memory_bytes": 32 << 20})
     assert ask(process, encoded(plain((600, 500)), "PNG"))["width"] == 600
     assert ask(process, encoded(plain((6000, 5000)), "PNG"))["error"] in (
         "ImageTooCostly",
