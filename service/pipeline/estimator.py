@@ -51,6 +51,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 _Infer = Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]]
 
+_ANSWER_S = 0.2  # before the deadline, so that the caller gets the error and its hint
 _PAUSE_S = 0.25  # between two attempts of a call that waits for Triton
 _MANY = 64  # candidates; from here on non-maximum suppression takes long enough to leave the event loop
 
@@ -239,7 +240,7 @@ class Estimator:
         async def patiently(model: Model, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
             return await retry_unavailable(
                 partial(infer, model, inputs, outputs),
-                call.deadline - time.monotonic(),
+                call.deadline - time.monotonic() - _ANSWER_S,
                 longest_pause_s=_PAUSE_S,
                 overloaded=False,
             )

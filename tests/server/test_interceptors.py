@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,9 @@ from service.errors import (
     Unimplemented,
     Violation,
 )
+from service.server.interceptors import RequestInterceptor
+from service.telemetry.call_context import Observer
+from service.telemetry.tracing import from_environment
 from tests.fakes import until
 from tests.pictures import encoded, jpeg, noise
 from tests.running import Service, cancelled, detect_request, failure, running
@@ -114,7 +118,11 @@ async def test_errors_of_the_domain_arrive_with_all_their_details(
 ) -> None:
     service.triton.answer = error
     failed = await failure(
-        service.poses.DetectPoses(detect_request(PICTURE), metadata=[("x-request-id", "id-1")], timeout=10)
+        service.poses.DetectPoses(
+            detect_request(PICTURE),
+            metadata=[("x-request-id", "id-1")],
+            timeout=1 if isinstance(error, Unavailable) else 10,  # the gateway waits for a model that is away
+        )
     )
     assert failed.code is grpc.StatusCode[code]
     assert failed.message == error.message
@@ -455,7 +463,7 @@ async def test_the_line_of_a_call_has_the_time_of_every_stage(service: Service) 
 
 
 async def test_the_line_of_a_failed_call_says_how_far_it_came(service: Service) -> None:
-    service.triton.answer = RuntimeError("bug")
+    service.triton.answer = DeadlineExceeded("late")
     with logged() as lines:
         await failure(service.detect(PICTURE))
         line = await line_of(lines)
@@ -517,3 +525,15 @@ async def test_no_line_holds_a_picture_or_a_key_whatever_goes_wrong(service: Ser
     written = repr(lines)
     assert "key-7" not in written
     assert not any(repr(content[start : start + 8])[2:-1] in written for start in range(0, 400, 8))
+
+
+async def test_no_deadline_in_the_words_of_java_is_the_deadline_of_the_service() -> None:
+    interceptor = RequestInterceptor(30.0, 1 << 20, Observer(), from_environment())
+
+    class Call:
+        def time_remaining(self) -> float:
+            return 9_223_372_036.0  # Long.MAX_VALUE nanoseconds
+
+    before = time.monotonic()
+    assert before + 30 <= interceptor._deadline(Call(), streaming=False) < before + 60  # type: ignore[arg-type]
+    assert interceptor._deadline(Call(), streaming=True) == math.inf  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from service.pipeline.patience import retry_unavailable
 from service.telemetry.call_context import current
 from service.triton.catalog import ModelCatalog
 
+_ANSWER_S = 0.2  # before the deadline, so that the caller gets the error and its hint
 _PAUSE_S = 0.25  # between two looks at a catalog whose Triton is away
 
 
@@ -34,7 +35,7 @@ async def choose_model(catalog: ModelCatalog, name: str, version: str, *, longes
         return catalog.pose_model(name, version, tenant=call.tenant)
 
     if catalog.away:
-        patience_s = min(call.deadline - time.monotonic(), longest_wait_s)
+        patience_s = min(call.deadline - time.monotonic() - _ANSWER_S, longest_wait_s)
         pose_model = await retry_unavailable(choose, patience_s, longest_pause_s=_PAUSE_S)
     else:
         pose_model = await choose()
