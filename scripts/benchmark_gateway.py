@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def write_stand_in(folder: Path, shapes_hw: set[tuple[int, int]]) -> None:
-    """A model repository with the stand-in, which answers with what the real model says of the picture."""
+    """A model repository with the stand-in, which answers with what the real model says of the image."""
     source = ROOT / "model_repository" / "cpu" / MODEL
     config = (source / "config.pbtxt").read_text(encoding="utf-8")
     config = re.sub(r'backend: "\w+"', 'backend: "stand_in"', config)

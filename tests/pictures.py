@@ -36,7 +36,7 @@ def quartered(size_wh: tuple[int, int]) -> Rgb8:
 
 
 def encoded(image: Rgb8 | Image.Image, file_format: str, **options: Any) -> bytes:
-    """The picture as a file, written by Pillow and not by the code under test."""
+    """The image as a file, written by Pillow and not by the code under test."""
     file = io.BytesIO()
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     picture.save(file, file_format, **options)

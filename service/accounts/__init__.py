@@ -9,7 +9,7 @@
     quotas          monthly quotas, spent from leases
     rates           token buckets
     places          calls and streams at once by tenant
-    usage           calls, pictures, seconds of video and failures, counted in memory and written in batches
+    usage           calls, images, seconds of video and failures, counted in memory and written in batches
     gate            use case: a call with a key to an account with a place, a rate and a unit of its quota
     administration  use case: tenants and keys are made, changed and removed
 

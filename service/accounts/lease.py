@@ -3,7 +3,7 @@
 A gateway fills its lease up to a block, which is at most 1 % of the quota and shrinks with what remains.
 Calls that wait may go beyond the block, up to 1 % of the quota (at least 1): so much, and no more, is lost
 where a gateway is killed. What calls at work have reserved counts among it. Only a single call that counts
-for more than that, a batch that counts by picture, is given its units in full, while nothing else is
+for more than that, a batch that counts by image, is given its units in full, while nothing else is
 reserved.
 """
 

@@ -29,7 +29,7 @@ COMMANDS = (
     (
         "usage",
         "service.cli.usage",
-        "Show calls, pictures, seconds of video and failures by tenant, day and RPC.",
+        "Show calls, images, seconds of video and failures by tenant, day and RPC.",
     ),
     ("health", "service.cli.health", "Ask whether the gateway can answer."),
     ("info", "service.cli.info", "Print build, limits and models of the gateway."),

@@ -26,7 +26,7 @@ def usage(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show calls, pictures, seconds of video and failures by tenant, day and RPC."""
+    """Show calls, images, seconds of video and failures by tenant, day and RPC."""
     try:
         first = first_day(month or month_of(datetime.now(UTC)))
         end = next_month(first)

@@ -103,7 +103,7 @@ class Demuxer:
         size = spool.wait(None) if whole else None
         image_format = still_image(spool.read_all, size)
         if image_format is not None:
-            raise VideoUndecodable(f"The file is a still picture ({image_format}): send it to DetectPoses.")
+            raise VideoUndecodable(f"The file is a still image ({image_format}): send it to DetectPoses.")
         self._input = SpoolReader(spool, seekable=whole)
         self.gaps = 0
         self.damage: Exception | None = None

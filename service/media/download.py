@@ -55,9 +55,7 @@ async def fetch(
         ImageTooLarge: more than `max_bytes`.
     """
     if not policy.hosts:
-        raise NotAllowed(
-            "This service fetches no pictures: send the bytes in image.content.", reason="URI_OFF"
-        )
+        raise NotAllowed("This service fetches no images: send the bytes in image.content.", reason="URI_OFF")
     url, place = _parsed(uri)
     if place not in policy.hosts:
         raise NotAllowed(
@@ -91,7 +89,7 @@ class _Status(Exception):
 
 def _not_fetched(place: str, why: str) -> InvalidRequest:
     return InvalidRequest(
-        f"The picture could not be fetched from '{place}' ({why}).",
+        f"The image could not be fetched from '{place}' ({why}).",
         reason="URI_NOT_FETCHED",
         metadata={"host": place},
     )
@@ -189,7 +187,7 @@ async def _get(client: httpx.AsyncClient, url: httpx.URL, address: str, max_byte
             content += part
             if len(content) > max_bytes:
                 raise ImageTooLarge(
-                    f"The picture has more than {max_bytes} bytes.",
+                    f"The image has more than {max_bytes} bytes.",
                     metadata={"limit_bytes": str(max_bytes)},
                 )
         return bytes(content)

@@ -211,10 +211,10 @@ def _decode(content: bytes, header: _Header) -> Rgb8:
 
 def _read_header(content: bytes, limits: ImageLimits) -> _Header:
     if not content:
-        raise ImageUndecodable("The picture is empty: send the bytes of an encoded file.")
+        raise ImageUndecodable("The image is empty: send the bytes of an encoded file.")
     if len(content) > limits.max_bytes:
         raise ImageTooLarge(
-            f"The picture has {len(content)} bytes; at most {limits.max_bytes} are accepted.",
+            f"The image has {len(content)} bytes; at most {limits.max_bytes} are accepted.",
             metadata={"limit_bytes": str(limits.max_bytes), "actual_bytes": str(len(content))},
         )
     check_structure(content, limits.max_pixels)
@@ -224,16 +224,16 @@ def _read_header(content: bytes, limits: ImageLimits) -> _Header:
             file_format = picture.format or ""
             orientation, is_deep = _orientation(picture), _is_deep(picture, content)
     except UnidentifiedImageError:
-        raise ImageUndecodable(f"The bytes are not a picture that can be read: send {_ACCEPTED}.") from None
+        raise ImageUndecodable(f"The bytes are not an image that can be read: send {_ACCEPTED}.") from None
     except Exception as error:
         if _EXPANDS in str(error):
             raise ImageTooCostly(
                 "A text or colour profile in the PNG expands to more than 1 MiB: save it without metadata."
             ) from error
         # Pillow's plugins raise many types on broken headers (OSError, SyntaxError, struct.error, ...).
-        raise ImageUndecodable("The picture's header is broken: send a whole, valid file.") from error
+        raise ImageUndecodable("The image's header is broken: send a whole, valid file.") from error
     if width < 1 or height < 1:
-        raise ImageUndecodable("The picture has no pixels: its width or height is zero.")
+        raise ImageUndecodable("The image has no pixels: its width or height is zero.")
     check_pixels((width, height), limits)
     return _Header(file_format, (width, height), orientation, is_deep)
 
@@ -243,8 +243,7 @@ def check_pixels(size_wh: tuple[int, int], limits: ImageLimits) -> None:
     width, height = size_wh
     if width * height > limits.max_pixels:
         raise ImageTooLarge(
-            f"The picture has {width}×{height} px; at most {limits.max_pixels} px are accepted: "
-            "scale it down.",
+            f"The image has {width}×{height} px; at most {limits.max_pixels} px are accepted: scale it down.",
             metadata={"limit_pixels": str(limits.max_pixels), "actual_pixels": str(width * height)},
         )
 
@@ -287,7 +286,7 @@ def _eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _broken() -> ImageUndecodable:
     return ImageUndecodable(
-        "The picture is truncated, damaged or stored in a way that is not supported (32-bit samples, for "
+        "The image is truncated, damaged or stored in a way that is not supported (32-bit samples, for "
         "example): send the whole file, with 8 or 16 bits a sample."
     )
 
@@ -306,7 +305,7 @@ def encode(image: Rgb8, media_format: Format, *, jpeg_quality: int = 90) -> byte
     height, width = image.shape[:2]
     if max(width, height) > MAX_SIDE[media_format]:
         raise ImageTooLarge(
-            f"A drawn picture of {width}×{height} px does not fit into {media_format.upper()}, which has at "
+            f"A drawn image of {width}×{height} px does not fit into {media_format.upper()}, which has at "
             f"most {MAX_SIDE[media_format]} px a side.",
             metadata={"limit_side": str(MAX_SIDE[media_format]), "actual_side": str(max(width, height))},
         )

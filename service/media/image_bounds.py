@@ -97,12 +97,12 @@ def check_jpeg(content: bytes, max_pixels: int) -> JpegStructure:
         start += max(length, 2)
     else:
         raise ImageTooCostly(
-            f"The picture has more than {_MAX_SEGMENTS} JPEG segments before its first scan: save it without "
+            f"The image has more than {_MAX_SEGMENTS} JPEG segments before its first scan: save it without "
             "metadata.",
             metadata={"limit_segments": str(_MAX_SEGMENTS)},
         )
     if start + 4 <= len(content):
-        raise ImageUndecodable("The picture's header is broken: send a whole, valid file.")
+        raise ImageUndecodable("The image's header is broken: send a whole, valid file.")
     return JpegStructure(size_wh, streams=False)
 
 

@@ -80,7 +80,7 @@ def _decode_suspect(content: bytes) -> Rgb8:
     image = _decode_leniently(data + _EOI)
     if image is None:
         raise ImageUndecodable(
-            "The picture is truncated, damaged or stored in a way that is not supported: send the whole file."
+            "The image is truncated, damaged or stored in a way that is not supported: send the whole file."
         )
     height = image.shape[0]
     rows = height
@@ -92,19 +92,19 @@ def _decode_suspect(content: bytes) -> Rgb8:
         rows = min(rows, int(changed.argmax()) if changed.any() else height)
     if rows < height:
         raise ImageUndecodable(
-            f"The picture is cut short: {rows} of its {height} rows are there. Send the whole file.",
+            f"The image is cut short: {rows} of its {height} rows are there. Send the whole file.",
             metadata={"rows": str(rows), "height": str(height)},
         )
     if scans.missing:
         raise ImageUndecodable(
-            f"The picture is cut short: its {height} rows lack their detail. Send the whole file.",
+            f"The image is cut short: its {height} rows lack their detail. Send the whole file.",
             metadata={"rows": str(height), "height": str(height)},
         )
     complaint = _complaint(data + _EOI)
     if complaint and not _is_harmless(complaint, data):
         raise ImageUndecodable(
-            f"The picture is damaged in the middle ({complaint}): all {height} rows are there, but those "
-            "behind the damage are wrong. Send the undamaged file, or encode the picture again.",
+            f"The image is damaged in the middle ({complaint}): all {height} rows are there, but those "
+            "behind the damage are wrong. Send the undamaged file, or encode the image again.",
             metadata={"rows": str(height), "height": str(height)},
         )
     return image
@@ -183,7 +183,7 @@ def _scans(content: bytes) -> _Scans:
             start = end = len(content) if marker is None else marker.start()
     else:
         raise ImageTooCostly(
-            f"The picture is damaged and has more than {_MAX_MARKERS} JPEG segments: save it anew.",
+            f"The image is damaged and has more than {_MAX_MARKERS} JPEG segments: save it anew.",
             metadata={"limit_segments": str(_MAX_MARKERS)},
         )
     if end < len(content) and content[end : end + 2] == _EOI:

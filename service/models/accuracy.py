@@ -88,7 +88,7 @@ def compare(
     """
     tolerance = tolerance or Tolerance()
     if not samples:
-        raise EngineError("there are no pictures to compare the plan on; name a folder with --samples")
+        raise EngineError("there are no images to compare the plan on; name a folder with --samples")
     groups = parts_of(skeleton)
     found = _Differences()
     if model.family == "yolo_pose":
@@ -139,7 +139,7 @@ def load_samples(folder: Path) -> list[Sample]:
             continue
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
-            raise EngineError(f"{path} is no picture that can be read")
+            raise EngineError(f"{path} is no image that can be read")
         height, width = image.shape[:2]
         try:
             people = np.array(boxes.get(path.name, [[0, 0, width, height]]), np.float32).reshape(-1, 4)
@@ -148,7 +148,7 @@ def load_samples(folder: Path) -> list[Sample]:
         rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
         samples.append(Sample(path.name, rgb, people))
     if not samples:
-        raise EngineError(f"{folder} has no pictures (jpg or png)")
+        raise EngineError(f"{folder} has no images (jpg or png)")
     return samples
 
 
@@ -275,7 +275,7 @@ def _verdict(
         yield f"it finds people who are not there: {', '.join(sorted(set(found.invented)))}"
     for part in dict.fromkeys(part for part, _ in groups.values()):
         if part not in parts:
-            yield f"the pictures show no {part}; add some that do, with --samples"
+            yield f"the images show no {part}; add some that do, with --samples"
     for part, measured in parts.items():
         if not (measured.median <= tolerance.median and measured.p95 <= tolerance.p95):
             yield (

@@ -107,7 +107,7 @@ def _decoded(annotated: AnnotatedImages) -> Iterator[tuple[int, Rgb8]]:
         path = annotated.folder / image.file_name
         pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if pixels is None:
-            raise EngineError(f"{path} is no picture that can be read")
+            raise EngineError(f"{path} is no image that can be read")
         yield image.id, np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 

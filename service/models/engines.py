@@ -114,7 +114,7 @@ def profiles_for(
     """
     best = best_batch or (max_batch + 1) // 2
     if not 1 <= best <= max_batch:
-        raise EngineError(f"a plan for 1 to {max_batch} pictures cannot be tuned for {best}")
+        raise EngineError(f"a plan for 1 to {max_batch} images cannot be tuned for {best}")
     profiles = [
         Profile(min=(1, h, w, 3), opt=(best, h, w, 3), max=(max_batch, h, w, 3)) for h, w in shapes_hw
     ]

@@ -216,7 +216,7 @@ def describe(model: onnx.ModelProto, family: Family, name: str) -> Simcc:
     inputs = inputs_of(model)
     shapes = [shape_of(value) for value in inputs]
     if len(inputs) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or min(shapes[0][2:]) < 1:
-        raise CheckpointError(f"{name} takes {listed(inputs)}, not one picture (N, 3, H, W) of fixed size")
+        raise CheckpointError(f"{name} takes {listed(inputs)}, not one image (N, 3, H, W) of fixed size")
     height, width = shapes[0][2:]
     outputs = [(value.name, shape_of(value)) for value in model.graph.output]
     keypoints = {shape[1] for _, shape in outputs if len(shape) == 3}

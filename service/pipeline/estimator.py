@@ -400,7 +400,7 @@ def _crop(image: ScaledImage, region_xyxy: Region) -> ScaledImage:
     x1, y1, x2, y2 = touched(region_xyxy, image.size_wh)
     if x1 >= x2 or y1 >= y2:
         width, height = image.size_wh
-        problem = f"lies outside the picture, which is {width}×{height} px"
+        problem = f"lies outside the image, which is {width}×{height} px"
         raise InvalidRequest(
             f"region_of_interest {problem}.", violations=[Violation("region_of_interest", problem)]
         )

@@ -46,7 +46,7 @@ def export_files(
     if size > max_bytes:
         raise InvalidRequest(
             f"The files have {size} bytes; at most {max_bytes} fit into an answer: "
-            "export fewer pictures at a time.",
+            "export fewer images at a time.",
             reason="EXPORT_TOO_LARGE",
             metadata={"limit_bytes": str(max_bytes), "actual_bytes": str(size)},
         )

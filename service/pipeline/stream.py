@@ -340,8 +340,8 @@ class _Run:
 
     def _idle(self) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"No picture came for {self._quiet_s:g} s: half-close a stream that is over, and open a new "
-            "one when there are pictures again.",
+            f"No image came for {self._quiet_s:g} s: half-close a stream that is over, and open a new "
+            "one when there are images again.",
             reason="STREAM_IDLE",
             metadata={"limit_seconds": f"{self._quiet_s:g}"},
         )

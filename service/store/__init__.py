@@ -11,5 +11,5 @@ usage. The only package that imports SQLAlchemy, Alembic and the drivers.
     cache       SkeletonCache: what detection asks
     tenants     TenantStore: tenants and API keys, and what of them changed
     quotas      QuotaStore: units of monthly quotas that gateways have taken
-    usage       UsageStore: calls, pictures, seconds of video and failures by tenant, day and RPC
+    usage       UsageStore: calls, images, seconds of video and failures by tenant, day and RPC
 """

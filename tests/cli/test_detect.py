@@ -180,7 +180,7 @@ async def test_pictures_that_fail_are_counted_with_one_line_each_and_the_others_
     assert await detect(paths, replace(config, results=results)) == 4
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4
-    assert errors[0].startswith(f"{paths[1]}: INVALID_ARGUMENT: The bytes are not a picture")
+    assert errors[0].startswith(f"{paths[1]}: INVALID_ARGUMENT: The bytes are not an image")
     assert errors[1] == f"{tmp_path}: Is a directory"
     assert errors[2] == f"{paths[3]}: No such file or directory"
     assert errors[3].startswith(f"{paths[4]}: INVALID_ARGUMENT")

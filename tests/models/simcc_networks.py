@@ -51,7 +51,7 @@ def reader(
 def picture_of(
     bins: Sequence[NDArray[np.integer[Any]]], sizes: Sequence[int], heights: int = 255
 ) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) on which `reader` finds its peaks at `bins`, (K,) for each axis."""
+    """The image (H, W, 3) on which `reader` finds its peaks at `bins`, (K,) for each axis."""
     planes = np.zeros(3 * HEIGHT * WIDTH, np.uint8)
     start = 0
     for found, size in zip(bins, sizes, strict=True):

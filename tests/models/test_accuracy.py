@@ -116,7 +116,7 @@ def test_a_part_that_no_picture_shows_is_not_taken_for_good() -> None:
     skeleton = shipped()["coco_wholebody_133"]
     samples = shipped_samples()
     compared = compare(WholeBody(no_hands), WholeBody(no_hands), WHOLE_BODY, skeleton, samples)
-    assert compared.problems == ("the pictures show no hands; add some that do, with --samples",)
+    assert compared.problems == ("the images show no hands; add some that do, with --samples",)
 
 
 def test_crops_go_in_batches_that_the_plan_takes() -> None:
@@ -134,7 +134,7 @@ def test_a_plan_with_other_outputs_is_an_error() -> None:
 
 
 def test_without_pictures_nothing_is_compared() -> None:
-    with pytest.raises(EngineError, match="no pictures"):
+    with pytest.raises(EngineError, match="no images"):
         compare(WholeBody(), WholeBody(), WHOLE_BODY, shipped()["coco_wholebody_133"], [])
 
 
@@ -245,8 +245,8 @@ def test_a_picture_without_boxes_is_one_person_from_edge_to_edge(tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("readme.txt", b"", "has no pictures"),
-        ("a.jpg", b"no picture", r"a\.jpg is no picture"),
+        ("readme.txt", b"", "has no images"),
+        ("a.jpg", b"no picture", r"a\.jpg is no image"),
         ("boxes.json", b"{", r"boxes\.json cannot be read"),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_loss_within_the_tolerance_passes() -> None:
 def test_what_cannot_be_judged_is_said(annotated: AnnotatedImages, tmp_path: Path) -> None:
     file = tmp_path / "set.json"
     (tmp_path / "2.png").write_bytes(b"no image")
-    with pytest.raises(EngineError, match=r"2\.png is no picture"):
+    with pytest.raises(EngineError, match=r"2\.png is no image"):
         compare_ap(Network(), Network(), YOLO, COCO, annotated)
     (tmp_path / "2.png").unlink()
     with pytest.raises(EngineError, match=r"1 annotated images are not there, such as 2\.png"):

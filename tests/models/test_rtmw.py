@@ -332,7 +332,7 @@ def make_bad(folder: Path, kind: str) -> Path:
         ("two axes", r"gives simcc_x .*; rtmw3d gives 3 tensors"),
         ("other bins", r"576 bins along x and 768 along y"),
         ("old", r"has opset 10; export it with 11 or later"),
-        ("no picture", r"takes input \[1, 4, 384, 288\], not one picture"),
+        ("no picture", r"takes input \[1, 4, 384, 288\], not one image"),
         ("weights elsewhere", r"keeps its weights in another file"),
         ("empty zip", r"holds 0 ONNX files instead of one"),
         ("no onnx", r"is no ONNX file"),

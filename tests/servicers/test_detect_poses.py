@@ -226,7 +226,7 @@ async def test_a_region_outside_the_picture_is_refused(service: Service, region:
     x1, y1, x2, y2 = region
     failed = await failure(service.detect(VGA, region_of_interest=types_pb2.Box(x1=x1, y1=y1, x2=x2, y2=y2)))
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert failed.violations == {"region_of_interest": "lies outside the picture, which is 640×480 px"}
+    assert failed.violations == {"region_of_interest": "lies outside the image, which is 640×480 px"}
     assert service.triton.calls == []
 
 

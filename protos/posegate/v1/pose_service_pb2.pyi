@@ -1032,7 +1032,7 @@ class AngleValue(_message.Message):
     """The lowest score among the keypoints the value rests on; the model's own score."""
     std_error_deg: _builtins.float
     """Standard error from the noise of the keypoints, degrees, 0 or more: how far the value would be
-    from this one in another picture of the same pose, two thirds of the time. Not the error of
+    from this one in another image of the same pose, two thirds of the time. Not the error of
     looking from the wrong side. Unset where there is no value.
     """
     reference: _builtins.str

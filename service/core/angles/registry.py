@@ -153,7 +153,7 @@ def _table() -> Iterable[Measurement]:
         "Squats Knee (front view)",
         "knee",
         "frontal",
-        "Frontal-plane projection angle of the knee; 0 straight in the picture, positive valgus (knee "
+        "Frontal-plane projection angle of the knee; 0 straight in the image, positive valgus (knee "
         "in). Withheld where the thigh is foreshortened: there it says nothing about valgus.",
         *sides(specs.squat_knee_front),
         form_error_deg=_FORM,

@@ -172,14 +172,14 @@ def _image(answer: wire.Message, descriptors: list[int], limits: ImageLimits) ->
     """The image in the file that came with an answer."""
     height, width = int(answer["height"]), int(answer["width"])
     if min(height, width) < 1 or height * width > limits.max_pixels or not descriptors:
-        raise ImageUndecodable("The picture is damaged: send a whole, valid file.")
+        raise ImageUndecodable("The image is damaged: send a whole, valid file.")
     image = taken(descriptors[0], height, width)
     if image is None:
-        raise ImageUndecodable("The picture is damaged: send a whole, valid file.")
+        raise ImageUndecodable("The image is damaged: send a whole, valid file.")
     return image
 
 
 def _too_costly() -> ImageTooCostly:
     return ImageTooCostly(
-        "Decoding the picture takes more time or memory than its size warrants: save it as a baseline JPEG."
+        "Decoding the image takes more time or memory than its size warrants: save it as a baseline JPEG."
     )

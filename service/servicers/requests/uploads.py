@@ -131,14 +131,14 @@ def _loader(frame: pb.StreamFrame, limits: ImageLimits, decode: Decode) -> Load:
 
 def _load_raw(frame: pb.StreamFrame, limits: ImageLimits) -> ScaledImage:
     if frame.WhichOneof("picture") is None:
-        raise ImageUndecodable("The frame holds no picture: set `encoded` or `raw`.")
+        raise ImageUndecodable("The frame holds no image: set `encoded` or `raw`.")
     width, height, rgb = frame.raw.size.width, frame.raw.size.height, frame.raw.rgb
     if width < 1 or height < 1:
-        raise ImageUndecodable("The raw picture needs its size: width and height of 1 or more.")
+        raise ImageUndecodable("The raw image needs its size: width and height of 1 or more.")
     check_pixels((width, height), limits)
     if len(rgb) != width * height * 3:
         raise ImageUndecodable(
-            f"A raw picture of {width}×{height} px has {width * height * 3} bytes of RGB, not {len(rgb)}."
+            f"A raw image of {width}×{height} px has {width * height * 3} bytes of RGB, not {len(rgb)}."
         )
     return ScaledImage.whole(np.frombuffer(rgb, np.uint8).reshape(height, width, 3))
 

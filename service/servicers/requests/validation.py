@@ -140,7 +140,7 @@ def read_min_score(
 def check_image(violations: Violations, image: types_pb2.Image, *, present: bool) -> None:
     """Check that an image names its source. The decoder refuses empty bytes."""
     if not present or image.WhichOneof("source") is None:
-        violations.add("image", "must hold a picture: set image.content to the bytes of an encoded file")
+        violations.add("image", "must hold an image: set image.content to the bytes of an encoded file")
 
 
 def read_overlay(

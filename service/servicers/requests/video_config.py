@@ -204,9 +204,9 @@ def _style(violations: Violations, config: pb.VideoConfig) -> OverlayStyle:
     if config.HasField("overlay") and config.annotated_video == pb.ANNOTATED_VIDEO_UNSPECIFIED:
         violations.add("overlay", "needs `annotated_video`: set it to MP4, or leave the overlay unset")
     if overlay.format != types_pb2.OVERLAY_FORMAT_UNSPECIFIED:
-        violations.add("overlay.format", "is for single pictures: leave it unset, the video is an MP4")
+        violations.add("overlay.format", "is for single images: leave it unset, the video is an MP4")
     if overlay.HasField("jpeg_quality"):
-        violations.add("overlay.jpeg_quality", "is for single pictures: leave it unset")
+        violations.add("overlay.jpeg_quality", "is for single images: leave it unset")
     if overlay.space_panel:
         violations.add("overlay.space_panel", "is for DetectPoses, with a model that gives positions")
     return read_style(violations, overlay)

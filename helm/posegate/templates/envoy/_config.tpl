@@ -11,7 +11,7 @@ static_resources:
     - name: callers
       address:
         socket_address: {{ include "posegate.envoyAddress" . }}, port_value: 8080}
-      # A picture has to fit as a whole: the transcoder reads all of a request before it sends any.
+      # An image has to fit as a whole: the transcoder reads all of a request before it sends any.
       per_connection_buffer_limit_bytes: {{ int64 $e.maxRequestBytes }}
       filter_chains:
         - filters:
