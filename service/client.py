@@ -118,8 +118,13 @@ class _Retries(grpc.aio.UnaryUnaryClientInterceptor):
             if timeout_s is not None and self._first_contact_s is None and details.wait_for_ready is None:
                 details = details._replace(wait_for_ready=True)
             call = await continuation(details, request)
-            # A gateway that stops cancels what it has not begun; a caller that cancels does not come to here.
-            if await call.code() not in self._codes | {grpc.StatusCode.CANCELLED}:
+            try:
+                code = await call.code()
+            except asyncio.CancelledError:  # the caller cancels: grpc.aio ends this interceptor only
+                call.cancel()
+                raise
+            # A gateway that stops cancels what it has not begun.
+            if code not in self._codes | {grpc.StatusCode.CANCELLED}:
                 self._first_contact_s = None
                 return call
             trailing = await call.trailing_metadata()

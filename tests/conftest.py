@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ from hypothesis import settings
 
 from tests.running import Service, running
 from tests.store.postgres import postgres as postgres  # a fixture, here so that one server does for all
+
+# Begun in the background of a shell, a process ignores Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is no bug: no example has to be done within a time.
 settings.register_profile("posegate", deadline=None)

@@ -74,6 +74,6 @@ class Arrivals:
         """End the requests that have been arriving for more than a moment: what is here of them is held."""
         now = asyncio.get_running_loop().time()
         for scope, since in self._arriving.items():
-            if now - since > _SOON_S and scope not in self._shed:
+            if now - since > _SOON_S and scope not in self._shed and not scope.expired():
                 self._shed.add(scope)
                 scope.reschedule(now)

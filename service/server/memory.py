@@ -70,7 +70,10 @@ class MemoryGuard:
         """Look all the time; until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # the guard must go on after any error: while memory is full, all is refused
+                _log.exception("memory_look_failed")
 
     async def look(self) -> None:
         """Look once, and act on it."""

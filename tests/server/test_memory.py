@@ -1,5 +1,6 @@
 """The memory guard: refuses work near its limit, sheds, and gives freed memory back."""
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import pytest
 from service.errors import Overloaded
 from service.server import memory
 from service.server.memory import MemoryGuard, resident_bytes
+from tests.fakes import until
 
 LIMIT = 1000 << 20
 
@@ -105,3 +107,23 @@ def test_the_memory_of_this_process_is_measured() -> None:
     held = np.ones(64 << 20, np.uint8)
     assert resident_bytes(os.getpid()) - before > 0.9 * held.nbytes
     assert resident_bytes(2**22 + 1) == 0
+
+
+async def test_a_look_that_fails_does_not_end_the_guard(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_LOOK_S", 0.001)
+    guard, looks = machine.guard(), 0
+
+    def fail() -> None:
+        nonlocal looks
+        looks += 1
+        raise RuntimeError("Cannot change state of expiring Timeout")
+
+    guard.when_full(fail)
+    machine.held[os.getpid()] = 900 << 20
+    running = asyncio.create_task(guard.run())
+    await until(lambda: looks > 0)
+    machine.held[os.getpid()] = 1 << 20
+    await until(lambda: not guard.full)
+    running.cancel()

@@ -338,8 +338,8 @@ async def test_the_warm_up_is_no_traffic() -> None:
 async def test_what_a_failed_picture_took_counts_too() -> None:
     triton = FakeTriton()
     async with measured(triton) as caller:
-        triton.script = [(grpc.StatusCode.UNAVAILABLE, "gone")]
-        await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+        triton.script = [(grpc.StatusCode.UNAVAILABLE, "gone")] * 100  # it stays away
+        await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=1))
         await failure(caller.stub.DetectPoses(detect_request(b"no picture"), timeout=10))
         told = await seen(caller)
     counts = {stage: told("posegate_stage_seconds_count", stage=stage) for stage in STAGES}

@@ -33,7 +33,11 @@ def main(descriptor: int) -> None:
             message, descriptors = wire.received(control)
         except wire.Gone:
             return
-        if os.fork():
+        try:
+            forked = os.fork()
+        except OSError:  # no room for another process: those at work go on, and the closed socket says it
+            forked = -1
+        if forked:
             wire.close(descriptors)
             continue
         code = 1

@@ -81,8 +81,9 @@ class ImageDecoder:
         """
         if not is_isolated(content, limits):
             return decode_scaled(content, limits, least_scale, self._scaled)
-        process = self._take(limits)
+        file = _file(content)
         try:
+            process = self._take(limits)
             answer, descriptors = process.ask(
                 {
                     "max_bytes": limits.max_bytes,
@@ -90,11 +91,13 @@ class ImageDecoder:
                     "cpu_s": self._budget.cpu_s,
                     "cpu_s_per_megapixel": self._budget.cpu_s_per_megapixel,
                 },
-                [file := _file(content)],
+                [file],
                 self._budget.wall_s(limits),
             )
         except NoAnswer as error:
             _log.warning("decoder_ended", pid=process.pid, by_itself=error.ended, image_bytes=len(content))
+            if self._host.ended:  # and all its processes with it, whatever they were at
+                raise Unavailable("The decoders ended: try again.", retry_after_s=1.0) from error
             raise _too_costly() from error
         finally:
             os.close(file)
@@ -163,8 +166,12 @@ def _file(content: bytes) -> int:
     """A file of memory with the content."""
     file = os.memfd_create("encoded", os.MFD_CLOEXEC)
     rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(file, rest) :]
+    try:
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    except BaseException:
+        os.close(file)
+        raise
     return file
 
 

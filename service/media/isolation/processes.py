@@ -21,6 +21,7 @@ from service.media.isolation import wire
 _log = structlog.get_logger()
 
 _START_S = 30.0  # of a busy machine; it takes half a second
+_ATTEMPTS = 3  # of a fork: a host that ended may be noticed at its second one
 _LOOK_S = 0.05  # between two looks whether the caller is still there
 
 
@@ -139,12 +140,19 @@ class DecoderHost:
         Raises:
             NoAnswer: none can be started.
         """
-        try:
-            return self._fork(config, files)
-        except NoAnswer:
-            _log.error("decoder_host_restarts")
-            self._drop()
-            return self._fork(config, files)
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._fork(config, files)
+            except NoAnswer as error:
+                if not error.ended:  # it takes long: another attempt would only add to that
+                    raise
+        return self._fork(config, files)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the host, and with it every process, has ended by itself."""
+        with self._lock:
+            return self._host is not None and self._host.poll() is not None
 
     def close(self) -> None:
         """End the host and all its processes; idempotent."""
@@ -153,12 +161,15 @@ class DecoderHost:
         self._drop()
 
     def _fork(self, config: wire.Message, files: Sequence[int]) -> DecoderProcess:
-        ours, theirs = wire.pair()
+        try:
+            ours, theirs = wire.pair()
+        except OSError as error:  # no descriptors are left
+            raise NoAnswer(ended=False) from error
         try:
             with theirs, self._lock:
-                wire.send(self._start(), config, [theirs.fileno(), *files])
+                self._ask_host(config, [theirs.fileno(), *files])
             hello = wire.receive(ours, _START_S)
-        except wire.Gone as error:
+        except (wire.Gone, OSError) as error:
             ours.close()
             raise NoAnswer(ended=True) from error
         if hello is None:
@@ -169,6 +180,21 @@ class DecoderHost:
         with self._lock:
             self._processes.append(process)
         return process
+
+    def _ask_host(self, config: wire.Message, files: Sequence[int]) -> None:
+        """Ask the host for a fork. One that has ended is forgotten, so that the next attempt starts another;
+        one that runs is never ended for a fork that failed, because the processes at work would end too."""
+        control = self._start()
+        try:
+            wire.send(control, config, files)
+        except wire.Gone:
+            if self._host is not None:
+                _log.error("decoder_host_restarts")
+                control.close()
+                self._host.kill()
+                self._host.wait()
+                self._host = self._control = None
+            raise
 
     def _start(self) -> socket.socket:
         if self._closed:

@@ -224,3 +224,15 @@ def test_no_descriptor_is_left_behind(host: DecoderHost) -> None:
             decoder.decode(b"words", LIMITS)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     decoder.close()
+
+
+def test_a_process_that_cannot_be_started_leaves_its_neighbours_alone(
+    host: DecoderHost, decoder: ImageDecoder
+) -> None:
+    content = encoded(noise((64, 48)), "PNG")
+    decoder.decode(content, LIMITS)
+    before = children()
+    with pytest.raises(NoAnswer):
+        host.fork({"work": "images", "memory_bytes": "none"})  # it ends before it says hello
+    assert children() == before
+    assert decoder.decode(content, LIMITS).pixels.shape == (48, 64, 3)
