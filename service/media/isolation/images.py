@@ -79,8 +79,19 @@ class ImageDecoder:
             Unavailable: no process can be started.
             Stopped: the caller of this thread's work has gone.
         """
-        if not is_isolated(content, limits):
-            return decode_scaled(content, limits, least_scale, self._scaled)
+        return self.loading(content, limits)(least_scale)
+
+    def loading(self, content: bytes, limits: ImageLimits) -> Loading:
+        """The call of `decode`, and whether it will wait for a process."""
+        try:
+            isolated = is_isolated(content, limits)
+        except InvalidRequest:
+            isolated = False  # decoding in the thread says so
+        if isolated:
+            return Loading(partial(self._in_process, content, limits), waits=True)
+        return Loading(partial(decode_scaled, content, limits, mode=self._scaled))
+
+    def _in_process(self, content: bytes, limits: ImageLimits, _: LeastScale | None) -> ScaledImage:
         file = _file(content)
         try:
             process = self._take(limits)
@@ -113,14 +124,6 @@ class ImageDecoder:
             wire.close(descriptors)
             self._put_back(process)
         return ScaledImage.whole(image)
-
-    def loading(self, content: bytes, limits: ImageLimits) -> Loading:
-        """The call of `decode`, and whether it will wait for a process."""
-        try:
-            waits = is_isolated(content, limits)
-        except InvalidRequest:
-            waits = False  # `decode` says so
-        return Loading(partial(self.decode, content, limits), waits=waits)
 
     def close(self) -> None:
         """End the processes, those at work when they are done."""
