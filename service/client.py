@@ -84,7 +84,9 @@ def connect(
         ("grpc.max_receive_message_length", max_message_bytes),
         # Without these the wait between two attempts to connect grows to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # One attempt to connect: 20 s otherwise, in which a gateway that has come back is not noticed.
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]

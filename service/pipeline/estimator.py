@@ -52,7 +52,7 @@ Tensors = Mapping[str, NDArray[Any]]
 _Infer = Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]]
 
 _ANSWER_S = 0.2  # before the deadline, so that the caller gets the error and its hint
-_PAUSE_S = 0.25  # between two attempts of a call that waits for Triton
+_PAUSE_S = 0.1  # between two attempts of a call that waits for Triton
 _MANY = 64  # candidates; from here on non-maximum suppression takes long enough to leave the event loop
 
 

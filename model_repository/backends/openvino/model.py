@@ -58,6 +58,8 @@ from graphs.config import ConfigError, read_config
 from graphs.plans import PlanCache
 from graphs.shapes import Array, Shape, format_shape, padded
 
+_OTHERS_FIRST_S = 2.0  # other models may be on their way to READY, and calls wait for the first answers
+
 CONSUMED = b"used_dltensor"  # PyCapsule_SetName keeps the pointer: the name has to outlive every capsule
 _rename_capsule = ctypes.pythonapi.PyCapsule_SetName
 _rename_capsule.argtypes = (ctypes.py_object, ctypes.c_char_p)
@@ -85,7 +87,8 @@ class TritonPythonModel:
         if not graph.is_file():
             raise ConfigError(f"{self._name}: {graph.name} of version {args['model_version']} is missing")
         try:
-            self._plans = PlanCache(config, Compiler(graph, config, self._log), self._count)
+            compiler = Compiler(graph, config, self._log)
+            self._plans = PlanCache(config, compiler, self._count, pause_s=_OTHERS_FIRST_S)
             self._plans.prepare()
         except RuntimeError as error:
             raise ConfigError(f"{self._name}: OpenVINO cannot compile {graph.name}: {error}") from error

@@ -30,9 +30,14 @@ class PlanCache:
         config: allowed and prepared shapes, and how many are kept.
         planner: compiles one shape; takes seconds without OpenVINO's cache.
         count: called with `padded`, `compiled` or `evicted` for metrics.
+        pause_s: before the work in the background begins, so that other models are ready sooner.
     """
 
-    def __init__(self, config: Config, planner: Planner, count: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, planner: Planner, count: Callable[[str], None], *, pause_s: float = 0.0
+    ) -> None:
+        self._pause_s = pause_s
+        self._closing = threading.Event()
         self._config = config
         self._planner = planner
         self._count = count
@@ -58,6 +63,7 @@ class PlanCache:
                 self._compile(shapes)
             return
         self._keep(first, self._planner.plan(self._shapes[first]))
+        self._compiler.submit(self._closing.wait, self._pause_s)
         self._compiler.submit(self._spread, first)
         for shapes in others:
             self._submit(shapes)
@@ -89,6 +95,7 @@ class PlanCache:
 
     def close(self) -> None:
         """End the compiler; the shapes that wait for it are dropped."""
+        self._closing.set()
         self._compiler.shutdown(cancel_futures=True)
 
     def _submit(self, wanted: ItemShapes) -> Future[Plan]:
