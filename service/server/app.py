@@ -209,8 +209,7 @@ async def build_gateway(
             limits.stream_inferences_beside,
             limits.tenant_inferences_beside,
             waiting_threads=waiting,
-            # Enough to keep every thread busy, and a slot is left for small ones.
-            large_at_once=max(1, min(limits.max_inferences - 1, 2 * settings.workers)),
+            large_at_once=settings.workers,
         )
         store = SkeletonStore(
             database, skeleton_format, max_skeletons=limits.max_skeletons, of_tenants=gate is not None
@@ -270,6 +269,8 @@ async def build_gateway(
             templates,
             lookup,
             workers,
+            waiting,
+            estimator.slot,
             limits,
             images.loading,
         )
