@@ -51,6 +51,7 @@ from service.server.health_port import Health, health_server
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
 from service.server.memory import MemoryGuard
+from service.server.supervision import supervise
 from service.server.tls import CertificateFiles, Certificates
 from service.servicers.account import AccountServicer
 from service.servicers.pose import PoseServicer, TritonVersion
@@ -294,14 +295,14 @@ async def build_gateway(
             grace_s=settings.drain_grace_s,
         )
         monitor = HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics)
-        stack.callback(asyncio.create_task(monitor.run()).cancel)
-        stack.callback(asyncio.create_task(memory.run()).cancel)
+        supervise(stack, "health", monitor.run)
+        supervise(stack, "memory", memory.run)
         if gate is not None and accounts is not None:
-            stack.callback(asyncio.create_task(gate.run()).cancel)
-            stack.callback(asyncio.create_task(accounts.run()).cancel)
+            supervise(stack, "accounts", gate.run)
+            supervise(stack, "open streams", accounts.run)
         if certificates is not None:
             metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
-            stack.callback(asyncio.create_task(certificates.run()).cancel)
+            supervise(stack, "certificates", certificates.run)
         _log.info(
             "listening",
             address=settings.listen,
@@ -342,7 +343,7 @@ async def _serve_health(stack: AsyncExitStack, health: Health, settings: Setting
     port = _bind(server, settings.health_listen)
     server.start()
     stack.push_async_callback(asyncio.to_thread, lambda: server.stop(None).wait())
-    stack.callback(asyncio.create_task(health.beat()).cancel)
+    supervise(stack, "beat", health.beat)
     return port
 
 

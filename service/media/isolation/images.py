@@ -114,8 +114,8 @@ class ImageDecoder:
             )
         except NoAnswer as error:
             _log.warning("decoder_ended", pid=process.pid, by_itself=error.ended, image_bytes=len(content))
-            if self._host.ended:  # and all its processes with it, whatever they were at
-                raise Unavailable("The decoders ended: try again.", retry_after_s=1.0) from error
+            if error.ended and self._host.took(process):
+                raise Unavailable("The decoder was ended: try again.", retry_after_s=1.0) from error
             raise _too_costly() from error
         finally:
             os.close(file)

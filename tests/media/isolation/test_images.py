@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from service.core.cancellation import Stopped, stopping_when
-from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, InvalidRequest
+from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, InvalidRequest, Unavailable
 from service.media import image
 from service.media.image import ImageLimits, decode
 from service.media.image_bounds import Structure, check_head
@@ -204,6 +204,22 @@ def test_a_caller_who_leaves_ends_the_process(decoder: ImageDecoder) -> None:
         decoder.decode(costly(3000), LIMITS)
     until_gone(children())
     assert children() == []
+
+
+def test_a_process_that_the_machine_ended_is_no_fault_of_the_image(decoder: ImageDecoder) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        decoder.decode(encoded(noise((64, 48)), "PNG"), LIMITS)
+        (pid,) = children()
+        decoding = thread.submit(decoder.decode, costly(3000), LIMITS)
+        process = psutil.Process(pid)
+        while sum(process.cpu_times()[:2]) < 0.2:  # it is at work
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)  # as the kernel does where memory is short
+        with pytest.raises(Unavailable) as ended:
+            decoding.result()
+    assert ended.value.retry_after_s
+    until_gone([pid])
+    assert not psutil.pid_exists(pid)  # nor is it left as a zombie
 
 
 def test_processes_that_ended_while_idle_are_replaced(decoder: ImageDecoder) -> None:
