@@ -21,6 +21,7 @@ from service.media.isolation import wire
 _log = structlog.get_logger()
 
 _START_S = 30.0  # of a busy machine; it takes half a second
+_TOLD_S = 5.0  # for a host that forks meanwhile
 _ATTEMPTS = 3  # of a fork: a host that ended may be noticed at its second one
 _LOOK_S = 0.05  # between two looks whether the caller is still there
 
@@ -43,14 +44,18 @@ class DecoderProcess:
     Args:
         connection: to it.
         process: descriptor of it.
-        pid: its number, for reports only.
+        pid: its number.
+        host: of the process.
     """
 
-    def __init__(self, connection: socket.socket, process: int, pid: int) -> None:
+    def __init__(
+        self, connection: socket.socket, process: int, pid: int, host: subprocess.Popen[bytes] | None
+    ) -> None:
         self._connection = connection
         self._process: int | None = process
         self._lock = threading.Lock()
         self.pid = pid
+        self.host = host
 
     @property
     def ended(self) -> bool:
@@ -148,11 +153,22 @@ class DecoderHost:
                     raise
         return self._fork(config, files)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the host, and with it every process, has ended by itself."""
+    def took(self, process: DecoderProcess) -> bool:
+        """Whether the machine and not the file ended a process that gave no answer: the host has ended, and
+        all its processes with it, or SIGKILL came from elsewhere, as the kernel sends it where memory is
+        short. Limits of the process itself end it with other signals."""
         with self._lock:
-            return self._host is not None and self._host.poll() is not None
+            if self._host is None or self._host is not process.host or self._host.poll() is not None:
+                return True
+        try:
+            ours, theirs = wire.pair()
+            with ours:
+                with theirs, self._lock:
+                    self._ask_host({"ended": process.pid}, [theirs.fileno()])
+                answer = wire.receive(ours, _TOLD_S)
+        except (wire.Gone, OSError):
+            return True
+        return answer is not None and answer[0].get("signal") == signal.SIGKILL
 
     def close(self) -> None:
         """End the host and all its processes; idempotent."""
@@ -168,6 +184,7 @@ class DecoderHost:
         try:
             with theirs, self._lock:
                 self._ask_host(config, [theirs.fileno(), *files])
+                host = self._host
             hello = wire.receive(ours, _START_S)
         except (wire.Gone, OSError) as error:
             ours.close()
@@ -176,7 +193,7 @@ class DecoderHost:
             ours.close()
             raise NoAnswer(ended=False)
         message, descriptors = hello
-        process = DecoderProcess(ours, descriptors[0], int(message["pid"]))
+        process = DecoderProcess(ours, descriptors[0], int(message["pid"]), host)
         with self._lock:
             self._processes.append(process)
         return process

@@ -139,8 +139,8 @@ class IsolatedVideoReader:
                 if self._spool.closed:
                     raise SpoolClosed from error
                 _log.warning("decoder_ended", pid=self._process.pid, by_itself=error.ended, work="video")
-                if self._host.ended:  # and all its processes with it, whatever they were at
-                    raise Unavailable("The decoders ended: try again.", retry_after_s=1.0) from error
+                if error.ended and self._host.took(self._process):
+                    raise Unavailable("The decoder was ended: try again.", retry_after_s=1.0) from error
                 raise self._too_costly() from error
             self._count(answer)
             if "wait" not in answer:
