@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NoReturn
 
 import structlog
 
@@ -110,14 +109,7 @@ class AccountGate:
                 "An API key is needed: send it as 'authorization: Bearer KEY' or 'x-api-key: KEY'.",
                 reason="API_KEY_MISSING",
             )
-        key = parse_key(presented)
-        state = None if key is None else self._keyring.find(key)
-        if state is None:
-            slowly = self._wrong_keys.too_many(peer)
-            if key is not None:  # it may be a new one, from a proxy that others send wrong keys through
-                state = await self._keyring.find_new(key)
-            if state is None:
-                await self._refuse(key, peer, slowly=slowly)
+        state = self._keyring.find(presented) or await self._find_new(presented, peer)
         self.usage.used(state.key_id)
         return self._account(state)
 
@@ -125,9 +117,8 @@ class AccountGate:
         """Whether a key that was accepted would be accepted now; it costs no query."""
         return self._keyring.is_live(key_id)
 
-    @contextmanager
-    def admitted(self, account: Account, *, streaming: bool) -> Iterator[None]:
-        """A place for a call of the account, for the time of the block.
+    def admitted(self, account: Account, *, streaming: bool) -> AbstractContextManager[None]:
+        """A place for a call of the account, until the end of the block.
 
         Raises:
             RateLimited: the plan allows no more a second, or at once.
@@ -147,8 +138,7 @@ class AccountGate:
                     },
                     retry_after_s=wait_s,
                 )
-        with self._places.taken(account.tenant, plan, streaming=streaming):
-            yield
+        return self._places.taken(account.tenant, plan, streaming=streaming)
 
     async def reserve(self, account: Account, *, pictures: int | None = None) -> Charge:
         """Units of the monthly quota for one call.
@@ -182,7 +172,17 @@ class AccountGate:
             )
         return Account(state.tenant, plan, state.key_id)
 
-    async def _refuse(self, key: ApiKey | None, peer: str, *, slowly: bool) -> NoReturn:
+    async def _find_new(self, presented: str, peer: str) -> KeyState:
+        """The key where it was made since the database was asked last; else it is refused."""
+        slowly = self._wrong_keys.too_many(peer)
+        key = parse_key(presented)
+        if key is not None:  # also from an address that sends wrong keys: it may be a proxy's
+            state = await self._keyring.find_new(key)
+            if state is not None:
+                return state
+        raise await self._refusal(key, peer, slowly=slowly)
+
+    async def _refusal(self, key: ApiKey | None, peer: str, *, slowly: bool) -> Unauthenticated:
         self._wrong += 1
         self._wrong_keys.add(peer)
         if self._wrong <= _LOGGED_WRONG:
@@ -195,10 +195,10 @@ class AccountGate:
             finally:
                 self._delayed -= 1
         if key is None:
-            raise Unauthenticated(
+            return Unauthenticated(
                 "The API key is mistyped or cut off: it begins with pg_ and has 45 characters."
             )
-        raise key_ended()
+        return key_ended()
 
     async def _sweep(self) -> None:
         while True:

@@ -219,21 +219,21 @@ async def test_changes_have_their_effect_with_the_next_question() -> None:
     keeping = asyncio.create_task(ring.run())
     try:
         await asyncio.sleep(0.05)
-        found = ring.find(key)
+        found = ring.find(key.text)
         assert found is not None
         assert found.plan == "free"
         source.add(key, plan="pro")
         await asyncio.sleep(0.05)
-        changed = ring.find(key)
+        changed = ring.find(key.text)
         assert changed is not None
         assert changed.plan == "pro"
         source.away = True
         await asyncio.sleep(0.05)
-        assert ring.find(key) is not None  # known keys go on
+        assert ring.find(key.text) is not None  # known keys go on
         source.away = False
         source.add(key, revoked=True)
         await asyncio.sleep(0.05)
-        assert ring.find(key) is None
+        assert ring.find(key.text) is None
         assert len(ring) == 0
     finally:
         keeping.cancel()
@@ -339,7 +339,7 @@ async def test_the_loops_go_on_after_an_error_that_no_one_expected() -> None:
     assert {"keys_not_refreshed", "usage_not_written"} <= {
         entry["event"] for entry in logs if entry["log_level"] == "error"
     }
-    assert opened._keyring.find(key) is not None
+    assert opened._keyring.find(key.text) is not None
     assert store.written == 1
 
 
