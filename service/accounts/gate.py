@@ -14,7 +14,7 @@ from service.accounts.keys import ApiKey, parse_key
 from service.accounts.peers import WrongKeys
 from service.accounts.places import Places
 from service.accounts.quotas import Charge, Quotas
-from service.accounts.rates import TokenBuckets
+from service.accounts.rates import Pace, TokenBuckets
 from service.accounts.usage import UsageRecorder
 from service.core.plan import Plan
 from service.errors import NotFound, RateLimited, Unauthenticated, Unavailable
@@ -23,8 +23,9 @@ from service.store.tenants import KeyState
 _log = structlog.get_logger()
 
 _INVALID = "The API key is not valid: check it, or ask for a new one."
-_DELAY_S = 0.05  # of an answer to a wrong key, after many of them
-_DELAYED = 500  # such answers at once; more come without delay, as memory has an end
+_DELAY_S = 0.05  # of a refusal after many, at least
+_REFUSALS_A_SECOND = 250.0  # of those: each takes about a millisecond, from the calls that are answered
+_DELAYED = 1000  # such refusals at once; more come without delay, as memory has an end
 _SWEEP_S = 10.0
 _LOGGED_WRONG = 20  # wrong keys that are logged between two sweeps; the rest is counted
 
@@ -76,7 +77,7 @@ class AccountGate:
         self._rates = TokenBuckets()
         self._places = Places()
         self._wrong_keys = WrongKeys()
-        self._delayed = 0
+        self._refusals = Pace(_REFUSALS_A_SECOND, _DELAYED)
         self._wrong = 0
         self.usage = usage
 
@@ -188,12 +189,8 @@ class AccountGate:
         if self._wrong <= _LOGGED_WRONG:
             why = "malformed" if key is None else self._keyring.why_not(key)
             _log.info("key_refused", key_id="" if key is None else key.key_id, why=why)
-        if slowly and self._delayed < _DELAYED:
-            self._delayed += 1
-            try:
-                await asyncio.sleep(_DELAY_S)
-            finally:
-                self._delayed -= 1
+        if slowly:
+            await asyncio.sleep(self._refusals.wait_s(_DELAY_S))
         if key is None:
             return Unauthenticated(
                 "The API key is mistyped or cut off: it begins with pg_ and has 45 characters."

@@ -1,4 +1,4 @@
-"""Token buckets: so many a second, and a burst."""
+"""Token buckets: so many a second, and a burst. Paces: events one after another, so many a second."""
 
 from __future__ import annotations
 
@@ -56,3 +56,30 @@ class TokenBuckets:
 
     def __len__(self) -> int:
         return len(self._full_at)
+
+
+class Pace:
+    """Spreads events evenly over time.
+
+    Args:
+        per_second: events, at most.
+        max_waiting: events that may wait for their time; further ones do not wait.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self, per_second: float, max_waiting: int, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._gap_s = 1 / per_second
+        self._longest_s = max_waiting / per_second
+        self._clock = clock
+        self._next = 0.0
+
+    def wait_s(self, least_s: float = 0.0) -> float:
+        """Seconds until the time of a further event, and not less than `least_s`; 0 where too many wait."""
+        now = self._clock()
+        at = max(now + least_s, self._next)
+        if at - now - least_s > self._longest_s:
+            return 0.0
+        self._next = at + self._gap_s
+        return at - now
