@@ -402,12 +402,25 @@ async def failure_or_none(call: Awaitable[Any]) -> Failure | None:
 
 
 async def test_calls_at_once_are_the_tenants_own(tmp_path: Path) -> None:
-    async with accounts(tmp_path, max_inferences=1) as opened:
-        opened.service.triton.seconds = 0.3
+    async with accounts(tmp_path) as opened:
+        triton, refused = opened.service.triton, asyncio.Event()
+        infer = triton.infer
+
+        async def once_refused(*args: Any, **kwargs: Any) -> Any:
+            await refused.wait()
+            return await infer(*args, **kwargs)
+
+        triton.infer = once_refused  # type: ignore[method-assign]
         async with opened.caller("acme", "free") as acme, opened.caller("other", "free") as other:
             calls = [asyncio.create_task(failure_or_none(acme.poses.DetectPoses(DETECT))) for _ in range(6)]
-            await asyncio.sleep(0.1)
-            assert await failure_or_none(other.poses.DetectPoses(DETECT)) is None
+            others = asyncio.create_task(failure_or_none(other.poses.DetectPoses(DETECT)))
+            async with asyncio.timeout(10):
+                while sum(one.done() for one in calls) < 4:
+                    await asyncio.wait(
+                        [one for one in calls if not one.done()], return_when="FIRST_COMPLETED"
+                    )
+            refused.set()
+            assert await others is None
             seen = [one for one in await asyncio.gather(*calls) if one is not None]
             assert {(one.code, one.reason) for one in seen} == {
                 (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_IN_FLIGHT")
