@@ -18,8 +18,12 @@ from service.core.cancellation import checkpoint
 from service.errors import ImageTooCostly, ImageUndecodable, VideoTooCostly, VideoUndecodable
 from service.media.container_probe import is_cut_short, is_ragged, still_image, streaming
 from service.media.image_bounds import check_frame
-from service.media.matroska_walk import MatroskaWalk
 from service.media.spool import Spool, SpoolClosed, SpoolReader
+from service.media.walks.avi import AviWalk
+from service.media.walks.flv import FlvWalk
+from service.media.walks.fragments import FragmentWalk
+from service.media.walks.matroska import MatroskaWalk
+from service.media.walks.walk import Walk
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs only
 
@@ -125,7 +129,7 @@ class Demuxer:
                 io_open=_refuse,
             )
             self.stream = _video_track(self._container)
-            self._walk = MatroskaWalk(spool.read_all) if self._name == "matroska" else None
+            self._walk = self._make_walk()
         except BaseException as error:
             self.close()
             self.raise_failure(error)
@@ -289,6 +293,20 @@ class Demuxer:
         if self._walk is not None:
             return self._walk.rest(size) == "ragged"
         return self._name == "mpegts" and is_ragged(self._spool.read_all, size)
+
+    def _make_walk(self) -> Walk | None:
+        """What finds the places where FFmpeg passes over bytes in silence."""
+        read, name = self._spool.read_all, self._name
+        if name == "matroska":
+            return MatroskaWalk(read)
+        if name == "mov":
+            return FragmentWalk(read, self.stream.id)
+        if name == "flv":
+            return FlvWalk(read)
+        if name == "avi":
+            indexed = frozenset(entry.pos for entry in self.stream.index_entries)
+            return AviWalk(read, len(self._opened().streams), indexed)
+        return None
 
     @property
     def finds_gaps(self) -> bool:
