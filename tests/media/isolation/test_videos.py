@@ -92,7 +92,8 @@ def test_a_process_gives_the_same_frames_and_counters_as_a_thread(host: DecoderH
 
 
 def test_a_process_reduces_frames_as_the_letterbox_would(host: DecoderHost) -> None:
-    with spooled(clip(count=4, size_wh=(320, 180))) as spool, spooled(clip(count=4, size_wh=(320, 180))) as other:
+    content = clip(count=4, size_wh=(320, 180))
+    with spooled(content) as spool, spooled(content) as other:
         whole = VideoReader(spool, Sampling(), LIMITS)
         reduced = IsolatedVideoReader(host, other, Sampling(), LIMITS)
         assert whole.open() == reduced.open()
