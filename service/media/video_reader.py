@@ -79,6 +79,7 @@ class VideoFrame:
         image: (H, W, 3) RGB, upright, square pixels.
         decode_ms: of this frame and of those before it that were not analysed.
         damaged: its data, or data that it depends on, were damaged; FFmpeg concealed what was missing.
+        frames_damaged, gaps: of the reader when the frame was decoded.
     """
 
     index: int
@@ -86,6 +87,8 @@ class VideoFrame:
     image: Rgb8
     decode_ms: float
     damaged: bool = False
+    frames_damaged: int = 0
+    gaps: int = 0
 
 
 class VideoReader:
@@ -306,7 +309,15 @@ class VideoReader:
             assert self._pixels is not None  # noqa: S101 - open() comes first
             image = self._pixels.image(one.frame)
             given += 1
-            yield VideoFrame(one.index, time_s, image, (perf_counter() - started) * 1e3, one.damaged)
+            yield VideoFrame(
+                index=one.index,
+                time_s=time_s,
+                image=image,
+                decode_ms=(perf_counter() - started) * 1e3,
+                damaged=one.damaged,
+                frames_damaged=self.frames_damaged,
+                gaps=self.gaps,
+            )
             started = perf_counter()
 
     def _data_loss(self) -> DataLoss:
