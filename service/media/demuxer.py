@@ -19,10 +19,14 @@ from service.errors import ImageTooCostly, ImageUndecodable, VideoTooCostly, Vid
 from service.media.container_probe import is_cut_short, is_ragged, still_image, streaming
 from service.media.image_bounds import check_frame
 from service.media.spool import Spool, SpoolClosed, SpoolReader
+from service.media.walks.asf import AsfWalk
 from service.media.walks.avi import AviWalk
 from service.media.walks.flv import FlvWalk
 from service.media.walks.fragments import FragmentWalk
 from service.media.walks.matroska import MatroskaWalk
+from service.media.walks.mpeg_ps import ProgramStreamWalk
+from service.media.walks.mxf import MxfWalk
+from service.media.walks.ogg import OggWalk
 from service.media.walks.walk import Walk
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs only
@@ -306,6 +310,14 @@ class Demuxer:
         if name == "avi":
             indexed = frozenset(entry.pos for entry in self.stream.index_entries)
             return AviWalk(read, len(self._opened().streams), indexed)
+        if name == "ogg":
+            return OggWalk(read)
+        if name == "mpeg":
+            return ProgramStreamWalk(read)
+        if name == "mxf":
+            return MxfWalk(read)
+        if name == "asf":
+            return AsfWalk(read, self.stream.id)
         return None
 
     @property
