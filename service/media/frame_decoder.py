@@ -104,6 +104,8 @@ class FrameDecoder:
                 self._send(packet)
                 if self._threads > 1:
                     self._keep(packet)
+            elif self._demuxer.is_cut_short(last_is_partial=self._last_was_partial):
+                self._order.end_in_gap()
             frames, failed = _decoded(self._context, packet if packet.size else None)
             if failed and packet.size:
                 self._order.damaged(packets_ago=self._lag, lost=True)
@@ -147,9 +149,11 @@ class FrameDecoder:
             raise BrokenOff
         group = [key, *self._read_up_to(key.pts)]
         self._packets = chain(group, self._packets)
-        leading = sum(
-            shown and stamp is not None and stamp < key.pts for stamp, shown in map(self._frame_of, group)
-        )
+        leading = [
+            stamp
+            for stamp, shown in map(self._frame_of, group)
+            if shown and stamp is not None and stamp < key.pts
+        ]
         self._order.restart(key.pts, leading=leading, passed=passed)
         self._times.restart()
         self._recent.clear()
@@ -204,7 +208,7 @@ class FrameDecoder:
         stamp, shown = self._frame_of(packet)
         if self._demuxer.gaps > self._known_gaps:  # packets are missing that others may depend on
             self._known_gaps = self._demuxer.gaps
-            self._order.damaged(lost=True)
+            self._order.gap()
         self._order.sent(stamp, shown=shown)
         if packet.is_corrupt:
             self._order.damaged()

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from functools import cache
 
 import av
+import numpy as np
 import pytest
 
 from service.errors import DataLoss
+from service.media.frame_sampler import Sampling
 from tests.media.cases import case
 from tests.media.clips import clip
 from tests.media.test_video_cases import remuxed
@@ -162,3 +164,36 @@ def test_an_flv_without_sizes_behind_its_tags_is_damaged_only_where_frames_are_l
     found = read(overwritten(content, places("FLV")[16] - 4, back))
     assert found.error is None
     assert (len(found.frames) < 40) == (found.gaps > 0)
+
+
+@pytest.mark.parametrize("start_s", [0.0, 1.2], ids=["whole", "from 1.2 s"])
+@pytest.mark.parametrize(
+    "name", ["FLV", "MKV", "AVI", "AVI with sound", "ASF", "MP4 in fragments that may move"]
+)
+def test_frames_behind_a_gap_have_their_numbers_and_times(name: str, start_s: float) -> None:
+    content = whole(name)
+    if name.startswith("MP4"):
+        damaged = overwritten(content, boxes(content, b"moof")[1] + 4, b"xxxx")
+    else:
+        at, new = {"AVI": (-8, b"\xff" * 4), "FLV": (3, b"\x20")}.get(name[:3], (0, b"\xff" * 4))
+        damaged = overwritten(content, places(name)[16] + at, new)
+    before, found = read(content), read(damaged, Sampling(start_s=start_s))
+    by_number = {frame.index: frame for frame in before.frames}
+    assert found.error is None
+    assert found.numbers[-1] == 39
+    for frame in found.frames:
+        assert frame.time_s == pytest.approx(by_number[frame.index].time_s, abs=0.002)
+        if not frame.damaged:
+            assert np.abs(frame.image.astype(int) - by_number[frame.index].image).mean() < 1
+    if not start_s:
+        assert sum(not frame.damaged for frame in found.frames) + found.damaged == 40
+        assert found.gaps == 1
+
+
+def test_a_video_that_breaks_off_between_reordered_frames_numbers_the_last_one_right() -> None:
+    content = case("v_base.mp4")
+    fragments = remuxed(content, "mp4", {"movflags": "frag_every_frame+empty_moov+default_base_moof"})
+    found = read(fragments[: boxes(fragments, b"moof")[6] + 10])
+    assert type(found.error) is DataLoss
+    assert found.times == pytest.approx([number / 25 for number in found.numbers])
+    assert found.numbers != list(range(len(found.numbers)))

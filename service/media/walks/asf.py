@@ -42,9 +42,10 @@ class AsfWalk(ChunkWalk):
     Args:
         read: the bytes; waits for them.
         track: number of the stream.
+        streams: numbers of all streams.
     """
 
-    def __init__(self, read: Read, track: int) -> None:
+    def __init__(self, read: Read, track: int, streams: frozenset[int]) -> None:
         head_bytes = int.from_bytes(read(8, 16), "little")
         head = read(min(head_bytes + _DATA_HEAD, _HEAD_MOST), 0)
         place = head.find(_FILE_PROPERTIES)
@@ -53,6 +54,7 @@ class AsfWalk(ChunkWalk):
         super().__init__(read, data + _DATA_HEAD)
         self._data = data
         self._track = track
+        self._streams = streams
         self._part: _Payload | None = None  # the last one of the track
 
     def chunk(self, start: int) -> Chunk:
@@ -64,7 +66,14 @@ class AsfWalk(ChunkWalk):
         packet = self._read(length, start)
         if len(packet) < length:
             raise Broken
-        for payload in _payloads(packet):
+        try:
+            payloads = _payloads(packet)
+            if any(payload.stream not in self._streams for payload in payloads):
+                raise Broken
+        except Broken:
+            self._part = None  # one loss is counted once
+            raise
+        for payload in payloads:
             if payload.stream == self._track:
                 self._follow(payload)
         return Chunk(start + length)
