@@ -30,7 +30,7 @@ from service.cli.failures import BadOption, CommandError, Interrupted
 from service.cli.files import is_device, partial, write_whole
 from service.cli.formats import kind_of
 from service.cli.images import as_dict
-from service.cli.resume import Earlier, earlier, summary_of
+from service.cli.resume import DAMAGE, Earlier, earlier, summary_of
 from service.cli.video_report import Curves, progress_bar, report, show_progress
 
 app = typer.Typer(add_completion=False)
@@ -222,7 +222,8 @@ async def analyze(clip: Path, config: AnalysisConfig) -> None:
                     kind = answer.WhichOneof("response")
                     if kind == "frame":
                         line = as_dict(answer.frame)
-                        line["frame_index"] = answer.frame.frame_index  # a number; JSON has int64 as text
+                        for key in ("frame_index", *DAMAGE):  # numbers; JSON has int64 as text
+                            line[key] = getattr(answer.frame, key)
                         if before.add(line):
                             lines.append(_needed(line))
                             _write(out, line)

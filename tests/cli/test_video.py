@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from service.cli.video import AnalysisConfig, CutShort, Layout, _message, analyz
 from service.core.geometry import Rgb8
 from service.core.poses import Floats
 from tests.fakes import candidate, rows
-from tests.media.clips import fast_start
+from tests.media.clips import clip, fast_start
 from tests.pictures import jpeg
 from tests.running import Service, running
 
@@ -151,6 +153,34 @@ async def test_an_interrupted_run_is_gone_on_with_as_if_it_had_not_been(
     assert again[:-1] == complete[:-1]
     assert leaves(again[-1]) == pytest.approx(leaves(complete[-1]), abs=0.01)
     assert {one["track_id"] for line in again[1:-1] for one in line["persons"]} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("container", ["mp4", "avi", "mpegts"])
+async def test_damage_of_both_parts_is_in_the_summary_of_an_interrupted_run(
+    config: AnalysisConfig, tmp_path: Path, container: str
+) -> None:
+    content = clip(container, "mpeg4", count=130, images=numbered)
+    with av.open(io.BytesIO(content), "r") as file:
+        starts = [packet.pos or 0 for packet in file.demux(video=0) if packet.size]
+    damaged = bytearray(content)
+    for number in (0, 12, 16, 120):
+        place = starts[number] - 8 if container == "avi" else starts[number]
+        damaged[place : place + 12] = b"\xff" * 12
+    path = tmp_path / "clip"
+    path.write_bytes(damaged)
+    config = replace(config, plot=None)
+    await analyze(path, config)
+    complete = lines(tmp_path / "out.jsonl")
+    damage = {key: int(complete[-1]["summary"][key]) for key in ("frames_damaged", "gaps")}
+    assert sum(damage.values()) > 2
+    (tmp_path / "out.jsonl").unlink()
+    (tmp_path / "out.jsonl.partial").write_text("".join(f"{json.dumps(line)}\n" for line in complete[:112]))
+    await analyze(path, config)
+    again = lines(tmp_path / "out.jsonl")
+    comparable(complete)
+    comparable(again)
+    assert again[:-1] == complete[:-1]
+    assert leaves(again[-1]) == pytest.approx(leaves(complete[-1]), abs=0.01)
 
 
 async def test_what_was_kept_is_never_written_anew(

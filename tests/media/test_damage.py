@@ -8,9 +8,11 @@ from collections.abc import Callable
 from functools import cache
 
 import av
+import numpy as np
 import pytest
 
 from service.errors import DataLoss
+from service.media.frame_sampler import Sampling
 from tests.media.cases import case
 from tests.media.clips import clip
 from tests.media.test_video_cases import remuxed
@@ -30,6 +32,11 @@ FILES: dict[str, Callable[[], bytes]] = {
     "AVI": lambda: clip("avi", "mpeg4"),
     "AVI with sound": lambda: clip("avi", "mpeg4", sound=True),
     "AVI from a pipe": lambda: case("v_piped.avi"),
+    "ASF": lambda: clip("asf", "msmpeg4", size_wh=(640, 480)),
+    "Ogg": lambda: clip("ogg", "libvpx", codec_options={"deadline": "realtime"}),
+    "MPEG-PS": lambda: clip("mpeg", "mpeg2video"),
+    "MXF": lambda: clip("mxf", "mpeg2video"),
+    "MXF in one piece": lambda: clip("mxf_opatom", "mpeg2video"),
     "MKV": lambda: remuxed(case("v_base.mp4"), "matroska"),
     "MPEG-TS": lambda: remuxed(case("v_base.mp4"), "mpegts"),
 }
@@ -55,7 +62,7 @@ def overwritten(content: bytes, start: int, new: bytes) -> bytes:
 
 def is_told(found: Read) -> bool:
     """Whether a result that lacks frames says so."""
-    return type(found.error) is DataLoss or found.gaps > 0
+    return type(found.error) is DataLoss or found.gaps + found.damaged > 0
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -71,9 +78,8 @@ def test_a_damaged_head_in_the_middle_is_counted_or_ends_the_video(name: str, ba
     start = places(name)[16] - back
     found = read(overwritten(whole(name), start, b"\xff" * 11))
     assert found.error is None or type(found.error) is DataLoss
-    given = [frame.index for frame in found.frames if not frame.damaged]
-    assert is_told(found) or len(given) + found.damaged == 40
-    assert given[:10] == list(range(10))
+    assert is_told(found) or len(found.frames) == 40
+    assert found.numbers[:10] == list(range(10))
 
 
 def boxes(content: bytes, kind: bytes) -> list[int]:
@@ -158,3 +164,36 @@ def test_an_flv_without_sizes_behind_its_tags_is_damaged_only_where_frames_are_l
     found = read(overwritten(content, places("FLV")[16] - 4, back))
     assert found.error is None
     assert (len(found.frames) < 40) == (found.gaps > 0)
+
+
+@pytest.mark.parametrize("start_s", [0.0, 1.2], ids=["whole", "from 1.2 s"])
+@pytest.mark.parametrize(
+    "name", ["FLV", "MKV", "AVI", "AVI with sound", "ASF", "MP4 in fragments that may move"]
+)
+def test_frames_behind_a_gap_have_their_numbers_and_times(name: str, start_s: float) -> None:
+    content = whole(name)
+    if name.startswith("MP4"):
+        damaged = overwritten(content, boxes(content, b"moof")[1] + 4, b"xxxx")
+    else:
+        at, new = {"AVI": (-8, b"\xff" * 4), "FLV": (3, b"\x20")}.get(name[:3], (0, b"\xff" * 4))
+        damaged = overwritten(content, places(name)[16] + at, new)
+    before, found = read(content), read(damaged, Sampling(start_s=start_s))
+    by_number = {frame.index: frame for frame in before.frames}
+    assert found.error is None
+    assert found.numbers[-1] == 39
+    for frame in found.frames:
+        assert frame.time_s == pytest.approx(by_number[frame.index].time_s, abs=0.002)
+        if not frame.damaged:
+            assert np.abs(frame.image.astype(int) - by_number[frame.index].image).mean() < 1
+    if not start_s:
+        assert sum(not frame.damaged for frame in found.frames) + found.damaged == 40
+        assert found.gaps == 1
+
+
+def test_a_video_that_breaks_off_between_reordered_frames_numbers_the_last_one_right() -> None:
+    content = case("v_base.mp4")
+    fragments = remuxed(content, "mp4", {"movflags": "frag_every_frame+empty_moov+default_base_moof"})
+    found = read(fragments[: boxes(fragments, b"moof")[6] + 10])
+    assert type(found.error) is DataLoss
+    assert found.times == pytest.approx([number / 25 for number in found.numbers])
+    assert found.numbers != list(range(len(found.numbers)))

@@ -116,6 +116,8 @@ class IsolatedVideoReader:
             image,
             float(answer["decode_ms"]),
             bool(answer["damaged"]),
+            self.frames_damaged,
+            self.gaps,
         )
 
     def decoder_bytes(self) -> int:

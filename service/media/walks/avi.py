@@ -7,7 +7,8 @@ from collections.abc import Container
 from service.media.container_probe import Read
 from service.media.walks.walk import Broken, Chunk, ChunkWalk
 
-_HEAD = 8  # bytes of a chunk before its content
+AVI_HEAD = 8
+"""Bytes of a chunk before its content, whose start is what FFmpeg states of a packet."""
 _LISTS = (b"RIFF", b"LIST")
 _LIST_HEAD = 12
 _MOVIE, _RECORD = b"movi", b"rec "
@@ -27,7 +28,7 @@ class AviWalk(ChunkWalk):
     """
 
     def __init__(self, read: Read, streams: int, indexed: Container[int]) -> None:
-        super().__init__(read, 0, _HEAD)
+        super().__init__(read, 0, AVI_HEAD)
         self._streams = streams
         self._indexed = indexed
         self._track = b""  # of the chunks of the track
@@ -37,12 +38,12 @@ class AviWalk(ChunkWalk):
     def chunk(self, start: int) -> Chunk:
         """The chunk that starts there; a list counts as its head only."""
         head = self._read(_LIST_HEAD, start)
-        if len(head) < _HEAD:
+        if len(head) < AVI_HEAD:
             raise Broken
-        kind, size = head[:4], int.from_bytes(head[4:_HEAD], "little")
+        kind, size = head[:4], int.from_bytes(head[4:AVI_HEAD], "little")
         if kind in _LISTS and len(head) == _LIST_HEAD:
-            return self._list(start, size, head[_HEAD:])
-        end = start + _HEAD + size + size % 2
+            return self._list(start, size, head[AVI_HEAD:])
+        end = start + AVI_HEAD + size + size % 2
         if not self._in_movie:
             if not kind.isascii():
                 raise Broken
@@ -60,7 +61,7 @@ class AviWalk(ChunkWalk):
         whole = super().reach(position)
         if not self._track:
             self._in_movie = True
-            self._track = self._read(4, position - _HEAD)
+            self._track = self._read(4, position - AVI_HEAD)
         return whole
 
     def end(self) -> int | None:
@@ -71,7 +72,7 @@ class AviWalk(ChunkWalk):
         """Enter a list of frames; pass over any other."""
         if kind == _MOVIE:
             self._in_movie = True
-            self._end = None if size in _UNKNOWN else start + _HEAD + size
+            self._end = None if size in _UNKNOWN else start + AVI_HEAD + size
         elif kind != _RECORD and kind not in _FORMS:
-            return Chunk(start + _HEAD + size + size % 2)
+            return Chunk(start + AVI_HEAD + size + size % 2)
         return Chunk(start + _LIST_HEAD)

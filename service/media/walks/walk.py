@@ -60,11 +60,15 @@ class ChunkWalk(ABC):
         head: bytes of a chunk before the position that FFmpeg states.
     """
 
+    holds_many = False
+    """Whether packets may lie within a chunk, behind its start."""
+
     def __init__(self, read: Read, start: int, head: int = 0) -> None:
         self._read = read
         self._at: int | None = start  # next chunk; None behind one that cannot be read
         self._head = head
         self._last = -1  # chunk of the last packet
+        self._is_missing = False  # something before the chunks since the last packet, by what they say
         self._rest: Rest | None = None
 
     @abstractmethod
@@ -78,14 +82,21 @@ class ChunkWalk(ABC):
     def reach(self, position: int) -> bool:
         """Go on to a packet; see `Walk`."""
         start = position - self._head
-        if start <= self._last:  # a chunk may hold several packets
+        if start <= self._last:  # of the same chunk
             return True
-        whole = self._go(start)
+        if self.holds_many and self._at is not None and self._last >= 0 and start < self._at:
+            return True
+        whole = self._go(start) and not self._is_missing
+        self._is_missing = False
         self._last = start
+        if self.holds_many and self._at is not None and self._at > start:
+            return whole
         try:
             self._at = self.chunk(start).end
         except Broken:
             whole, self._at = False, None
+        whole = whole and not self._is_missing
+        self._is_missing = False
         return whole
 
     def rest(self, size: int) -> Rest:
@@ -101,8 +112,10 @@ class ChunkWalk(ABC):
                 chunk = self.chunk(self._at)
             except Broken:
                 return False
-            whole = whole and not chunk.has_frame
             self._at = chunk.end
+            if self.holds_many and chunk.end > start:
+                return whole
+            whole = whole and not chunk.has_frame
         return whole and self._at in (None, start)
 
     def _walk_on(self, size: int) -> Rest:
@@ -121,4 +134,4 @@ class ChunkWalk(ABC):
                 return "lost"
             whole = whole and not chunk.has_frame
             at = chunk.end
-        return "whole" if whole else "ragged"
+        return "whole" if whole and not self._is_missing else "ragged"
