@@ -2,8 +2,8 @@
 
     python -m scripts.benchmark_flood ADDRESS COUNT    the process that sends the wrong keys
 
-It comes from several peers: each connects through a relay in the same process that has a loopback address of
-its own. Every fifth of the keys it prints a line, at the end what it was answered, as JSON.
+The flood comes from several peers: each connects through a relay in the same process that has a loopback
+address of its own. Every fifth of the keys it prints a line, at the end what it was answered, as JSON.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from service.accounts.quotas import Charge, Quotas
 from service.accounts.rates import Pace, TokenBuckets
 from service.accounts.usage import UsageRecorder
 from service.core.plan import Plan
-from service.errors import NotFound, RateLimited, Unauthenticated, Unavailable
+from service.errors import NotFound, RateLimited, Unauthenticated, Unavailable, counted
 from service.store.tenants import KeyState
 
 _log = structlog.get_logger()
@@ -130,8 +130,8 @@ class AccountGate:
             wait_s = self._rates.take(account.tenant, per_second=plan.calls_per_second, burst=plan.burst)
             if wait_s:
                 raise RateLimited(
-                    f"The plan '{plan.name}' allows {plan.calls_per_second:g} calls a second, "
-                    f"{plan.burst} at once: try again in {wait_s:.3f} s.",
+                    f"The plan '{plan.name}' allows {counted(plan.calls_per_second, 'call', 'calls')} "
+                    f"a second, {plan.burst} at once: try again in {wait_s:.3f} s.",
                     metadata={
                         "plan": plan.name,
                         "limit": f"{plan.calls_per_second:g}",

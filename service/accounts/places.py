@@ -62,7 +62,8 @@ def _refusal(plan: Plan, limit: int, at_work: int, *, streaming: bool) -> RateLi
     if limit == 0:
         return PlanDoesNotAllow.of(plan.name, name, limit=0, actual=1)
     return RateLimited(
-        f"{at_work} of your {calls} are at work, as many as the plan '{plan.name}' allows: try again.",
+        f"{at_work} of your {calls} {'is' if at_work == 1 else 'are'} at work, as many as the plan "
+        f"'{plan.name}' allows: try again.",
         reason="TOO_MANY_STREAMS" if streaming else "TOO_MANY_IN_FLIGHT",
         metadata={"plan": plan.name, "limit": str(limit), "actual": str(at_work + 1), "limit_name": name},
         retry_after_s=_STREAM_S if streaming else _CALL_S,

@@ -17,7 +17,7 @@ import structlog
 
 from service.accounts.lease import Lease, most_held
 from service.accounts.months import month_of, reset_time
-from service.errors import MonthlyQuotaExceeded, RateLimited, Unavailable
+from service.errors import MonthlyQuotaExceeded, RateLimited, Unavailable, counted
 from service.store.quotas import Grant, Return
 
 _log = structlog.get_logger()
@@ -265,7 +265,7 @@ class Quotas:
         except TimeoutError:
             lease = held.lease
             raise RateLimited(
-                f"Calls at work hold {lease.reserved} of the {lease.quota} calls of the month, as many as "
+                f"Calls at work hold {lease.reserved} of the {_calls(lease.quota)} of the month, as many as "
                 "one gateway may hold at once: try again.",
                 reason="TOO_MANY_IN_FLIGHT",
                 metadata={"limit": str(most_held(lease.quota)), "limit_name": "calls_per_month"},
@@ -328,13 +328,20 @@ def _left(lease: Lease) -> Return:
     return Return(lease.tenant, lease.month, lease.epoch, lease.unspent)
 
 
+def _calls(number: int) -> str:
+    return counted(number, "call", "calls")
+
+
 def _used_up(lease: Lease, units: int) -> MonthlyQuotaExceeded:
     reset = reset_time(lease.month)
     at = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if lease.unspent or units > 1:
-        what = f"The call counts as {units}, and {lease.unspent} of {lease.quota} calls are left this month"
+    quota, are = _calls(lease.quota), "is" if lease.quota == 1 else "are"
+    if not lease.quota:
+        what = "The plan allows no calls that count"
+    elif lease.unspent or units > 1:
+        what = f"The call counts as {units}, and {lease.unspent} of the {quota} of the month {are} left"
     else:
-        what = f"The {lease.quota} calls of the month are used up"
+        what = f"The {quota} of the month {are} used up"
     return MonthlyQuotaExceeded(
         f"{what}: wait until {at}, or ask for another plan.",
         subject=f"tenant:{lease.tenant}",

@@ -113,7 +113,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 
     def _too_many(self) -> Overloaded:
         return Overloaded(
-            f"{self._calls} calls are at work, as many as are allowed: try again.",
+            f"As many calls are at work as are allowed, {self._calls}: try again.",
             reason="TOO_MANY_IN_FLIGHT",
             metadata={"limit": str(self._max_calls)},
             retry_after_s=self._hint.after_refusal(self._calls),

@@ -47,7 +47,7 @@ class Arrivals:
         self._memory.check()
         if len(self._arriving) >= self._max_requests:
             raise Overloaded(
-                f"{len(self._arriving)} requests are on their way, as many as are allowed: try again.",
+                f"As many requests are on their way as are allowed, {len(self._arriving)}: try again.",
                 reason="TOO_MANY_IN_FLIGHT",
                 metadata={"limit": str(self._max_requests)},
                 retry_after_s=_RETRY_AFTER_S,

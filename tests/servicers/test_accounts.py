@@ -21,6 +21,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as sb
 from posegate.v1 import types_pb2
 from service.accounts.months import first_day, month_of, next_month
+from service.client import refusal_of
 from service.server.accounts import presented_key
 from service.store.usage import UsageStore
 from tests.fakes import MODEL, candidate, rows
@@ -494,3 +495,21 @@ async def test_the_key_of_a_deleted_tenant_makes_nothing_any_more(tmp_path: Path
         await opened.desk.delete_tenant("acme")
         seen = await failure(caller.skeletons.CreateSkeleton(sb.CreateSkeletonRequest(skeleton=MINE)))
         assert seen.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_refused_upload_that_lost_its_status_is_asked_for_again(tmp_path: Path) -> None:
+    plans = {"free": replace(EASY["free"], calls_per_month=1)}
+    async with accounts(tmp_path, plans=plans) as opened, opened.caller("acme", "free") as caller:
+        config = pb.AnalyzeVideoRequest(config=pb.VideoConfig())
+        method = caller.poses.AnalyzeVideo
+        assert await refusal_of(method, config, timeout_s=10) is None
+        assert await refusal_of(method, config, timeout_s=10) is None  # to ask counts no call
+        unknown = pb.AnalyzeVideoRequest(config=pb.VideoConfig(model="missing"))
+        seen = await refusal_of(method, unknown, timeout_s=10)
+        assert seen is not None
+        assert seen.code() is grpc.StatusCode.NOT_FOUND
+        await caller.poses.DetectPoses(DETECT)
+        seen = await refusal_of(method, config, timeout_s=10)
+        assert seen is not None
+        told = failure_of(seen)
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
