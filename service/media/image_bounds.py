@@ -1,4 +1,4 @@
-"""Bounds of an image file by its structure: scans, segments, chunks, strips and tiles.
+"""Bounds of an image file by its structure: scans, segments, chunks, strips, tiles and items.
 
 A few bytes of these can cost a decoder, or the Python code that reads headers, many times what the pixels of
 the image do.
@@ -22,6 +22,9 @@ _MAX_CHUNKS = 1000  # of a PNG before its pixels
 _MAX_ENTRIES = 1000  # of the directory of a TIFF
 _SPARE_PIXELS = 1 << 22  # of a strip or tile that is larger than the image: tiles of 2048 by 2048 px
 
+_MAX_ITEMS = 1000  # of a HEIC or AVIF; the largest grids of phones have 200 tiles
+_MAX_META_BYTES = 1 << 20
+_MAX_BOXES = 16  # of a file before its metadata
 _OLD_BMP = 12  # bytes of the header of OS/2 1
 _SPARE_PARTS = 1000  # strips or tiles that a TIFF lists beyond those it needs
 
@@ -61,8 +64,8 @@ def check_structure(content: bytes, max_pixels: int) -> Structure:
 
 
 def check_head(content: bytes) -> Structure:
-    """Hold the head of a JPEG, PNG or TIFF against its bounds; other formats and bytes pass. It takes less
-    than a millisecond of any file that an encoder wrote, and a few of any other.
+    """Hold the head of a JPEG, PNG, TIFF, HEIC or AVIF against its bounds; other formats and bytes pass. It
+    takes less than a millisecond of any file that an encoder wrote, and a few of any other.
 
     Raises:
         ImageTooCostly: beyond a bound.
@@ -74,6 +77,8 @@ def check_head(content: bytes) -> Structure:
         return _check_png(content)
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _check_tiff(content)
+    if content[4:8] == b"ftyp":
+        return _check_heif(content)
     if content[:2] == b"BM":
         return _bmp(content)
     return Structure()
@@ -196,6 +201,33 @@ def _check_tiff(content: bytes) -> Structure:
             metadata={"limit": str(needed), "actual": str(given)},
         )
     return Structure((width, height))
+
+
+def _check_heif(content: bytes) -> Structure:
+    """The items of a HEIC or AVIF (ISO/IEC 23008-12): a grid has one for each of its tiles, and readers take
+    time that grows with the square of their number."""
+    start = 0
+    for _ in range(_MAX_BOXES):
+        size, kind = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + 8]
+        if kind == b"meta":
+            break
+        if size < 8:  # up to the end, of 64 bits, or no box
+            return Structure()
+        start += size
+    else:
+        return Structure()
+    if min(size or len(content), len(content) - start) > _MAX_META_BYTES:
+        raise ImageTooCostly(
+            f"The image has more than {_MAX_META_BYTES} bytes of metadata before its pixels: save it anew.",
+            metadata={"limit_bytes": str(_MAX_META_BYTES)},
+        )
+    items = content.count(b"infe", start, start + size if size else len(content))
+    if items > _MAX_ITEMS:
+        raise ImageTooCostly(
+            f"The image is made of {items} items, at most {_MAX_ITEMS} are accepted: save it in fewer tiles.",
+            metadata={"limit_items": str(_MAX_ITEMS), "actual_items": str(items)},
+        )
+    return Structure()
 
 
 def _bmp(content: bytes) -> Structure:

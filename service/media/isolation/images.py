@@ -113,9 +113,12 @@ class ImageDecoder:
                 self._budget.wall_s(limits),
             )
         except NoAnswer as error:
-            _log.warning("decoder_ended", pid=process.pid, by_itself=error.ended, image_bytes=len(content))
-            if error.ended and self._host.took(process):
+            end = self._host.end_of(process) if error.ended else "too late"
+            _log.warning("decoder_ended", pid=process.pid, end=end, image_bytes=len(content))
+            if end == "by the machine":
                 raise Unavailable("The decoder was ended: try again.", retry_after_s=1.0) from error
+            if end == "crashed":
+                raise ImageUndecodable("The image is damaged: send a whole, valid file.") from error
             raise _too_costly() from error
         finally:
             os.close(file)

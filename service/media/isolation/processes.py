@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -24,6 +24,9 @@ _START_S = 30.0  # of a busy machine; it takes half a second
 _TOLD_S = 5.0  # for a host that forks meanwhile
 _ATTEMPTS = 3  # of a fork: a host that ended may be noticed at its second one
 _LOOK_S = 0.05  # between two looks whether the caller is still there
+
+
+End = Literal["by the machine", "crashed", "at a limit"]
 
 
 class NoAnswer(Exception):
@@ -153,13 +156,13 @@ class DecoderHost:
                     raise
         return self._fork(config, files)
 
-    def took(self, process: DecoderProcess) -> bool:
-        """Whether the machine and not the file ended a process that gave no answer: the host has ended, and
-        all its processes with it, or SIGKILL came from elsewhere, as the kernel sends it where memory is
-        short. Limits of the process itself end it with other signals."""
+    def end_of(self, process: DecoderProcess) -> End:
+        """Why a process that gave no answer has ended: the machine ended it, where its host has ended too or
+        SIGKILL came from elsewhere, as the kernel sends it where memory is short; it crashed; or it reached
+        one of its limits."""
         with self._lock:
             if self._host is None or self._host is not process.host or self._host.poll() is not None:
-                return True
+                return "by the machine"
         try:
             ours, theirs = wire.pair()
             with ours:
@@ -167,8 +170,13 @@ class DecoderHost:
                     self._ask_host({"ended": process.pid}, [theirs.fileno()])
                 answer = wire.receive(ours, _TOLD_S)
         except (wire.Gone, OSError):
-            return True
-        return answer is not None and answer[0].get("signal") == signal.SIGKILL
+            return "by the machine"
+        match 0 if answer is None else answer[0].get("signal"):
+            case signal.SIGKILL:
+                return "by the machine"
+            case signal.SIGSEGV | signal.SIGBUS | signal.SIGILL | signal.SIGFPE:
+                return "crashed"
+        return "at a limit"
 
     def close(self) -> None:
         """End the host and all its processes; idempotent."""

@@ -222,6 +222,12 @@ def test_a_process_that_the_machine_ended_is_no_fault_of_the_image(decoder: Imag
     assert not psutil.pid_exists(pid)  # nor is it left as a zombie
 
 
+def test_an_image_that_crashes_its_decoder_is_damaged(decoder: ImageDecoder) -> None:
+    with pytest.raises(ImageUndecodable):
+        decoder.decode(case("crash.heic"), LIMITS)
+    assert decoder.decode(encoded(noise((64, 48)), "PNG"), LIMITS).pixels.shape == (48, 64, 3)
+
+
 def test_processes_that_ended_while_idle_are_replaced(decoder: ImageDecoder) -> None:
     content = encoded(noise((64, 48)), "PNG")
     decoder.decode(content, LIMITS)
