@@ -162,18 +162,19 @@ def hand_from_recrop(centre: Floats, edge: Floats) -> Roi:
     return _enlarged(float(centre[0]), float(centre[1]), side, side, rotation, scale=1.0, shift_y=-0.1)
 
 
-def palms_around(elbow: Floats, wrist: Floats, unit: float) -> Roi:
-    """Where the palm detector looks for the hand at a wrist: upright, three forearms wide.
+def palms_around(elbow: Floats, wrist: Floats, unit: float, forearms: float) -> Roi:
+    """Where the palm detector looks for the hand at a wrist, upright.
 
     Args:
         elbow: (2,) px.
         wrist: (2,) px.
         unit: the person's length of torso, px, which stands in for a forearm that points at the camera.
+        forearms: side of the square in lengths of the forearm.
     """
     forearm = wrist - elbow
     length = max(float(np.linalg.norm(forearm)), FOREARM_PER_TORSO * unit)
     centre = wrist + forearm * np.float32(0.25)
-    return Roi(float(centre[0]), float(centre[1]), 3 * length)
+    return Roi(float(centre[0]), float(centre[1]), forearms * length)
 
 
 def hand_from_landmarks(points: Floats) -> Roi:
