@@ -80,6 +80,7 @@ class VideoFrame:
             `reduce_to` asked for.
         decode_ms: of this frame and of those before it that were not analysed.
         damaged: its data, or data that it depends on, were damaged; FFmpeg concealed what was missing.
+        frames_damaged, gaps: of the reader when the frame was decoded.
     """
 
     index: int
@@ -87,6 +88,8 @@ class VideoFrame:
     image: Rgb8
     decode_ms: float
     damaged: bool = False
+    frames_damaged: int = 0
+    gaps: int = 0
 
 
 class VideoReader:
@@ -314,7 +317,15 @@ class VideoReader:
             if self._reduced_wh is not None:
                 image = resized(image, self._reduced_wh)
             given += 1
-            yield VideoFrame(one.index, time_s, image, (perf_counter() - started) * 1e3, one.damaged)
+            yield VideoFrame(
+                index=one.index,
+                time_s=time_s,
+                image=image,
+                decode_ms=(perf_counter() - started) * 1e3,
+                damaged=one.damaged,
+                frames_damaged=self.frames_damaged,
+                gaps=self.gaps,
+            )
             started = perf_counter()
 
     def _data_loss(self) -> DataLoss:

@@ -54,7 +54,7 @@ Allocate = Callable[[Sequence[int], DTypeLike], NDArray[Any] | None]
 """Gives memory for an array, where it has any."""
 
 _ANSWER_S = 0.2  # before the deadline, so that the caller gets the error and its hint
-_PAUSE_S = 0.25  # between two attempts of a call that waits for Triton
+_PAUSE_S = 0.1  # between two attempts of a call that waits for Triton
 _MANY = 64  # candidates; from here on non-maximum suppression takes long enough to leave the event loop
 
 
@@ -150,8 +150,7 @@ class Estimator:
         streams_at_once: slots of those for frames of streams, at most; None for all.
         beside_single: the same while unary calls come too; None for as many.
         beside_tenants: slots of one tenant's unary calls while other tenants call too; None for no limit.
-        large_at_once: large images among those, at most; None for as many. They wait for one another outside
-            of the slots, so that a small image does not wait for the decoding of all of them.
+        large_at_once: large images that are decoded at once, at most; None for as many as there are slots.
 
     Attributes:
         answered_at: when a model last answered, on time.monotonic()'s clock.
@@ -169,13 +168,16 @@ class Estimator:
         waiting_threads: Executor | None = None,
         large_at_once: int | None = None,
     ) -> None:
-        self._large = asyncio.Semaphore(large_at_once or at_once)
         self._client = client
         self._workers = threads
         self._waiting = waiting_threads or threads
         self.answered_at = -math.inf
         self._scheduler = InferenceScheduler(
-            at_once, at_once if streams_at_once is None else streams_at_once, beside_single, beside_tenants
+            at_once,
+            at_once if streams_at_once is None else streams_at_once,
+            beside_single,
+            beside_tenants,
+            large_at_once,
         )
 
     async def estimate(
@@ -188,7 +190,6 @@ class Estimator:
         keep_image: bool = False,
         stream: Hashable | None = None,
         timer: StageTimer | None = None,
-        large: bool = False,
     ) -> Estimate:
         """Estimate the poses in an encoded image. It is decoded once it has a slot, so that what waits is
         small.
@@ -203,15 +204,15 @@ class Estimator:
             keep_image: return the image too, to draw on.
             stream: identifies the stream of the frame; None for an image of a unary call, which goes first.
             timer: records the duration of each stage; None for no record.
-            large: the image will take long to decode.
         """
         timer = timer or StageTimer()
-        async with self._slot(stream, timer, large=large):
+        async with self.slot(timer, stream=stream, large=isinstance(load, Loading) and load.large) as decoded:
             infer = self._infer(timeout_s)
             with self._client.lend() as loan:
                 prepared = await self._load(
                     load, model, options.region_xyxy, timer, loan, keep_image=keep_image
                 )
+                decoded()
                 persons = await self._detect(infer, prepared, model, options, timer, loan)
             estimate = await self._finish(infer, prepared, persons, model, timer)
         return estimate if keep_image else replace(estimate, image=None)
@@ -228,23 +229,23 @@ class Estimator:
     ) -> Estimate:
         """As `estimate`, for an image that `prepare` has fitted into the input of the same model."""
         timer = timer or StageTimer()
-        async with self._slot(stream, timer):
+        async with self.slot(timer, stream=stream):
             infer = self._infer(timeout_s)
             with self._client.lend() as loan:
                 persons = await self._detect(infer, prepared, model, options, timer, loan)
             return await self._finish(infer, prepared, persons, model, timer)
 
     @asynccontextmanager
-    async def _slot(
-        self, stream: Hashable | None, timer: StageTimer, *, large: bool = False
-    ) -> AsyncIterator[None]:
-        """Hold a slot of the scheduler for the time of the block; the wait counts as stage `queue`."""
+    async def slot(
+        self, timer: StageTimer, *, stream: Hashable | None = None, large: bool = False
+    ) -> AsyncIterator[Callable[[], None]]:
+        """Hold a slot for the time of the block, as `InferenceScheduler.slot`; the wait counts as stage
+        `queue`. Other work that takes a worker thread for long takes one too, as a large image."""
         async with AsyncExitStack() as held:
             with timer.timed("queue"):
-                if large:
-                    await held.enter_async_context(self._large)
-                await held.enter_async_context(self._scheduler.slot(stream, tenant=current().party))
-            yield
+                slot = self._scheduler.slot(stream, tenant=current().party, large=large)
+                decoded = await held.enter_async_context(slot)
+            yield decoded
 
     def _infer(self, timeout_s: float | None) -> _Infer:
         """The client's `infer` with the deadline and the id of the current call.

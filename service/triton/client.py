@@ -44,8 +44,9 @@ _CHANNEL = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.enable_http_proxy", 0),  # the gateway reaches Triton directly, whatever http_proxy says
     # Without these the wait between two attempts grows to two minutes while Triton is away.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 250),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # of one attempt; 20 s otherwise, for a host that is gone
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]
 

@@ -116,6 +116,8 @@ class IsolatedVideoReader:
             image,
             float(answer["decode_ms"]),
             bool(answer["damaged"]),
+            self.frames_damaged,
+            self.gaps,
         )
 
     def decoder_bytes(self) -> int:
@@ -138,9 +140,12 @@ class IsolatedVideoReader:
             except NoAnswer as error:
                 if self._spool.closed:
                     raise SpoolClosed from error
-                _log.warning("decoder_ended", pid=self._process.pid, by_itself=error.ended, work="video")
-                if self._host.ended:  # and all its processes with it, whatever they were at
-                    raise Unavailable("The decoders ended: try again.", retry_after_s=1.0) from error
+                end = self._host.end_of(self._process) if error.ended else "too late"
+                _log.warning("decoder_ended", pid=self._process.pid, end=end, work="video")
+                if end == "by the machine":
+                    raise Unavailable("The decoder was ended: try again.", retry_after_s=1.0) from error
+                if end == "crashed":
+                    raise VideoUndecodable("The video is damaged: send a whole, valid file.") from error
                 raise self._too_costly() from error
             self._count(answer)
             if "wait" not in answer:

@@ -160,8 +160,8 @@ async def test_frames_come_in_order_between_the_start_and_the_summary(desk: Make
     assert error is None
     assert events[0] == Started(FACTS)
     frames = only(events, FrameDone)
-    assert [frame.index for frame in frames] == list(range(10))
-    assert [frame.time_s for frame in frames] == pytest.approx([number / 25 for number in range(10)])
+    assert [frame.source.index for frame in frames] == list(range(10))
+    assert [frame.source.time_s for frame in frames] == pytest.approx([number / 25 for number in range(10)])
     assert all(frame.analysis.track_ids == (1,) for frame in frames)
     assert all(frame.timings.decode_ms > 0 and frame.total_ms > 0 for frame in frames)
     *_, last_progress, summary = events
@@ -199,7 +199,7 @@ async def test_a_slow_frame_does_not_change_the_order(desk: MakeDesk) -> None:
     one.triton.infer = first_is_last  # type: ignore[method-assign]
     events, error = await told(one.run())
     assert error is None
-    assert [frame.index for frame in only(events, FrameDone)] == list(range(10))
+    assert [frame.source.index for frame in only(events, FrameDone)] == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ async def test_damage_comes_after_the_frames_before_it(desk: MakeDesk) -> None:
     one = desk(readers=MakeFakeReader(errors={6: DataLoss("damaged")}))
     events, error = await told(one.run())
     assert isinstance(error, DataLoss)
-    assert [frame.index for frame in only(events, FrameDone)] == list(range(6))
+    assert [frame.source.index for frame in only(events, FrameDone)] == list(range(6))
     assert not only(events, Summary)
 
 
@@ -407,7 +407,7 @@ async def test_damaged_frames_are_analysed_marked_and_counted(desk: MakeDesk) ->
     made = desk(readers=MakeFakeReader(damaged=frozenset({3, 7})))
     events = [event async for event in made.run()]
     frames = [event for event in events if isinstance(event, FrameDone)]
-    assert [frame.index for frame in frames if frame.damaged] == [3, 7]
+    assert [frame.source.index for frame in frames if frame.source.damaged] == [3, 7]
     assert len(frames) == 10
     final, summary = events[-2:]
     assert isinstance(final, Progress)
