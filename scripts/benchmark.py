@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -328,13 +328,17 @@ class _Ultralytics:
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None  # noqa: S101 - a pipe
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended
+            self._process.stdin.close()
         self._process.wait(60)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None  # noqa: S101 - a pipe
         line = self._process.stdout.readline()
         if not line:
+            self.close()
             raise SystemExit("Ultralytics did not answer: is it installed in that environment?")
         return line.strip()
 
