@@ -142,7 +142,7 @@ class Administration:
             tenant=record.tenant,
             key_id=key_id,
             new_key_id=key.key_id,
-            old_until=str(until),
+            old_until=until.isoformat(),
             operator=self._operator,
         )
         return NewKey(record, key.text)
