@@ -38,6 +38,7 @@ MODEL = Model(
     source="https://example.org/yolo11n-pose.pt",
     sha256="869e83fcdffdc7371fa4e34cd8e51c838cc729571d1635e5141e3075e9319dc0",
     ready=True,
+    candidate_count=1000,
 )
 POSE_MODEL = PoseModel(MODEL, None, shipped()[MODEL.skeleton])
 
@@ -162,8 +163,8 @@ class FakeTritonClient:
     async def is_live(self) -> bool:
         return self.served is not None
 
-    async def attach(self, largest_input_bytes: int) -> None:
-        self.attached.append(largest_input_bytes)
+    async def attach(self, largest_bytes: int) -> None:
+        self.attached.append(largest_bytes)
 
     async def server_version(self) -> str:
         if isinstance(self.version, Exception):
@@ -303,7 +304,21 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             self.cancelled += 1
             raise
         self.inputs.append(await self._input(request, context))
-        return infer_response(self.answer[None])
+        response = infer_response(self.answer[None])
+        wanted = request.outputs[0].parameters
+        if "shared_memory_region" in wanted:
+            self._write(wanted, response)
+        return response
+
+    def _write(self, wanted: Any, response: service_pb2.ModelInferResponse) -> None:
+        """Move the answer's tensor into shared memory, as Triton does."""
+        content = response.raw_output_contents[0]
+        response.raw_output_contents[0] = b""
+        assert len(content) <= wanted["shared_memory_byte_size"].int64_param
+        region = self.regions[wanted["shared_memory_region"].string_param]
+        with Path("/dev/shm", region.lstrip("/")).open("r+b") as file:  # noqa: S108
+            file.seek(wanted["shared_memory_offset"].int64_param)
+            file.write(content)
 
     async def _input(self, request: Any, context: Context) -> NDArray[Any]:
         """The one input, from the message or from shared memory, as Triton reads it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
@@ -52,7 +51,7 @@ Tensors = Mapping[str, NDArray[Any]]
 _Infer = Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]]
 
 _ANSWER_S = 0.2  # before the deadline, so that the caller gets the error and its hint
-_PAUSE_S = 0.25  # between two attempts of a call that waits for Triton
+_PAUSE_S = 0.1  # between two attempts of a call that waits for Triton
 _MANY = 64  # candidates; from here on non-maximum suppression takes long enough to leave the event loop
 
 
@@ -135,8 +134,7 @@ class Estimator:
         streams_at_once: slots of those for frames of streams, at most; None for all.
         beside_single: the same while unary calls come too; None for as many.
         beside_tenants: slots of one tenant's unary calls while other tenants call too; None for no limit.
-        large_at_once: large images among those, at most; None for as many. They wait for one another outside
-            of the slots, so that a small image does not wait for the decoding of all of them.
+        large_at_once: large images that are decoded at once, at most; None for as many as there are slots.
 
     Attributes:
         answered_at: when a model last answered, on time.monotonic()'s clock.
@@ -154,13 +152,16 @@ class Estimator:
         waiting_threads: Executor | None = None,
         large_at_once: int | None = None,
     ) -> None:
-        self._large = asyncio.Semaphore(large_at_once or at_once)
         self._client = client
         self._workers = threads
         self._waiting = waiting_threads or threads
         self.answered_at = -math.inf
         self._scheduler = InferenceScheduler(
-            at_once, at_once if streams_at_once is None else streams_at_once, beside_single, beside_tenants
+            at_once,
+            at_once if streams_at_once is None else streams_at_once,
+            beside_single,
+            beside_tenants,
+            large_at_once,
         )
 
     async def estimate(
@@ -173,7 +174,6 @@ class Estimator:
         keep_image: bool = False,
         stream: Hashable | None = None,
         timer: StageTimer | None = None,
-        large: bool = False,
     ) -> Estimate:
         """Estimate the poses in an encoded image. It is decoded once it has a slot, so that what waits is
         small.
@@ -188,12 +188,12 @@ class Estimator:
             keep_image: return the image too, to draw on.
             stream: identifies the stream of the frame; None for an image of a unary call, which goes first.
             timer: records the duration of each stage; None for no record.
-            large: the image will take long to decode.
         """
         timer = timer or StageTimer()
-        async with self._slot(stream, timer, large=large):
+        async with self.slot(timer, stream=stream, large=isinstance(load, Loading) and load.large) as decoded:
             infer = self._infer(timeout_s)
             prepared = await self._load(load, model, options.region_xyxy, timer, keep_image=keep_image)
+            decoded()
             estimate = await self._estimate(infer, prepared, model, options, timer)
         return estimate if keep_image else replace(estimate, image=None)
 
@@ -209,20 +209,20 @@ class Estimator:
     ) -> Estimate:
         """As `estimate`, for an image that `prepare` has fitted into the input of the same model."""
         timer = timer or StageTimer()
-        async with self._slot(stream, timer):
+        async with self.slot(timer, stream=stream):
             return await self._estimate(self._infer(timeout_s), prepared, model, options, timer)
 
     @asynccontextmanager
-    async def _slot(
-        self, stream: Hashable | None, timer: StageTimer, *, large: bool = False
-    ) -> AsyncIterator[None]:
-        """Hold a slot of the scheduler for the time of the block; the wait counts as stage `queue`."""
+    async def slot(
+        self, timer: StageTimer, *, stream: Hashable | None = None, large: bool = False
+    ) -> AsyncIterator[Callable[[], None]]:
+        """Hold a slot for the time of the block, as `InferenceScheduler.slot`; the wait counts as stage
+        `queue`. Other work that takes a worker thread for long takes one too, as a large image."""
         async with AsyncExitStack() as held:
             with timer.timed("queue"):
-                if large:
-                    await held.enter_async_context(self._large)
-                await held.enter_async_context(self._scheduler.slot(stream, tenant=current().party))
-            yield
+                slot = self._scheduler.slot(stream, tenant=current().party, large=large)
+                decoded = await held.enter_async_context(slot)
+            yield decoded
 
     def _infer(self, timeout_s: float | None) -> _Infer:
         """The client's `infer` with the deadline and the id of the current call.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Protocol
 
@@ -17,12 +17,12 @@ from service.core.model import PoseModel
 from service.core.plan import allow
 from service.core.skeleton.mapping import apply
 from service.errors import Overloaded, Unavailable
-from service.media.cost import is_large
 from service.media.loading import Decode, Loading, in_thread
 from service.pipeline.angles import measure_angles
 from service.pipeline.estimator import Estimator
 from service.pipeline.limits import Limits
 from service.pipeline.overlay import OverlayConfig, draw_overlay
+from service.pipeline.rotation import FairPlaces
 from service.servicers.context import Context
 from service.servicers.requests.angles import read_measuring
 from service.servicers.requests.images import loader
@@ -81,9 +81,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self._triton = triton
         self._limits = limits
         self._streaming = streaming
+        self._version = version("posegate")  # which reads files
         self._commit = commit
         # A decoded image can have 150 MB: only so many wait to be drawn on.
-        self._kept_images = asyncio.Semaphore(limits.max_kept_images)
+        self._kept_images = FairPlaces(limits.max_kept_images)
 
     async def DetectPoses(self, request: pb.DetectPosesRequest, context: Context) -> pb.DetectPosesResponse:
         """Estimate the poses of all persons in one image."""
@@ -138,7 +139,6 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                     angles.detection,
                     keep_image=angles.overlay is not None,
                     timer=timer,
-                    large=is_large(request.image.content),
                 )
                 report = await self._estimator.run(measure_angles, estimate, model.skeleton, angles, timer)
         structlog.contextvars.bind_contextvars(
@@ -195,7 +195,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             triton_version = ""
         models = self._catalog.models(current().tenant)
         return pb.GetServerInfoResponse(
-            version=version("posegate"),
+            version=self._version,
             commit=self._commit,
             limits=effective_limits(self._limits, current().plan),
             default_model=self._catalog.default_model,
@@ -237,7 +237,6 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                     config.options,
                     keep_image=config.overlay is not None,
                     timer=timer,
-                    large=is_large(request.image.content),
                 )
                 with timer.timed("postprocess"):
                     poses = apply(plan, estimated.poses)
@@ -268,12 +267,10 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         if overlay is None and model.detector is None:
             yield
             return
-        with timer.timed("queue"):
-            await self._kept_images.acquire()
-        try:
+        async with AsyncExitStack() as held:
+            with timer.timed("queue"):
+                await held.enter_async_context(self._kept_images.place(current().party))
             yield
-        finally:
-            self._kept_images.release()
 
     async def _loader(self, image: types_pb2.Image, timer: StageTimer) -> Loading:
         fetch = timer.timed("decode") if image.uri else nullcontext()  # it is part of decoding

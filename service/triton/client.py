@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ import structlog
 import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_aio
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 from service.core.model import Model
 from service.errors import DeadlineExceeded, Overloaded, Unavailable
@@ -32,7 +33,8 @@ Tensors = Mapping[str, NDArray[Any]]
 _CONTROL_TIMEOUT_S = 5.0
 _RETRY_SOON_S = 0.25  # the queue is full: it empties within a few inferences
 _RETRY_LATER_S = 1.0  # Triton or a model is away
-# A cancelled request may still be read by Triton; its slot rests for longer than any queue lets it wait.
+# Triton may still read the slot of an abandoned request, and write to it; it rests for longer than any queue
+# lets a request wait.
 _QUARANTINE_S = 60.0
 
 _CHANNEL = [
@@ -42,13 +44,15 @@ _CHANNEL = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.enable_http_proxy", 0),  # the gateway reaches Triton directly, whatever http_proxy says
     # Without these the wait between two attempts grows to two minutes while Triton is away.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 250),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # of one attempt; 20 s otherwise, for a host that is gone
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]
 
 
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND")
+_NEVER_BEGUN = re.compile(r"failed to connect|not ready")
 _STUB_DIED = re.compile(r"[Ss]tub process .*is not healthy")
 
 
@@ -57,7 +61,7 @@ class TritonError(Exception):
 
 
 class _RegionUnknown(Exception):
-    """Triton restarted and does not know the shared memory region any more."""
+    """The shared memory region is gone: Triton restarted and does not know it, or it was closed meanwhile."""
 
 
 class TritonClient:
@@ -159,12 +163,16 @@ class TritonClient:
             _log.warning("model_not_loaded", model=name, why=why)
         return Model(name, version, family="", skeleton="", keypoint_count=0, shapes_hw=())
 
-    async def attach(self, largest_input_bytes: int) -> None:
-        """Set up the shared memory if it is wanted and not set up; a restart of Triton forgets it."""
+    async def attach(self, largest_bytes: int) -> None:
+        """Set up the shared memory if it is wanted and not set up; a restart of Triton forgets it.
+
+        Args:
+            largest_bytes: tensors of one request, and of its answer where that goes through the memory too.
+        """
         if not self._wants_shared_memory or self._slots is not None:
             return
         try:
-            slots = SharedSlots(self._slot_count, largest_input_bytes)
+            slots = SharedSlots(self._slot_count, largest_bytes)
         except OSError as error:
             self._wants_shared_memory = False
             _log.warning("shared_memory_off", why=str(error))
@@ -209,24 +217,28 @@ class TritonClient:
         if deadline <= time.monotonic():
             raise _too_late()
         slots = self._slots
-        lent = slots.lend(list(inputs.values())) if slots is not None else None
-        if slots is None or lent is None:
+        room = _answer_bytes(model, inputs, outputs)
+        loan = slots.lend(list(inputs.values()), room=room) if slots is not None else None
+        if slots is None or loan is None:
             return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
-        slot, offsets = lent
         rest_s = 0.0
         try:
-            shared = _shared(inputs, slots.name, offsets)
-            return await self._infer(model, shared, outputs, deadline, request_id)
+            shared = _shared(inputs, slots.name, loan.offsets)
+            answer = None if loan.room is None else _Room(slots, loan.room, room)
+            return await self._infer(model, shared, outputs, deadline, request_id, answer)
         except (asyncio.CancelledError, DeadlineExceeded):
             rest_s = _QUARANTINE_S
+            raise
+        except Unavailable as error:
+            rest_s = 0.0 if _NEVER_BEGUN.search(str(error.__cause__)) else _QUARANTINE_S
             raise
         except _RegionUnknown:
             self._drop(slots)  # `attach` makes a new one
         finally:
             if rest_s:
-                asyncio.get_running_loop().call_later(rest_s, slots.give_back, slot)
+                asyncio.get_running_loop().call_later(rest_s, slots.give_back, loan.slot)
             else:
-                slots.give_back(slot)
+                slots.give_back(loan.slot)
         return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
 
     async def _infer(
@@ -236,6 +248,7 @@ class TritonClient:
         outputs: Sequence[str],
         deadline: float,
         request_id: str,
+        room: _Room | None = None,
     ) -> Tensors:
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0:
@@ -246,7 +259,7 @@ class TritonClient:
                     model_name=model.name,
                     model_version=model.version,
                     inputs=inputs,
-                    outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
+                    outputs=[_requested(name, room) for name in outputs],
                     request_id=request_id,
                     timeout=int(remaining_s * 1e6),
                     client_timeout=remaining_s,
@@ -256,7 +269,30 @@ class TritonClient:
                 if "shared memory region" in error.message():
                     raise _RegionUnknown from error
                 _raise(error, deadline)
-        return {name: _output(result, name) for name in outputs}
+        return {name: _output(result, name, room) for name in outputs}
+
+
+@dataclass(frozen=True, eq=False)
+class _Room:
+    """Where Triton writes the only tensor of an answer: 0.2 MB of candidates would cross gRPC otherwise."""
+
+    slots: SharedSlots
+    offset: int
+    size: int
+
+
+def _answer_bytes(model: Model, inputs: Tensors, outputs: Sequence[str]) -> int:
+    """Size of the answer where it is known; else 0."""
+    if list(outputs) != ["candidates"]:
+        return 0
+    return model.candidates_bytes * len(next(iter(inputs.values())))
+
+
+def _requested(name: str, room: _Room | None) -> triton_grpc.InferRequestedOutput:
+    requested = triton_grpc.InferRequestedOutput(name)
+    if room is not None:
+        requested.set_shared_memory(room.slots.name, room.size, room.offset)
+    return requested
 
 
 def _input(name: str, tensor: NDArray[Any]) -> triton_grpc.InferInput:
@@ -281,7 +317,9 @@ def _shared(inputs: Tensors, region: str, offsets: Sequence[int]) -> list[triton
     return tensors
 
 
-def _output(result: triton_grpc.InferResult, name: str) -> NDArray[Any]:
+def _output(result: triton_grpc.InferResult, name: str, room: _Room | None) -> NDArray[Any]:
+    if room is not None and not any(result.get_response().raw_output_contents):
+        return _written(result.get_output(name), name, room)
     try:
         tensor = result.as_numpy(name)
     except ValueError as error:
@@ -289,6 +327,18 @@ def _output(result: triton_grpc.InferResult, name: str) -> NDArray[Any]:
     if tensor is None:
         raise TritonError(f"the answer lacks '{name}'")
     return cast("NDArray[Any]", tensor)
+
+
+def _written(described: Any, name: str, room: _Room) -> NDArray[Any]:
+    """The tensor that Triton has written into the room; the answer holds its description only."""
+    if described is None:
+        raise TritonError(f"the answer lacks '{name}'")
+    if room.slots.is_closed:
+        raise _RegionUnknown
+    dtype = np.dtype(triton_to_np_dtype(described.datatype))
+    if dtype.itemsize * math.prod(described.shape) > room.size:
+        raise TritonError(f"'{name}' is larger than its configuration says")
+    return room.slots.read(room.offset, described.shape, dtype)
 
 
 def _status(error: InferenceServerException) -> str:

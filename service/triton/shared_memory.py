@@ -5,10 +5,26 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing import shared_memory
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Loan:
+    """A slot that is lent.
+
+    Attributes:
+        slot: to give back.
+        offsets: of each tensor in the region, bytes.
+        room: offset of the room for the answer; None without one.
+    """
+
+    slot: int
+    offsets: list[int]
+    room: int | None
 
 
 class SharedSlots:
@@ -48,6 +64,11 @@ class SharedSlots:
             os.close(file)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the region was removed."""
+        return not self._open
+
+    @property
     def key(self) -> str:
         """The region's name as shm_open wants it."""
         return f"/{self.name}"
@@ -57,12 +78,15 @@ class SharedSlots:
         """Bytes of the whole region."""
         return self._region.size
 
-    def lend(self, tensors: Sequence[NDArray[np.generic]]) -> tuple[int, list[int]] | None:
+    def lend(self, tensors: Sequence[NDArray[np.generic]], *, room: int = 0) -> Loan | None:
         """Copy tensors into a free slot, one after the other.
 
+        Args:
+            tensors: to be copied.
+            room: bytes behind them that an answer may be written to; left out where the slot is too small.
+
         Returns:
-            The slot, and the byte offset of each tensor in the region; None when no slot is free
-            or they do not fit in one.
+            The loan; None when no slot is free or the tensors do not fit in one.
         """
         starts, end = [], 0
         for tensor in tensors:
@@ -77,7 +101,12 @@ class SharedSlots:
                 tensor.shape, tensor.dtype, buffer=self._region.buf, offset=offset
             )
             view[...] = tensor
-        return slot, offsets
+        return Loan(slot, offsets, slot + end if room and end + room <= self.slot_bytes else None)
+
+    def read(self, offset: int, shape: Sequence[int], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+        """A copy of a tensor that was written to the region."""
+        view: NDArray[np.generic] = np.ndarray(shape, dtype, buffer=self._region.buf, offset=offset)
+        return view.copy()
 
     def give_back(self, slot: int) -> None:
         """The slot may be written again: Triton has read it."""

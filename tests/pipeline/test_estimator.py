@@ -1,6 +1,7 @@
 """The use case: one picture through its stages."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from service.core.geometry import Affine, Rgb8, ScaledImage
 from service.errors import ImageUndecodable, Overloaded
 from service.media.image import LeastScale
+from service.media.loading import Loading
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from service.telemetry.call_context import CallContext, begin
 from tests.fakes import POSE_MODEL, BusyThread, FakeTritonClient, candidate, rows, until
@@ -221,11 +223,35 @@ async def test_an_image_is_asked_for_whole_where_it_is_kept(workers: ThreadPoolE
 async def test_a_small_image_does_not_wait_for_all_large_ones(workers: ThreadPoolExecutor) -> None:
     client = FakeTritonClient()
     client.gate.clear()
+    decoding = threading.Event()
+
+    def load(_: LeastScale | None) -> ScaledImage:
+        decoding.wait(10)
+        return ScaledImage.whole(plain((64, 48)))
+
+    with ThreadPoolExecutor(8) as others:
+        estimator = Estimator(client, workers, 4, waiting_threads=others, large_at_once=1)
+        large = [
+            asyncio.create_task(
+                estimator.estimate(Loading(load, waits=True, large=True), POSE_MODEL, OPTIONS)
+            )
+            for _ in range(6)
+        ]
+        small = [estimating(estimator, plain((32, 32))) for _ in range(3)]
+        await until(lambda: len(client.calls) == 3)  # beside one that is being decoded
+        decoding.set()
+        client.gate.set()
+        await asyncio.gather(*large, *small)
+
+
+async def test_the_next_large_image_is_decoded_while_the_model_works_on_the_last(
+    workers: ThreadPoolExecutor,
+) -> None:
+    client = FakeTritonClient()
+    client.gate.clear()
     estimator = Estimator(client, workers, 4, large_at_once=1)
-    large = [estimating(estimator, plain((64, 48)), large=True) for _ in range(6)]
-    small = [estimating(estimator, plain((32, 32))) for _ in range(3)]
-    await until(lambda: len(client.calls) == 4)
-    assert estimator.answered_at < 0
+    loading = Loading(lambda _: ScaledImage.whole(plain((64, 48))), large=True)
+    large = [asyncio.create_task(estimator.estimate(loading, POSE_MODEL, OPTIONS)) for _ in range(3)]
+    await until(lambda: len(client.calls) == 3)
     client.gate.set()
-    await asyncio.gather(*large, *small)
-    assert client.most_at_once == 4
+    await asyncio.gather(*large)

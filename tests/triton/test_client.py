@@ -100,6 +100,17 @@ async def test_tensors_arrive_whole_and_answers_come_back(shared_memory: bool) -
     assert triton.remaining_s[0] == pytest.approx(5, abs=1)
 
 
+async def test_candidates_come_back_in_shared_memory_where_the_slot_has_room() -> None:
+    triton = FakeTriton(answer=ONE)
+    async with listening(triton) as port:
+        client = TritonClient(f"127.0.0.1:{port}", shared_memory=True, slots=1)
+        await client.attach(PICTURE.nbytes + MODEL.candidates_bytes)
+        candidates = await infer(client)
+        await client.close()
+    assert "shared_memory_region" in triton.requests[0].outputs[0].parameters
+    np.testing.assert_array_equal(candidates, ONE[None])  # a copy: the region is gone
+
+
 @pytest.mark.parametrize(
     ("code", "text", "expected", "reason", "retried"),
     [
@@ -242,6 +253,7 @@ async def test_more_requests_than_slots_go_by_message() -> None:
     [
         pytest.param((grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size"), id="queue full"),
         pytest.param((grpc.StatusCode.INTERNAL, "boom"), id="failed"),
+        pytest.param((grpc.StatusCode.UNAVAILABLE, "Request for model: 'x' is not ready"), id="not ready"),
         pytest.param(cut_short, id="answer cut short"),
     ],
 )
@@ -286,6 +298,39 @@ async def test_the_slot_of_an_abandoned_request_rests_before_it_is_written_again
         await asyncio.sleep(0.65)
         await infer(client)
     assert went_by(triton) == ["memory", "message", "memory"]
+
+
+async def test_the_slot_of_a_request_whose_connection_broke_rests_too() -> None:
+    triton = FakeTriton(answer=ONE, script=[(grpc.StatusCode.UNAVAILABLE, "Socket closed")])
+    async with connected(triton, shared_memory=True, slots=1) as client:
+        with pytest.raises(Unavailable):
+            await infer(client)
+        await infer(client)
+    assert went_by(triton) == ["memory", "message"]
+
+
+async def test_an_answer_in_a_region_that_was_dropped_meanwhile_is_asked_for_again_by_message() -> None:
+    triton = FakeTriton(answer=ONE)
+    written = infer_response(np.zeros((1, 0, 0), np.float32))
+    written.outputs[0].shape[:] = ONE[None].shape
+    release = asyncio.Event()
+
+    async def into_memory(_request: Any, _context: Context) -> Any:
+        await release.wait()
+        return written
+
+    async with listening(triton) as port:
+        client = TritonClient(f"127.0.0.1:{port}", shared_memory=True, slots=2)
+        await client.attach(PICTURE.nbytes + MODEL.candidates_bytes)
+        triton.script.append(into_memory)
+        task = asyncio.create_task(infer(client))
+        await until(lambda: len(triton.requests) == 1)
+        triton.regions.clear()
+        await infer(client)  # finds that the region is unknown, and drops it
+        release.set()
+        np.testing.assert_array_equal(await task, ONE[None])
+        await client.close()
+    assert went_by(triton) == ["memory", "memory", "message", "message"]
 
 
 async def test_a_slot_that_triton_never_heard_of_is_free_at_once() -> None:

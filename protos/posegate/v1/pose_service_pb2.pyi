@@ -1607,6 +1607,8 @@ class FrameResult(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     SMOOTHED_VALUES_FIELD_NUMBER: _builtins.int
     DAMAGED_FIELD_NUMBER: _builtins.int
+    FRAMES_DAMAGED_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     """Zero-based number of the frame among the presented frames of the source, whatever the sampling
     and `start`: 0 is the first frame that can be decoded, lost frames count, frames that an edit list
@@ -1616,6 +1618,10 @@ class FrameResult(_message.Message):
     """The frame's data, or data that it depends on, are damaged or lost, and the decoder concealed what was
     missing. Behind a lost packet these are the frames up to the next key frame.
     """
+    frames_damaged: _builtins.int
+    """Damaged and lost frames from `start` to this frame, as in `VideoProgress`."""
+    gaps: _builtins.int
+    """Gaps up to this frame, as in `VideoProgress`."""
     @_builtins.property
     def time(self) -> _duration_pb2.Duration:
         """When the frame is shown, from the presentation of frame 0, wherever that lies after the begin of
@@ -1659,10 +1665,12 @@ class FrameResult(_message.Message):
         timings: Global___Timings | None = ...,
         smoothed_values: _abc.Iterable[_builtins.float] | None = ...,
         damaged: _builtins.bool = ...,
+        frames_damaged: _builtins.int = ...,
+        gaps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "damaged", b"damaged", "frame_index", b"frame_index", "persons", b"persons", "smoothed_values", b"smoothed_values", "time", b"time", "timings", b"timings", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "damaged", b"damaged", "frame_index", b"frame_index", "frames_damaged", b"frames_damaged", "gaps", b"gaps", "persons", b"persons", "smoothed_values", b"smoothed_values", "time", b"time", "timings", b"timings", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
