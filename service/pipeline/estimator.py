@@ -38,6 +38,7 @@ from service.core.topdown import (
 )
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
+from service.media.cost import LARGE_PIXELS
 from service.media.loading import Load, Loading
 from service.pipeline import concurrency
 from service.pipeline.patience import retry_unavailable
@@ -363,6 +364,20 @@ class Estimator:
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run CPU work in a worker thread, as `concurrency.run`."""
         return await concurrency.run(self._workers, work, *args, **kwargs)
+
+    async def draw(
+        self, pixels: int, timer: StageTimer, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, for drawing and encoding so many pixels, of all overlays together. Many take a slot
+        first, as a large image does: encoding 49 megapixels takes up to eight seconds."""
+        async with AsyncExitStack() as held:
+            if pixels >= LARGE_PIXELS:
+                await held.enter_async_context(self.slot(timer, large=True))
+            return await self.run(work, *args, **kwargs)
+
+    def is_stuck(self, longest_s: float) -> bool:
+        """Whether no worker thread has got on for so long, as `concurrency.got_on_at`."""
+        return time.monotonic() - concurrency.got_on_at(self._workers) > longest_s
 
 
 def prepare(

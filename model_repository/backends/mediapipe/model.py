@@ -37,7 +37,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,15 @@ class TritonPythonModel:
         except WeightsError as error:
             raise ConfigError(f"{self._name}: {error}; run scripts/setup to put it right") from error
         cv2.setNumThreads(1)  # the estimator's own threads use the cores
-        self._wanted = threading.Event()
-        self._compiler = ThreadPoolExecutor(1)
-        if not os.environ.get("POSEGATE_RESTARTED"):
-            self._wanted.set()
-        self._estimator = self._compiler.submit(self._compile)
-        if self._wanted.is_set():
-            self._estimator.result()
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+        self._estimator: Future[Estimator] | None = None
+        self._lock = threading.Lock()
+        self._later = threading.Timer(_OTHERS_FIRST_S, self._begin)
+        self._later.daemon = True
+        if os.environ.get("POSEGATE_RESTARTED"):
+            self._later.start()
+        else:
+            self._begin().result()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer all requests as one batch; one by one if that fails, so that each fails for itself."""
@@ -99,13 +101,20 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """End the threads."""
-        self._wanted.set()
+        self._later.cancel()
         self._compiler.shutdown()
-        if self._estimator.exception() is None:
+        if self._estimator is not None and self._estimator.exception() is None:
             self._estimator.result().close()
 
+    def _begin(self) -> Future[Estimator]:
+        """The estimator, to be compiled if that has not begun, or has failed the last time."""
+        with self._lock:
+            estimator = self._estimator
+            if estimator is None or (estimator.done() and estimator.exception() is not None):
+                estimator = self._estimator = self._compiler.submit(self._compile)
+        return estimator
+
     def _compile(self) -> Estimator:
-        self._wanted.wait(_OTHERS_FIRST_S)
         started = time.perf_counter()
         estimator = Estimator(self._folder, self._threads)
         pb_utils.Logger.log_info(
@@ -113,13 +122,6 @@ class TritonPythonModel:
             f"compiled in {time.perf_counter() - started:.2f} s"
         )
         return estimator
-
-    def _compiled(self) -> Estimator:
-        """The estimator, compiled once more where that failed the last time."""
-        self._wanted.set()
-        if self._estimator.done() and self._estimator.exception() is not None:
-            self._estimator = self._compiler.submit(self._compile)
-        return self._estimator.result()
 
     def _answer_alone(self, request: Any) -> Any:
         try:
@@ -130,7 +132,7 @@ class TritonPythonModel:
             return failure(f"inference failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
 
     def _infer(self, requests: Sequence[Any]) -> list[Any]:
-        people = self._compiled()([read_scene(request) for request in requests])
+        people = self._begin().result()([read_scene(request) for request in requests])
         return [
             respond(one, request.requested_output_names())
             for one, request in zip(people, requests, strict=True)
