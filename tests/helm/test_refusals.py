@@ -91,8 +91,8 @@ CONTRADICTIONS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "gateways from more to less": (
         "defaults",
-        ("gateway.autoscaling.enabled=true", "gateway.autoscaling.minReplicas=11"),
-        "gateway.autoscaling: minReplicas 11 is above maxReplicas 10",
+        ("gateway.autoscaling.enabled=true", "gateway.autoscaling.minReplicas=17"),
+        "gateway.autoscaling: minReplicas 17 is above maxReplicas 16",
     ),
     "a share of no CPU": (
         "defaults",
