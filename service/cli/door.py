@@ -34,7 +34,14 @@ async def door(settings: Settings, stop: asyncio.Event) -> AsyncIterator[None]:
     if settings.tls_cert is not None:
         # One machine, one certificate: the door trusts the very file that the gateway shows.
         environment.setdefault("POSEGATE_WEB_GATEWAY_CA", str(settings.tls_cert))
-    door = await asyncio.create_subprocess_exec(sys.executable, "-m", "service", "web", env=environment)
+    door = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "service",
+        "web",
+        env=environment,
+        stderr=sys.stderr,  # its log, and not the words of a library
+    )
     ending = asyncio.create_task(door.wait())
     ending.add_done_callback(lambda _: stop.set())
     try:

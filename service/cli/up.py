@@ -25,6 +25,7 @@ from service.server.lifecycle import latest_exit_s, stop_on_signals
 from service.server.tls import BadCertificate
 from service.settings import Settings
 from service.store.address import BadDatabaseUrl
+from service.telemetry.stderr import logged_stderr
 from service.telemetry.tracing import BadTracing
 from service.triton.launch import Launch, Ports, TritonProcessError
 from service.triton.process import TritonProcess
@@ -44,18 +45,19 @@ def command(
     ] = False,
 ) -> None:
     """Run the bundled Triton and the gateway, and watch both."""
-    settings = settings_from_environment()
-    web_listen = read(WebSettings).listen if web else ""
-    with on_one_line(
-        BadCertificate,
-        BadDatabaseUrl,
-        BadPlans,
-        BadTracing,
-        CannotListen,
-        CannotStartDoor,
-        TritonProcessError,
-    ):
-        asyncio.run(up(settings, web_listen=web_listen, exit_after_s=_latest_exit_s(settings)))
+    with logged_stderr():
+        settings = settings_from_environment()
+        web_listen = read(WebSettings).listen if web else ""
+        with on_one_line(
+            BadCertificate,
+            BadDatabaseUrl,
+            BadPlans,
+            BadTracing,
+            CannotListen,
+            CannotStartDoor,
+            TritonProcessError,
+        ):
+            asyncio.run(up(settings, web_listen=web_listen, exit_after_s=_latest_exit_s(settings)))
     if sys.stderr.isatty():
         print("posegate: stopped; `posegate up` starts it again", file=sys.stderr)
 

@@ -6,8 +6,9 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import httpx
 
@@ -15,7 +16,12 @@ from service.errors import ImageTooLarge, InvalidRequest, NotAllowed, PosegateEr
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last four bytes
+_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291, 2.4: what is assigned to the public of IPv6
+# What `ipaddress` of some Python versions takes as public: 192.0.0.0/24 (RFC 6890), where clouds serve
+# metadata, the relays of 6to4 (RFC 7526) and documentation (RFC 9637).
+_LOCAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
 _HTTPS_PORT = 443
+_RESOLVERS = 8  # names that are looked up at once
 _CONNECT_SHARE = 0.9  # of the time that is left
 
 
@@ -114,9 +120,8 @@ def _parsed(uri: str) -> tuple[httpx.URL, str]:
 async def _addresses(url: httpx.URL, place: str, policy: DownloadPolicy) -> list[str]:
     """Addresses of the host, every one of them checked. The connection goes to one of these and the name is
     not looked up again, or its owner could answer with another address the second time."""
-    found = await asyncio.get_running_loop().getaddrinfo(
-        url.host, url.port or _HTTPS_PORT, type=socket.SOCK_STREAM
-    )
+    look_up = partial(socket.getaddrinfo, url.host, url.port or _HTTPS_PORT, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_resolvers(), look_up)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not policy.private_addresses and not all(map(is_public, addresses)):
         raise NotAllowed(
@@ -141,7 +146,18 @@ def is_public(address: str) -> bool:
 
 
 def _is_global(address: _Address) -> bool:
+    if any(address in network for network in _LOCAL):
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+@cache
+def _resolvers() -> ThreadPoolExecutor:
+    """Threads for looking up names. A resolver that does not answer keeps a thread for long after the caller
+    has got an error, and must not keep one that others need."""
+    return ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="names")
 
 
 @cache

@@ -25,7 +25,7 @@ from PIL.ExifTags import Base as ExifTag
 
 from service.core.geometry import Affine, Rgb8, ScaledImage
 from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable
-from service.media.image_bounds import check_structure
+from service.media.image_bounds import Structure, check_head, check_scans
 from service.media.jpeg import REDUCTIONS, decode_jpeg, decode_jpeg_reduced
 from service.media.orientation import Orientation, upright
 
@@ -98,7 +98,7 @@ class ImageLimits:
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
     """What a file declares before it is decoded.
 
     Attributes:
@@ -120,16 +120,6 @@ class _Header:
         return (height, width) if self.orientation.swaps_sides else (width, height)
 
 
-def inspect(content: bytes, limits: ImageLimits) -> tuple[int, int]:
-    """Size (width, height) from the file's header, before orientation; nothing is decoded.
-
-    Raises:
-        ImageUndecodable: empty, not an image, or of a format that is not accepted.
-        ImageTooLarge: more bytes or pixels than the limits allow.
-    """
-    return _read_header(content, limits).size_wh
-
-
 def decode(content: bytes, limits: ImageLimits) -> Rgb8:
     """The image as (H, W, 3) uint8 RGB, upright (EXIF orientation and HEIF transformations applied).
 
@@ -144,7 +134,7 @@ def decode(content: bytes, limits: ImageLimits) -> Rgb8:
         ImageTooLarge: more bytes or pixels than the limits allow.
         ImageTooCostly: decoding takes more time or memory than the size of the image warrants.
     """
-    return _decode(content, _read_header(content, limits))
+    return decode_whole(content, read_header(content, limits))
 
 
 def decode_scaled(
@@ -152,6 +142,7 @@ def decode_scaled(
     limits: ImageLimits,
     least_scale: LeastScale | None,
     mode: ScaledDecoding = "fine",
+    structure: Structure | None = None,
 ) -> ScaledImage:
     """As `decode`, but a JPEG is decoded at half, a quarter or an eighth of its size where that is enough.
 
@@ -160,8 +151,9 @@ def decode_scaled(
         limits: of it.
         least_scale: of the upright size (width, height), the scale that is needed; None for the whole image.
         mode: how far the image may be reduced towards that scale.
+        structure: by `examine`; None where the head was not looked at yet.
     """
-    header = _read_header(content, limits)
+    header = read_header(content, limits, structure)
     if least_scale is not None and mode != "off" and header.file_format in _JPEG:
         needed = least_scale(header.upright_wh) * _MARGINS[mode]
         for divisor in REDUCTIONS:
@@ -170,10 +162,10 @@ def decode_scaled(
                 if reduced is not None:
                     return _turned(reduced, header, divisor)
                 break
-    return ScaledImage.whole(_decode(content, header))
+    return ScaledImage.whole(decode_whole(content, header))
 
 
-def _turned(reduced: Rgb8, header: _Header, divisor: int) -> ScaledImage:
+def _turned(reduced: Rgb8, header: Header, divisor: int) -> ScaledImage:
     """A reduced image, made upright. Its last column and row may reach beyond the original, and come first
     where the side is reversed."""
     pixels = upright(reduced, header.orientation)
@@ -191,7 +183,8 @@ def _turned(reduced: Rgb8, header: _Header, divisor: int) -> ScaledImage:
     )
 
 
-def _decode(content: bytes, header: _Header) -> Rgb8:
+def decode_whole(content: bytes, header: Header) -> Rgb8:
+    """As `decode`, by the header that `read_header` gave."""
     if header.file_format in _JPEG:
         return upright(decode_jpeg(content), header.orientation)
     if header.file_format in _DECODED_BY_PILLOW:
@@ -209,7 +202,12 @@ def _decode(content: bytes, header: _Header) -> Rgb8:
     return image  # type: ignore[return-value]  # cv2's stubs do not know that imdecode gave uint8
 
 
-def _read_header(content: bytes, limits: ImageLimits) -> _Header:
+def examine(content: bytes, limits: ImageLimits) -> Structure:
+    """What the head of a file announces, for less than a millisecond; nothing is decoded.
+
+    Raises:
+        ImageUndecodable, ImageTooLarge, ImageTooCostly: as `decode`, as far as that is seen already.
+    """
     if not content:
         raise ImageUndecodable("The image is empty: send the bytes of an encoded file.")
     if len(content) > limits.max_bytes:
@@ -217,7 +215,21 @@ def _read_header(content: bytes, limits: ImageLimits) -> _Header:
             f"The image has {len(content)} bytes; at most {limits.max_bytes} are accepted.",
             metadata={"limit_bytes": str(limits.max_bytes), "actual_bytes": str(len(content))},
         )
-    check_structure(content, limits.max_pixels)
+    return check_head(content)
+
+
+def read_header(content: bytes, limits: ImageLimits, structure: Structure | None = None) -> Header:
+    """What a file declares; nothing is decoded.
+
+    Args:
+        content: bytes of the file.
+        limits: of it.
+        structure: by `examine`; None where the head was not looked at yet.
+
+    Raises:
+        ImageUndecodable, ImageTooLarge, ImageTooCostly: as `decode`.
+    """
+    check_scans(content, structure or examine(content, limits), limits.max_pixels)
     try:
         with PillowImage.open(io.BytesIO(content), formats=_FORMATS) as picture:
             width, height = picture.size
@@ -235,7 +247,7 @@ def _read_header(content: bytes, limits: ImageLimits) -> _Header:
     if width < 1 or height < 1:
         raise ImageUndecodable("The image has no pixels: its width or height is zero.")
     check_pixels((width, height), limits)
-    return _Header(file_format, (width, height), orientation, is_deep)
+    return Header(file_format, (width, height), orientation, is_deep)
 
 
 def check_pixels(size_wh: tuple[int, int], limits: ImageLimits) -> None:

@@ -8,7 +8,9 @@ from functools import partial
 from typing import TypeAlias
 
 from service.core.geometry import ScaledImage
-from service.media.image import ImageLimits, LeastScale, decode_scaled
+from service.errors import InvalidRequest
+from service.media.cost import is_large
+from service.media.image import ImageLimits, LeastScale, decode_scaled, examine
 
 Load: TypeAlias = Callable[[LeastScale | None], ScaledImage]
 """Gives the upright image, reduced to no less than the scale that is needed; whole for None."""
@@ -21,10 +23,12 @@ class Loading:
     Attributes:
         load: the call.
         waits: it waits for another process, for longer than it works.
+        large: it will take long.
     """
 
     load: Load
     waits: bool = False
+    large: bool = False
 
     def __call__(self, least_scale: LeastScale | None) -> ScaledImage:
         """The image; errors of decoding pass through."""
@@ -37,4 +41,18 @@ Decode: TypeAlias = Callable[[bytes, ImageLimits], Loading]
 
 def in_thread(content: bytes, limits: ImageLimits) -> Loading:
     """Decoding in the calling thread, as `image.decode_scaled`."""
-    return Loading(partial(decode_scaled, content, limits))
+    try:
+        structure = examine(content, limits)
+    except InvalidRequest as error:
+        return refused(error)
+    load = partial(decode_scaled, content, limits, structure=structure)
+    return Loading(load, large=is_large(content, structure))
+
+
+def refused(error: Exception) -> Loading:
+    """A load that raises an error."""
+
+    def load(_: LeastScale | None) -> ScaledImage:
+        raise error
+
+    return Loading(load)

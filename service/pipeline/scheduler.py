@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Hashable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import NamedTuple
+
+from service.pipeline.rotation import Rotation
 
 _QUIET_S = 1.0  # without a unary call for so long, frames get all of their slots again
 
-_Queue: TypeAlias = "deque[asyncio.Future[None]]"
+
+class _Caller(NamedTuple):
+    """A tenant with unary calls, or a stream with frames."""
+
+    name: Hashable
+    is_stream: bool
 
 
 class InferenceScheduler:
@@ -23,12 +30,18 @@ class InferenceScheduler:
     slots, round-robin over streams, however many frames a stream has waiting. They never hold more than
     their part of the slots, which shrinks while unary calls come, so that those meet a short queue.
 
+    Large images take a worker thread for long. Only so many are decoded at once, one fewer while there are
+    several callers: a thread is then left for the images of the others. They are served round-robin over
+    tenants and streams together, in alternation with ordinary images: neither holds up the other, however
+    many come.
+
     Args:
         at_once: number of slots.
         streams_at_once: slots that frames of streams may hold.
         beside_single: the same while unary calls come; None for no difference.
         beside_tenants: slots that one tenant's unary calls may hold while other tenants call; None for no
             difference.
+        large_at_once: large images that are decoded at once; None for as many as there are slots.
     """
 
     def __init__(
@@ -37,42 +50,60 @@ class InferenceScheduler:
         streams_at_once: int,
         beside_single: int | None = None,
         beside_tenants: int | None = None,
+        large_at_once: int | None = None,
     ) -> None:
         self._at_once = at_once
         self._beside_tenants = min(at_once, beside_tenants or at_once)
         self._streams_at_once = min(streams_at_once, at_once)
         self._beside_single = min(self._streams_at_once, beside_single or self._streams_at_once)
+        self._large_at_once = min(at_once, large_at_once or at_once)
         self._unary_at = -_QUIET_S
-        self._held = 0
+        self._sent_at: dict[_Caller, float] = {}  # of unary calls by tenant, the last one at the end
+        self._unary: Rotation[_Caller] = Rotation()
+        self._frames: Rotation[_Caller] = Rotation()
+        self._large: Rotation[_Caller] = Rotation()
+        self._large_first = False
+        self._held: Counter[_Caller] = Counter()  # slots by caller
         self._frames_held = 0
-        self._unary: dict[str, _Queue] = {}  # by tenant, in round-robin order
-        self._unary_held: Counter[str] = Counter()
-        self._sent_at: dict[str, float] = {}  # by tenant, the last one at the end
-        self._frames: dict[Hashable, _Queue] = {}  # in round-robin order
+        self._large_held = 0
 
     @asynccontextmanager
-    async def slot(self, stream: Hashable | None = None, *, tenant: str = "") -> AsyncIterator[None]:
+    async def slot(
+        self, stream: Hashable | None = None, *, tenant: str = "", large: bool = False
+    ) -> AsyncIterator[Callable[[], None]]:
         """Wait for a slot, and hold it for the time of the block.
 
         Args:
             stream: the stream of the frame; None for a unary call.
             tenant: of the unary call.
-        """
-        await self._enter(stream, tenant)
-        try:
-            yield
-        finally:
-            self._leave(stream, tenant)
+            large: it counts as large.
 
-    async def _enter(self, stream: Hashable | None, tenant: str) -> None:
-        waiting = asyncio.get_running_loop().create_future()
-        if stream is None:
-            self._unary.setdefault(tenant, deque()).append(waiting)
+        Yields:
+            Call it when a large image is decoded: the next one may then be.
+        """
+        caller = _Caller(tenant if stream is None else stream, is_stream=stream is not None)
+        await self._enter(caller, large=large)
+        is_large = large
+
+        def decoded() -> None:
+            nonlocal is_large
+            if is_large:
+                is_large = False
+                self._large_held -= 1
+                self._admit()
+
+        try:
+            yield decoded
+        finally:
+            self._leave(caller, large=is_large)
+
+    async def _enter(self, caller: _Caller, *, large: bool) -> None:
+        if not caller.is_stream:
             self._unary_at = time.monotonic()
-            self._sent_at.pop(tenant, None)
-            self._sent_at[tenant] = self._unary_at
-        else:
-            self._frames.setdefault(stream, deque()).append(waiting)
+            self._sent_at.pop(caller, None)
+            self._sent_at[caller] = self._unary_at
+        rotation = self._large if large else self._frames if caller.is_stream else self._unary
+        waiting = rotation.add(caller)
         self._admit()
         try:
             await waiting
@@ -80,66 +111,55 @@ class InferenceScheduler:
             if waiting.cancelled():
                 self._admit()  # drops it from its queue
             else:
-                self._leave(stream, tenant)  # it got its slot just as it was cancelled
+                self._leave(caller, large=large)  # it got its slot just as it was cancelled
             raise
 
-    def _leave(self, stream: Hashable | None, tenant: str) -> None:
-        self._held -= 1
-        if stream is not None:
-            self._frames_held -= 1
-        else:
-            self._unary_held[tenant] -= 1
-            if not self._unary_held[tenant]:
-                del self._unary_held[tenant]
+    def _leave(self, caller: _Caller, *, large: bool) -> None:
+        self._large_held -= large
+        self._frames_held -= caller.is_stream
+        self._held[caller] -= 1
+        if not self._held[caller]:
+            del self._held[caller]
         self._admit()
 
     def _admit(self) -> None:
-        for tenant in [name for name, queue in self._unary.items() if not _drop_cancelled(queue)]:
-            del self._unary[tenant]
-        for stream in [name for name, queue in self._frames.items() if not _drop_cancelled(queue)]:
-            del self._frames[stream]
-        per_tenant = self._slots_per_tenant()
-        while self._held < self._at_once:
-            tenant_next = next(
-                (name for name in self._unary if self._unary_held.get(name, 0) < per_tenant), None
-            )
-            if tenant_next is not None:
-                waiting = self._unary.pop(tenant_next)
-                self._grant(waiting)
-                self._unary_held[tenant_next] += 1
-                if waiting:
-                    self._unary[tenant_next] = waiting  # at the end of the round
-            elif self._frames and self._frames_held < self._slots_for_frames():
-                stream = next(iter(self._frames))
-                queue = self._frames.pop(stream)
-                self._grant(queue)
-                self._frames_held += 1
-                if queue:
-                    self._frames[stream] = queue  # at the end of the round
+        waiting = (self._unary, self._frames, self._large)
+        for rotation in waiting:
+            rotation.drop_cancelled()
+        callers = self._recent().union(self._held, *(rotation.callers for rotation in waiting))
+        tenants = sum(not caller.is_stream for caller in callers)
+        per_tenant = self._beside_tenants if tenants > 1 else self._at_once
+        larges = max(1, self._large_at_once - 1) if len(callers) > 1 else self._large_at_once
+        frames = self._slots_for_frames()
+
+        def allowed(caller: _Caller) -> bool:
+            return self._frames_held < frames if caller.is_stream else self._held[caller] < per_tenant
+
+        while self._held.total() < self._at_once:
+            large = self._large.first(allowed) if self._large_held < larges else None
+            ordinary = self._unary.first(allowed) or self._frames.first(allowed)
+            if large is not None and (self._large_first or ordinary is None):
+                self._grant(self._large, large)
+                self._large_held += 1
+                self._large_first = False
+            elif ordinary is not None:
+                self._grant(self._frames if ordinary.is_stream else self._unary, ordinary)
+                self._large_first = True
             else:
                 return
 
-    def _slots_per_tenant(self) -> int:
-        """Slots that one tenant's unary calls may hold at present."""
+    def _grant(self, rotation: Rotation[_Caller], caller: _Caller) -> None:
+        rotation.take(caller)
+        self._held[caller] += 1
+        self._frames_held += caller.is_stream
+
+    def _recent(self) -> set[_Caller]:
+        """Tenants that sent a unary call a moment ago."""
         while self._sent_at and next(iter(self._sent_at.values())) < time.monotonic() - _QUIET_S:
             del self._sent_at[next(iter(self._sent_at))]
-        others = len(self._sent_at.keys() | self._unary_held.keys() | self._unary.keys()) > 1
-        return self._beside_tenants if others else self._at_once
+        return set(self._sent_at)
 
     def _slots_for_frames(self) -> int:
         """Slots that frames of streams may hold at present."""
         busy = time.monotonic() < self._unary_at + _QUIET_S
         return self._beside_single if busy else self._streams_at_once
-
-    def _grant(self, queue: _Queue) -> None:
-        queue.popleft().set_result(None)
-        self._held += 1
-
-
-def _drop_cancelled(queue: _Queue) -> bool:
-    """Remove cancelled waiters from the queue, and return whether any are left."""
-    if any(waiting.cancelled() for waiting in queue):
-        rest = [waiting for waiting in queue if not waiting.cancelled()]
-        queue.clear()
-        queue.extend(rest)
-    return bool(queue)

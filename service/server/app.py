@@ -51,6 +51,7 @@ from service.server.health_port import Health, health_server
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
 from service.server.memory import MemoryGuard
+from service.server.supervision import supervise
 from service.server.tls import CertificateFiles, Certificates
 from service.servicers.account import AccountServicer
 from service.servicers.pose import PoseServicer, TritonVersion
@@ -209,8 +210,7 @@ async def build_gateway(
             limits.stream_inferences_beside,
             limits.tenant_inferences_beside,
             waiting_threads=waiting,
-            # Enough to keep every thread busy, and a slot is left for small ones.
-            large_at_once=max(1, min(limits.max_inferences - 1, 2 * settings.workers)),
+            large_at_once=settings.workers,
         )
         store = SkeletonStore(
             database, skeleton_format, max_skeletons=limits.max_skeletons, of_tenants=gate is not None
@@ -270,6 +270,8 @@ async def build_gateway(
             templates,
             lookup,
             workers,
+            waiting,
+            estimator.slot,
             limits,
             images.loading,
         )
@@ -293,14 +295,14 @@ async def build_gateway(
             grace_s=settings.drain_grace_s,
         )
         monitor = HealthMonitor(triton, catalog, estimator, health, settings.health_interval_s, metrics)
-        stack.callback(asyncio.create_task(monitor.run()).cancel)
-        stack.callback(asyncio.create_task(memory.run()).cancel)
+        supervise(stack, "health", monitor.run)
+        supervise(stack, "memory", memory.run)
         if gate is not None and accounts is not None:
-            stack.callback(asyncio.create_task(gate.run()).cancel)
-            stack.callback(asyncio.create_task(accounts.run()).cancel)
+            supervise(stack, "accounts", gate.run)
+            supervise(stack, "open streams", accounts.run)
         if certificates is not None:
             metrics.watch_certificate(lambda: certificates.current.expires_at.timestamp())
-            stack.callback(asyncio.create_task(certificates.run()).cancel)
+            supervise(stack, "certificates", certificates.run)
         _log.info(
             "listening",
             address=settings.listen,
@@ -341,7 +343,7 @@ async def _serve_health(stack: AsyncExitStack, health: Health, settings: Setting
     port = _bind(server, settings.health_listen)
     server.start()
     stack.push_async_callback(asyncio.to_thread, lambda: server.stop(None).wait())
-    stack.callback(asyncio.create_task(health.beat()).cancel)
+    supervise(stack, "beat", health.beat)
     return port
 
 

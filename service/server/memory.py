@@ -17,6 +17,7 @@ _log = structlog.get_logger()
 _LOOK_S = 0.1
 _FULL, _ROOM = 0.85, 0.8  # of the limit: above the first one new work is refused, until below the second one
 _IDLE_LOOKS = 20  # without work, after which freed memory goes back
+_LONGEST_LOOKS = 600  # between two times that it does
 _WORTH_BYTES = 32 << 20  # more memory than at rest that is worth giving back
 _RETRY_AFTER_S = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -46,9 +47,9 @@ class MemoryGuard:
         self._at_work = at_work
         self._processes = processes
         self._resident = resident or resident_bytes
-        self._rest = 0  # resident at the last time without work
+        self._rest: int | None = None  # least that was resident without work
         self._idle = 0  # looks in a row without work
-        self._has_worked = False
+        self._give_back_at = _IDLE_LOOKS
         self._shedding: list[Callable[[], None]] = []
         self.full = False
 
@@ -93,16 +94,19 @@ class MemoryGuard:
         await self._give_back(used)
 
     async def _give_back(self, used: int) -> None:
-        """After work, return what was freed."""
+        """After work, return what was freed; again after longer and longer times, because connections free
+        what they have read only when their callers close them."""
         if self._at_work():
-            self._idle, self._has_worked = 0, True
+            self._idle, self._give_back_at = 0, _IDLE_LOOKS
             return
+        if self._rest is None:
+            self._rest = used
         self._idle += 1
-        if self._idle < _IDLE_LOOKS or not (self._has_worked and used > self._rest + _WORTH_BYTES):
+        if self._idle < self._give_back_at or used <= self._rest + _WORTH_BYTES:
             return
+        self._give_back_at = self._idle + min(self._idle, _LONGEST_LOOKS)
         await asyncio.to_thread(release_freed_memory)
-        self._has_worked = False
-        self._rest = self.used_bytes()
+        self._rest = min(self._rest, self.used_bytes())
 
     def used_bytes(self) -> int:
         """Resident memory of all processes."""

@@ -7,10 +7,13 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2_grpc
@@ -19,6 +22,7 @@ from service.core.plan import allow
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.core.skeleton.validation import nfc, shown, skeleton_problems
 from service.errors import AlreadyExists, NotAllowed, QuotaExceeded
+from service.media.cost import LARGE_PIXELS
 from service.media.loading import Decode, Load, in_thread
 from service.pipeline.concurrency import run
 from service.pipeline.export import ExportFormat, export_files
@@ -36,10 +40,20 @@ from service.servicers.responses.overlays import overlay_message
 from service.servicers.responses.skeletons import skeleton_message
 from service.skeletons.format import skeleton_data
 from service.store.skeletons import KeptSkeleton, SkeletonStore, not_found
-from service.telemetry.call_context import current
+from service.telemetry.call_context import StageTimer, current
 
 # Well below the 4 MB that a gRPC client takes by default, with room for the last one.
 _PAGE_CHARACTERS = 1_000_000
+_LARGE_BYTES = 1_000_000  # of persons to export, which take a second for 10 MB
+
+
+class Slot(Protocol):
+    """Port: a slot for work in a worker thread, shared fairly with the images of all callers."""
+
+    def __call__(
+        self, timer: StageTimer, *, large: bool = False
+    ) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """Wait for one, and hold it for the time of the block; `large` work takes a thread for long."""
 
 
 class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
@@ -50,6 +64,8 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         shipped: skeletons that come with the service, by name.
         skeletons: skeletons by name.
         workers: threads for CPU work.
+        waiting: threads for images that another process decodes.
+        slot: held for drawing and exporting, so that no caller takes all threads from the others.
         limits: of drawing and exporting.
         decode: how images are decoded.
     """
@@ -60,6 +76,8 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         shipped: Mapping[str, Skeleton],
         skeletons: SkeletonLookup,
         workers: Executor,
+        waiting: Executor,
+        slot: Slot,
         limits: Limits,
         decode: Decode = in_thread,
     ) -> None:
@@ -67,6 +85,8 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         self._store = store
         self._skeletons = skeletons
         self._workers = workers
+        self._waiting = waiting
+        self._slot = slot
         self._limits = limits
         self._shipped = {name: _shipped_message(shipped[name]) for name in sorted(shipped)}
 
@@ -152,15 +172,25 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         skeleton = await self._skeletons.named(violations, call.tenant, request.skeleton)
         persons = await run(self._workers, read_persons, violations, request, skeleton, limits)
         assert drawing.overlay is not None  # noqa: S101 - there is a default, and a wrong one was raised
-        load = (
-            drawing.canvas.load
-            if drawing.canvas is not None
-            else _whole(await loader(request.image, limits, self._decode))
-        )
+        if drawing.canvas is not None:
+            load, threads = drawing.canvas.load, self._workers
+            large = math.prod(drawing.canvas.size_wh) >= LARGE_PIXELS
+        else:
+            loading = await loader(request.image, limits, self._decode)
+            load, threads = _whole(loading), self._waiting if loading.waits else self._workers
+            large = loading.large
         with call.stage_timer() as timer:
-            overlay = await run(
-                self._workers, render, load, persons.poses, persons.numbers, skeleton, drawing.overlay, timer
-            )
+            async with self._slot(timer, large=large):
+                overlay = await run(
+                    threads,
+                    render,
+                    load,
+                    persons.poses,
+                    persons.numbers,
+                    skeleton,
+                    drawing.overlay,
+                    timer,
+                )
         return pb.RenderPosesResponse(overlay=overlay_message(overlay))
 
     async def ExportPoses(self, request: pb.ExportPosesRequest, context: Context) -> pb.ExportPosesResponse:
@@ -168,7 +198,10 @@ class SkeletonServicer(skeleton_service_pb2_grpc.SkeletonServiceServicer):
         violations = Violations()
         format_, visible_score = read_format(violations, request), read_visible_score(violations, request)
         skeleton = await self._skeletons.named(violations, current().tenant, request.skeleton)
-        return await run(self._workers, self._export, violations, request, skeleton, format_, visible_score)
+        async with self._slot(StageTimer(), large=request.ByteSize() >= _LARGE_BYTES):
+            return await run(
+                self._workers, self._export, violations, request, skeleton, format_, visible_score
+            )
 
     def _export(
         self,

@@ -13,11 +13,13 @@ from typing import Any
 
 import av
 import cv2
+import grpc
 import numpy as np
 import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
+from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.cli.angles import AngleConfig
 from service.cli.connection import Target
 from service.cli.failures import BadOption
@@ -426,3 +428,32 @@ async def test_damage_that_was_stepped_over_is_reported_and_strict_ends_there(
     assert "The file is damaged: 1 damaged frame and 0 gaps stepped over" in capsys.readouterr().err
     with pytest.raises(CutShort, match="DATA_LOSS"):
         await analyze(clip, replace(config, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("missing", "NOT_FOUND: .*missing"), ("", "its log says why.* more than 60 s are to be analysed")],
+)
+async def test_a_refusal_that_lost_its_status_is_asked_for_again(
+    config: AnalysisConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, words: str
+) -> None:
+    class LosesTheStatus(PoseServiceStub):
+        """gRPC's own error in the place of the gateway's, as an upload may have it."""
+
+        def __init__(self, channel: grpc.aio.Channel) -> None:
+            super().__init__(channel)  # type: ignore[call-arg]
+            method = self.AnalyzeVideo
+
+            def call(requests: Any = None, **options: Any) -> Any:
+                if requests is None:
+                    return method(**options)
+                none = grpc.aio.Metadata()
+                raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, none, none, "Internal error from Core")
+
+            self.AnalyzeVideo = call  # type: ignore[assignment]
+
+    monkeypatch.setattr("service.cli.video.PoseServiceStub", LosesTheStatus)
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    with pytest.raises(CutShort, match=words):
+        await analyze(clip, replace(config, model=model))

@@ -1,5 +1,6 @@
 """Pictures by https: only from where the operator allows, and never for long."""
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -279,6 +280,29 @@ async def test_the_deadline_counts_the_connection_too() -> None:
             await fetch(f"https://{host}/", policy=local(host), max_bytes=1, timeout_s=0.3, tls=TRUST)
 
 
+async def test_a_resolver_that_does_not_answer_keeps_no_thread_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = threading.Event()
+
+    def mute(*_args: object, **_options: object) -> list[tuple[object, ...]]:
+        answer.wait(30)
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", mute)
+        try:
+            fetching = [
+                fetch("https://pictures/", policy=local("pictures"), max_bytes=1, timeout_s=0.2, tls=TRUST)
+                for _ in range(40)  # more than any pool has
+            ]
+            errors = await asyncio.gather(*fetching, return_exceptions=True)
+            assert await asyncio.to_thread(lambda: "free") == "free"
+        finally:
+            answer.set()
+    assert {str(error).partition("(")[2] for error in errors} == {"no answer within 0.2 s)."}
+
+
 @pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"])
 async def test_proxies_of_the_environment_are_ignored(
     site: Site, monkeypatch: pytest.MonkeyPatch, name: str
@@ -342,6 +366,7 @@ async def test_the_next_address_is_tried_where_one_refuses_the_connection(
             "2002:7f00:1::",
             "2001:db8::1",
         ),
+        *("192.0.0.192", "192.88.99.1", "fec0::1", "3fff::1", "64:ff9b:1::7f00:1", "::7f00:1"),
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:

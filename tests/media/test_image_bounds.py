@@ -9,7 +9,7 @@ from PIL import Image
 
 from service.errors import ImageTooCostly, ImageUndecodable, InvalidRequest
 from service.media.image import ImageLimits, decode
-from service.media.image_bounds import MAX_SCANS, check_jpeg
+from service.media.image_bounds import MAX_SCANS, check_head, check_structure
 from tests.media.cases import case
 from tests.pictures import encoded, noise, plain
 
@@ -26,6 +26,14 @@ def with_scans(count: int) -> bytes:
     content = jpeg(progressive=True)
     scan = content[content.rindex(b"\xff\xda") : -2]
     return content[:-2] + scan * (count - content.count(b"\xff\xda")) + content[-2:]
+
+
+def heif(items: int, *, padding: int = 0, meta: bytes = b"meta") -> bytes:
+    """The head of a HEIC with so many items."""
+    entries = b"".join(struct.pack(">I4s", 8, b"infe") for _ in range(items)) + bytes(padding)
+    return (
+        struct.pack(">I4s4s4x", 16, b"ftyp", b"heic") + struct.pack(">I4s", 8 + len(entries), meta) + entries
+    )
 
 
 def before_scan(inserted: bytes) -> bytes:
@@ -58,6 +66,8 @@ def tiff(order: str, *, big: bool = False, **tags: tuple[int, int]) -> bytes:
     ("content", "change"),
     [
         pytest.param(with_scans(MAX_SCANS + 1), "baseline", id="scans"),
+        pytest.param(heif(1001), "fewer tiles", id="items"),
+        pytest.param(heif(1, padding=1 << 20), "anew", id="metadata of a HEIC"),
         pytest.param(before_scan(b"\xff\xfe\0\2" * 100_000), "without metadata", id="comments"),
         pytest.param(before_scan(b"\xff\xd8" * 100_000), "without metadata", id="markers without length"),
         pytest.param(png(b"abCd", b"", 100_000), "without metadata", id="chunks"),
@@ -94,9 +104,9 @@ def test_a_damaged_jpeg_of_a_million_segments_is_not_walked_to_its_end() -> None
 
 
 def test_the_larger_the_image_for_its_limit_the_fewer_scans_it_may_have() -> None:
-    check_jpeg(with_scans(50), 5 * 64 * 64)
+    check_structure(with_scans(50), 5 * 64 * 64)
     with pytest.raises(ImageTooCostly, match="20 scans"):
-        check_jpeg(with_scans(50), 64 * 64)
+        check_structure(with_scans(50), 64 * 64)
 
 
 def test_scans_behind_a_false_end_within_a_segment_count() -> None:
@@ -124,7 +134,7 @@ def test_scans_of_a_second_image_in_the_file_do_not_count() -> None:
     ids=["baseline", "photo", "progressive", "grey", "three bytes", "one component a scan"],
 )
 def test_what_streams_is_sequential_with_all_components_in_one_scan(content: bytes, streams: bool) -> None:
-    assert check_jpeg(content, LIMITS.max_pixels).streams is streams
+    assert check_head(content).streams is streams
 
 
 @pytest.mark.parametrize("size_wh", [(64, 64), (700, 900)], ids=str)
@@ -134,3 +144,20 @@ def test_tiles_that_are_larger_than_a_small_image_are_in_order(size_wh: tuple[in
     assert decode(content, LIMITS).shape == (size_wh[1], size_wh[0], 3)
     with pytest.raises(ImageUndecodable):  # the tiles are not there, but their size is no reason
         decode(tiff("<", t322=(1, 1024), t323=(1, 1024), t324=(1, 200), t325=(1, 10)), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        heif(1000),
+        heif(2000, meta=b"mdat"),
+        heif(0)[:20],
+        b"\0\0\0\4ftyp" * 4,
+        b"\0\0\0\x10ftypheic" + bytes(4) + b"\0\0\0\x08free" * 20,
+        case("turned.heic"),
+        case("photo_grid.avif"),
+    ],
+    ids=["most items", "items as data", "cut short", "no box", "many boxes", "HEIC", "AVIF"],
+)
+def test_other_heads_of_a_heif_pass(content: bytes) -> None:
+    assert not check_head(content).streams

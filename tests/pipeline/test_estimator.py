@@ -1,8 +1,10 @@
 """The use case: one picture through its stages."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from service.core.geometry import Affine, Rgb8, ScaledImage
 from service.errors import ImageUndecodable, Overloaded
 from service.media.image import LeastScale
+from service.media.loading import Loading
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from service.telemetry.call_context import CallContext, begin
+from service.triton.shared_memory import Loan, SharedSlots
 from tests.fakes import POSE_MODEL, BusyThread, FakeTritonClient, candidate, rows, until
 from tests.pictures import noise, plain, quartered
 
@@ -155,6 +159,54 @@ async def test_a_picture_that_waits_for_a_thread_is_never_decoded_once_its_calle
     assert len(client.calls) == 1
 
 
+class Lending(FakeTritonClient):
+    """A client that lends the same memory to everyone."""
+
+    def __init__(self, slots: SharedSlots) -> None:
+        super().__init__()
+        self.loan = slots.lend()
+
+    def lend(self) -> AbstractContextManager[Loan]:
+        return nullcontext(self.loan)
+
+
+async def test_an_image_is_fitted_into_the_memory_that_the_model_reads(workers: ThreadPoolExecutor) -> None:
+    slots = SharedSlots(1, 3 * 640 * 640)
+    client = Lending(slots)
+    await estimating(Estimator(client, workers, 1), plain((640, 480)))
+    (call,) = client.calls
+    assert client.loan.holds(call.inputs["images"])
+    assert (call.inputs["images"] == plain((640, 480))).all()
+    assert not client.loan.rests
+    slots.close()
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "gets an error"])
+async def test_memory_that_a_thread_may_still_write_to_rests(
+    workers: ThreadPoolExecutor, leaves: bool
+) -> None:
+    slots = SharedSlots(1, 4096)
+    client = Lending(slots)
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def load(_: LeastScale | None) -> ScaledImage:
+        entered.set()
+        assert goes_on.wait(20)
+        raise ImageUndecodable("no")
+
+    task = asyncio.create_task(Estimator(client, workers, 1).estimate(load, POSE_MODEL, OPTIONS))
+    await until(entered.is_set)
+    if leaves:
+        task.cancel()
+    else:
+        goes_on.set()
+    with pytest.raises(asyncio.CancelledError if leaves else ImageUndecodable):
+        await task
+    goes_on.set()
+    assert client.loan.rests == leaves
+    slots.close()
+
+
 async def test_a_caller_who_leaves_during_inference_cancels_it_and_frees_the_place(
     workers: ThreadPoolExecutor,
 ) -> None:
@@ -221,11 +273,35 @@ async def test_an_image_is_asked_for_whole_where_it_is_kept(workers: ThreadPoolE
 async def test_a_small_image_does_not_wait_for_all_large_ones(workers: ThreadPoolExecutor) -> None:
     client = FakeTritonClient()
     client.gate.clear()
+    decoding = threading.Event()
+
+    def load(_: LeastScale | None) -> ScaledImage:
+        decoding.wait(10)
+        return ScaledImage.whole(plain((64, 48)))
+
+    with ThreadPoolExecutor(8) as others:
+        estimator = Estimator(client, workers, 4, waiting_threads=others, large_at_once=1)
+        large = [
+            asyncio.create_task(
+                estimator.estimate(Loading(load, waits=True, large=True), POSE_MODEL, OPTIONS)
+            )
+            for _ in range(6)
+        ]
+        small = [estimating(estimator, plain((32, 32))) for _ in range(3)]
+        await until(lambda: len(client.calls) == 3)  # beside one that is being decoded
+        decoding.set()
+        client.gate.set()
+        await asyncio.gather(*large, *small)
+
+
+async def test_the_next_large_image_is_decoded_while_the_model_works_on_the_last(
+    workers: ThreadPoolExecutor,
+) -> None:
+    client = FakeTritonClient()
+    client.gate.clear()
     estimator = Estimator(client, workers, 4, large_at_once=1)
-    large = [estimating(estimator, plain((64, 48)), large=True) for _ in range(6)]
-    small = [estimating(estimator, plain((32, 32))) for _ in range(3)]
-    await until(lambda: len(client.calls) == 4)
-    assert estimator.answered_at < 0
+    loading = Loading(lambda _: ScaledImage.whole(plain((64, 48))), large=True)
+    large = [asyncio.create_task(estimator.estimate(loading, POSE_MODEL, OPTIONS)) for _ in range(3)]
+    await until(lambda: len(client.calls) == 3)
     client.gate.set()
-    await asyncio.gather(*large, *small)
-    assert client.most_at_once == 4
+    await asyncio.gather(*large)

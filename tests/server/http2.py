@@ -51,7 +51,7 @@ class HalfCaller:
 
     async def send(self, content: bytes, *, of: int | None = None, end: bool = False) -> None:
         """Send the beginning of a message of `of` bytes, within the windows that the server grants."""
-        rest = b"\0" + struct.pack(">I", len(content) if of is None else of) + content
+        rest = memoryview(b"\0" + struct.pack(">I", len(content) if of is None else of) + content)
         while rest and not self.ended.is_set():
             size = min(len(rest), _FRAME_BYTES, *self._windows.values())
             if size < 1:
@@ -63,7 +63,7 @@ class HalfCaller:
                 continue
             self._windows = {stream: window - size for stream, window in self._windows.items()}
             last = end and size == len(rest)
-            self._writer.write(_frame(_DATA, _END_STREAM * last, _STREAM, rest[:size]))
+            self._writer.write(_frame(_DATA, _END_STREAM * last, _STREAM, bytes(rest[:size])))
             rest = rest[size:]
         with suppress(ConnectionError):
             await self._writer.drain()

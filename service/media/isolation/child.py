@@ -14,7 +14,8 @@ import cv2
 
 from service.core.geometry import Rgb8
 from service.errors import ImageTooCostly, PosegateError
-from service.media.image import ImageLimits, decode, inspect
+from service.media.image import ImageLimits, decode_whole, read_header
+from service.media.image_bounds import Structure
 from service.media.isolation import video_child, wire
 from service.media.isolation.handover import Handover
 from service.media.malloc import keep_freed_memory
@@ -85,10 +86,12 @@ def _decode_images(connection: socket.socket) -> None:
 
 def _decoded(content: bytes, message: wire.Message) -> Rgb8:
     limits = ImageLimits(int(message["max_bytes"]), int(message["max_pixels"]))
+    structure = Structure(tuple(message["size_wh"]), first_scan=message["first_scan"])
     allow_cpu(HEADER_CPU_S)
-    width, height = inspect(content, limits)
+    header = read_header(content, limits, structure)
+    width, height = header.size_wh
     allow_cpu(message["cpu_s"] + message["cpu_s_per_megapixel"] * width * height / 1e6)
-    return decode(content, limits)
+    return decode_whole(content, header)
 
 
 def _content(descriptor: int) -> bytes:

@@ -11,12 +11,13 @@ import structlog
 
 from service.core.geometry import Rgb8, ScaledImage
 from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, InvalidRequest, Unavailable
-from service.media.image import ImageLimits, LeastScale, ScaledDecoding, decode_scaled
-from service.media.image_bounds import check_jpeg, is_jpeg
+from service.media.cost import is_large
+from service.media.image import ImageLimits, LeastScale, ScaledDecoding, decode_scaled, examine
+from service.media.image_bounds import Structure
 from service.media.isolation import wire
 from service.media.isolation.handover import taken
 from service.media.isolation.processes import DecoderHost, DecoderProcess, NoAnswer
-from service.media.loading import Loading
+from service.media.loading import Loading, refused
 
 _log = structlog.get_logger()
 
@@ -82,21 +83,27 @@ class ImageDecoder:
         return self.loading(content, limits)(least_scale)
 
     def loading(self, content: bytes, limits: ImageLimits) -> Loading:
-        """The call of `decode`, and whether it will wait for a process."""
+        """The call of `decode`, by what the head of the file announces."""
         try:
-            isolated = is_isolated(content, limits)
-        except InvalidRequest:
-            isolated = False  # decoding in the thread says so
-        if isolated:
-            return Loading(partial(self._in_process, content, limits), waits=True)
-        return Loading(partial(decode_scaled, content, limits, mode=self._scaled))
+            structure = examine(content, limits)
+        except InvalidRequest as error:
+            return refused(error)
+        large = is_large(content, structure)
+        if not structure.streams:
+            return Loading(partial(self._in_process, content, limits, structure), waits=True, large=large)
+        load = partial(decode_scaled, content, limits, mode=self._scaled, structure=structure)
+        return Loading(load, large=large)
 
-    def _in_process(self, content: bytes, limits: ImageLimits, _: LeastScale | None) -> ScaledImage:
+    def _in_process(
+        self, content: bytes, limits: ImageLimits, structure: Structure, _: LeastScale | None
+    ) -> ScaledImage:
         file = _file(content)
         try:
             process = self._take(limits)
             answer, descriptors = process.ask(
                 {
+                    "size_wh": structure.size_wh,
+                    "first_scan": structure.first_scan,
                     "max_bytes": limits.max_bytes,
                     "max_pixels": limits.max_pixels,
                     "cpu_s": self._budget.cpu_s,
@@ -106,9 +113,12 @@ class ImageDecoder:
                 self._budget.wall_s(limits),
             )
         except NoAnswer as error:
-            _log.warning("decoder_ended", pid=process.pid, by_itself=error.ended, image_bytes=len(content))
-            if self._host.ended:  # and all its processes with it, whatever they were at
-                raise Unavailable("The decoders ended: try again.", retry_after_s=1.0) from error
+            end = self._host.end_of(process) if error.ended else "too late"
+            _log.warning("decoder_ended", pid=process.pid, end=end, image_bytes=len(content))
+            if end == "by the machine":
+                raise Unavailable("The decoder was ended: try again.", retry_after_s=1.0) from error
+            if end == "crashed":
+                raise ImageUndecodable("The image is damaged: send a whole, valid file.") from error
             raise _too_costly() from error
         finally:
             os.close(file)
@@ -154,15 +164,6 @@ class ImageDecoder:
             raise Unavailable(
                 "No decoder can be started: try again, or send a baseline JPEG.", retry_after_s=1.0
             ) from error
-
-
-def is_isolated(content: bytes, limits: ImageLimits) -> bool:
-    """Whether a process has to decode the image; raises what `check_jpeg` raises."""
-    if not 0 < len(content) <= limits.max_bytes:
-        return False  # refused without a look at it
-    if content[:2] == b"BM":
-        return False
-    return not (is_jpeg(content) and check_jpeg(content, limits.max_pixels).streams)
 
 
 def _file(content: bytes) -> int:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -21,8 +21,12 @@ from service.media.isolation import wire
 _log = structlog.get_logger()
 
 _START_S = 30.0  # of a busy machine; it takes half a second
+_TOLD_S = 5.0  # for a host that forks meanwhile
 _ATTEMPTS = 3  # of a fork: a host that ended may be noticed at its second one
 _LOOK_S = 0.05  # between two looks whether the caller is still there
+
+
+End = Literal["by the machine", "crashed", "at a limit"]
 
 
 class NoAnswer(Exception):
@@ -43,14 +47,18 @@ class DecoderProcess:
     Args:
         connection: to it.
         process: descriptor of it.
-        pid: its number, for reports only.
+        pid: its number.
+        host: of the process.
     """
 
-    def __init__(self, connection: socket.socket, process: int, pid: int) -> None:
+    def __init__(
+        self, connection: socket.socket, process: int, pid: int, host: subprocess.Popen[bytes] | None
+    ) -> None:
         self._connection = connection
         self._process: int | None = process
         self._lock = threading.Lock()
         self.pid = pid
+        self.host = host
 
     @property
     def ended(self) -> bool:
@@ -148,11 +156,27 @@ class DecoderHost:
                     raise
         return self._fork(config, files)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the host, and with it every process, has ended by itself."""
+    def end_of(self, process: DecoderProcess) -> End:
+        """Why a process that gave no answer has ended: the machine ended it, where its host has ended too or
+        SIGKILL came from elsewhere, as the kernel sends it where memory is short; it crashed; or it reached
+        one of its limits."""
         with self._lock:
-            return self._host is not None and self._host.poll() is not None
+            if self._host is None or self._host is not process.host or self._host.poll() is not None:
+                return "by the machine"
+        try:
+            ours, theirs = wire.pair()
+            with ours:
+                with theirs, self._lock:
+                    self._ask_host({"ended": process.pid}, [theirs.fileno()])
+                answer = wire.receive(ours, _TOLD_S)
+        except (wire.Gone, OSError):
+            return "by the machine"
+        match 0 if answer is None else answer[0].get("signal"):
+            case signal.SIGKILL:
+                return "by the machine"
+            case signal.SIGSEGV | signal.SIGBUS | signal.SIGILL | signal.SIGFPE:
+                return "crashed"
+        return "at a limit"
 
     def close(self) -> None:
         """End the host and all its processes; idempotent."""
@@ -168,6 +192,7 @@ class DecoderHost:
         try:
             with theirs, self._lock:
                 self._ask_host(config, [theirs.fileno(), *files])
+                host = self._host
             hello = wire.receive(ours, _START_S)
         except (wire.Gone, OSError) as error:
             ours.close()
@@ -176,7 +201,7 @@ class DecoderHost:
             ours.close()
             raise NoAnswer(ended=False)
         message, descriptors = hello
-        process = DecoderProcess(ours, descriptors[0], int(message["pid"]))
+        process = DecoderProcess(ours, descriptors[0], int(message["pid"]), host)
         with self._lock:
             self._processes.append(process)
         return process

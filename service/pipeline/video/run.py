@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from service.core.geometry import ScaledImage
+from service.core.geometry import ScaledImage, choose_shape, fitted_wh
 from service.media.video_reader import VideoFacts, VideoFrame
 from service.pipeline.background import EventQueue
 from service.pipeline.concurrency import ended
@@ -72,6 +72,7 @@ class VideoRun:
         self._annotator = annotator
         self._sequence = SequenceAnalyzer(request.sequence, request.model.skeleton)
         self._facts: VideoFacts | None = None
+        self._shown_wh = (0, 0)  # of the frames, once the video is open
         self._frames_analyzed = self._frames_with_persons = 0
         self._last_time_s = 0.0
         self._started_at = time.perf_counter()
@@ -115,6 +116,10 @@ class VideoRun:
 
     async def _analyze(self, held: ExitStack) -> Summary:
         self._facts = facts = await self._source.open()
+        self._shown_wh = facts.size_wh
+        reduced_wh = self._reduced_wh(facts)
+        if reduced_wh is not None:
+            self._source.reader.reduce_to(reduced_wh)
         frame_bytes = self._frame_bytes(facts)
         size = max(1, min(self._limits.video_look_ahead, self._limits.video_look_ahead_bytes // frame_bytes))
         held.enter_context(self._limiter.holding(self._source.reader.decoder_bytes() + size * frame_bytes))
@@ -160,11 +165,20 @@ class VideoRun:
         model is no larger than that, unless the image itself is needed again."""
         timer.add("decode", frame.decode_ms / 1e3)
         with timer.timed("preprocess"):
-            image = ScaledImage.whole(frame.image)
+            image = ScaledImage.reduced(frame.image, self._shown_wh)
             prepared = prepare(image, self._request.model, keep_image=self._request.keeps_images)
         timer.size_wh = prepared.size_wh
         source = DecodedFrame(frame.index, frame.time_s, frame.damaged, frame.frames_damaged, frame.gaps)
         return _ReadyFrame(source, prepared)
+
+    def _reduced_wh(self, facts: VideoFacts) -> tuple[int, int] | None:
+        """The size in which the model sees frames, where nothing else needs them and they are larger: the
+        decoder hands over a fraction of the bytes then. None for frames as they are."""
+        if self._request.keeps_images or self._request.options.region_xyxy is not None:
+            return None
+        shape_hw = choose_shape(facts.size_wh, self._request.model.first.shapes_hw)
+        width, height = fitted_wh(facts.size_wh, shape_hw)
+        return (width, height) if width < facts.size_wh[0] and height < facts.size_wh[1] else None
 
     def _frame_bytes(self, facts: VideoFacts) -> int:
         """Memory of one fitted frame, at most."""

@@ -15,10 +15,13 @@ import psutil
 import pytest
 
 from service.core.cancellation import Stopped, stopping_when
-from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, InvalidRequest
+from service.errors import ImageTooCostly, ImageTooLarge, ImageUndecodable, InvalidRequest, Unavailable
+from service.media import image
 from service.media.image import ImageLimits, decode
-from service.media.isolation.images import ImageBudget, ImageDecoder, is_isolated
+from service.media.image_bounds import Structure, check_head
+from service.media.isolation.images import ImageBudget, ImageDecoder
 from service.media.isolation.processes import DecoderHost, DecoderProcess, NoAnswer
+from service.media.loading import in_thread
 from tests.media.cases import case
 from tests.media.damage import damaged
 from tests.pictures import encoded, jpeg, noise, plain, quartered
@@ -79,11 +82,30 @@ def test_a_process_gives_the_same_pixels_as_a_thread(decoder: ImageDecoder, cont
         assert np.array_equal(decoder.decode(content, LIMITS).pixels, decode(content, LIMITS))
 
 
-def test_what_costs_only_its_pixels_stays_in_the_thread() -> None:
+def test_what_costs_only_its_pixels_stays_in_the_thread(decoder: ImageDecoder) -> None:
     for content in (b"", jpeg((64, 48)), encoded(quartered((60, 40)), "BMP"), bytes(30_000_000)):
-        assert not is_isolated(content, LIMITS)
+        assert not decoder.loading(content, LIMITS).waits
     for content in (b"?", encoded(quartered((60, 40)), "PNG"), costly(64), case("turned.heic")):
-        assert is_isolated(content, LIMITS)
+        assert decoder.loading(content, LIMITS).waits
+
+
+@pytest.mark.parametrize("decode_with", ["thread", "process"])
+def test_the_head_of_an_image_is_walked_over_once(
+    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch, decode_with: str
+) -> None:
+    walks: list[int] = []
+
+    def counted(content: bytes) -> Structure:
+        walks.append(1)
+        return check_head(content)
+
+    monkeypatch.setattr(image, "check_head", counted)
+    content = encoded(noise((64, 48)), "JPEG", progressive=decode_with == "process")
+    loading = decoder.loading(content, LIMITS)
+    assert loading.waits is (decode_with == "process")
+    loading(None)
+    in_thread(content, LIMITS)(None)
+    assert len(walks) == 2
 
 
 @pytest.mark.parametrize(
@@ -144,7 +166,9 @@ def ask(process: DecoderProcess, content: bytes, *, cpu_s: float = 60.0) -> dict
         file.flush()
         limits = {"max_bytes": LIMITS.max_bytes, "max_pixels": LIMITS.max_pixels}
         answer, descriptors = process.ask(
-            {**limits, "cpu_s": cpu_s, "cpu_s_per_megapixel": 0.0}, [file.fileno()], 60.0
+            {**limits, "size_wh": (0, 0), "first_scan": None, "cpu_s": cpu_s, "cpu_s_per_megapixel": 0.0},
+            [file.fileno()],
+            60.0,
         )
     for descriptor in descriptors:
         os.close(descriptor)
@@ -180,6 +204,28 @@ def test_a_caller_who_leaves_ends_the_process(decoder: ImageDecoder) -> None:
         decoder.decode(costly(3000), LIMITS)
     until_gone(children())
     assert children() == []
+
+
+def test_a_process_that_the_machine_ended_is_no_fault_of_the_image(decoder: ImageDecoder) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        decoder.decode(encoded(noise((64, 48)), "PNG"), LIMITS)
+        (pid,) = children()
+        decoding = thread.submit(decoder.decode, costly(3000), LIMITS)
+        process = psutil.Process(pid)
+        while sum(process.cpu_times()[:2]) < 0.2:  # it is at work
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)  # as the kernel does where memory is short
+        with pytest.raises(Unavailable) as ended:
+            decoding.result()
+    assert ended.value.retry_after_s
+    until_gone([pid])
+    assert not psutil.pid_exists(pid)  # nor is it left as a zombie
+
+
+def test_an_image_that_crashes_its_decoder_is_damaged(decoder: ImageDecoder) -> None:
+    with pytest.raises(ImageUndecodable):
+        decoder.decode(case("crash.heic"), LIMITS)
+    assert decoder.decode(encoded(noise((64, 48)), "PNG"), LIMITS).pixels.shape == (48, 64, 3)
 
 
 def test_processes_that_ended_while_idle_are_replaced(decoder: ImageDecoder) -> None:

@@ -377,6 +377,32 @@ async def test_looking_ahead_changes_nothing_in_the_results(desk: MakeDesk) -> N
     assert len({str(boxes) for boxes in found[0]}) == 10
 
 
+@pytest.mark.parametrize("size_wh", [(1920, 1080), (1083, 1920)], ids=["landscape", "portrait"])
+async def test_large_frames_are_reduced_in_the_decoder_unless_they_are_drawn_on(
+    desk: MakeDesk, size_wh: tuple[int, int]
+) -> None:
+    seen = []
+    for annotated in (False, True):
+        made = desk(readers=MakeFakeReader(2, size_wh=size_wh))
+        frames = only([event async for event in made.run(upload(2), annotated=annotated)], FrameDone)
+        assert (made.readers.only.reduced_wh is None) == annotated
+        seen.append(
+            (
+                [call.inputs["images"] for call in made.triton.calls],
+                [frame.analysis.poses.keypoints for frame in frames],
+                [frame.analysis.poses.boxes_xyxy for frame in frames],
+            )
+        )
+    for reduced, whole in zip(*seen, strict=True):
+        np.testing.assert_allclose(reduced, whole, atol=1e-3)
+
+
+async def test_small_frames_are_given_as_they_are(desk: MakeDesk) -> None:
+    made = desk()
+    assert [event async for event in made.run()]
+    assert made.readers.only.reduced_wh is None
+
+
 async def test_damaged_frames_are_analysed_marked_and_counted(desk: MakeDesk) -> None:
     made = desk(readers=MakeFakeReader(damaged=frozenset({3, 7})))
     events = [event async for event in made.run()]
