@@ -213,7 +213,7 @@ class FragmentWalk:
         for kind, start, end in moof.boxes(0, len(moof.data)):
             if kind != b"traf":
                 continue
-            header, *parts = moof.boxes(start, end)
+            header, *parts = moof.boxes(start, end) if start < end else [_Box(b"", start, end)]
             flags = moof.number(header.start) & 0xFFFFFF
             track, at = moof.number(header.start + 4), header.start + 8
             if header.kind != b"tfhd" or track not in self._sizes:
