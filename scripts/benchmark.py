@@ -180,7 +180,7 @@ async def _measure(
     if arguments.model not in models:
         raise SystemExit(f"{arguments.model} is none of {', '.join(models)}")
     model = models[arguments.model]
-    await client.attach(max(3 * height * width for height, width in model.shapes_hw))
+    await client.attach(max(3 * h * w for h, w in model.shapes_hw) + model.candidates_bytes)
     original = decode(PICTURE.read_bytes(), NO_LIMITS)
     compiled = None if arguments.triton else _Bare(model)
     ultralytics = _ultralytics(model)

@@ -2,8 +2,8 @@
 
 It prints the median of GetServerInfo and of DetectPoses with keys off and on and their difference; and the
 memory of a gateway before and after ten thousand tenants have each called once. With --flood it also sends
-fifty thousand wrong keys: the memory before and after them, and how fast a right key is answered before,
-meanwhile and after.
+fifty thousand wrong keys, see `scripts.benchmark_flood`: the memory before and after each fifth of them, the
+statements to the database meanwhile, and how fast a right key is answered before, meanwhile and after.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,10 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import skeleton_service_pb2, types_pb2
+from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from scripts.benchmark import PICTURE, running_service
+from scripts.benchmark_flood import DRAWING, Flood, flood
 from service.accounts.keys import ApiKey, new_key
 from service.client import connect
 from service.store.address import parse
@@ -42,10 +41,8 @@ from service.store.schema import api_keys, tenants
 from service.store.tenants import TenantStore
 
 _LIMIT_MS, _LIMIT_MB = 0.15, 30
-_CALLS = 500
-_DRAWING = skeleton_service_pb2.RenderPosesRequest(
-    canvas=skeleton_service_pb2.Canvas(size=types_pb2.ImageSize(width=8, height=8)), skeleton="coco_17"
-)
+_CALLS = 40  # of GetServerInfo, in a round
+_STATEMENTS = "statements"
 _PLANS = """
 [bench]
 calls_per_month = 5400000
@@ -63,7 +60,12 @@ burst = 1
 def main() -> int:
     """Entry point of `scripts/bench accounts`."""
     parser = argparse.ArgumentParser(prog="scripts/bench accounts", description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=2000, help="of GetServerInfo; a tenth of DetectPoses")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=60,
+        help=f"of {_CALLS} GetServerInfo and {_CALLS // 10} DetectPoses each",
+    )
     parser.add_argument("--tenants", type=int, default=10_000)
     parser.add_argument(
         "--flood", metavar="N", type=int, nargs="?", const=50_000, default=0, help="wrong keys; %(const)s"
@@ -76,10 +78,14 @@ def main() -> int:
         on = f"127.0.0.1:{_free_port()}"
         process = _gateway(on, triton_url, Path(folder))
         try:
-            asyncio.run(_compare(console, arguments.calls, off, on, keys[0].text))
+            asyncio.run(_compare(console, arguments.rounds, off, on, keys[0].text))
             asyncio.run(_memory(console, on, process, keys))
             if arguments.flood:
-                asyncio.run(_flood(console, on, process, keys[0], arguments.flood))
+                count, statements = arguments.flood, Path(folder) / _STATEMENTS
+                result = asyncio.run(
+                    flood(on, process, keys[0].text, count, lambda: statements.stat().st_size)
+                )
+                console.print(_flooded(result, count))
         finally:
             process.terminate()
             process.wait(60)
@@ -117,42 +123,54 @@ def _gateway(address: str, triton_url: str, folder: Path) -> psutil.Popen:
         "POSEGATE_PLANS": str(plans),
         "POSEGATE_DATABASE_URL": f"sqlite:///{folder}/posegate.db",
     }
-    return psutil.Popen(
-        [sys.executable, "-m", "service", "serve"], env=environment, stdout=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "scripts.counted_gateway", str(folder / _STATEMENTS)]
+    return psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
 
-async def _compare(console: Console, calls: int, off: str, on: str, key: str) -> None:
+async def _compare(console: Console, rounds: int, off: str, on: str, key: str) -> None:
     info = pb.GetServerInfoRequest()
     picture = pb.DetectPosesRequest(image=types_pb2.Image(content=PICTURE.read_bytes()))
-    table = Table("call", "off, ms", "on, ms", "on − off, ms", "p95 off", "p95 on", title="p50, in turn")
+    table = Table(
+        "call",
+        "off, ms",
+        "on, ms",
+        "on − off, ms",
+        "p95 off",
+        "p95 on",
+        title=f"medians of {rounds} rounds, in which both take turns",
+    )
     async with connect(off) as without, connect(on) as with_keys:
         # The key goes as metadata on both sides, so that only the gateway makes the difference.
         stubs = [PoseServiceStub(without), PoseServiceStub(with_keys)]
         await asyncio.wait_for(with_keys.channel_ready(), 60)
         rpcs: list[tuple[str, int, Callable[[Any], Awaitable[Any]]]] = [
-            (
-                "GetServerInfo",
-                calls,
-                lambda stub: stub.GetServerInfo(info, metadata=_sent(key)),
-            ),
-            ("DetectPoses", calls // 10, lambda stub: stub.DetectPoses(picture, metadata=_sent(key))),
+            ("GetServerInfo", _CALLS, lambda stub: stub.GetServerInfo(info, metadata=_sent(key))),
+            ("DetectPoses", _CALLS // 10, lambda stub: stub.DetectPoses(picture, metadata=_sent(key))),
         ]
         for name, count, call in rpcs:
+            for stub in stubs:
+                for _ in range(20):
+                    await _until_ready(call, stub)
+            medians: list[list[float]] = [[], []]
             took: list[list[float]] = [[], []]
-            for number in range(count + 20):
+            for number in range(rounds):
                 for which in (0, 1) if number % 2 else (1, 0):
-                    began = time.perf_counter()
-                    await _until_ready(call, stubs[which])
-                    if number >= 20:
-                        took[which].append((time.perf_counter() - began) * 1e3)
-            p50 = [statistics.median(one) for one in took]
+                    some = [await _timed_ms(call, stubs[which]) for _ in range(count)]
+                    medians[which].append(statistics.median(some))
+                    took[which] += some
             p95 = [statistics.quantiles(one, n=20)[-1] for one in took]
-            difference = p50[1] - p50[0]
+            # Of neighbouring rounds: what else the machine does is the same for both.
+            difference = statistics.median(b - a for a, b in zip(*medians, strict=True))
             verdict = "" if difference <= _LIMIT_MS else f" (more than {_LIMIT_MS})"
-            table.add_row(name, f"{p50[0]:.3f}", f"{p50[1]:.3f}", f"{difference:+.3f}{verdict}",
-                          f"{p95[0]:.3f}", f"{p95[1]:.3f}")  # fmt: skip
+            p50 = [f"{statistics.median(one):.3f}" for one in medians]
+            table.add_row(name, *p50, f"{difference:+.3f}{verdict}", *(f"{one:.3f}" for one in p95))
     console.print(table)
+
+
+async def _timed_ms(call: Callable[[Any], Awaitable[Any]], stub: Any) -> float:
+    began = time.perf_counter()
+    await call(stub)
+    return (time.perf_counter() - began) * 1e3
 
 
 async def _until_ready(call: Callable[[Any], Awaitable[Any]], stub: Any) -> None:
@@ -173,12 +191,12 @@ async def _memory(console: Console, on: str, process: psutil.Popen, keys: list[A
     async with connect(on) as channel:
         stub = SkeletonServiceStub(channel)
         for _ in range(500):
-            await stub.RenderPoses(_DRAWING, metadata=_sent(keys[0].text))
+            await stub.RenderPoses(DRAWING, metadata=_sent(keys[0].text))
         before = process.memory_info().rss / 1e6
 
         async def some(first: int) -> None:
             for key in keys[first::8]:
-                await stub.RenderPoses(_DRAWING, metadata=_sent(key.text))
+                await stub.RenderPoses(DRAWING, metadata=_sent(key.text))
 
         await asyncio.gather(*(some(first) for first in range(8)))
         after = process.memory_info().rss / 1e6
@@ -189,51 +207,19 @@ async def _memory(console: Console, on: str, process: psutil.Popen, keys: list[A
     )
 
 
-async def _flood(console: Console, on: str, process: psutil.Popen, right: ApiKey, count: int) -> None:
-    sent = 0
-    refused: Counter[str] = Counter()
-
-    async def wrong(stub: Any) -> None:
-        nonlocal sent
-        while sent < count:
-            sent += 1
-            try:
-                await stub.RenderPoses(_DRAWING, metadata=_sent(new_key().text), timeout=60)
-            except grpc.aio.AioRpcError as error:
-                refused[error.code().name] += 1
-
-    async with AsyncExitStack() as stack:
-
-        async def stub() -> Any:
-            # Of its own connection, and without retries.
-            options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(on, options=options))
-            return SkeletonServiceStub(channel)
-
-        own = await stub()
-
-        async def p50_ms(until: Callable[[int], bool]) -> float:
-            took: list[float] = []
-            while not until(len(took)):
-                began = time.perf_counter()
-                await own.RenderPoses(_DRAWING, metadata=_sent(right.text))
-                took.append((time.perf_counter() - began) * 1e3)
-            return statistics.median(took)
-
-        before, rss = await p50_ms(lambda done: done == _CALLS), process.memory_info().rss / 1e6
-        began = time.perf_counter()
-        floods = [
-            asyncio.create_task(wrong(one)) for one in [await stub() for _ in range(8)] for _ in range(64)
-        ]
-        meanwhile = await p50_ms(lambda done: done > 0 and all(one.done() for one in floods))
-        await asyncio.gather(*floods)
-        took_s = time.perf_counter() - began
-        after, grown = await p50_ms(lambda done: done == _CALLS), process.memory_info().rss / 1e6 - rss
-    console.print(
-        f"{count} wrong keys in {took_s:.0f} s, {dict(refused)}: RSS {rss:.1f} MB {grown:+.1f}; "
-        f"p50 of a right key {before:.2f} ms before, {meanwhile:.2f} meanwhile, "
-        f"{after:.2f} after ({after / before:.2f} ×)"
+def _flooded(result: Flood, count: int) -> Table:
+    """A flood and what right keys felt of it."""
+    rss, before = result.rss_mb, result.p50_ms["before"]
+    grown = ", ".join(f"{one - rss[0]:+.1f}" for one in rss[1:])
+    table = Table("right key", "p50, ms", "of before", "p99, ms", title=f"{count} wrong keys")
+    for name, p50 in result.p50_ms.items():
+        table.add_row(name, f"{p50:.2f}", f"{p50 / before:.2f} ×", f"{result.p99_ms[name]:.1f}")
+    answers = ", ".join(f"{number} {code}" for code, number in result.answers.items())
+    table.caption = (
+        f"{result.seconds:.0f} s; {answers}; {result.queries} statements to the database; "
+        f"RSS {rss[0]:.1f} MB, after each fifth {grown}"
     )
+    return table
 
 
 def _sent(key: str) -> tuple[tuple[str, str], ...]:

@@ -14,13 +14,17 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from scripts.chaos_scenarios import SCENARIOS, SHORT, Row, World
-from scripts.chaos_service import MIB, Outcomes, Process, Watched, free_port, quantile
+from scripts.chaos_callers import Outcomes, quantile
+from scripts.chaos_scenarios import SCENARIOS, SHORT
+from scripts.chaos_service import MIB, Process, Watched, free_port
+from scripts.chaos_world import Row, World
 from scripts.marked_sections import ROOT, update
+
+SHORT_SCALE = 0.02
 
 _HEAD = (
     "scenario | sent | answered | lost | answers/s | p50 ms | p99 ms | health max ms | RSS peak MiB "
-    "| RSS after MiB | fds | threads | shm | bound | holds"
+    "| RSS after MiB | fds | threads | shm | spool peak MiB | spool after | bound | holds"
 )
 
 
@@ -29,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--short", action="store_true", help="a smaller run of some, in under two minutes")
+    parser.add_argument("--scale", type=float, help="of the numbers of calls (default: 1; 0.02 with --short)")
     parser.add_argument("--minutes", type=float, default=2.0, help="of the soak (default: 2)")
     parser.add_argument("--json", type=Path, help="write the rows to this file too")
     parser.add_argument("--readme", action="store_true", help="write the table into service/README.md too")
@@ -37,7 +42,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     names = options.scenarios or (SHORT if options.short else tuple(SCENARIOS))
-    rows = asyncio.run(run(names, scale=0.34 if options.short else 1.0, soak_s=60 * options.minutes))
+    scale = options.scale or (SHORT_SCALE if options.short else 1.0)
+    rows = asyncio.run(run(names, scale=scale, soak_s=60 * options.minutes))
     print(table(rows))
     if options.json is not None:
         options.json.write_text(json.dumps([as_json(row) for row in rows], indent=1) + "\n", "utf-8")
@@ -63,6 +69,7 @@ async def run(names: tuple[str, ...], *, scale: float, soak_s: float) -> list[Ro
                 except Exception as error:
                     traceback.print_exc()
                     rows.append(Row(one, Outcomes(), Watched(), [(f"ended with {error!r}", False)]))
+                print(_line(rows[-1]), file=sys.stderr, flush=True)
                 if up.process.poll() is not None:
                     rows.append(Row("service", Outcomes(), Watched(), [("lives", False)]))
                     break
@@ -91,21 +98,25 @@ def as_json(row: Row) -> dict[str, object]:
         "fds": seen.fds,
         "threads": seen.threads,
         "shared_memory": seen.shared_memory,
+        "spool_peak_mib": round(max(seen.spool, default=0) / MIB, 1),
+        "spool_after_bytes": seen.spool[-1] if seen.spool else 0,
         "bounds": [{"bound": text, "holds": holds} for text, holds in row.bounds],
     }
 
 
 def table(rows: list[Row]) -> str:
     """The rows as a table of Markdown."""
-    lines = [f"| {_HEAD} |", "|---|" + "---:|" * 12 + "---|---|"]
-    for row in rows:
-        numbers = as_json(row)
-        del numbers["bounds"]
-        numbers["lost"] = ", ".join(f"{count} {code}" for code, count in row.outcomes.lost.items()) or "0"
-        bounds = "; ".join(text if holds else f"**{text}**" for text, holds in row.bounds)
-        cells = [*(str(value) for value in numbers.values()), bounds, "yes" if row.holds else "**no**"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lines = [f"| {_HEAD} |", "|---|" + "---:|" * 14 + "---|---|"]
+    return "\n".join([*lines, *map(_line, rows)])
+
+
+def _line(row: Row) -> str:
+    numbers = as_json(row)
+    del numbers["bounds"]
+    numbers["lost"] = ", ".join(f"{count} {code}" for code, count in row.outcomes.lost.items()) or "0"
+    bounds = "; ".join(text if holds else f"**{text}**" for text, holds in row.bounds)
+    cells = [*(str(value) for value in numbers.values()), bounds, "yes" if row.holds else "**no**"]
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

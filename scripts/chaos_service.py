@@ -1,47 +1,31 @@
-"""What `scripts/chaos` breaks: the real service in processes of its own, callers, and a look at resources."""
+"""What `scripts/chaos` breaks: the real service in processes of its own, and a look at its resources."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import socket
-import statistics
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import types_pb2
-from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from service.client import connect
+from scripts.chaos_callers import PLAIN, ROOT
 
-if TYPE_CHECKING:
-    from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub
-
-ROOT = Path(__file__).resolve().parent.parent
-PICTURE = (ROOT / "tests" / "data" / "two_people.jpg").read_bytes()
 CLIP = (ROOT / "tests" / "data" / "two_people.mp4").read_bytes()
 MIB = 1 << 20
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory
 _LOOK_S = 0.05
 _START_S = 180.0
-
-
-def detect_request() -> pb.DetectPosesRequest:
-    """A photograph of two persons."""
-    return pb.DetectPosesRequest(image=types_pb2.Image(content=PICTURE))
 
 
 def free_port() -> int:
@@ -70,8 +54,14 @@ class Process:
     environment: dict[str, str] = field(default_factory=dict)
     process: Any = None
 
+    @property
+    def spool(self) -> Path:
+        """Its folder for videos that are being uploaded."""
+        return self.folder / "spool"
+
     async def start(self) -> None:
         """Start it and wait until it serves."""
+        self.spool.mkdir(exist_ok=True)
         with (self.folder / f"{self.command}-{self.address.rpartition(':')[2]}.log").open("ab") as log:
             self.process = psutil.Popen(
                 [sys.executable, "-m", "service", self.command],
@@ -83,6 +73,7 @@ class Process:
                     "POSEGATE_LISTEN": self.address,
                     "POSEGATE_HEALTH_LISTEN": self.health_address,
                     "POSEGATE_TRITON_URL": self.triton_url,
+                    "POSEGATE_VIDEO_SPOOL": str(self.spool),
                     **self.environment,
                 },
             )
@@ -91,7 +82,7 @@ class Process:
     async def serving(self) -> float:
         """Wait until the health port says SERVING; the seconds."""
         started = time.monotonic()
-        async with grpc.aio.insecure_channel(self.health_address, options=_PLAIN) as channel:
+        async with grpc.aio.insecure_channel(self.health_address, options=PLAIN) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             while time.monotonic() < started + _START_S:
                 with suppress(grpc.aio.AioRpcError):
@@ -128,15 +119,6 @@ class Process:
         raise TimeoutError("Triton was not started again")
 
 
-_PLAIN = [
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-]
-
-
 @dataclass
 class Watched:
     """What was seen of a gateway while a scenario ran.
@@ -147,6 +129,7 @@ class Watched:
         fds: open file descriptors at the end.
         threads: at the end.
         shared_memory: regions in /dev/shm at the end.
+        spool: bytes of videos that are being uploaded, at every look.
     """
 
     health_s: list[float] = field(default_factory=list)
@@ -154,6 +137,7 @@ class Watched:
     fds: int = 0
     threads: int = 0
     shared_memory: int = 0
+    spool: list[int] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -162,7 +146,7 @@ async def watching(gateway: Process) -> AsyncIterator[Watched]:
     seen = Watched()
 
     async def look() -> None:
-        async with grpc.aio.insecure_channel(gateway.health_address, options=_PLAIN) as channel:
+        async with grpc.aio.insecure_channel(gateway.health_address, options=PLAIN) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             while True:
                 started = time.perf_counter()
@@ -171,6 +155,7 @@ async def watching(gateway: Process) -> AsyncIterator[Watched]:
                     seen.health_s.append(time.perf_counter() - started)
                 with suppress(psutil.Error):
                     seen.rss.append(gateway.process.memory_info().rss)
+                seen.spool.append(_spooled(gateway))
                 await asyncio.sleep(_LOOK_S)
 
     looking = asyncio.create_task(look())
@@ -180,129 +165,23 @@ async def watching(gateway: Process) -> AsyncIterator[Watched]:
         looking.cancel()
         with suppress(asyncio.CancelledError):
             await looking
+        seen.spool.append(_spooled(gateway))
         with suppress(psutil.Error):
             seen.fds = gateway.process.num_fds()
             seen.threads = gateway.process.num_threads()
         seen.shared_memory = await asyncio.to_thread(_regions)
 
 
+def _spooled(gateway: Process) -> int:
+    """Bytes of the files in the gateway's folder for videos, which have no name there."""
+    count, folder = 0, str(gateway.spool)
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{gateway.process.pid}/fd").iterdir():
+            with suppress(OSError):
+                if str(descriptor.readlink()).startswith(folder):
+                    count += descriptor.stat().st_size
+    return count
+
+
 def _regions() -> int:
     return sum(1 for _ in _SHARED_MEMORY.glob("posegate-*"))
-
-
-@dataclass
-class Outcomes:
-    """How calls ended.
-
-    Attributes:
-        codes: number of calls by code.
-        answered_s: duration of those that were answered.
-        failed_s: of those that were not.
-        seconds: from the first call to the last answer.
-    """
-
-    codes: Counter[str] = field(default_factory=Counter)
-    answered_s: list[float] = field(default_factory=list)
-    failed_s: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def sent(self) -> int:
-        """Number of calls that ended."""
-        return sum(self.codes.values())
-
-    @property
-    def answered(self) -> int:
-        """Number of answers."""
-        return self.codes["OK"]
-
-    @property
-    def lost(self) -> dict[str, int]:
-        """Number of calls without an answer, by code."""
-        return {code: count for code, count in self.codes.items() if code != "OK"}
-
-    @property
-    def goodput(self) -> float:
-        """Answers a second."""
-        return self.answered / self.seconds if self.seconds else 0.0
-
-    async def of(self, call: Awaitable[Any]) -> None:
-        """Wait for a call and count its end."""
-        started = time.perf_counter()
-        try:
-            await call
-        except grpc.aio.AioRpcError as error:
-            self.codes[error.code().name] += 1
-            self.failed_s.append(time.perf_counter() - started)
-        except asyncio.CancelledError:
-            self.codes["CANCELLED"] += 1
-        else:
-            self.codes["OK"] += 1
-            self.answered_s.append(time.perf_counter() - started)
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count the block's time."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - started
-
-
-def quantile(values: list[float], share: float) -> float:
-    """A quantile; 0 of nothing."""
-    if len(values) < 2:
-        return values[0] if values else 0.0
-    return statistics.quantiles(values, n=1000, method="inclusive")[min(998, int(share * 1000) - 1)]
-
-
-@asynccontextmanager
-async def callers(address: str) -> AsyncIterator[PoseServiceAsyncStub]:
-    """The documented client."""
-    async with connect(address) as channel:
-        yield PoseServiceStub(channel)
-
-
-@asynccontextmanager
-async def bare_callers(address: str) -> AsyncIterator[PoseServiceAsyncStub]:
-    """A client that never tries again."""
-    async with grpc.aio.insecure_channel(address, options=_PLAIN) as channel:
-        yield PoseServiceStub(channel)
-
-
-async def keep_in_flight(
-    stub: PoseServiceAsyncStub,
-    at_once: int,
-    go_on: Callable[[], bool],
-    *,
-    timeout_s: float = 30.0,
-    outcomes: Outcomes | None = None,
-) -> Outcomes:
-    """Keep so many calls in flight for as long as `go_on` says; counted in `outcomes`."""
-    outcomes = outcomes or Outcomes()
-
-    async def one() -> None:
-        while go_on():
-            await outcomes.of(stub.DetectPoses(detect_request(), timeout=timeout_s))
-
-    with outcomes.timed():
-        await asyncio.gather(*(one() for _ in range(at_once)))
-    return outcomes
-
-
-async def send_at_rate(
-    stub: PoseServiceAsyncStub, per_s: float, seconds: float, *, timeout_s: float = 30.0
-) -> Outcomes:
-    """Send calls at random moments, so many a second on average, whether or not others are answered."""
-    outcomes, calls = Outcomes(), set()
-    with outcomes.timed():
-        started = due = time.monotonic()
-        while due < started + seconds:
-            due += random.expovariate(per_s)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            call = asyncio.create_task(outcomes.of(stub.DetectPoses(detect_request(), timeout=timeout_s)))
-            calls.add(call)
-            call.add_done_callback(calls.discard)
-        await asyncio.gather(*calls)
-    return outcomes

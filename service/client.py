@@ -84,7 +84,9 @@ def connect(
         ("grpc.max_receive_message_length", max_message_bytes),
         # Without these the wait between two attempts to connect grows to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # One attempt to connect: 20 s otherwise, in which a gateway that has come back is not noticed.
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
@@ -152,6 +154,49 @@ def _pushback_s(trailing: Any) -> float | None:
             except ValueError:
                 return None
     return None
+
+
+def lost_its_status(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the error took the place of the gateway's own: a message that is on its way while the gateway
+    ends the call may do that, see https://github.com/grpc/grpc/issues/36066. The gateway's errors always have
+    trailing metadata."""
+    return error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata()
+
+
+async def refusal_of(method: Any, first: Any, *, timeout_s: float) -> grpc.aio.AioRpcError | None:
+    """Why the gateway refuses an upload, to be asked after an error that lost its status: the first message
+    is sent again and nothing after it, so that the status cannot be lost. It counts no call.
+
+    Args:
+        method: AnalyzeVideo or StreamPoses of a stub.
+        first: the message with the config.
+        timeout_s: for the answer.
+
+    Returns:
+        The error; None where the gateway refuses neither the caller nor the config.
+    """
+    call = method(timeout=timeout_s)
+    try:
+        await call.write(first)
+        await call.done_writing()
+        await call.read()
+        code = await call.code()
+    except asyncio.InvalidStateError:  # it is over already
+        code = await call.code()
+    except grpc.aio.AioRpcError as error:
+        return None if lost_its_status(error) or _lacks_only_the_video(error.trailing_metadata()) else error
+    finally:
+        call.cancel()
+    trailing = await call.trailing_metadata()
+    if code in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED) or _lacks_only_the_video(trailing):
+        return None
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await call.details())
+
+
+def _lacks_only_the_video(trailing: Any) -> bool:
+    return any(
+        key == "grpc-status-details-bin" and b"VIDEO_UNDECODABLE" in value for key, value in trailing or ()
+    )
 
 
 class _Key:

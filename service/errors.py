@@ -232,6 +232,21 @@ class NotAllowed(PosegateError):
     reason = "NOT_ALLOWED"
 
 
+_OF_PLAN = {
+    "max_batch_size": ("image in a batch", "images in a batch"),
+    "max_skeletons": ("custom skeleton", "custom skeletons"),
+    "max_video_seconds": ("second of one video or stream", "seconds of one video or stream"),
+    "own_models": ("model of one's own", "models of one's own"),
+    "calls_at_once": ("call at once", "calls at once"),
+    "streams_at_once": ("video or stream at once", "videos or streams at once"),
+}
+
+
+def counted(number: float, one: str, many: str) -> str:
+    """A number of things in words, such as "1 call" and "2 calls"."""
+    return f"{number:.15g} {one if number == 1 else many}"
+
+
 class PlanDoesNotAllow(NotAllowed):
     """The tenant's plan does not allow it; plan, limit and actual value are in the metadata."""
 
@@ -240,9 +255,12 @@ class PlanDoesNotAllow(NotAllowed):
     @classmethod
     def of(cls, plan: str, limit_name: str, *, limit: float, actual: float) -> PlanDoesNotAllow:
         """One limit of a plan, by its name in the file of plans, and what was asked for."""
+        one, many = _OF_PLAN.get(limit_name, (limit_name, limit_name))
         return cls(
-            f"The plan '{plan}' allows {limit_name} of {limit:g}, not {actual:g}: "
-            "ask for less, or for another plan.",
+            f"The plan '{plan}' allows {counted(limit, one, many)}, not {actual:g}: "
+            "ask for less, or for another plan."
+            if limit
+            else f"The plan '{plan}' allows no {many}: ask for another plan.",
             metadata={
                 "plan": plan,
                 "limit": f"{limit:g}",

@@ -121,7 +121,8 @@ class Settings(BaseSettings):
     unread_s: float = Field(
         default=60.0,
         gt=0,
-        description="The connection of a caller who takes no unary answer for longer, seconds, is ended.",
+        description="The connection of a caller who takes no unary answer for longer, seconds, is ended. "
+        "Behind a proxy, whose connections callers share: longer than the proxy lets a call last.",
     )
     max_message_bytes: int = Field(
         default=256 * MIB, ge=MIB, description="Bytes of one gRPC message, either way."

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ from service.core.model import Model, PoseModel
 from service.core.poses import Floats
 from service.errors import DeadlineExceeded, Unavailable
 from service.skeletons import shipped
+from service.triton.shared_memory import Loan
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -38,6 +39,7 @@ MODEL = Model(
     source="https://example.org/yolo11n-pose.pt",
     sha256="869e83fcdffdc7371fa4e34cd8e51c838cc729571d1635e5141e3075e9319dc0",
     ready=True,
+    candidate_count=1000,
 )
 POSE_MODEL = PoseModel(MODEL, None, shipped()[MODEL.skeleton])
 
@@ -120,7 +122,14 @@ class FakeTritonClient:
         self.closed = False
 
     async def infer(
-        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+        self,
+        model: Model,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        *,
+        deadline: float,
+        request_id: str = "",
+        loan: Loan | None = None,
     ) -> Tensors:
         self.calls.append(Call(model, inputs, tuple(outputs), deadline, request_id))
         answer = self.script.pop(0) if self.script else self.answer
@@ -145,6 +154,9 @@ class FakeTritonClient:
         found = answer(inputs["images"][0]) if callable(answer) else answer
         return {"candidates": found[None]}
 
+    def lend(self) -> AbstractContextManager[Loan]:
+        return nullcontext(Loan())
+
     def forget(self) -> None:
         """Forget the inferences until now."""
         self.calls.clear()
@@ -162,8 +174,8 @@ class FakeTritonClient:
     async def is_live(self) -> bool:
         return self.served is not None
 
-    async def attach(self, largest_input_bytes: int) -> None:
-        self.attached.append(largest_input_bytes)
+    async def attach(self, largest_bytes: int) -> None:
+        self.attached.append(largest_bytes)
 
     async def server_version(self) -> str:
         if isinstance(self.version, Exception):
@@ -303,7 +315,21 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             self.cancelled += 1
             raise
         self.inputs.append(await self._input(request, context))
-        return infer_response(self.answer[None])
+        response = infer_response(self.answer[None])
+        wanted = request.outputs[0].parameters
+        if "shared_memory_region" in wanted:
+            self._write(wanted, response)
+        return response
+
+    def _write(self, wanted: Any, response: service_pb2.ModelInferResponse) -> None:
+        """Move the answer's tensor into shared memory, as Triton does."""
+        content = response.raw_output_contents[0]
+        response.raw_output_contents[0] = b""
+        assert len(content) <= wanted["shared_memory_byte_size"].int64_param
+        region = self.regions[wanted["shared_memory_region"].string_param]
+        with Path("/dev/shm", region.lstrip("/")).open("r+b") as file:  # noqa: S108
+            file.seek(wanted["shared_memory_offset"].int64_param)
+            file.write(content)
 
     async def _input(self, request: Any, context: Context) -> NDArray[Any]:
         """The one input, from the message or from shared memory, as Triton reads it."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NoReturn
 
 import structlog
 
@@ -15,17 +14,18 @@ from service.accounts.keys import ApiKey, parse_key
 from service.accounts.peers import WrongKeys
 from service.accounts.places import Places
 from service.accounts.quotas import Charge, Quotas
-from service.accounts.rates import TokenBuckets
+from service.accounts.rates import Pace, TokenBuckets
 from service.accounts.usage import UsageRecorder
 from service.core.plan import Plan
-from service.errors import NotFound, RateLimited, Unauthenticated, Unavailable
+from service.errors import NotFound, RateLimited, Unauthenticated, Unavailable, counted
 from service.store.tenants import KeyState
 
 _log = structlog.get_logger()
 
 _INVALID = "The API key is not valid: check it, or ask for a new one."
-_DELAY_S = 0.05  # of an answer to a wrong key, after many of them
-_DELAYED = 500  # such answers at once; more come without delay, as memory has an end
+_DELAY_S = 0.05  # of a refusal after many, at least
+_REFUSALS_A_SECOND = 250.0  # of those: each takes about a millisecond, from the calls that are answered
+_DELAYED = 1000  # such refusals at once; more come without delay, as memory has an end
 _SWEEP_S = 10.0
 _LOGGED_WRONG = 20  # wrong keys that are logged between two sweeps; the rest is counted
 
@@ -77,7 +77,7 @@ class AccountGate:
         self._rates = TokenBuckets()
         self._places = Places()
         self._wrong_keys = WrongKeys()
-        self._delayed = 0
+        self._refusals = Pace(_REFUSALS_A_SECOND, _DELAYED)
         self._wrong = 0
         self.usage = usage
 
@@ -110,14 +110,7 @@ class AccountGate:
                 "An API key is needed: send it as 'authorization: Bearer KEY' or 'x-api-key: KEY'.",
                 reason="API_KEY_MISSING",
             )
-        key = parse_key(presented)
-        state = None if key is None else self._keyring.find(key)
-        if state is None:
-            slowly = self._wrong_keys.too_many(peer)
-            if key is not None:  # it may be a new one, from a proxy that others send wrong keys through
-                state = await self._keyring.find_new(key)
-            if state is None:
-                await self._refuse(key, peer, slowly=slowly)
+        state = self._keyring.find(presented) or await self._find_new(presented, peer)
         self.usage.used(state.key_id)
         return self._account(state)
 
@@ -125,9 +118,8 @@ class AccountGate:
         """Whether a key that was accepted would be accepted now; it costs no query."""
         return self._keyring.is_live(key_id)
 
-    @contextmanager
-    def admitted(self, account: Account, *, streaming: bool) -> Iterator[None]:
-        """A place for a call of the account, for the time of the block.
+    def admitted(self, account: Account, *, streaming: bool) -> AbstractContextManager[None]:
+        """A place for a call of the account, until the end of the block.
 
         Raises:
             RateLimited: the plan allows no more a second, or at once.
@@ -138,8 +130,8 @@ class AccountGate:
             wait_s = self._rates.take(account.tenant, per_second=plan.calls_per_second, burst=plan.burst)
             if wait_s:
                 raise RateLimited(
-                    f"The plan '{plan.name}' allows {plan.calls_per_second:g} calls a second, "
-                    f"{plan.burst} at once: try again in {wait_s:.3f} s.",
+                    f"The plan '{plan.name}' allows {counted(plan.calls_per_second, 'call', 'calls')} "
+                    f"a second, {plan.burst} at once: try again in {wait_s:.3f} s.",
                     metadata={
                         "plan": plan.name,
                         "limit": f"{plan.calls_per_second:g}",
@@ -147,8 +139,7 @@ class AccountGate:
                     },
                     retry_after_s=wait_s,
                 )
-        with self._places.taken(account.tenant, plan, streaming=streaming):
-            yield
+        return self._places.taken(account.tenant, plan, streaming=streaming)
 
     async def reserve(self, account: Account, *, pictures: int | None = None) -> Charge:
         """Units of the monthly quota for one call.
@@ -182,23 +173,29 @@ class AccountGate:
             )
         return Account(state.tenant, plan, state.key_id)
 
-    async def _refuse(self, key: ApiKey | None, peer: str, *, slowly: bool) -> NoReturn:
+    async def _find_new(self, presented: str, peer: str) -> KeyState:
+        """The key where it was made since the database was asked last; else it is refused."""
+        slowly = self._wrong_keys.too_many(peer)
+        key = parse_key(presented)
+        if key is not None:  # also from an address that sends wrong keys: it may be a proxy's
+            state = await self._keyring.find_new(key)
+            if state is not None:
+                return state
+        raise await self._refusal(key, peer, slowly=slowly)
+
+    async def _refusal(self, key: ApiKey | None, peer: str, *, slowly: bool) -> Unauthenticated:
         self._wrong += 1
         self._wrong_keys.add(peer)
         if self._wrong <= _LOGGED_WRONG:
             why = "malformed" if key is None else self._keyring.why_not(key)
             _log.info("key_refused", key_id="" if key is None else key.key_id, why=why)
-        if slowly and self._delayed < _DELAYED:
-            self._delayed += 1
-            try:
-                await asyncio.sleep(_DELAY_S)
-            finally:
-                self._delayed -= 1
+        if slowly:
+            await asyncio.sleep(self._refusals.wait_s(_DELAY_S))
         if key is None:
-            raise Unauthenticated(
+            return Unauthenticated(
                 "The API key is mistyped or cut off: it begins with pg_ and has 45 characters."
             )
-        raise key_ended()
+        return key_ended()
 
     async def _sweep(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from service.accounts.keys import ApiKey, matches
+from service.accounts.keys import ApiKey, id_in, matches
 from service.errors import Overloaded, Unavailable
 from service.store.tenants import KeyChanges, KeyState
 
@@ -64,10 +64,10 @@ class Keyring:
                 _log.error("keys_not_refreshed", why=repr(error))
             await asyncio.sleep(self._refresh_s)
 
-    def find(self, key: ApiKey) -> KeyState | None:
-        """The live key that this one is, as far as is known."""
-        state = self._keys.get(key.key_id)
-        if not matches(key, None if state is None else state.digest) or state is None:
+    def find(self, text: str) -> KeyState | None:
+        """The live key that a text is, as far as is known; the text may be anything."""
+        state = self._keys.get(id_in(text))
+        if not matches(text, None if state is None else state.digest) or state is None:
             return None
         return None if self._expired(state) else state
 
@@ -95,14 +95,14 @@ class Keyring:
             await asyncio.shield(self._next)
         finally:
             self._waiting -= 1
-        return self.find(key)
+        return self.find(key.text)
 
     def why_not(self, key: ApiKey) -> str:
         """Why a key is not accepted: for the log, not for the caller."""
         state = self._keys.get(key.key_id)
         if state is None:
             return "unknown or revoked"
-        return "expired" if matches(key, state.digest) else "wrong secret"
+        return "expired" if matches(key.text, state.digest) else "wrong secret"
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -19,6 +19,7 @@ _ID_LENGTH = 8
 _SECRET_LENGTH = 27  # 62 ** 27 is more than 2 ** 160
 _CHECKSUM_LENGTH = 6  # 62 ** 6 is more than 2 ** 32
 _KEY = re.compile(rf"pg_([0-9A-Za-z]{{{_ID_LENGTH}}})_[0-9A-Za-z]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}")
+_ID = slice(len("pg_"), len("pg_") + _ID_LENGTH)
 _NO_DIGEST = bytes(32)
 
 
@@ -37,7 +38,7 @@ class ApiKey:
     @property
     def digest(self) -> bytes:
         """SHA-256 of the key, 32 bytes: what is kept of it. The secret is random, so no salt is needed."""
-        return hashlib.sha256(self.text.encode("ascii")).digest()
+        return _digest(self.text)
 
 
 def new_key() -> ApiKey:
@@ -55,16 +56,25 @@ def parse_key(text: str) -> ApiKey | None:
     return ApiKey(found[1], text)
 
 
-def matches(key: ApiKey, digest: bytes | None) -> bool:
-    """Whether a key is the one that a digest was made of, in constant time; a missing digest takes as long
-    as a wrong one.
+def id_in(text: str) -> str:
+    """The id of a key, by its place in the text; of another text anything, which is the id of no key."""
+    return text[_ID]
+
+
+def matches(text: str, digest: bytes | None) -> bool:
+    """Whether a text is the key that a digest was made of, in constant time; a missing digest takes as long
+    as a wrong one. Neither form nor checksum has to be checked before.
 
     Args:
-        key: as a caller sent it.
+        text: as a caller sent it.
         digest: 32 bytes; None where no key has that id.
     """
-    same = hmac.compare_digest(key.digest, _NO_DIGEST if digest is None else digest)
+    same = hmac.compare_digest(_digest(text), _NO_DIGEST if digest is None else digest)
     return same and digest is not None
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
 
 
 def _random(length: int) -> str:

@@ -62,6 +62,11 @@ class Lease:
     remaining: int = 0
     block: int = 0
 
+    @property
+    def left(self) -> int:
+        """Units of the month that no call has reserved or spent, as far as is known here."""
+        return self.remaining + self.unspent
+
     def reserve(self, units: int) -> bool:
         """Set units aside for a call; False where there are too few."""
         if units > self.unspent:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from functools import lru_cache
 
 
 def month_of(moment: datetime) -> str:
     """The month of a moment, as 2026-11."""
-    return moment.astimezone(UTC).strftime("%Y-%m")
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return f"{utc.year:04}-{utc.month:02}"
 
 
 def day_of(moment: datetime) -> date:
     """The UTC day of a moment."""
-    return moment.astimezone(UTC).date()
+    return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).date()
 
 
 def first_day(month: str) -> date:
@@ -34,6 +36,7 @@ def next_month(first: date) -> date:
     return date(first.year + first.month // 12, first.month % 12 + 1, 1)
 
 
+@lru_cache(maxsize=8)
 def reset_time(month: str) -> datetime:
     """When the quota of a month ends: the first moment of the next one, UTC."""
     following = next_month(first_day(month))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from service.core.plan import Plan
 from service.errors import PlanDoesNotAllow, RateLimited
@@ -19,9 +18,8 @@ class Places:
         self._calls: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
 
-    @contextmanager
-    def taken(self, tenant: str, plan: Plan, *, streaming: bool) -> Iterator[None]:
-        """Count a call in for the time of the block.
+    def taken(self, tenant: str, plan: Plan, *, streaming: bool) -> AbstractContextManager[None]:
+        """Count a call in, until the end of the block.
 
         Args:
             tenant: of the call.
@@ -38,12 +36,25 @@ class Places:
         if limit is not None and at_work >= limit:
             raise _refusal(plan, limit, at_work, streaming=streaming)
         counts[tenant] = at_work + 1
-        try:
-            yield
-        finally:
-            counts[tenant] -= 1
-            if not counts[tenant]:
-                del counts[tenant]
+        return _Place(counts, tenant)
+
+
+class _Place:
+    """One call that was counted in."""
+
+    __slots__ = ("_counts", "_tenant")
+
+    def __init__(self, counts: Counter[str], tenant: str) -> None:
+        self._counts = counts
+        self._tenant = tenant
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._counts[self._tenant] -= 1
+        if not self._counts[self._tenant]:
+            del self._counts[self._tenant]
 
 
 def _refusal(plan: Plan, limit: int, at_work: int, *, streaming: bool) -> RateLimited | PlanDoesNotAllow:
@@ -51,7 +62,8 @@ def _refusal(plan: Plan, limit: int, at_work: int, *, streaming: bool) -> RateLi
     if limit == 0:
         return PlanDoesNotAllow.of(plan.name, name, limit=0, actual=1)
     return RateLimited(
-        f"{at_work} of your {calls} are at work, as many as the plan '{plan.name}' allows: try again.",
+        f"{at_work} of your {calls} {'is' if at_work == 1 else 'are'} at work, as many as the plan "
+        f"'{plan.name}' allows: try again.",
         reason="TOO_MANY_STREAMS" if streaming else "TOO_MANY_IN_FLIGHT",
         metadata={"plan": plan.name, "limit": str(limit), "actual": str(at_work + 1), "limit_name": name},
         retry_after_s=_STREAM_S if streaming else _CALL_S,

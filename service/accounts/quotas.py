@@ -17,7 +17,7 @@ import structlog
 
 from service.accounts.lease import Lease, most_held
 from service.accounts.months import month_of, reset_time
-from service.errors import MonthlyQuotaExceeded, RateLimited, Unavailable
+from service.errors import MonthlyQuotaExceeded, RateLimited, Unavailable, counted
 from service.store.quotas import Grant, Return
 
 _log = structlog.get_logger()
@@ -82,32 +82,43 @@ class _Tenant:
             self.freed = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Charge:
     """Units set aside for one call. Without a limit there is nothing to set aside.
 
     Attributes:
         units: set aside.
-        standing: of the quota when it was settled; before, when it was made.
+        month: whose quota they are of, as 2026-11.
+        limit: units of that month; None for no limit.
+        remaining: units that were left when it was made; None for no limit.
     """
 
     units: int
-    standing: Standing
+    month: str
+    limit: int | None = None
+    remaining: int | None = None
     _held: _Tenant | None = None
     _generation: int = 0
-    _open: bool = field(default=True)
+    _standing: Standing | None = None
 
     def settle(self, spent: int) -> Standing:
-        """End it: `spent` units count, the others are free again. Only the first time has an effect."""
-        if self._open:
-            self._open = False
-            if self._held is not None:
-                lease = self._held.lease
-                lease.settle(self._generation, self.units, spent)
-                if self._generation == lease.generation:
-                    self.standing = _standing(lease)
-                self._held.wake()
-        return self.standing
+        """End it: `spent` units count, the others are free again. Only the first time has an effect.
+
+        Returns:
+            How far the quota was used at that time.
+        """
+        if self._standing is None:
+            self._standing = self._settled(spent)
+        return self._standing
+
+    def _settled(self, spent: int) -> Standing:
+        if self._held is not None:
+            lease = self._held.lease
+            lease.settle(self._generation, self.units, spent)
+            self._held.wake()
+            if self._generation == lease.generation:
+                self.remaining = lease.left
+        return Standing(self.limit, self.remaining, reset_time(self.month))
 
 
 class Quotas:
@@ -150,7 +161,7 @@ class Quotas:
         """
         month = month_of(self._now())
         if quota is None:
-            return Charge(units, Standing(None, None, reset_time(month)))
+            return Charge(units, month)
         held = self._held(tenant, month, quota)
         lease = held.lease
         while not lease.reserve(units):
@@ -165,7 +176,7 @@ class Quotas:
                 lease = held.lease
         if lease.runs_low() and held.asking is None and self._clock() >= held.ask_again_at:
             self._begin_asking(held, ahead=True)
-        return Charge(units, _standing(lease), held, lease.generation)
+        return Charge(units, month, quota, lease.left, held, lease.generation)
 
     async def standing(self, tenant: str, quota: int | None) -> Standing:
         """How far the quota is used, by the database.
@@ -254,7 +265,7 @@ class Quotas:
         except TimeoutError:
             lease = held.lease
             raise RateLimited(
-                f"Calls at work hold {lease.reserved} of the {lease.quota} calls of the month, as many as "
+                f"Calls at work hold {lease.reserved} of the {_calls(lease.quota)} of the month, as many as "
                 "one gateway may hold at once: try again.",
                 reason="TOO_MANY_IN_FLIGHT",
                 metadata={"limit": str(most_held(lease.quota)), "limit_name": "calls_per_month"},
@@ -317,17 +328,20 @@ def _left(lease: Lease) -> Return:
     return Return(lease.tenant, lease.month, lease.epoch, lease.unspent)
 
 
-def _standing(lease: Lease) -> Standing:
-    return Standing(lease.quota, lease.remaining + lease.unspent, reset_time(lease.month))
+def _calls(number: int) -> str:
+    return counted(number, "call", "calls")
 
 
 def _used_up(lease: Lease, units: int) -> MonthlyQuotaExceeded:
     reset = reset_time(lease.month)
     at = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if lease.unspent or units > 1:
-        what = f"The call counts as {units}, and {lease.unspent} of {lease.quota} calls are left this month"
+    quota, are = _calls(lease.quota), "is" if lease.quota == 1 else "are"
+    if not lease.quota:
+        what = "The plan allows no calls that count"
+    elif lease.unspent or units > 1:
+        what = f"The call counts as {units}, and {lease.unspent} of the {quota} of the month {are} left"
     else:
-        what = f"The {lease.quota} calls of the month are used up"
+        what = f"The {quota} of the month {are} used up"
     return MonthlyQuotaExceeded(
         f"{what}: wait until {at}, or ask for another plan.",
         subject=f"tenant:{lease.tenant}",

@@ -24,6 +24,8 @@ _AGAIN_S = MEMORY_S + 0.5  # seconds analysed again; the tracker forgets a perso
 _BEFORE_S = 1e-6  # a written time may be rounded up; frames are further apart than this
 _SAME_PX = 2.0
 _STATUS = {"ANGLE_STATUS_OK": Status.OK, "ANGLE_STATUS_DEGRADED": Status.DEGRADED}
+DAMAGE = ("frames_damaged", "gaps")
+"""Counts of a frame that say what was damaged up to it; the summary has both, too."""
 _SIDES: tuple[Side, Side] = ("left", "right")
 
 
@@ -48,6 +50,8 @@ class Earlier:
             default=0,
         )
         self._first_again: int | None = None
+        self._since_s = 0.0
+        self._missed: dict[str, int] | None = None  # what the new run does not count, by its key
 
     @property
     def last(self) -> dict[str, Any] | None:
@@ -77,12 +81,18 @@ class Earlier:
         if not self.lines:
             return True
         if self._first_again is None:
-            self._first_again = line["frame_index"]
+            self._first_again = _begin(line)
+            self._since_s = seconds(line)
         kept = self._by_index.get(line["frame_index"])
         if kept is not None:
             self._vote(line, kept)
-        if line["frame_index"] <= self.lines[-1]["frame_index"]:
+        last = self.lines[-1]
+        if line["frame_index"] <= last["frame_index"]:
+            if line["frame_index"] == last["frame_index"]:
+                self._missed = {key: int(last.get(key, 0)) - line[key] for key in DAMAGE}
             return False
+        for key, missed in (self._missed or {}).items():
+            line[key] += missed
         for one in (*line.get("persons", []), *line.get("angles", [])):
             if "track_id" in one:
                 one["track_id"] = self._mapped(one["track_id"])
@@ -99,12 +109,23 @@ class Earlier:
             return summary
         total = pb.VideoSummary()
         total.CopyFrom(summary)
-        total.total_frames += (self._first_again or 0) - self.lines[0]["frame_index"]
-        passed = (line for line in self.lines if line["frame_index"] < (self._first_again or 0))
-        total.frames_damaged += sum(bool(line.get("damaged")) for line in passed)
+        total.total_frames += (self._first_again or 0) - _begin(self.lines[0])
+        for key, missed in (self._missed or {}).items():
+            setattr(total, key, getattr(total, key) + missed)
+        total.fps = self._fps(summary, total.total_frames)
         del total.measurements[:]
         total.MergeFrom(summary_of(lines))
         return total
+
+    def _fps(self, summary: pb.VideoSummary, total_frames: int) -> float:
+        """Frames per second of both runs, by the times of the first and the last frame."""
+        if summary.total_frames < 2 or not summary.fps:
+            return summary.fps
+        end_s = self._since_s + (summary.total_frames - 1) / summary.fps
+        first = self.lines[0]
+        steps = total_frames - 1 - (first["frame_index"] - _begin(first))
+        shown_s = end_s - seconds(first)
+        return steps / shown_s if steps > 0 and shown_s > 0 else summary.fps
 
     def _vote(self, frame: dict[str, Any], kept: dict[str, Any]) -> None:
         """Pair the track ids of one frame in both runs, by equal boxes."""
@@ -151,6 +172,11 @@ def earlier(partial: Path, head: dict[str, Any]) -> Earlier | None:
                 lines.append(line)
             end += len(content)
     return Earlier(lines, end) if end else None
+
+
+def _begin(line: dict[str, Any]) -> int:
+    """Number of the first frame of a run by the first line of it: frames before it are lost ones."""
+    return int(line["frame_index"]) - int(line.get("frames_damaged", 0)) + bool(line.get("damaged"))
 
 
 def seconds(line: dict[str, Any]) -> float:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,8 +30,9 @@ from service.cli.failures import BadOption, CommandError, Interrupted
 from service.cli.files import is_device, partial, write_whole
 from service.cli.formats import kind_of
 from service.cli.images import as_dict
-from service.cli.resume import Earlier, earlier, summary_of
+from service.cli.resume import DAMAGE, Earlier, earlier, summary_of
 from service.cli.video_report import Curves, progress_bar, report, show_progress
+from service.client import lost_its_status, refusal_of
 
 app = typer.Typer(add_completion=False)
 
@@ -215,24 +216,27 @@ async def analyze(clip: Path, config: AnalysisConfig) -> None:
         try:
             async with config.gateway.connect() as channel:
                 stub = PoseServiceStub(channel)
-                # A refusal during an upload may lose its status (grpc#36066): the key and the connection are
-                # tried before the file is sent.
-                await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=_INFO_TIMEOUT_S)
-                async for answer in stub.AnalyzeVideo(_requests(clip, message)):
-                    kind = answer.WhichOneof("response")
-                    if kind == "frame":
-                        line = as_dict(answer.frame)
-                        line["frame_index"] = answer.frame.frame_index  # a number; JSON has int64 as text
-                        if before.add(line):
-                            lines.append(_needed(line))
-                            _write(out, line)
-                    elif kind == "progress":
-                        show_progress(progress, task, answer.progress)
-                    elif kind == "annotated_chunk" and annotated is not None:
-                        annotated.write(answer.annotated_chunk)
-                    elif kind == "summary":
-                        summary = before.whole(answer.summary, lines)
-                        _write(out, {"summary": as_dict(summary)})
+                # A refusal during an upload may lose its status: the key and the connection are tried before
+                # the file is sent.
+                info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=_INFO_TIMEOUT_S)
+                answers = _answers(stub, clip, message, info.limits)
+                async with aclosing(answers):
+                    async for answer in answers:
+                        kind = answer.WhichOneof("response")
+                        if kind == "frame":
+                            line = as_dict(answer.frame)
+                            for key in ("frame_index", *DAMAGE):  # numbers; JSON has int64 as text
+                                line[key] = getattr(answer.frame, key)
+                            if before.add(line):
+                                lines.append(_needed(line))
+                                _write(out, line)
+                        elif kind == "progress":
+                            show_progress(progress, task, answer.progress)
+                        elif kind == "annotated_chunk" and annotated is not None:
+                            annotated.write(answer.annotated_chunk)
+                        elif kind == "summary":
+                            summary = before.whole(answer.summary, lines)
+                            _write(out, {"summary": as_dict(summary)})
         except grpc.aio.AioRpcError as error:
             broken = config.gateway.explain(error)
             # After DATA_LOSS another run would give the same frames: the files are complete as they are.
@@ -254,6 +258,34 @@ async def analyze(clip: Path, config: AnalysisConfig) -> None:
         written = [str(path) for path in (config.out, config.annotated, config.plot) if path is not None]
         kept = f" The frames before that are in {', '.join(written)}." if written else ""
         raise CutShort(f"{clip}: {broken}{kept}")
+
+
+async def _answers(
+    stub: Any, clip: Path, message: pb.VideoConfig, limits: pb.Limits
+) -> AsyncGenerator[pb.AnalyzeVideoResponse]:
+    """The answers to the video; a refusal that lost its status on the way is asked for again.
+
+    Raises:
+        grpc.aio.AioRpcError: the call failed.
+        CutShort: it failed, and why was lost.
+    """
+    try:
+        async for answer in stub.AnalyzeVideo(_requests(clip, message)):
+            yield answer
+    except grpc.aio.AioRpcError as error:
+        if not lost_its_status(error):
+            raise
+        refusal = await refusal_of(
+            stub.AnalyzeVideo, pb.AnalyzeVideoRequest(config=message), timeout_s=_INFO_TIMEOUT_S
+        )
+        if refusal is not None:
+            raise refusal from error
+        seconds = limits.max_video_duration.ToTimedelta().total_seconds()
+        raise CutShort(
+            f"{clip}: the service ended the call before the upload was complete; its log says why. It "
+            f"refuses, for one, videos of which more than {seconds:g} s are to be analysed: see --start and "
+            "--end."
+        ) from error
 
 
 def _check(clip: Path, config: AnalysisConfig) -> None:

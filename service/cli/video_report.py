@@ -117,12 +117,10 @@ def report(summary: pb.VideoSummary, *, resumed: bool, complete: bool, persons_k
     tracked = f", {counted_people(summary.persons_tracked)} tracked" if persons_known else ""
     print(f"{frames}{rate}{tracked}{earlier}")
     if summary.frames_damaged or summary.gaps:
-        # Gaps, and frames that were lost, before the place where a resumed run went on are not in the files.
-        what = "The file is damaged" if not resumed else "The file is damaged, counted from where it went on"
         frames = _counted(summary.frames_damaged, "damaged frame")
         print(
-            f"{what}: {frames} and {_counted(summary.gaps, 'gap')} stepped over; --strict ends with an error"
-            " instead.",
+            f"The file is damaged: {frames} and {_counted(summary.gaps, 'gap')} stepped over; "
+            "--strict ends with an error instead.",
             file=sys.stderr,
         )
     if not summary.frames_analyzed:

@@ -71,6 +71,12 @@ class ScaledImage:
         """An image at its own size."""
         return ScaledImage(pixels, (pixels.shape[1], pixels.shape[0]), Affine())
 
+    @staticmethod
+    def reduced(pixels: Rgb8, size_wh: tuple[int, int]) -> ScaledImage:
+        """An image of `size_wh` that was scaled as a whole to the size of `pixels`."""
+        scale_x, scale_y = pixels.shape[1] / size_wh[0], pixels.shape[0] / size_wh[1]
+        return ScaledImage(pixels, size_wh, Affine(scale_x, scale_y))
+
 
 Region = tuple[float, float, float, float]
 """A box of an image: x1, y1, x2, y2, px."""
@@ -121,8 +127,29 @@ def choose_shape(size_wh: tuple[int, int], shapes_hw: Sequence[tuple[int, int]])
     return max(shapes_hw, key=lambda shape: min(shape[0] / height, shape[1] / width))
 
 
+def fitted_wh(size_wh: tuple[int, int], shape_hw: tuple[int, int]) -> tuple[int, int]:
+    """Size that an image of `size_wh` has in a letterbox of `shape_hw`: as large as fits, aspect kept."""
+    width, height = size_wh
+    gain = min(shape_hw[0] / height, shape_hw[1] / width)
+    return max(round(width * gain), 1), max(round(height * gain), 1)
+
+
+def resized(image: Rgb8, size_wh: tuple[int, int], dst: Rgb8 | None = None) -> Rgb8:
+    """The image in another size, px, by the interpolation of `letterbox`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        size_wh: of the result.
+        dst: array of that size to write into; None for a new one.
+    """
+    return cv2.resize(image, size_wh, dst=dst, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+
+
 def letterbox(
-    image: Rgb8, shape_hw: tuple[int, int], size_wh: tuple[int, int] | None = None
+    image: Rgb8,
+    shape_hw: tuple[int, int],
+    size_wh: tuple[int, int] | None = None,
+    out: Rgb8 | None = None,
 ) -> tuple[Rgb8, Affine]:
     """Scale an image into an input of `shape_hw`, centred on grey, aspect kept.
 
@@ -134,17 +161,16 @@ def letterbox(
         shape_hw: the input's height and width.
         size_wh: size of the original, px, of which `image` is a reduced copy; None for its own. What the
             image covers in the input follows from it.
+        out: array of that shape to write into; None for a new one.
 
     Returns:
         The input (shape_hw + 3) uint8, and the map from px of `image` to input px.
     """
-    width, height = size_wh or (image.shape[1], image.shape[0])
     target_h, target_w = shape_hw
-    gain = min(target_h / height, target_w / width)
-    new_w, new_h = max(round(width * gain), 1), max(round(height * gain), 1)
+    new_w, new_h = fitted_wh(size_wh or (image.shape[1], image.shape[0]), shape_hw)
     left = round((target_w - new_w) / 2 - 0.1)
     top = round((target_h - new_h) / 2 - 0.1)
-    boxed = np.empty((target_h, target_w, 3), np.uint8)
+    boxed = np.empty((target_h, target_w, 3), np.uint8) if out is None else out
     boxed[:top] = LETTERBOX_GREY
     boxed[top + new_h :] = LETTERBOX_GREY
     boxed[top : top + new_h, :left] = LETTERBOX_GREY
@@ -154,7 +180,7 @@ def letterbox(
     if (new_w, new_h) == (width, height):
         inside[...] = image
     else:
-        cv2.resize(image, (new_w, new_h), dst=inside, interpolation=cv2.INTER_LINEAR)
+        resized(image, (new_w, new_h), inside)
     return boxed, Affine(
         scale_x=new_w / width, scale_y=new_h / height, shift_x=float(left), shift_y=float(top)
     )

@@ -41,6 +41,7 @@ class Model:
         tenant: the only one who may use it; empty for everyone.
         takes_image: whether a top-down model takes the image with the boxes of its persons, rather than a
             crop of each.
+        candidate_count: rows of `candidates`; 0 for a top-down model.
     """
 
     name: str
@@ -62,6 +63,12 @@ class Model:
     prepared_hw: tuple[tuple[int, int], ...] = ()
     takes_image: bool = False
     description: str = ""
+    candidate_count: int = 0
+
+    @property
+    def candidates_bytes(self) -> int:
+        """Size of `candidates` for one image: float32 rows of box, score and keypoints."""
+        return self.candidate_count * (5 + 3 * self.keypoint_count) * 4
 
     @property
     def typical_hw(self) -> tuple[tuple[int, int], ...]:

@@ -33,30 +33,33 @@ def decode_candidates(
         max_persons: at most so many are returned.
     """
     rows = candidates[candidates[:, 4] > min_score]
-    # Before anything is computed: one NaN among the boxes would suppress all others.
-    rows = rows[_near(rows[:, :4]) & np.isfinite(rows[:, 4])]
     keypoint_count = (candidates.shape[1] - 5) // 3
     if not len(rows):
         return Poses.empty(keypoint_count)
+    # Before anything is computed: one NaN among the boxes would suppress all others.
+    near = np.abs(rows) < _FAR_PX  # false for NaN too
+    valid = near[:, :5].all(axis=1)
+    if not valid.all():
+        rows, near = rows[valid], near[valid]
     half = rows[:, 2:4] / 2
     boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
     kept = suppress(boxes, iou_threshold=iou_threshold, limit=max_persons)
-    rows, boxes = rows[kept], boxes[kept]
+    rows, boxes, near = rows[kept], boxes[kept], near[kept]
     back = to_input.inverse()
     keypoints = rows[:, 5:].reshape(len(rows), keypoint_count, 3)
-    there = _near(keypoints)[..., None]
-    keypoints = np.where(there, keypoints, np.float32(0))
-    mapped = np.concatenate([back.apply(keypoints[..., :2]), keypoints[..., 2:]], axis=2)
+    there = near[:, 5:].reshape(keypoints.shape).all(axis=2, keepdims=True) if not near.all() else None
+    if there is not None:
+        keypoints = np.where(there, keypoints, np.float32(0))
+    points = np.empty_like(keypoints)
+    points[..., :2] = back.apply(keypoints[..., :2])
+    points[..., 2] = keypoints[..., 2]
+    if there is not None:
+        points = np.where(there, points, np.float32(0))
     return Poses(
         boxes_xyxy=back.apply(boxes.reshape(-1, 2, 2)).reshape(-1, 4),
         scores=rows[:, 4].copy(),
-        keypoints=np.where(there, mapped, np.float32(0)),
+        keypoints=points,
     )
-
-
-def _near(values: Floats) -> NDArray[np.bool_]:
-    """Whether all of (..., n) are numbers within reach; (...)."""
-    return np.asarray((np.abs(values) < _FAR_PX).all(axis=-1))
 
 
 def suppress(boxes_xyxy: Floats, *, iou_threshold: float, limit: int) -> NDArray[np.intp]:

@@ -18,8 +18,16 @@ from service.core.cancellation import checkpoint
 from service.errors import ImageTooCostly, ImageUndecodable, VideoTooCostly, VideoUndecodable
 from service.media.container_probe import is_cut_short, is_ragged, still_image, streaming
 from service.media.image_bounds import check_frame
-from service.media.matroska_walk import MatroskaWalk
 from service.media.spool import Spool, SpoolClosed, SpoolReader
+from service.media.walks.asf import AsfWalk
+from service.media.walks.avi import AVI_HEAD, AviWalk
+from service.media.walks.flv import FlvWalk
+from service.media.walks.fragments import FragmentWalk
+from service.media.walks.matroska import MatroskaWalk
+from service.media.walks.mpeg_ps import ProgramStreamWalk
+from service.media.walks.mxf import MxfWalk
+from service.media.walks.ogg import OggWalk
+from service.media.walks.walk import Walk
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs only
 
@@ -108,6 +116,7 @@ class Demuxer:
         self.gaps = 0
         self.damage: Exception | None = None
         self.bytes_read = 0
+        self._stamps: dict[int, int] | None = None  # by place, of an AVI with gaps
         try:
             self._container = av.open(
                 self._input,
@@ -125,7 +134,7 @@ class Demuxer:
                 io_open=_refuse,
             )
             self.stream = _video_track(self._container)
-            self._walk = MatroskaWalk(spool.read_all) if self._name == "matroska" else None
+            self._walk = self._make_walk()
         except BaseException as error:
             self.close()
             self.raise_failure(error)
@@ -219,6 +228,8 @@ class Demuxer:
                 return
             if self._walk is not None and packet.pos is not None and packet.pos > 0:
                 self.gaps += not self._walk.reach(packet.pos)
+                if self.gaps and self._name == "avi":
+                    self._stamp_by_index(packet)
             if packet.size:
                 failures = 0
                 if self.damage is not None:  # the file goes on behind it
@@ -290,6 +301,29 @@ class Demuxer:
             return self._walk.rest(size) == "ragged"
         return self._name == "mpegts" and is_ragged(self._spool.read_all, size)
 
+    def _make_walk(self) -> Walk | None:
+        """What finds the places where FFmpeg passes over bytes in silence."""
+        read, name = self._spool.read_all, self._name
+        if name == "matroska":
+            return MatroskaWalk(read)
+        if name == "mov":
+            return FragmentWalk(read, self.stream.id)
+        if name == "flv":
+            return FlvWalk(read)
+        if name == "avi":
+            indexed = frozenset(entry.pos for entry in self.stream.index_entries)
+            return AviWalk(read, len(self._opened().streams), indexed)
+        if name == "ogg":
+            return OggWalk(read)
+        if name == "mpeg":
+            return ProgramStreamWalk(read)
+        if name == "mxf":
+            return MxfWalk(read)
+        if name == "asf":
+            streams = frozenset(stream.id for stream in self._opened().streams)
+            return AsfWalk(read, self.stream.id, streams)
+        return None
+
     @property
     def finds_gaps(self) -> bool:
         """Whether `gaps` has the places too where FFmpeg passes over bytes in silence."""
@@ -305,6 +339,14 @@ class Demuxer:
         if self._container is not None:
             self._container.close()
             self._container = None
+
+    def _stamp_by_index(self, packet: VideoPacket) -> None:
+        """Take the stamp of an AVI's packet from its index: FFmpeg counts on, as if nothing were missing."""
+        if self._stamps is None:
+            self._stamps = {entry.pos: entry.timestamp for entry in self.stream.index_entries}
+        stamp = self._stamps.get((packet.pos or 0) - AVI_HEAD)
+        if stamp is not None:
+            packet.dts = packet.pts = stamp
 
     def _check_frame(self, packet: VideoPacket) -> None:
         """Refuse a frame of Motion JPEG that costs many times what its pixels do."""

@@ -22,6 +22,7 @@ _GROUP_BYTES = 64 << 20  # packets kept from a key frame on
 FRAMES_HELD = 16 + 4  # by a decoder: H.264 and HEVC refer to 16 frames at most
 _VP8_SHOWN = 0x10  # of the first byte of a frame (RFC 6386, 9.1)
 _REST_S = 0.5  # that the stated end may lie behind the last frame
+_STRICT = "crccheck+bitstream+buffer+explode"
 _MAX_BEFORE_KEY = 300  # packets; a track without any key frame is then decoded all the same
 
 
@@ -68,7 +69,7 @@ class FrameDecoder:
         self._max_pixels = max_pixels
         self._threads = threads
         self._context = demuxer.stream.codec_context
-        set_up(self._context, max_pixels, threads)
+        set_up(self._context, max_pixels, threads, strict=strict)
         # A decoder whose threads take a packet each answers for a packet only so many packets later.
         frame_threads = bool(self._context.codec.capabilities & Capabilities.frame_threads)
         self._lag = threads - 1 if frame_threads else 0
@@ -103,6 +104,8 @@ class FrameDecoder:
                 self._send(packet)
                 if self._threads > 1:
                     self._keep(packet)
+            elif self._demuxer.is_cut_short(last_is_partial=self._last_was_partial):
+                self._order.end_in_gap()
             frames, failed = _decoded(self._context, packet if packet.size else None)
             if failed and packet.size:
                 self._order.damaged(packets_ago=self._lag, lost=True)
@@ -146,9 +149,11 @@ class FrameDecoder:
             raise BrokenOff
         group = [key, *self._read_up_to(key.pts)]
         self._packets = chain(group, self._packets)
-        leading = sum(
-            shown and stamp is not None and stamp < key.pts for stamp, shown in map(self._frame_of, group)
-        )
+        leading = [
+            stamp
+            for stamp, shown in map(self._frame_of, group)
+            if shown and stamp is not None and stamp < key.pts
+        ]
         self._order.restart(key.pts, leading=leading, passed=passed)
         self._times.restart()
         self._recent.clear()
@@ -203,7 +208,7 @@ class FrameDecoder:
         stamp, shown = self._frame_of(packet)
         if self._demuxer.gaps > self._known_gaps:  # packets are missing that others may depend on
             self._known_gaps = self._demuxer.gaps
-            self._order.damaged(lost=True)
+            self._order.gap()
         self._order.sent(stamp, shown=shown)
         if packet.is_corrupt:
             self._order.damaged()
@@ -223,7 +228,7 @@ class FrameDecoder:
         again = self._demuxer.again()
         try:
             context = again.stream.codec_context
-            set_up(context, self._max_pixels, threads=1)
+            set_up(context, self._max_pixels, threads=1, strict=self._strict)
             for place, packet in enumerate([*packets, None], 1):
                 frames, failed = _decoded(context, packet)
                 if failed and packet is not None and self._order.is_due(packet.pts):
@@ -306,9 +311,12 @@ class FrameDecoder:
         return packet.pts, packet.pts is not None and not hidden
 
 
-def set_up(context: VideoCodecContext, max_pixels: int, threads: int) -> None:
-    """Set a decoder up that is not open yet."""
+def set_up(context: VideoCodecContext, max_pixels: int, threads: int, *, strict: bool) -> None:
+    """Set a decoder up that is not open yet. A strict one fails at errors that it would pass over, which
+    some decoders do in silence (HEVC, Motion JPEG)."""
     context.options = {**context.options, "max_pixels": str(max_pixels)}
+    if strict:
+        context.options |= {"err_detect": _STRICT}
     context.thread_count = threads
     context.thread_type = "AUTO" if threads > 1 else "NONE"
 

@@ -6,6 +6,7 @@ Stamps are integers in ticks of the track's time base; nothing is computed in fl
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,6 +14,9 @@ from fractions import Fraction
 # whose clock may jump, begins a new clock: the rule and the numbers of FFmpeg's own tool (ffmpeg_demux.c).
 _BACKWARD = Fraction(1, 10)
 _FORWARD = Fraction(10)
+_NEAR = 16  # frames before and behind a gap where reordering may put those that are missing
+_MOST_MISSING = 10_000  # frames in one gap; a longer leap is taken for a damaged stamp
+_STEPS, _LEAST_STEPS = 15, 3  # between frames that tell the rate
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class PresentationOrder:
     The number of a frame is how many presented frames of the source come before it, decoded, passed over or
     lost. Frame 0 is the first frame that can be decoded or, where damage is why it cannot be, the first one
     from the key frame on that decoding begins with. Behind damage, a packet whose frame does not come is a
-    lost frame, up to the next undamaged key frame; elsewhere it is a packet without a frame of its own.
+    lost frame, up to the next undamaged key frame; elsewhere it is a packet without a frame of its own. Where
+    packets are missing, the stamps tell how many frames are: as many as fit into the leap.
 
     Args:
         by_decoding: the container has no presentation stamps (AVI, elementary streams). The n-th frame then
@@ -111,6 +116,9 @@ class PresentationOrder:
         self._damage: int | None = None  # place in decoding order of the last damage
         self._loss: int | None = None  # of the first lost packet that frames may depend on
         self._ever_damaged = False
+        self._gaps: list[int] = []  # highest stamps before each
+        self._highest = 0  # stamp of a packet
+        self._steps = _Steps()
         self.left_out = 0
 
     @property
@@ -133,6 +141,7 @@ class PresentationOrder:
         self._sent += 1
         if stamp is None:
             return
+        self._highest = max(self._highest, stamp)
         if self._first is None:
             self._first = stamp
         if not shown:
@@ -166,24 +175,39 @@ class PresentationOrder:
             self._loss = at
         self._ever_damaged = True
 
-    def restart(self, stamp: int, *, leading: int, passed: int | None = None) -> None:
+    def gap(self) -> None:
+        """Packets are missing before the next one."""
+        self._gaps.append(self._highest)
+        self.damaged(lost=True)
+
+    def end_in_gap(self) -> None:
+        """The last packets are missing, some perhaps of frames that are presented before the last one."""
+        self._gaps.append(self._highest)
+
+    def restart(self, stamp: int, *, leading: list[int], passed: int | None = None) -> None:
         """Continue at a key frame.
 
         Args:
             stamp: of the key frame.
-            leading: frames that are presented before it, but whose packets come behind its own.
+            leading: stamps of frames that are presented before it, but whose packets come behind its own.
             passed: frames whose packets come before its own, those left out among them; None where all of
                 these were `sent`.
         """
         if passed is None:
-            self._passed += sum(one < stamp for one in self._waiting) + leading
+            before = sorted([*(one for one in self._waiting if one < stamp), *leading])
+            self._passed += len(before)
+            for one in (*before, stamp):
+                self._passed += len(self._missing_before(one))
+                self._last = Place(self._passed, one)
+                self._steps.add(one)
         else:
-            self._passed = passed + leading - self.left_out
+            self._passed = passed + len(leading) - self.left_out
         self._waiting = []
         self._decoded_at = {}
         self._damage = self._loss = None
         self._floor = stamp
         self._last = None
+        self._steps.restart()
 
     def place(
         self, stamp: int, *, key_frame: bool, corrupt: bool = False, reordered: bool = True
@@ -214,11 +238,13 @@ class PresentationOrder:
         lost = self._lost_before(stamp) if key_frame or not by_rank else []
         if by_rank and self._waiting:
             stamp = self._waiting[0]
+        lost += self._take_missing(stamp)
         number = self._next_number()
         if self._waiting and self._waiting[0] == stamp:
             heapq.heappop(self._waiting)
             self._passed += 1
         self._last = Place(number, stamp)
+        self._steps.add(stamp)
         if key_frame and not corrupt:
             self._recover(decoded_at)
         return lost, self._last, corrupt or is_spoiled
@@ -261,15 +287,63 @@ class PresentationOrder:
         """Pass over the frames before a stamp; those of them that are lost."""
         lost = []
         while self._waiting and (stamp is None or self._waiting[0] < stamp):
+            if self._damage is not None:
+                lost += self._take_missing(self._waiting[0])
             place = Place(self._next_number(), heapq.heappop(self._waiting))
             self._passed += 1
             if self._damage is not None:
                 lost.append(place)
                 self._last = place
+                self._steps.add(place.stamp)
         return lost
+
+    def _take_missing(self, stamp: int) -> list[Place]:
+        """Pass over the frames that a gap before a stamp has swallowed."""
+        places = []
+        for missing in self._missing_before(stamp):
+            places.append(Place(self._next_number(), missing))
+            self._passed += 1
+            self._last = places[-1]
+        return places
+
+    def _missing_before(self, stamp: int) -> list[int]:
+        """Stamps of frames whose packets are missing between the last frame and a stamp, if a gap is near."""
+        step = self._steps.usual
+        if self._last is None or not step or not self._gaps:
+            return []
+        begin, near = self._last.stamp, _NEAR * step
+        if not any(begin <= gap + near and stamp >= gap - near for gap in self._gaps):
+            return []
+        count = round(Fraction(stamp - begin, step)) - 1
+        if count > _MOST_MISSING:
+            return []
+        return [begin + round(Fraction((stamp - begin) * place, count + 1)) for place in range(1, count + 1)]
 
     def _next_number(self) -> int:
         return self._passed if self._last is None else max(self._passed, self._last.number + 1)
+
+
+class _Steps:
+    """The usual step from one frame's stamp to the next."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._recent: deque[int] = deque(maxlen=_STEPS)
+
+    @property
+    def usual(self) -> int:
+        """The median of the last ones, ticks; 0 where there were too few."""
+        return sorted(self._recent)[len(self._recent) // 2] if len(self._recent) >= _LEAST_STEPS else 0
+
+    def add(self, stamp: int) -> None:
+        """A frame's stamp."""
+        if self._last is not None and stamp > self._last:
+            self._recent.append(stamp - self._last)
+        self._last = stamp
+
+    def restart(self) -> None:
+        """The next frame does not follow the last one."""
+        self._last = None
 
 
 class PresentationTimes:

@@ -17,7 +17,7 @@ from typing import NoReturn
 import av
 from av.video.frame import VideoFrame as AvFrame
 
-from service.core.geometry import Rgb8
+from service.core.geometry import Rgb8, resized
 from service.errors import DataLoss, PosegateError, VideoTooLarge, VideoTooLong, VideoUndecodable
 from service.media.demuxer import Demuxer
 from service.media.frame_decoder import FRAMES_HELD, BrokenOff, DecodedFrame, FrameDecoder
@@ -76,9 +76,11 @@ class VideoFrame:
     Attributes:
         index: zero-based number among the presented frames of the source.
         time_s: presentation time from the first frame, seconds.
-        image: (H, W, 3) RGB, upright, square pixels.
+        image: (H, W, 3) RGB, upright, square pixels; of the size of the video, or of that which
+            `reduce_to` asked for.
         decode_ms: of this frame and of those before it that were not analysed.
         damaged: its data, or data that it depends on, were damaged; FFmpeg concealed what was missing.
+        frames_damaged, gaps: of the reader when the frame was decoded.
     """
 
     index: int
@@ -86,6 +88,8 @@ class VideoFrame:
     image: Rgb8
     decode_ms: float
     damaged: bool = False
+    frames_damaged: int = 0
+    gaps: int = 0
 
 
 class VideoReader:
@@ -127,6 +131,7 @@ class VideoReader:
         self._pixels: FramePixels | None = None
         self._facts: VideoFacts | None = None
         self._frames: Iterator[VideoFrame] | None = None
+        self._reduced_wh: tuple[int, int] | None = None
         self._given_time_s = 0.0  # of the last frame that is not lost
         self.frames_seen = 0
         self.frames_damaged = 0
@@ -191,6 +196,10 @@ class VideoReader:
         # Not a key frame after all: a damaged packet looks like one, or a stream is refreshed bit by bit.
         demuxer.close()
         return self._from_start(may_skip=False)
+
+    def reduce_to(self, size_wh: tuple[int, int]) -> None:
+        """Give frames in this size, px, from now on."""
+        self._reduced_wh = size_wh
 
     def next_frame(self) -> VideoFrame | None:
         """The next selected frame; None after the last."""
@@ -305,8 +314,18 @@ class VideoReader:
             self._check_pixels(one.frame.width, one.frame.height)
             assert self._pixels is not None  # noqa: S101 - open() comes first
             image = self._pixels.image(one.frame)
+            if self._reduced_wh is not None:
+                image = resized(image, self._reduced_wh)
             given += 1
-            yield VideoFrame(one.index, time_s, image, (perf_counter() - started) * 1e3, one.damaged)
+            yield VideoFrame(
+                index=one.index,
+                time_s=time_s,
+                image=image,
+                decode_ms=(perf_counter() - started) * 1e3,
+                damaged=one.damaged,
+                frames_damaged=self.frames_damaged,
+                gaps=self.gaps,
+            )
             started = perf_counter()
 
     def _data_loss(self) -> DataLoss:

@@ -108,7 +108,7 @@ class StreamLimiter:
 
     def _too_many(self, count: int) -> Overloaded:
         return Overloaded(
-            f"{count} videos and streams are at work, as many as are allowed: try again.",
+            f"As many videos and streams are at work as are allowed, {count}: try again.",
             reason="TOO_MANY_STREAMS",
             metadata={"limit": str(self._at_once)},
             retry_after_s=2.0,

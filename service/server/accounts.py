@@ -7,11 +7,9 @@ reflection need no key.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -21,9 +19,9 @@ from google.protobuf import duration_pb2
 from posegate.v1 import pose_service_pb2 as pb
 from service.accounts.gate import Account, AccountGate, key_ended
 from service.accounts.quotas import Charge, Standing
-from service.accounts.usage import COUNTED_RPCS
+from service.accounts.usage import COUNTED_RPCS, UsageRecorder
 from service.errors import PosegateError
-from service.server.handlers import Context, Continuation, Handler, Stream, Unary, is_ours, wrap
+from service.server.handlers import Context, Continuation, Handler, Stream, Unary, Wrapping, is_ours
 from service.server.open_streams import OpenStreams
 from service.telemetry.call_context import Observer, current
 
@@ -46,6 +44,7 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._observer = observer or Observer()
         self._check_answer = check_answer
+        self._wrapping = Wrapping(self._unary, self._stream)
         self.streams = OpenStreams(gate.is_live, key_ended)
 
     async def run(self) -> None:
@@ -59,15 +58,23 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or not is_ours(details):
             return handler
-        return wrap(handler, partial(self._unary, details), partial(self._stream, details))
+        return self._wrapping.of(details.method, handler)
 
-    def _unary(self, details: grpc.HandlerCallDetails, inner: Unary) -> Unary:
-        rpc = _rpc(details)
+    def _unary(self, method: str, inner: Unary) -> Unary:
+        rpc = _rpc(method)
 
-        async def call(request: Any, context: Context) -> Any:
-            account = await self._accept(details, context)
+        async def free(request: Any, context: Context) -> Any:
+            account = await self._accept(context)
             with self._counted(account, rpc) as usage, self._gate.admitted(account, streaming=False):
-                charge = await self._reserve(account, rpc, request)
+                answer = await inner(request, context)
+                self._check_answer(answer)
+                usage.succeeded = True
+                return answer
+
+        async def counted(request: Any, context: Context) -> Any:
+            account = await self._accept(context)
+            with self._counted(account, rpc) as usage, self._gate.admitted(account, streaming=False):
+                charge = await self._reserve(account, request)
                 try:
                     answer = await inner(request, context)
                     self._check_answer(answer)
@@ -75,19 +82,18 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
                 finally:
                     spent = min(charge.units, usage.pictures) if charge.units > 1 else int(usage.succeeded)
                     standing = charge.settle(spent)
-                if rpc in COUNTED_RPCS:
-                    context.set_trailing_metadata(_headers(standing))
+                context.set_trailing_metadata(_headers(standing))
                 return answer
 
-        return call
+        return counted if rpc in COUNTED_RPCS else free
 
-    def _stream(self, details: grpc.HandlerCallDetails, inner: Stream) -> Stream:
-        rpc = _rpc(details)
+    def _stream(self, method: str, inner: Stream) -> Stream:
+        rpc = _rpc(method)
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            account = await self._accept(details, context)
+            account = await self._accept(context)
             with self._counted(account, rpc) as usage, self._gate.admitted(account, streaming=True):
-                charge = await self._reserve(account, rpc, request)
+                charge = await self._reserve(account, request)
                 try:
                     async with (
                         aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers,
@@ -104,54 +110,61 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    async def _accept(self, details: grpc.HandlerCallDetails, context: Context) -> Account:
+    async def _accept(self, context: Context) -> Account:
         account = await self._gate.authenticate(
-            presented_key(details.invocation_metadata or ()), context.peer()
+            presented_key(context.invocation_metadata() or ()), context.peer()
         )
         structlog.contextvars.bind_contextvars(tenant=account.tenant, key_id=account.key_id)
         call = current()
         call.tenant, call.plan = account.tenant, account.plan
         return account
 
-    async def _reserve(self, account: Account, rpc: str, request: Any) -> Charge:
-        if rpc not in COUNTED_RPCS:
-            return Charge(1, Standing(None, None, datetime.now(UTC)))
+    async def _reserve(self, account: Account, request: Any) -> Charge:
         pictures = len(request.requests) if isinstance(request, pb.BatchDetectPosesRequest) else None
         return await self._gate.reserve(account, pictures=pictures)
 
-    @contextmanager
-    def _counted(self, account: Account, rpc: str) -> Iterator[_Usage]:
-        """Count a call for invoices and metrics, however it ends."""
-        usage = _Usage()
-        outcome = "CANCELLED"
-        try:
-            yield usage
-            outcome = "OK"
-        except Exception as error:
-            outcome = error.reason if isinstance(error, PosegateError) else "INTERNAL"
-            raise
-        finally:
-            failures = int(outcome not in ("OK", "CANCELLED"))
-            self._gate.usage.called(
-                account.tenant,
-                rpc,
-                calls=int(usage.succeeded),
-                failures=failures,
-                pictures=usage.pictures,
-                video_ms=usage.video_ms(),
-            )
-            self._observer.plan_call(account.plan.name, outcome)
+    def _counted(self, account: Account, rpc: str) -> _Usage:
+        return _Usage(account, rpc, self._gate.usage, self._observer)
 
 
-@dataclass
 class _Usage:
-    """What a call gave its caller so far."""
+    """What a call gave its caller so far. At the end of its block the call is counted for invoices and
+    metrics, however it ended.
 
-    succeeded: bool = False
-    pictures: int = 0
-    first_s: float | None = None
-    last_s: float = 0.0
-    frame_s: float = 0.0
+    Attributes:
+        succeeded: there was an answer that counts.
+        pictures: number of images answered.
+    """
+
+    def __init__(self, account: Account, rpc: str, recorder: UsageRecorder, observer: Observer) -> None:
+        self._account = account
+        self._rpc = rpc
+        self._recorder = recorder
+        self._observer = observer
+        self.succeeded = False
+        self.pictures = 0
+        self._first_s: float | None = None
+        self._last_s = self._frame_s = 0.0
+
+    def __enter__(self) -> _Usage:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if kind is None:
+            outcome = "OK"
+        elif isinstance(error, PosegateError):
+            outcome = error.reason
+        else:
+            outcome = "INTERNAL" if issubclass(kind, Exception) else "CANCELLED"
+        self._recorder.called(
+            self._account.tenant,
+            self._rpc,
+            calls=int(self.succeeded),
+            failures=int(outcome not in ("OK", "CANCELLED")),
+            pictures=self.pictures,
+            video_ms=self._video_ms(),
+        )
+        self._observer.plan_call(self._account.plan.name, outcome)
 
     def answered(self, answer: object) -> None:
         """Count one answer."""
@@ -160,7 +173,7 @@ class _Usage:
                 if answer.HasField("frame"):
                     self._frame(answer.frame.time)
                 elif answer.HasField("started") and answer.started.video.fps > 0:
-                    self.frame_s = 1 / answer.started.video.fps
+                    self._frame_s = 1 / answer.started.video.fps
             case pb.StreamPosesResponse():
                 if answer.HasField("result") and not answer.result.HasField("error"):
                     self._frame(answer.result.capture_time)
@@ -173,15 +186,15 @@ class _Usage:
             case _:
                 self.succeeded = True
 
-    def video_ms(self) -> int:
+    def _video_ms(self) -> int:
         """Milliseconds from the first frame to the end of the last one."""
-        return 0 if self.first_s is None else round((self.last_s - self.first_s + self.frame_s) * 1e3)
+        return 0 if self._first_s is None else round((self._last_s - self._first_s + self._frame_s) * 1e3)
 
     def _frame(self, time: duration_pb2.Duration) -> None:
         seconds = time.seconds + time.nanos * 1e-9
         self.succeeded = True
-        self.first_s = seconds if self.first_s is None else self.first_s
-        self.last_s = max(self.last_s, seconds)
+        self._first_s = seconds if self._first_s is None else self._first_s
+        self._last_s = max(self._last_s, seconds)
 
 
 def presented_key(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
@@ -199,8 +212,7 @@ def presented_key(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
     return other
 
 
-def _rpc(details: grpc.HandlerCallDetails) -> str:
-    method: str = details.method
+def _rpc(method: str) -> str:
     return method.rpartition("/")[2]
 
 

@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from service.errors import Overloaded
-from service.server.handlers import Context, Continuation, Handler, is_ours, wrap
+from service.server.handlers import Context, Continuation, Handler, Wrapping, is_ours
 from service.server.retry_hint import RetryHint
 from service.telemetry.call_context import current
 
@@ -38,6 +38,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         self._calls = 0
         self._bytes = 0
         self._hint = RetryHint()
+        self._wrapping = Wrapping(self._unary, lambda method, inner: inner)
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -50,12 +51,12 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_unary_rpc_method_handler(
                 self._refuse, response_serializer=handler.response_serializer
             )
-        return wrap(handler, self._unary, lambda inner: inner)
+        return self._wrapping.of(details.method, handler)
 
     async def _refuse(self, requests: Any, context: Context) -> NoReturn:
         raise self._too_many()
 
-    def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, method: str, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
             # The size of a stream of requests is not known yet: it counts as a call only.
             with self.admitted(request.ByteSize() if isinstance(request, Message) else 0):
@@ -112,7 +113,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 
     def _too_many(self) -> Overloaded:
         return Overloaded(
-            f"{self._calls} calls are at work, as many as are allowed: try again.",
+            f"As many calls are at work as are allowed, {self._calls}: try again.",
             reason="TOO_MANY_IN_FLIGHT",
             metadata={"limit": str(self._max_calls)},
             retry_after_s=self._hint.after_refusal(self._calls),

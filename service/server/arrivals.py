@@ -7,8 +7,9 @@ as handlers of a stream of one request, which look the same on the wire and are 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, cast
 
 from service.errors import DeadlineExceeded, InvalidRequest, Overloaded, PosegateError
 from service.server.memory import MemoryGuard
@@ -46,7 +47,7 @@ class Arrivals:
         self._memory.check()
         if len(self._arriving) >= self._max_requests:
             raise Overloaded(
-                f"{len(self._arriving)} requests are on their way, as many as are allowed: try again.",
+                f"As many requests are on their way as are allowed, {len(self._arriving)}: try again.",
                 reason="TOO_MANY_IN_FLIGHT",
                 metadata={"limit": str(self._max_requests)},
                 retry_after_s=_RETRY_AFTER_S,
@@ -54,8 +55,8 @@ class Arrivals:
         scope = asyncio.timeout(self._max_s)
         self._arriving[scope] = asyncio.get_running_loop().time()
         try:
-            async with scope:
-                return await anext(aiter(requests))
+            async with scope, aclosing(cast("AsyncGenerator[Any]", aiter(requests))) as messages:
+                return await anext(messages)
         except StopAsyncIteration:
             raise InvalidRequest("The call has no request: send one.", reason="MESSAGE_UNREADABLE") from None
         except TimeoutError:

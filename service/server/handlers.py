@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -22,6 +23,28 @@ _OURS = "/posegate.v1."
 def is_ours(details: grpc.HandlerCallDetails) -> bool:
     """Whether the method belongs to one of the gateway's own services, and not to health or reflection."""
     return details.method.startswith(_OURS)
+
+
+class Wrapping:
+    """Wraps the handler of a method once, not for every call.
+
+    Args:
+        unary: wraps a behaviour with a single answer, given the name of its method.
+        stream: wraps a behaviour with a stream of answers.
+    """
+
+    def __init__(self, unary: Callable[[str, Unary], Unary], stream: Callable[[str, Stream], Stream]) -> None:
+        self._unary = unary
+        self._stream = stream
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+
+    def of(self, method: str, handler: Handler) -> Handler:
+        """The wrapped handler of a method, such as "/posegate.v1.PoseService/DetectPoses"."""
+        inner, wrapped = self._wrapped.get(method, (None, None))
+        if wrapped is None or inner is not handler:
+            wrapped = wrap(handler, partial(self._unary, method), partial(self._stream, method))
+            self._wrapped[method] = handler, wrapped
+        return wrapped
 
 
 def wrap(

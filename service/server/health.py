@@ -47,7 +47,7 @@ class Triton(Protocol):
     async def is_live(self) -> bool:
         """Whether it answers."""
 
-    async def attach(self, largest_input_bytes: int) -> None:
+    async def attach(self, largest_bytes: int) -> None:
         """Set up what a restart of Triton forgets; does nothing while it is set up."""
 
 
@@ -125,7 +125,11 @@ class HealthMonitor:
             finally:
                 self._tell_models(up=True)
             models = [model for model in self._catalog.models() if model.ready]
-            sizes = [3 * height * width for model in models for height, width in model.shapes_hw]
+            sizes = [
+                3 * height * width + model.candidates_bytes
+                for model in models
+                for height, width in model.shapes_hw
+            ]
             if sizes:
                 await self._triton.attach(max(sizes))
             default = self._catalog.pose_model("")

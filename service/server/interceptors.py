@@ -49,9 +49,11 @@ from service.server.message_limits import max_request_bytes, request_type_of
 from service.servicers.responses.error_status import code_of, to_status
 from service.telemetry.call_context import CallContext, Observer, begin
 from service.telemetry.caller_error import caller_error
+from service.telemetry.logging import CALLS
 from service.telemetry.tracing import Tracing
 
 _log = structlog.get_logger()
+_calls = structlog.get_logger(CALLS)
 
 REQUEST_ID = "x-request-id"
 _REFUSAL_LOG_S = 1.0
@@ -270,7 +272,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             self._refusal_logged_at = time.monotonic()
             refusals = {"refusals": self._refusals} if self._refusals > 1 else {}
             self._refusals = 0
-        _log.info("call", wall_ms=round(seconds * 1e3, 2), **outcome.fields(), **refusals, **facts)
+        _calls.info("call", wall_ms=round(seconds * 1e3, 2), **outcome.fields(), **refusals, **facts)
 
     def _deadline(self, context: Context, *, streaming: bool) -> float:
         """The caller's deadline, or the service's for a unary call, on time.monotonic()'s clock."""

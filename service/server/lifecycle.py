@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -32,7 +33,15 @@ async def serve(gateway: AbstractAsyncContextManager[Any], *, exit_after_s: floa
     """Run a gateway until SIGTERM or SIGINT, then drain it. `exit_after_s` as for `stop_on_signals`."""
     stop = stop_on_signals(exit_after_s)
     async with gateway:
+        _spare_lasting_objects()
         await stop.wait()
+
+
+def _spare_lasting_objects() -> None:
+    """Take what is loaded out of the garbage collector's rounds: looking through some 400,000 objects stops
+    every call for a tenth of a second and more, each time that calls have left enough behind."""
+    gc.collect()
+    gc.freeze()
 
 
 def stop_on_signals(exit_after_s: float | None = None) -> asyncio.Event:

@@ -86,6 +86,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         self._triton = triton
         self._limits = limits
         self._streaming = streaming
+        self._version = version("posegate")  # which reads files
         self._commit = commit
         # A decoded image can have 150 MB: only so many wait to be drawn on.
         self._kept_images = FairPlaces(limits.max_kept_images)
@@ -216,7 +217,7 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             triton_version = ""
         models = self._catalog.models(current().tenant)
         return pb.GetServerInfoResponse(
-            version=version("posegate"),
+            version=self._version,
             commit=self._commit,
             limits=effective_limits(self._limits, current().plan),
             default_model=self._catalog.default_model,

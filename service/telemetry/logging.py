@@ -8,6 +8,10 @@ import sys
 import structlog
 
 from service.settings import Settings
+from service.telemetry.line_writer import Lines, LineWriter
+
+CALLS = "calls"
+"""Name of the logger whose lines are written soon: one for every call."""
 
 
 def configure(settings: Settings) -> None:
@@ -28,11 +32,12 @@ def configure(settings: Settings) -> None:
     if settings.log_format == "json":
         stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         processors.append(structlog.processors.ExceptionRenderer(stacks))
+    writer = LineWriter(sys.stderr)
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[settings.log_level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *name: Lines(writer.write_soon if name == (CALLS,) else writer.write),
         cache_logger_on_first_use=True,
     )

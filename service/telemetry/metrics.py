@@ -91,6 +91,7 @@ class Metrics(Observer):
         )
         self._bytes = Counter("posegate_request_bytes", "Bytes of the callers' messages.", registry=registry)
         self._plan_calls: Counter | None = None
+        self._plan_counters: dict[tuple[str, str], Counter] = {}  # one for each plan and outcome
         self._persons = Histogram(
             "posegate_persons", "Persons in an image.", buckets=_PERSONS, registry=registry
         )
@@ -151,7 +152,10 @@ class Metrics(Observer):
     def plan_call(self, plan: str, outcome: str) -> None:
         if self._plan_calls is not None:
             label = outcome if outcome in ("OK", "CANCELLED") else _known(outcome)
-            self._plan_calls.labels(plan, label).inc()
+            counter = self._plan_counters.get((plan, label))
+            if counter is None:
+                counter = self._plan_counters[plan, label] = self._plan_calls.labels(plan, label)
+            counter.inc()
 
     @override
     def shed(self, reason: str) -> None:

@@ -36,10 +36,15 @@ def remove_shared_memory(prefix: str) -> None:
     _remove(prefix, _SHARED_MEMORY)
 
 
-async def kill_group(process: asyncio.subprocess.Process, grace_s: float) -> None:
-    """Kill a process and the rest of its process group, and wait until all have ended, `grace_s` at most."""
+def kill_group(leader: int) -> None:
+    """Send SIGKILL to a process and the rest of its process group, as many as are left."""
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(leader, signal.SIGKILL)
+
+
+async def end_group(process: asyncio.subprocess.Process, grace_s: float) -> None:
+    """Kill a process and the rest of its process group, and wait until all have ended, `grace_s` at most."""
+    kill_group(process.pid)
     await process.wait()
     deadline = asyncio.get_running_loop().time() + grace_s
     with suppress(ProcessLookupError, PermissionError):
@@ -50,23 +55,20 @@ async def kill_group(process: asyncio.subprocess.Process, grace_s: float) -> Non
             await asyncio.sleep(_POLL_S)
 
 
-def group_members(leader: int) -> frozenset[int]:
-    """Pids of the other processes in the process group of `leader`: the server's model processes."""
-    group = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(ProcessLookupError):
-            if os.getpgid(int(entry.name)) == leader:
-                group.add(int(entry.name))
-    return frozenset(group - {leader})
+def children_of(parent: int) -> frozenset[int]:
+    """Pids of the processes that `parent` has started: the server's model processes. Not those that a model
+    process starts: they come and go."""
+    return frozenset(
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if (fields := _stat(int(entry.name))) and int(fields[1]) == parent
+    )
 
 
 def is_suspended(pid: int) -> bool:
     """Whether a process was stopped by a signal (SIGSTOP) or a debugger; False if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split(maxsplit=1)[0] in ("T", "t")  # after the name in parentheses
+    fields = _stat(pid)
+    return bool(fields) and fields[0] in ("T", "t")
 
 
 async def first_ended(pids: Iterable[int]) -> int:
@@ -99,6 +101,15 @@ async def ended(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and the rest of /proc/PID/stat after the name in parentheses; empty without a process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return stat.rpartition(")")[2].split()
 
 
 def _remove(prefix: str, place: Path) -> None:

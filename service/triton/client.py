@@ -7,9 +7,9 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.core.model import Model
+from service.core.poses import Floats
 from service.errors import DeadlineExceeded, Overloaded, Unavailable
 from service.telemetry.call_context import current
 from service.triton.model_config import read_config
-from service.triton.shared_memory import SharedSlots
+from service.triton.shared_memory import Loan, SharedSlots
 
 _log = structlog.get_logger()
 
@@ -32,7 +33,8 @@ Tensors = Mapping[str, NDArray[Any]]
 _CONTROL_TIMEOUT_S = 5.0
 _RETRY_SOON_S = 0.25  # the queue is full: it empties within a few inferences
 _RETRY_LATER_S = 1.0  # Triton or a model is away
-# A cancelled request may still be read by Triton; its slot rests for longer than any queue lets it wait.
+# Triton may still read the slot of an abandoned request, and write to it; it rests for longer than any queue
+# lets a request wait.
 _QUARANTINE_S = 60.0
 
 _CHANNEL = [
@@ -42,13 +44,15 @@ _CHANNEL = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.enable_http_proxy", 0),  # the gateway reaches Triton directly, whatever http_proxy says
     # Without these the wait between two attempts grows to two minutes while Triton is away.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 250),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # of one attempt; 20 s otherwise, for a host that is gone
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]
 
 
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND")
+_NEVER_BEGUN = re.compile(r"failed to connect|not ready")
 _STUB_DIED = re.compile(r"[Ss]tub process .*is not healthy")
 
 
@@ -159,12 +163,16 @@ class TritonClient:
             _log.warning("model_not_loaded", model=name, why=why)
         return Model(name, version, family="", skeleton="", keypoint_count=0, shapes_hw=())
 
-    async def attach(self, largest_input_bytes: int) -> None:
-        """Set up the shared memory if it is wanted and not set up; a restart of Triton forgets it."""
+    async def attach(self, largest_bytes: int) -> None:
+        """Set up the shared memory if it is wanted and not set up; a restart of Triton forgets it.
+
+        Args:
+            largest_bytes: tensors of one request, and of its answer where that goes through the memory too.
+        """
         if not self._wants_shared_memory or self._slots is not None:
             return
         try:
-            slots = SharedSlots(self._slot_count, largest_input_bytes)
+            slots = SharedSlots(self._slot_count, largest_bytes)
         except OSError as error:
             self._wants_shared_memory = False
             _log.warning("shared_memory_off", why=str(error))
@@ -185,8 +193,29 @@ class TritonClient:
         self._slots = slots
         _log.info("shared_memory_on", slots=self._slot_count, slot_bytes=slots.slot_bytes)
 
+    @contextmanager
+    def lend(self) -> Iterator[Loan]:
+        """A slot of shared memory for one inference, for the time of the block; an empty loan without one."""
+        loan = self._slots.lend() if self._slots is not None else Loan()
+        try:
+            yield loan
+        finally:
+            if loan.slots is not None and loan.slot is not None:
+                if loan.rests:
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(_QUARANTINE_S, loan.slots.give_back, loan.slot)
+                else:
+                    loan.slots.give_back(loan.slot)
+
     async def infer(
-        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+        self,
+        model: Model,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        *,
+        deadline: float,
+        request_id: str = "",
+        loan: Loan | None = None,
     ) -> Tensors:
         """Run a model.
 
@@ -196,9 +225,11 @@ class TritonClient:
             outputs: names of the tensors to return.
             deadline: on the clock of time.monotonic(); also the longest stay in Triton's queue.
             request_id: shown in Triton's log.
+            loan: of this client: inputs that lie in it are not copied, and the answer may lie in it too;
+                None to lend one for this call only.
 
         Returns:
-            Read-only arrays by tensor name.
+            Arrays by tensor name, to be read only while the loan lasts, if there is one.
 
         Raises:
             Overloaded: Triton's queue is full.
@@ -206,27 +237,31 @@ class TritonClient:
             DeadlineExceeded: the deadline passed.
             TritonError: anything else.
         """
+        if loan is None:
+            with self.lend() as own:
+                found = await self.infer(
+                    model, inputs, outputs, deadline=deadline, request_id=request_id, loan=own
+                )
+                return {
+                    name: tensor.copy() if own.holds(tensor) else tensor for name, tensor in found.items()
+                }
         if deadline <= time.monotonic():
             raise _too_late()
-        slots = self._slots
-        lent = slots.lend(list(inputs.values())) if slots is not None else None
-        if slots is None or lent is None:
+        shared = _shared(inputs, loan)
+        if shared is None:
             return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
-        slot, offsets = lent
-        rest_s = 0.0
         try:
-            shared = _shared(inputs, slots.name, offsets)
-            return await self._infer(model, shared, outputs, deadline, request_id)
+            room = _room(model, inputs, outputs, loan)
+            return await self._infer(model, shared, outputs, deadline, request_id, room)
         except (asyncio.CancelledError, DeadlineExceeded):
-            rest_s = _QUARANTINE_S
+            loan.rests = True
+            raise
+        except Unavailable as error:
+            loan.rests |= not _NEVER_BEGUN.search(str(error.__cause__))
             raise
         except _RegionUnknown:
-            self._drop(slots)  # `attach` makes a new one
-        finally:
-            if rest_s:
-                asyncio.get_running_loop().call_later(rest_s, slots.give_back, slot)
-            else:
-                slots.give_back(slot)
+            if loan.slots is not None:
+                self._drop(loan.slots)  # `attach` makes a new one
         return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
 
     async def _infer(
@@ -236,6 +271,7 @@ class TritonClient:
         outputs: Sequence[str],
         deadline: float,
         request_id: str,
+        room: _Room | None = None,
     ) -> Tensors:
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0:
@@ -246,7 +282,7 @@ class TritonClient:
                     model_name=model.name,
                     model_version=model.version,
                     inputs=inputs,
-                    outputs=[triton_grpc.InferRequestedOutput(name) for name in outputs],
+                    outputs=[_requested(name, room) for name in outputs],
                     request_id=request_id,
                     timeout=int(remaining_s * 1e6),
                     client_timeout=remaining_s,
@@ -256,7 +292,33 @@ class TritonClient:
                 if "shared memory region" in error.message():
                     raise _RegionUnknown from error
                 _raise(error, deadline)
-        return {name: _output(result, name) for name in outputs}
+        return {name: _output(result, name, room) for name in outputs}
+
+
+@dataclass(frozen=True, eq=False)
+class _Room:
+    """Where Triton writes the only tensor of an answer: 0.2 MB of candidates would cross gRPC otherwise."""
+
+    tensor: Floats
+    region: str
+    offset: int
+
+
+def _room(model: Model, inputs: Tensors, outputs: Sequence[str], loan: Loan) -> _Room | None:
+    """Room for the answer in the loan, where its size is known and there is as much."""
+    if loan.slots is None or not model.candidate_count or list(outputs) != ["candidates"]:
+        return None
+    count = len(next(iter(inputs.values())))
+    tensor = loan.array((count, model.candidate_count, 5 + 3 * model.keypoint_count), np.float32)
+    offset = None if tensor is None else loan.slots.offset(tensor)
+    return None if tensor is None or offset is None else _Room(tensor, loan.slots.name, offset)
+
+
+def _requested(name: str, room: _Room | None) -> triton_grpc.InferRequestedOutput:
+    requested = triton_grpc.InferRequestedOutput(name)
+    if room is not None:
+        requested.set_shared_memory(room.region, room.tensor.nbytes, room.offset)
+    return requested
 
 
 def _input(name: str, tensor: NDArray[Any]) -> triton_grpc.InferInput:
@@ -272,16 +334,22 @@ def _inline(inputs: Tensors) -> list[triton_grpc.InferInput]:
     return tensors
 
 
-def _shared(inputs: Tensors, region: str, offsets: Sequence[int]) -> list[triton_grpc.InferInput]:
+def _shared(inputs: Tensors, loan: Loan) -> list[triton_grpc.InferInput] | None:
+    """The inputs in the memory of the loan; None where it has no room for them."""
     tensors = []
-    for (name, tensor), offset in zip(inputs.items(), offsets, strict=True):
+    for name, tensor in inputs.items():
+        placed = loan.placed(tensor)
+        if placed is None or loan.slots is None:
+            return None
         described = _input(name, tensor)
-        described.set_shared_memory(region, tensor.nbytes, offset)
+        described.set_shared_memory(loan.slots.name, tensor.nbytes, loan.slots.offset(placed))
         tensors.append(described)
     return tensors
 
 
-def _output(result: triton_grpc.InferResult, name: str) -> NDArray[Any]:
+def _output(result: triton_grpc.InferResult, name: str, room: _Room | None) -> NDArray[Any]:
+    if room is not None and not any(result.get_response().raw_output_contents):
+        return _written(result.get_output(name), name, room)
     try:
         tensor = result.as_numpy(name)
     except ValueError as error:
@@ -289,6 +357,15 @@ def _output(result: triton_grpc.InferResult, name: str) -> NDArray[Any]:
     if tensor is None:
         raise TritonError(f"the answer lacks '{name}'")
     return cast("NDArray[Any]", tensor)
+
+
+def _written(described: Any, name: str, room: _Room) -> NDArray[Any]:
+    """The tensor that Triton has written into the room; the answer holds its description only."""
+    if described is None:
+        raise TritonError(f"the answer lacks '{name}'")
+    if described.datatype != "FP32" or tuple(described.shape) != room.tensor.shape:
+        raise TritonError(f"'{name}' is not what its configuration says")
+    return room.tensor
 
 
 def _status(error: InferenceServerException) -> str:

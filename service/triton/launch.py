@@ -128,7 +128,7 @@ def command(launch: Launch, folder: Path, ports: Ports, name: str) -> list[str]:
         ports: where to listen, none of them 0.
         name: prefix of the shared memory regions of the Python backends.
     """
-    prefix = f"shm-region-prefix-name={name}-"
+    prefix = f"shm-region-prefix-name={name}"
     backends = sorted(path.name for path in (folder / "backends").iterdir())
     return [
         *(sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
@@ -152,8 +152,13 @@ def command(launch: Launch, folder: Path, ports: Ports, name: str) -> list[str]:
     ]
 
 
-def environment(launch: Launch) -> Mapping[str, str]:
-    """Environment variables of the server."""
+def environment(launch: Launch, *, restarted: bool = False) -> Mapping[str, str]:
+    """Environment variables of the server.
+
+    Args:
+        launch: what to start.
+        restarted: the same models have been loaded before: backends leave what can wait for later.
+    """
     # The stub embeds an isolated Python: it ignores PYTHONPATH and PYTHONHOME, and finds its standard
     # library and packages from the first `python3` on PATH, here that of this virtual environment.
     variables = {
@@ -161,6 +166,8 @@ def environment(launch: Launch) -> Mapping[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "POSEGATE_CACHE_DIR": str(launch.cache.resolve()),
     }
+    if restarted:
+        variables["POSEGATE_RESTARTED"] = "1"
     if launch.threads is not None:
         variables["POSEGATE_CPU_THREADS"] = str(launch.threads)
     return variables

@@ -80,6 +80,7 @@ def read_config(config: Any, version: str) -> Model | None:
         tenant=parameters.get("tenant", ""),
         takes_body=takes_image or "body" in inputs,
         takes_image=takes_image,
+        candidate_count=max(0, int(outputs["candidates"].dims[0])) if contract == "yolo_pose" else 0,
     )
 
 

@@ -62,7 +62,7 @@ class Places:
             raise Problem(
                 429,
                 self.reason,
-                f"{self.taken} {self.what} are at work, as many as are allowed: try again.",
+                f"As many {self.what} are at work as are allowed, {self.taken}: try again.",
                 code="RESOURCE_EXHAUSTED",
                 metadata={"limit": str(self.most)},
                 retry_after_s=0.5,

@@ -32,9 +32,9 @@ def test_the_secret_has_at_least_160_bits() -> None:
 def test_a_key_is_read_back() -> None:
     key = new_key()
     assert parse_key(key.text) == key
-    assert matches(key, key.digest)
-    assert not matches(key, new_key().digest)
-    assert not matches(key, None)
+    assert matches(key.text, key.digest)
+    assert not matches(key.text, new_key().digest)
+    assert not matches(key.text, None)
 
 
 def test_neither_a_key_nor_its_text_is_shown() -> None:

@@ -375,3 +375,21 @@ def test_a_month_ends_with_the_next_one(month: str, reset: tuple[int, int, int])
 def test_what_is_no_month_is_refused(month: str) -> None:
     with pytest.raises(ValueError, match="is not a month"):
         first_day(month)
+
+
+@pytest.mark.parametrize(
+    ("quota", "words"),
+    [
+        (0, "The plan allows no calls that count: wait"),
+        (1, "The 1 call of the month is used up: wait"),
+        (2, "The 2 calls of the month are used up: wait"),
+    ],
+)
+async def test_a_used_up_quota_is_put_into_words(quota: int, words: str) -> None:
+    world = World(quota)
+    for _ in range(quota):
+        assert await world.begin(0)
+        world.end(0, ok=True)
+    with pytest.raises(MonthlyQuotaExceeded) as caught:
+        await world.gateways[0].reserve("a", quota)
+    assert caught.value.message.startswith(words)

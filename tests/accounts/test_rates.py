@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from service.accounts.peers import WrongKeys, address_of
 from service.accounts.places import Places
 from service.accounts.plans import load_plans
-from service.accounts.rates import TokenBuckets
+from service.accounts.rates import Pace, TokenBuckets
 from service.errors import PlanDoesNotAllow, RateLimited
 
 PLANS = load_plans()
@@ -122,3 +122,13 @@ def test_the_port_makes_no_difference_to_wrong_keys() -> None:
         wrong.add(f"ipv4:192.0.2.1:{port}")
     assert told == [False] * 10 + [True] * 10
     assert not wrong.too_many("ipv4:192.0.2.2:1")
+
+
+def test_a_pace_spreads_events_and_lets_those_beyond_its_room_pass() -> None:
+    moment = 100.0
+    pace = Pace(10.0, 3, clock=lambda: moment)
+    assert [pace.wait_s() for _ in range(5)] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.0])
+    moment += 0.35
+    assert pace.wait_s() == pytest.approx(0.05)
+    moment += 10
+    assert [pace.wait_s(0.05) for _ in range(2)] == pytest.approx([0.05, 0.15])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -10,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
+import grpc
 import numpy as np
 import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
+from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from service.cli.angles import AngleConfig
 from service.cli.connection import Target
 from service.cli.failures import BadOption
@@ -25,7 +29,7 @@ from service.cli.video import AnalysisConfig, CutShort, Layout, _message, analyz
 from service.core.geometry import Rgb8
 from service.core.poses import Floats
 from tests.fakes import candidate, rows
-from tests.media.clips import fast_start
+from tests.media.clips import clip, fast_start
 from tests.pictures import jpeg
 from tests.running import Service, running
 
@@ -151,6 +155,34 @@ async def test_an_interrupted_run_is_gone_on_with_as_if_it_had_not_been(
     assert again[:-1] == complete[:-1]
     assert leaves(again[-1]) == pytest.approx(leaves(complete[-1]), abs=0.01)
     assert {one["track_id"] for line in again[1:-1] for one in line["persons"]} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("container", ["mp4", "avi", "mpegts"])
+async def test_damage_of_both_parts_is_in_the_summary_of_an_interrupted_run(
+    config: AnalysisConfig, tmp_path: Path, container: str
+) -> None:
+    content = clip(container, "mpeg4", count=130, images=numbered)
+    with av.open(io.BytesIO(content), "r") as file:
+        starts = [packet.pos or 0 for packet in file.demux(video=0) if packet.size]
+    damaged = bytearray(content)
+    for number in (0, 12, 16, 120):
+        place = starts[number] - 8 if container == "avi" else starts[number]
+        damaged[place : place + 12] = b"\xff" * 12
+    path = tmp_path / "clip"
+    path.write_bytes(damaged)
+    config = replace(config, plot=None)
+    await analyze(path, config)
+    complete = lines(tmp_path / "out.jsonl")
+    damage = {key: int(complete[-1]["summary"][key]) for key in ("frames_damaged", "gaps")}
+    assert sum(damage.values()) > 2
+    (tmp_path / "out.jsonl").unlink()
+    (tmp_path / "out.jsonl.partial").write_text("".join(f"{json.dumps(line)}\n" for line in complete[:112]))
+    await analyze(path, config)
+    again = lines(tmp_path / "out.jsonl")
+    comparable(complete)
+    comparable(again)
+    assert again[:-1] == complete[:-1]
+    assert leaves(again[-1]) == pytest.approx(leaves(complete[-1]), abs=0.01)
 
 
 async def test_what_was_kept_is_never_written_anew(
@@ -396,3 +428,32 @@ async def test_damage_that_was_stepped_over_is_reported_and_strict_ends_there(
     assert "The file is damaged: 1 damaged frame and 0 gaps stepped over" in capsys.readouterr().err
     with pytest.raises(CutShort, match="DATA_LOSS"):
         await analyze(clip, replace(config, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("missing", "NOT_FOUND: .*missing"), ("", "its log says why.* more than 60 s are to be analysed")],
+)
+async def test_a_refusal_that_lost_its_status_is_asked_for_again(
+    config: AnalysisConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, words: str
+) -> None:
+    class LosesTheStatus(PoseServiceStub):
+        """gRPC's own error in the place of the gateway's, as an upload may have it."""
+
+        def __init__(self, channel: grpc.aio.Channel) -> None:
+            super().__init__(channel)  # type: ignore[call-arg]
+            method = self.AnalyzeVideo
+
+            def call(requests: Any = None, **options: Any) -> Any:
+                if requests is None:
+                    return method(**options)
+                none = grpc.aio.Metadata()
+                raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, none, none, "Internal error from Core")
+
+            self.AnalyzeVideo = call  # type: ignore[assignment]
+
+    monkeypatch.setattr("service.cli.video.PoseServiceStub", LosesTheStatus)
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(fast_start())
+    with pytest.raises(CutShort, match=words):
+        await analyze(clip, replace(config, model=model))

@@ -151,6 +151,7 @@ def test_the_gateway_is_told_what_the_values_say() -> None:
         "POSEGATE_AUTH": "keys",
         "POSEGATE_AUTH_PLAINTEXT": "refuse",
         "POSEGATE_PLANS": "/etc/posegate/plans/plans.toml",
+        "POSEGATE_UNREAD_S": "90",
         "POSEGATE_DRAIN_GRACE_S": "25",
         "POSEGATE_TLS_CERT": "/etc/posegate/tls/tls.crt",
         "POSEGATE_TLS_KEY": "/etc/posegate/tls/tls.key",
@@ -166,6 +167,21 @@ def test_the_gateway_is_told_what_the_values_say() -> None:
     }
     headless = find(objects, "Service", "rel-pose-triton")
     assert headless["spec"]["clusterIP"] == "None"
+
+
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        ((), None),
+        (("envoy.enabled=true", "envoy.timeoutSeconds=50"), "80"),
+        (("envoy.enabled=true", "gateway.settings.UNREAD_S=45"), "45"),
+    ],
+    ids=["no proxy", "behind Envoy", "as the operator says"],
+)
+def test_a_connection_that_callers_share_outlives_a_call_whose_answer_is_not_taken(
+    sets: tuple[str, ...], expected: str | None
+) -> None:
+    assert environment(render("minimal", *sets), "rel-posegate").get("POSEGATE_UNREAD_S") == expected
 
 
 def test_the_gateway_writes_to_volumes_only_and_never_fills_one() -> None:

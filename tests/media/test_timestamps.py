@@ -133,7 +133,7 @@ def test_numbers_go_on_behind_frames_that_were_passed_over() -> None:
     order = PresentationOrder(by_decoding=False)
     order.sent(0)
     order.place(0, key_frame=True)
-    order.restart(20, passed=20, leading=0)
+    order.restart(20, passed=20, leading=[])
     for stamp in (20, 22, 21):
         order.sent(stamp)
     assert [placed(order, stamp)[0] for stamp in (20, 21, 22)] == [20, 21, 22]

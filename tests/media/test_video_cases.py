@@ -289,10 +289,13 @@ def test_what_cannot_be_read_any_more_is_data_loss() -> None:
     assert 20 < len(found.frames) < 80
 
 
-def remuxed(content: bytes, container: str) -> bytes:
+def remuxed(content: bytes, container: str, options: dict[str, str] | None = None) -> bytes:
     """The video track in another container, not encoded again."""
     file = io.BytesIO()
-    with av.open(io.BytesIO(content), "r") as source, av.open(file, "w", format=container) as target:
+    with (
+        av.open(io.BytesIO(content), "r") as source,
+        av.open(file, "w", format=container, options=options or {}) as target,
+    ):
         stream = source.streams.video[0]
         copy = target.add_stream_from_template(stream)
         for packet in source.demux(stream):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphs import config as backend_config
+from graphs import machine
+from graphs.compiler import supported_precision
+from graphs.config import ConfigError, read_config
+from graphs.shapes import padded
 from tests.model_repository.tiny_models import BACKENDS
-
-TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32, "TYPE_STRING": np.object_}
 
 
 class Refusal(Exception):
@@ -31,9 +33,8 @@ class Refusal(Exception):
 
 @pytest.fixture(scope="module")
 def backend() -> Any:
-    """The backend's module, beside a Triton that only knows types and errors."""
+    """The backend's module, beside a Triton that only knows errors."""
     triton = ModuleType("triton_python_backend_utils")
-    triton.triton_string_to_numpy = TYPES.__getitem__  # type: ignore[attr-defined]
     triton.TritonError = Refusal  # type: ignore[attr-defined]
     triton.InferenceResponse = SimpleNamespace  # type: ignore[attr-defined]
     spec = importlib.util.spec_from_file_location("openvino_backend", BACKENDS / "openvino" / "model.py")
@@ -70,10 +71,10 @@ def config(
     ids=["one", "two", "channels first", "nothing free"],
 )
 def test_shapes_are_values_for_the_free_dims(
-    backend: Any, dims: list[int], shapes: str, expected: tuple[tuple[int, ...], ...]
+    dims: list[int], shapes: str, expected: tuple[tuple[int, ...], ...]
 ) -> None:
     parameters = {"shapes": shapes} if shapes else {}
-    assert backend.read_config(config(dims, parameters)).shapes == expected
+    assert read_config(config(dims, parameters)).shapes == expected
 
 
 @pytest.mark.parametrize(
@@ -102,10 +103,10 @@ def test_shapes_are_values_for_the_free_dims(
     ],
 )
 def test_a_wrong_parameter_is_refused_with_what_to_write(
-    backend: Any, dims: list[int], parameters: dict[str, str], message: str
+    dims: list[int], parameters: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(backend.ConfigError, match=message):
-        backend.read_config(config(dims, parameters))
+    with pytest.raises(ConfigError, match=message):
+        read_config(config(dims, parameters))
 
 
 @pytest.mark.parametrize(
@@ -116,15 +117,15 @@ def test_a_wrong_parameter_is_refused_with_what_to_write(
         ("f32", ["FP32", "INT8", "BF16"], "f32"),
     ],
 )
-def test_bf16_is_never_emulated(backend: Any, precision: str, capabilities: list[str], expected: str) -> None:
-    assert backend.supported_precision(precision, capabilities) == expected
+def test_bf16_is_never_emulated(precision: str, capabilities: list[str], expected: str) -> None:
+    assert supported_precision(precision, capabilities) == expected
 
 
-def test_tensors_of_strings_are_refused(backend: Any) -> None:
+def test_tensors_of_strings_are_refused() -> None:
     model = config([8])
     model["output"][0]["data_type"] = "TYPE_STRING"
-    with pytest.raises(backend.ConfigError, match="scores is of TYPE_STRING; only numbers are served"):
-        backend.read_config(model)
+    with pytest.raises(ConfigError, match="scores is of TYPE_STRING; only numbers are served"):
+        read_config(model)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,6 @@ def test_tensors_of_strings_are_refused(backend: Any) -> None:
     ],
 )
 def test_threads_come_from_the_model_the_environment_or_the_machine(
-    backend: Any,
     monkeypatch: pytest.MonkeyPatch,
     max_batch_size: int,
     parameters: dict[str, str],
@@ -155,11 +155,11 @@ def test_threads_come_from_the_model_the_environment_or_the_machine(
     threads: int,
     streams: int,
 ) -> None:
-    monkeypatch.setattr(backend, "cpus_available", lambda: 6)
+    monkeypatch.setattr(backend_config, "cpus_available", lambda: 6)
     monkeypatch.delenv("POSEGATE_CPU_THREADS", raising=False)
     if environment is not None:
         monkeypatch.setenv("POSEGATE_CPU_THREADS", environment)
-    read = backend.read_config(config([8], parameters, max_batch_size))
+    read = read_config(config([8], parameters, max_batch_size))
     assert (read.threads, read.streams) == (threads, streams)
 
 
@@ -174,23 +174,19 @@ def test_threads_come_from_the_model_the_environment_or_the_machine(
     ],
     ids=["no cgroup", "v2 without limit", "v2", "v1 without limit", "v1"],
 )
-def test_the_quota_of_a_container_is_read(
-    backend: Any, tmp_path: Path, files: dict[str, str], quota: float | None
-) -> None:
+def test_the_quota_of_a_container_is_read(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert backend.cgroup_cpu_quota(tmp_path) == quota
+    assert machine.cgroup_cpu_quota(tmp_path) == quota
 
 
-def test_a_quota_below_the_affinity_counts_and_is_rounded_up(
-    backend: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_quota_below_the_affinity_counts_and_is_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(backend, "cgroup_cpu_quota", lambda root: 1.5)
-    assert backend.cpus_available() == 2
-    monkeypatch.setattr(backend, "cgroup_cpu_quota", lambda root: 99.0)
-    assert backend.cpus_available() == 8
+    monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda root: 1.5)
+    assert machine.cpus_available() == 2
+    monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda root: 99.0)
+    assert machine.cpus_available() == 8
 
 
 def test_a_cancelled_request_is_not_run(backend: Any) -> None:
@@ -200,100 +196,9 @@ def test_a_cancelled_request_is_not_run(backend: Any) -> None:
     assert answer.error.code == "CANCELLED"
 
 
-class Compiler:
-    """Compiles in no time, or waits until it is allowed to."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, ...]] = []
-        self.allowed = threading.Event()
-        self.allowed.set()
-        self.counted: list[str] = []
-
-    def make(self, shape: tuple[int, ...]) -> str:
-        self.asked.append(shape)
-        assert self.allowed.wait(10)
-        return f"plan for {shape}"
-
-
-def cache(backend: Any, compiler: Compiler, **parameters: str) -> Any:
-    read = backend.read_config(config([-1, -1, 3], {"shapes": "8x8,6x8,4x8,2x8,8x4", **parameters}))
-    plans = backend.PlanCache(read, compiler.make, compiler.counted.append)
-    plans.prepare(read.prepared if read.prepare_all else read.prepared[:1])
-    return plans
-
-
-def test_all_shapes_are_compiled_before_the_model_is_ready_unless_some_are_named(
-    backend: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("POSEGATE_PREPARE_SHAPES", raising=False)
-    compiler = Compiler()
-    cache(backend, compiler).close()
-    assert compiler.asked == [(8, 8), (6, 8), (4, 8), (2, 8), (8, 4)]
-    compiler = Compiler()
-    cache(backend, compiler, prepared_shapes="8x8,4x8").close()
-    assert compiler.asked == [(8, 8)]
-    monkeypatch.setenv("POSEGATE_PREPARE_SHAPES", "all")
-    compiler = Compiler()
-    cache(backend, compiler, prepared_shapes="8x8,4x8").close()
-    assert compiler.asked == [(8, 8), (4, 8)]
-
-
-def test_a_shape_that_is_being_compiled_is_answered_in_the_smallest_that_holds_it(backend: Any) -> None:
-    compiler = Compiler()
-    plans = cache(backend, compiler, prepared_shapes="8x8,6x8", pad_value="114")
-    plans.prepare([(6, 8)])
-    compiler.allowed.clear()
-    for _ in range(3):
-        assert plans.plan(((4, 8, 3),)) == ("plan for (6, 8)", ((6, 8, 3),))
-    compiler.allowed.set()
-    plans.close()
-    assert plans.plan(((4, 8, 3),)) == ("plan for (4, 8)", ((4, 8, 3),))
-    assert compiler.asked == [(8, 8), (6, 8), (4, 8)]
-    assert compiler.counted.count("padded") == 3
-
-
-def test_without_a_value_to_pad_with_a_request_waits_for_its_shape(backend: Any) -> None:
-    compiler = Compiler()
-    plans = cache(backend, compiler, prepared_shapes="8x8")
-    assert plans.plan(((4, 8, 3),)) == ("plan for (4, 8)", ((4, 8, 3),))
-    assert "padded" not in compiler.counted
-    plans.close()
-
-
-def test_the_shape_used_longest_ago_goes_first_and_prepared_ones_stay(backend: Any) -> None:
-    compiler = Compiler()
-    plans = cache(backend, compiler, prepared_shapes="8x8", max_compiled="3")
-    for shape in ((6, 8), (4, 8), (6, 8), (2, 8)):  # the last one takes the place of (4, 8)
-        plans.plan(((*shape, 3),))
-    assert compiler.counted.count("evicted") == 1
-    compiler.asked.clear()
-    for shape in ((8, 8), (6, 8), (2, 8)):
-        plans.plan(((*shape, 3),))
-    assert compiler.asked == []
-    plans.plan(((4, 8, 3),))
-    assert compiler.asked == [(4, 8)]
-    plans.close()
-
-
-def test_a_shape_that_cannot_be_compiled_fails_each_time_and_leaves_the_others_alone(backend: Any) -> None:
-    def make(shape: tuple[int, ...]) -> str:
-        if shape == (4, 8):
-            raise RuntimeError("no such kernel")
-        return "plan"
-
-    read = backend.read_config(config([-1, -1, 3], {"shapes": "8x8,4x8", "prepared_shapes": "8x8"}))
-    plans = backend.PlanCache(read, make, lambda event: None)
-    plans.prepare([(8, 8)])
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="no such kernel"):
-            plans.plan(((4, 8, 3),))
-    assert plans.plan(((8, 8, 3),))[0] == "plan"
-    plans.close()
-
-
-def test_an_input_is_padded_at_the_end_of_its_axes(backend: Any) -> None:
+def test_an_input_is_padded_at_the_end_of_its_axes() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
-    larger = backend.padded(image, (1, 3, 4, 3), 114)
+    larger = padded(image, (1, 3, 4, 3), 114)
     assert np.array_equal(larger[:, :2, :2], image)
     assert larger.sum() == image.sum() + 114 * (36 - 12)
-    assert backend.padded(image, image.shape, 114) is image
+    assert padded(image, image.shape, 114) is image

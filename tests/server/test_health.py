@@ -209,7 +209,9 @@ async def test_the_monitor_survives_whatever_happens() -> None:
     assert [line["event"] for line in lines].count("health_check_failed") == 1  # not once a look
 
 
-async def test_shared_memory_is_set_up_for_the_largest_input_of_the_models_that_are_ready() -> None:
+async def test_shared_memory_is_set_up_for_the_largest_input_and_answer_of_the_models_that_are_ready() -> (
+    None
+):
     triton = FakeTritonClient()
     triton.served = [
         MODEL,
@@ -218,7 +220,7 @@ async def test_shared_memory_is_set_up_for_the_largest_input_of_the_models_that_
     ]
     async with watching(triton) as watched:
         await watched.until("SERVING")
-    assert set(triton.attached) == {3 * 1280 * 1280}
+    assert set(triton.attached) == {3 * 1280 * 1280 + 1000 * 56 * 4}
 
 
 async def test_changes_are_logged_once() -> None:

@@ -21,6 +21,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as sb
 from posegate.v1 import types_pb2
 from service.accounts.months import first_day, month_of, next_month
+from service.client import refusal_of
 from service.server.accounts import presented_key
 from service.store.usage import UsageStore
 from tests.fakes import MODEL, candidate, rows
@@ -402,12 +403,25 @@ async def failure_or_none(call: Awaitable[Any]) -> Failure | None:
 
 
 async def test_calls_at_once_are_the_tenants_own(tmp_path: Path) -> None:
-    async with accounts(tmp_path, max_inferences=1) as opened:
-        opened.service.triton.seconds = 0.3
+    async with accounts(tmp_path) as opened:
+        triton, refused = opened.service.triton, asyncio.Event()
+        infer = triton.infer
+
+        async def once_refused(*args: Any, **kwargs: Any) -> Any:
+            await refused.wait()
+            return await infer(*args, **kwargs)
+
+        triton.infer = once_refused  # type: ignore[method-assign]
         async with opened.caller("acme", "free") as acme, opened.caller("other", "free") as other:
             calls = [asyncio.create_task(failure_or_none(acme.poses.DetectPoses(DETECT))) for _ in range(6)]
-            await asyncio.sleep(0.1)
-            assert await failure_or_none(other.poses.DetectPoses(DETECT)) is None
+            others = asyncio.create_task(failure_or_none(other.poses.DetectPoses(DETECT)))
+            async with asyncio.timeout(10):
+                while sum(one.done() for one in calls) < 4:
+                    await asyncio.wait(
+                        [one for one in calls if not one.done()], return_when="FIRST_COMPLETED"
+                    )
+            refused.set()
+            assert await others is None
             seen = [one for one in await asyncio.gather(*calls) if one is not None]
             assert {(one.code, one.reason) for one in seen} == {
                 (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_IN_FLIGHT")
@@ -481,3 +495,21 @@ async def test_the_key_of_a_deleted_tenant_makes_nothing_any_more(tmp_path: Path
         await opened.desk.delete_tenant("acme")
         seen = await failure(caller.skeletons.CreateSkeleton(sb.CreateSkeletonRequest(skeleton=MINE)))
         assert seen.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_refused_upload_that_lost_its_status_is_asked_for_again(tmp_path: Path) -> None:
+    plans = {"free": replace(EASY["free"], calls_per_month=1)}
+    async with accounts(tmp_path, plans=plans) as opened, opened.caller("acme", "free") as caller:
+        config = pb.AnalyzeVideoRequest(config=pb.VideoConfig())
+        method = caller.poses.AnalyzeVideo
+        assert await refusal_of(method, config, timeout_s=10) is None
+        assert await refusal_of(method, config, timeout_s=10) is None  # to ask counts no call
+        unknown = pb.AnalyzeVideoRequest(config=pb.VideoConfig(model="missing"))
+        seen = await refusal_of(method, unknown, timeout_s=10)
+        assert seen is not None
+        assert seen.code() is grpc.StatusCode.NOT_FOUND
+        await caller.poses.DetectPoses(DETECT)
+        seen = await refusal_of(method, config, timeout_s=10)
+        assert seen is not None
+        told = failure_of(seen)
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")

@@ -100,6 +100,17 @@ async def test_tensors_arrive_whole_and_answers_come_back(shared_memory: bool) -
     assert triton.remaining_s[0] == pytest.approx(5, abs=1)
 
 
+async def test_candidates_come_back_in_shared_memory_where_the_slot_has_room() -> None:
+    triton = FakeTriton(answer=ONE)
+    async with listening(triton) as port:
+        client = TritonClient(f"127.0.0.1:{port}", shared_memory=True, slots=1)
+        await client.attach(PICTURE.nbytes + MODEL.candidates_bytes)
+        candidates = await infer(client)
+        await client.close()
+    assert "shared_memory_region" in triton.requests[0].outputs[0].parameters
+    np.testing.assert_array_equal(candidates, ONE[None])  # a copy: the region is gone
+
+
 @pytest.mark.parametrize(
     ("code", "text", "expected", "reason", "retried"),
     [
@@ -242,6 +253,7 @@ async def test_more_requests_than_slots_go_by_message() -> None:
     [
         pytest.param((grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size"), id="queue full"),
         pytest.param((grpc.StatusCode.INTERNAL, "boom"), id="failed"),
+        pytest.param((grpc.StatusCode.UNAVAILABLE, "Request for model: 'x' is not ready"), id="not ready"),
         pytest.param(cut_short, id="answer cut short"),
     ],
 )
@@ -286,6 +298,52 @@ async def test_the_slot_of_an_abandoned_request_rests_before_it_is_written_again
         await asyncio.sleep(0.65)
         await infer(client)
     assert went_by(triton) == ["memory", "message", "memory"]
+
+
+async def test_the_slot_of_a_request_whose_connection_broke_rests_too() -> None:
+    triton = FakeTriton(answer=ONE, script=[(grpc.StatusCode.UNAVAILABLE, "Socket closed")])
+    async with connected(triton, shared_memory=True, slots=1) as client:
+        with pytest.raises(Unavailable):
+            await infer(client)
+        await infer(client)
+    assert went_by(triton) == ["memory", "message"]
+
+
+async def test_a_tensor_in_lent_memory_is_read_there_and_the_answer_is_written_there() -> None:
+    triton = FakeTriton(answer=ONE)
+    async with listening(triton) as port:
+        client = TritonClient(f"127.0.0.1:{port}", shared_memory=True, slots=1)
+        await client.attach(PICTURE.nbytes + MODEL.candidates_bytes)
+        deadline = time.monotonic() + 5
+        for _ in range(2):
+            with client.lend() as loan:
+                tensor = loan.array(PICTURE.shape, np.uint8)
+                assert tensor is not None
+                tensor[...] = PICTURE
+                found = await client.infer(
+                    MODEL, {"images": tensor}, ["candidates"], deadline=deadline, loan=loan
+                )
+                assert loan.holds(found["candidates"])
+                np.testing.assert_array_equal(found["candidates"], ONE[None])
+        await client.close()
+    assert went_by(triton) == ["memory", "memory"]
+    np.testing.assert_array_equal(triton.inputs[0], PICTURE)
+
+
+async def test_lent_memory_of_a_region_that_triton_forgot_is_sent_by_message() -> None:
+    triton = FakeTriton(answer=ONE)
+    async with connected(triton, shared_memory=True) as client:
+        with client.lend() as loan:
+            tensor = loan.array(PICTURE.shape, np.uint8)
+            assert tensor is not None
+            tensor[...] = PICTURE
+            triton.regions.clear()
+            deadline = time.monotonic() + 5
+            found = await client.infer(
+                MODEL, {"images": tensor}, ["candidates"], deadline=deadline, loan=loan
+            )
+        np.testing.assert_array_equal(found["candidates"], ONE[None])
+    np.testing.assert_array_equal(triton.inputs[-1], PICTURE)
 
 
 async def test_a_slot_that_triton_never_heard_of_is_free_at_once() -> None:

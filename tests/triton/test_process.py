@@ -20,7 +20,7 @@ import tritonclient.grpc.aio as triton_grpc
 from structlog.testing import capture_logs
 
 from service.triton import launch as launching
-from service.triton.cleanup import owner_prefix, remove_traces_of_dead_processes
+from service.triton.cleanup import children_of, owner_prefix, remove_traces_of_dead_processes
 from service.triton.launch import Launch, Ports, TritonProcessError
 from service.triton.process import TritonProcess
 from tests.model_repository.tiny_models import (
@@ -119,7 +119,7 @@ async def test_it_comes_back_on_the_same_port_after_a_process_died(launch: Launc
         assert triton.pid != first
         assert triton.grpc_url == address
         assert await is_ready(address)
-        assert not stub.is_running()
+        await eventually(lambda: gone(stub))
     await asyncio.wait_for(watcher, 5)  # stopping is no death
     assert events == ["down", "up"]
     assert not traces(os.getpid())
@@ -149,6 +149,19 @@ def gone(process: psutil.Process) -> bool:
         return bool(process.status() == psutil.STATUS_ZOMBIE)  # process 1 has not looked yet
     except psutil.NoSuchProcess:
         return True
+
+
+def test_the_children_of_a_model_process_are_none_of_the_server() -> None:
+    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    with psutil.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE) as child:
+        while not child.children():
+            pass
+        [grandchild] = child.children()
+        assert child.pid in children_of(os.getpid())
+        assert children_of(child.pid) == {grandchild.pid}
+        assert grandchild.pid not in children_of(os.getpid())
+        child.communicate(b"\n")
+    assert not children_of(child.pid)
 
 
 def test_only_traces_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

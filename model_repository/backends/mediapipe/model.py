@@ -18,6 +18,10 @@ What it reads in `config.pbtxt`, beside the tensors:
                            not load when one is missing or altered
     parameters.threads     CPU threads; else POSEGATE_CPU_THREADS, else all CPUs
 
+The networks are compiled before the model is ready. With POSEGATE_RESTARTED in the environment, which says
+that they were compiled before, they are compiled after it, so that the other models are ready sooner: when a
+request comes, or after a while.
+
 All requests that Triton hands over at once are one batch. Everything but the tensors is in `wholebody/`.
 
 Tensors cross only by DLPack. With numpy 2, the `as_numpy()` and `Tensor(name, array)` of the Python backend
@@ -30,8 +34,10 @@ import ctypes
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +49,8 @@ from numpy.typing import NDArray
 from wholebody.assembly import Person
 from wholebody.estimator import Estimator, Scene
 from wholebody.networks import WeightsError, verify
+
+_OTHERS_FIRST_S = 10.0  # before the networks are compiled, where no request waits for them
 
 CONSUMED = b"used_dltensor"  # PyCapsule_SetName keeps the pointer: the name has to outlive every capsule
 _rename_capsule = ctypes.pythonapi.PyCapsule_SetName
@@ -58,7 +66,6 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Verify and compile the networks; an exception here keeps the model from READY, and no other."""
-        started = time.perf_counter()
         self._name = args["model_name"]
         parameters = {
             key: value["string_value"]
@@ -66,16 +73,21 @@ class TritonPythonModel:
         }
         folder = Path(args["model_repository"]) / args["model_version"]
         threads = read_threads(parameters.get("threads", ""))
+        self._folder, self._threads = folder, threads
         try:
             verify(folder, read_digests(parameters.get("files", "")))
         except WeightsError as error:
             raise ConfigError(f"{self._name}: {error}; run scripts/setup to put it right") from error
         cv2.setNumThreads(1)  # the estimator's own threads use the cores
-        self._estimator = Estimator(folder, threads)
-        pb_utils.Logger.log_info(
-            f"{self._name}: precision f32, threads {threads}, "
-            f"ready after {time.perf_counter() - started:.2f} s"
-        )
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+        self._estimator: Future[Estimator] | None = None
+        self._lock = threading.Lock()
+        self._later = threading.Timer(_OTHERS_FIRST_S, self._begin)
+        self._later.daemon = True
+        if os.environ.get("POSEGATE_RESTARTED"):
+            self._later.start()
+        else:
+            self._begin().result()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer all requests as one batch; one by one if that fails, so that each fails for itself."""
@@ -89,7 +101,27 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """End the threads."""
-        self._estimator.close()
+        self._later.cancel()
+        self._compiler.shutdown()
+        if self._estimator is not None and self._estimator.exception() is None:
+            self._estimator.result().close()
+
+    def _begin(self) -> Future[Estimator]:
+        """The estimator, to be compiled if that has not begun, or has failed the last time."""
+        with self._lock:
+            estimator = self._estimator
+            if estimator is None or (estimator.done() and estimator.exception() is not None):
+                estimator = self._estimator = self._compiler.submit(self._compile)
+        return estimator
+
+    def _compile(self) -> Estimator:
+        started = time.perf_counter()
+        estimator = Estimator(self._folder, self._threads)
+        pb_utils.Logger.log_info(
+            f"{self._name}: precision f32, threads {self._threads}, "
+            f"compiled in {time.perf_counter() - started:.2f} s"
+        )
+        return estimator
 
     def _answer_alone(self, request: Any) -> Any:
         try:
@@ -100,7 +132,7 @@ class TritonPythonModel:
             return failure(f"inference failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
 
     def _infer(self, requests: Sequence[Any]) -> list[Any]:
-        people = self._estimator([read_scene(request) for request in requests])
+        people = self._begin().result()([read_scene(request) for request in requests])
         return [
             respond(one, request.requested_output_names())
             for one, request in zip(people, requests, strict=True)

@@ -36,7 +36,7 @@ export function connect(address = process.env.POSEGATE_ADDRESS ?? "127.0.0.1:500
   return new PoseService(address, grpc.credentials.createInsecure(), {
     "grpc-node.retry_max_attempts_limit": 100, // 5 otherwise
     "grpc.initial_reconnect_backoff_ms": 200, // without these the wait grows to two minutes
-    "grpc.max_reconnect_backoff_ms": 5_000,
+    "grpc.max_reconnect_backoff_ms": 2_000,
     "grpc.service_config": JSON.stringify(serviceConfig),
     "grpc.per_rpc_retry_buffer_size": 64 << 20, // 1 MiB otherwise, and larger images are not retried
     "grpc.max_send_message_length": 256 << 20,

@@ -1321,7 +1321,8 @@ class VideoConfig(_message.Message):
     """
     strict: _builtins.bool
     """Ends the analysis with DATA_LOSS at the first damaged frame between `start` and `end`, and at the
-    first lost packet or jump of the clock before `end`, after all frames before it. Default false:
+    first lost packet or jump of the clock before `end`, after all frames before it. Decoders also fail
+    at errors that they would pass over otherwise, of HEVC and Motion JPEG in silence. Default false:
     damage is stepped over and counted.
     """
     @_builtins.property
@@ -1607,15 +1608,23 @@ class FrameResult(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     SMOOTHED_VALUES_FIELD_NUMBER: _builtins.int
     DAMAGED_FIELD_NUMBER: _builtins.int
+    FRAMES_DAMAGED_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     """Zero-based number of the frame among the presented frames of the source, whatever the sampling
     and `start`: 0 is the first frame that can be decoded, lost frames count, frames that an edit list
-    cuts off do not.
+    cuts off do not. Where whole packets are missing (`gaps`), as many frames count as lost as fit into
+    the leap of the times at the usual rate; an AVI without an index, an elementary stream and the rest
+    of an Ogg page have no times that tell, and number and time go on as if nothing were missing.
     """
     damaged: _builtins.bool
     """The frame's data, or data that it depends on, are damaged or lost, and the decoder concealed what was
     missing. Behind a lost packet these are the frames up to the next key frame.
     """
+    frames_damaged: _builtins.int
+    """Damaged and lost frames from `start` to this frame, as in `VideoProgress`."""
+    gaps: _builtins.int
+    """Gaps up to this frame, as in `VideoProgress`."""
     @_builtins.property
     def time(self) -> _duration_pb2.Duration:
         """When the frame is shown, from the presentation of frame 0, wherever that lies after the begin of
@@ -1659,10 +1668,12 @@ class FrameResult(_message.Message):
         timings: Global___Timings | None = ...,
         smoothed_values: _abc.Iterable[_builtins.float] | None = ...,
         damaged: _builtins.bool = ...,
+        frames_damaged: _builtins.int = ...,
+        gaps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "damaged", b"damaged", "frame_index", b"frame_index", "persons", b"persons", "smoothed_values", b"smoothed_values", "time", b"time", "timings", b"timings", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "damaged", b"damaged", "frame_index", b"frame_index", "frames_damaged", b"frames_damaged", "gaps", b"gaps", "persons", b"persons", "smoothed_values", b"smoothed_values", "time", b"time", "timings", b"timings", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1697,10 +1708,14 @@ class VideoProgress(_message.Message):
     """Bytes of the file received so far."""
     frames_damaged: _builtins.int
     """Damaged frames between `start` and `end` so far, analysed or not, and lost frames: those whose packets
-    cannot be decoded, and those that damage puts out of order. They keep their numbers and times.
+    cannot be decoded or are missing, and those that damage puts out of order. They keep their numbers and
+    times.
     """
     gaps: _builtins.int
-    """Places so far where bytes or packets are missing, or the clock of the container jumps."""
+    """Places so far where bytes or packets are missing, or the clock of the container jumps; one place may
+    have cost any number of frames. Counted from the place where reading began: a `start` that is found
+    by an index passes over those before it.
+    """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Wall time since the config came."""

@@ -44,6 +44,9 @@ def serve(connection: socket.socket, message: wire.Message, file: int) -> None:
                 if request["do"] == "open":
                     answer = {"facts": _facts(reader.open()), "decoder_bytes": reader.decoder_bytes()}
                 else:
+                    if "reduce_to" in request:
+                        width, height = request["reduce_to"]
+                        reader.reduce_to((width, height))
                     frame = reader.next_frame()
                     answer = {"end": True} if frame is None else _frame(frame)
                     if frame is not None:

@@ -67,6 +67,7 @@ class IsolatedVideoReader:
         }
         self._process: DecoderProcess | None = None
         self._decoder_bytes = 0
+        self._next: wire.Message = {"do": "next"}
         self.frames_seen = 0
         self.frames_damaged = 0
         self.first_time_s: float | None = None
@@ -83,7 +84,7 @@ class IsolatedVideoReader:
             raise Unavailable("No decoder can be started: try again.", retry_after_s=1.0) from error
         finally:
             os.close(file)
-        answer, descriptors = self._ask("open")
+        answer, descriptors = self._ask({"do": "open"})
         wire.close(descriptors)
         self._decoder_bytes = int(answer["decoder_bytes"])
         facts = answer["facts"]
@@ -92,9 +93,13 @@ class IsolatedVideoReader:
             **{**facts, "size_wh": (width, height), "pixel_aspect": Fraction(*facts["pixel_aspect"])}
         )
 
+    def reduce_to(self, size_wh: tuple[int, int]) -> None:
+        """As `VideoReader.reduce_to`; the process does it, so that less has to be handed over."""
+        self._next = {"do": "next", "reduce_to": list(size_wh)}
+
     def next_frame(self) -> VideoFrame | None:
         """The next selected frame; None after the last."""
-        answer, descriptors = self._ask("next")
+        answer, descriptors = self._ask(self._next)
         try:
             if "end" in answer:
                 return None
@@ -111,6 +116,8 @@ class IsolatedVideoReader:
             image,
             float(answer["decode_ms"]),
             bool(answer["damaged"]),
+            self.frames_damaged,
+            self.gaps,
         )
 
     def decoder_bytes(self) -> int:
@@ -122,10 +129,9 @@ class IsolatedVideoReader:
         if self._process is not None:
             self._process.end()
 
-    def _ask(self, what: str) -> tuple[wire.Message, list[int]]:
+    def _ask(self, message: wire.Message) -> tuple[wire.Message, list[int]]:
         """Have the process do something, and tell it meanwhile how far the spool is."""
         assert self._process is not None  # noqa: S101 - open() comes first
-        message: wire.Message = {"do": what}
         while True:
             try:
                 answer, descriptors = self._process.ask(

@@ -18,22 +18,36 @@ class Started:
     facts: VideoFacts
 
 
-@dataclass(frozen=True, eq=False)
-class FrameDone:
-    """One analysed frame.
+@dataclass(frozen=True)
+class DecodedFrame:
+    """What is known of a frame beside its pixels.
 
     Attributes:
         index: zero-based number among the presented frames of the source.
         time_s: presentation time from the first frame.
         damaged: its data were damaged, and the decoder concealed what was missing.
-        analysis: the persons on it.
-        timings: by stage.
-        total_ms: from the start of decoding to the result.
+        frames_damaged, gaps: as in `Progress`, up to this frame.
     """
 
     index: int
     time_s: float
     damaged: bool
+    frames_damaged: int
+    gaps: int
+
+
+@dataclass(frozen=True, eq=False)
+class FrameDone:
+    """One analysed frame.
+
+    Attributes:
+        source: its place in the video.
+        analysis: the persons on it.
+        timings: by stage.
+        total_ms: from the start of decoding to the result.
+    """
+
+    source: DecodedFrame
     analysis: FrameAnalysis
     timings: Timings
     total_ms: float

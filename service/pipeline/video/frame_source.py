@@ -42,6 +42,9 @@ class FrameReader(Protocol):
     def open(self) -> VideoFacts:
         """Open the container; waits for as many bytes as that needs."""
 
+    def reduce_to(self, size_wh: tuple[int, int]) -> None:
+        """Give frames in this size, px, from now on; not while another call is in a thread."""
+
     def next_frame(self) -> VideoFrame | None:
         """The next sampled frame; None after the last."""
 

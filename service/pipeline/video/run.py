@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from service.core.geometry import ScaledImage
+from service.core.geometry import ScaledImage, choose_shape, fitted_wh
 from service.media.video_reader import VideoFacts, VideoFrame
 from service.pipeline.background import EventQueue
 from service.pipeline.concurrency import ended
@@ -20,7 +20,7 @@ from service.pipeline.patience import retry_unavailable
 from service.pipeline.sequence_analyzer import SequenceAnalyzer
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video.annotator import Annotator
-from service.pipeline.video.events import AnnotatedChunk, Event, FrameDone, Started, Summary
+from service.pipeline.video.events import AnnotatedChunk, DecodedFrame, Event, FrameDone, Started, Summary
 from service.pipeline.video.frame_source import FrameSource
 from service.pipeline.video.progress import WorkDone
 from service.pipeline.video.request import VideoRequest
@@ -36,9 +36,7 @@ _EVENTS = 2  # kept between the run and the caller
 class _ReadyFrame:
     """A frame fitted into the input of the first model."""
 
-    index: int
-    time_s: float
-    damaged: bool
+    source: DecodedFrame
     prepared: Prepared
 
 
@@ -46,9 +44,7 @@ class _ReadyFrame:
 class _FrameAtModel:
     """A frame that the model works on."""
 
-    index: int
-    time_s: float
-    damaged: bool
+    source: DecodedFrame
     timer: StageTimer
     ready_at: float
 
@@ -76,6 +72,7 @@ class VideoRun:
         self._annotator = annotator
         self._sequence = SequenceAnalyzer(request.sequence, request.model.skeleton)
         self._facts: VideoFacts | None = None
+        self._shown_wh = (0, 0)  # of the frames, once the video is open
         self._frames_analyzed = self._frames_with_persons = 0
         self._last_time_s = 0.0
         self._started_at = time.perf_counter()
@@ -119,6 +116,10 @@ class VideoRun:
 
     async def _analyze(self, held: ExitStack) -> Summary:
         self._facts = facts = await self._source.open()
+        self._shown_wh = facts.size_wh
+        reduced_wh = self._reduced_wh(facts)
+        if reduced_wh is not None:
+            self._source.reader.reduce_to(reduced_wh)
         frame_bytes = self._frame_bytes(facts)
         size = max(1, min(self._limits.video_look_ahead, self._limits.video_look_ahead_bytes // frame_bytes))
         held.enter_context(self._limiter.holding(self._source.reader.decoder_bytes() + size * frame_bytes))
@@ -151,7 +152,7 @@ class VideoRun:
                 ready = await self._source.next(partial(self._fit, timer))
                 if ready is None:
                     break
-                frame = _FrameAtModel(ready.index, ready.time_s, ready.damaged, timer, time.perf_counter())
+                frame = _FrameAtModel(ready.source, timer, time.perf_counter())
                 window.start(frame, self._estimate(ready.prepared, timer))
                 del ready  # or its image would be kept while the next one is decoded
         except Exception as error:
@@ -164,10 +165,20 @@ class VideoRun:
         model is no larger than that, unless the image itself is needed again."""
         timer.add("decode", frame.decode_ms / 1e3)
         with timer.timed("preprocess"):
-            image = ScaledImage.whole(frame.image)
+            image = ScaledImage.reduced(frame.image, self._shown_wh)
             prepared = prepare(image, self._request.model, keep_image=self._request.keeps_images)
         timer.size_wh = prepared.size_wh
-        return _ReadyFrame(frame.index, frame.time_s, frame.damaged, prepared)
+        source = DecodedFrame(frame.index, frame.time_s, frame.damaged, frame.frames_damaged, frame.gaps)
+        return _ReadyFrame(source, prepared)
+
+    def _reduced_wh(self, facts: VideoFacts) -> tuple[int, int] | None:
+        """The size in which the model sees frames, where nothing else needs them and they are larger: the
+        decoder hands over a fraction of the bytes then. None for frames as they are."""
+        if self._request.keeps_images or self._request.options.region_xyxy is not None:
+            return None
+        shape_hw = choose_shape(facts.size_wh, self._request.model.first.shapes_hw)
+        width, height = fitted_wh(facts.size_wh, shape_hw)
+        return (width, height) if width < facts.size_wh[0] and height < facts.size_wh[1] else None
 
     def _frame_bytes(self, facts: VideoFacts) -> int:
         """Memory of one fitted frame, at most."""
@@ -194,22 +205,19 @@ class VideoRun:
 
     async def _finish_frame(self, item: InFlight[_FrameAtModel, Estimate]) -> None:
         frame, estimate = item.frame, await item.result
-        analysis = self._sequence.add_frame(estimate.poses, estimate.size_wh, frame.time_s)
+        time_s = frame.source.time_s
+        analysis = self._sequence.add_frame(estimate.poses, estimate.size_wh, time_s)
         self._frames_analyzed += 1
         self._frames_with_persons += bool(len(estimate.poses))
-        self._last_time_s = frame.time_s
+        self._last_time_s = time_s
         annotated = b""
         if self._annotator is not None and estimate.image is not None:
             with frame.timer.timed("draw"):
-                annotated = await self._threads.run(
-                    self._annotator.draw, estimate.image, analysis, frame.time_s
-                )
+                annotated = await self._threads.run(self._annotator.draw, estimate.image, analysis, time_s)
         timings = frame.timer.timings()
         frame.timer.finish()  # the time until the caller takes the result is not the frame's
         total_ms = (time.perf_counter() - frame.ready_at) * 1e3 + timings.decode_ms + timings.preprocess_ms
-        await self.events.put(
-            FrameDone(frame.index, frame.time_s, frame.damaged, analysis, timings, total_ms)
-        )
+        await self.events.put(FrameDone(frame.source, analysis, timings, total_ms))
         await self._put_annotated(annotated)
 
     async def _put_annotated(self, content: bytes) -> None:

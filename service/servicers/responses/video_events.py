@@ -67,9 +67,11 @@ class VideoResponses:
     def _frame(self, done: FrameDone) -> pb.FrameResult:
         persons = self.options.persons
         result = pb.FrameResult(
-            frame_index=done.index,
-            time=duration(done.time_s),
-            damaged=done.damaged,
+            frame_index=done.source.index,
+            time=duration(done.source.time_s),
+            damaged=done.source.damaged,
+            frames_damaged=done.source.frames_damaged,
+            gaps=done.source.gaps,
             angles=frames.frame_angles(done.analysis, flat=self.options.flat),
             timings=messages.timings(done.timings, total_ms=done.total_ms),
         )

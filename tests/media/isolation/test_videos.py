@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from service.core.geometry import letterbox
 from service.errors import DataLoss, DeadlineExceeded, PosegateError, VideoTooCostly, VideoUndecodable
 from service.media.frame_sampler import Sampling
 from service.media.isolation.processes import DecoderHost
@@ -88,6 +89,23 @@ def assert_alike(
 @pytest.mark.parametrize("name", VIDEOS)
 def test_a_process_gives_the_same_frames_and_counters_as_a_thread(host: DecoderHost, name: str) -> None:
     assert_alike(host, (CASES / name).read_bytes())
+
+
+def test_a_process_reduces_frames_as_the_letterbox_would(host: DecoderHost) -> None:
+    content = clip(count=4, size_wh=(320, 180))
+    with spooled(content) as spool, spooled(content) as other:
+        whole = VideoReader(spool, Sampling(), LIMITS)
+        reduced = IsolatedVideoReader(host, other, Sampling(), LIMITS)
+        assert whole.open() == reduced.open()
+        reduced.reduce_to((64, 36))
+        for _ in range(4):
+            frame, small = whole.next_frame(), reduced.next_frame()
+            assert frame is not None
+            assert small is not None
+            boxed, _ = letterbox(frame.image, (36, 64))
+            np.testing.assert_array_equal(small.image, boxed)
+        whole.close()
+        reduced.close()
 
 
 def test_start_rate_and_strictness_are_those_of_the_request(host: DecoderHost) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from service.core.geometry import Rgb8
+from service.core.geometry import Rgb8, resized
 from service.media.frame_sampler import Sampling
 from service.media.spool import Spool
 from service.media.video_reader import VideoFacts, VideoFrame, VideoLimits
@@ -23,6 +24,12 @@ def grey(number: int) -> Rgb8:
     return np.full((SIZE_WH[1], SIZE_WH[0], 3), 10 + 5 * (number % 40), np.uint8)
 
 
+def uneven(number: int, size_wh: tuple[int, int]) -> Rgb8:
+    """The image of a frame that is not the same everywhere."""
+    noise = np.random.default_rng(number).integers(0, 256, (size_wh[1] // 8, size_wh[0] // 8, 3), np.uint8)
+    return resized(noise, size_wh)
+
+
 class FakeReader:
     """A peer of VideoReader: frames of 25 per second. Every step waits for the byte of its frame.
 
@@ -31,6 +38,7 @@ class FakeReader:
         gate: steps wait in their thread until it is set; it is, to begin with.
         entered: set as soon as a step waits at the gate.
         closed: how often `close` was called.
+        reduced_wh: what `reduce_to` asked for.
         closed_inside: whether that happened while a step was in a thread.
     """
 
@@ -42,7 +50,10 @@ class FakeReader:
         *,
         decoder_bytes: int = 1,
         damaged: frozenset[int] = frozenset(),
+        size_wh: tuple[int, int] = SIZE_WH,
     ) -> None:
+        self._size_wh = size_wh
+        self.reduced_wh: tuple[int, int] | None = None
         self._spool = spool
         self._damaged = damaged
         self._count = count
@@ -68,7 +79,10 @@ class FakeReader:
         self._spool.wait(1)
         if -1 in self._errors:
             raise self._errors[-1]
-        return FACTS
+        return replace(FACTS, size_wh=self._size_wh)
+
+    def reduce_to(self, size_wh: tuple[int, int]) -> None:
+        self.reduced_wh = size_wh
 
     def next_frame(self) -> VideoFrame | None:
         self._inside += 1
@@ -92,7 +106,12 @@ class FakeReader:
         damaged = number in self._damaged
         self.frames_damaged += damaged
         self.gaps += damaged
-        return VideoFrame(number, number / 25, grey(number), 1.0, damaged)
+        image = grey(number)
+        if self._size_wh != SIZE_WH:
+            image = uneven(number, self._size_wh)
+        if self.reduced_wh is not None:
+            image = resized(image, self.reduced_wh)
+        return VideoFrame(number, number / 25, image, 1.0, damaged)
 
     def decoder_bytes(self) -> int:
         return self._decoder_bytes
@@ -118,7 +137,9 @@ class MakeFakeReader:
         *,
         decoder_bytes: int = 1,
         damaged: frozenset[int] = frozenset(),
+        size_wh: tuple[int, int] = SIZE_WH,
     ) -> None:
+        self._size_wh = size_wh
         self._damaged = damaged
         self._count = count
         self._errors = errors
@@ -132,7 +153,12 @@ class MakeFakeReader:
         self, spool: Spool, sampling: Sampling, limits: VideoLimits, threads: int = 1, *, strict: bool = False
     ) -> FakeReader:
         reader = FakeReader(
-            spool, self._count, self._errors, decoder_bytes=self._decoder_bytes, damaged=self._damaged
+            spool,
+            self._count,
+            self._errors,
+            decoder_bytes=self._decoder_bytes,
+            damaged=self._damaged,
+            size_wh=self._size_wh,
         )
         self.strict.append(strict)
         if self.hold:

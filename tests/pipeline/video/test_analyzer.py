@@ -160,8 +160,8 @@ async def test_frames_come_in_order_between_the_start_and_the_summary(desk: Make
     assert error is None
     assert events[0] == Started(FACTS)
     frames = only(events, FrameDone)
-    assert [frame.index for frame in frames] == list(range(10))
-    assert [frame.time_s for frame in frames] == pytest.approx([number / 25 for number in range(10)])
+    assert [frame.source.index for frame in frames] == list(range(10))
+    assert [frame.source.time_s for frame in frames] == pytest.approx([number / 25 for number in range(10)])
     assert all(frame.analysis.track_ids == (1,) for frame in frames)
     assert all(frame.timings.decode_ms > 0 and frame.total_ms > 0 for frame in frames)
     *_, last_progress, summary = events
@@ -199,7 +199,7 @@ async def test_a_slow_frame_does_not_change_the_order(desk: MakeDesk) -> None:
     one.triton.infer = first_is_last  # type: ignore[method-assign]
     events, error = await told(one.run())
     assert error is None
-    assert [frame.index for frame in only(events, FrameDone)] == list(range(10))
+    assert [frame.source.index for frame in only(events, FrameDone)] == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ async def test_damage_comes_after_the_frames_before_it(desk: MakeDesk) -> None:
     one = desk(readers=MakeFakeReader(errors={6: DataLoss("damaged")}))
     events, error = await told(one.run())
     assert isinstance(error, DataLoss)
-    assert [frame.index for frame in only(events, FrameDone)] == list(range(6))
+    assert [frame.source.index for frame in only(events, FrameDone)] == list(range(6))
     assert not only(events, Summary)
 
 
@@ -377,11 +377,37 @@ async def test_looking_ahead_changes_nothing_in_the_results(desk: MakeDesk) -> N
     assert len({str(boxes) for boxes in found[0]}) == 10
 
 
+@pytest.mark.parametrize("size_wh", [(1920, 1080), (1083, 1920)], ids=["landscape", "portrait"])
+async def test_large_frames_are_reduced_in_the_decoder_unless_they_are_drawn_on(
+    desk: MakeDesk, size_wh: tuple[int, int]
+) -> None:
+    seen = []
+    for annotated in (False, True):
+        made = desk(readers=MakeFakeReader(2, size_wh=size_wh))
+        frames = only([event async for event in made.run(upload(2), annotated=annotated)], FrameDone)
+        assert (made.readers.only.reduced_wh is None) == annotated
+        seen.append(
+            (
+                [call.inputs["images"] for call in made.triton.calls],
+                [frame.analysis.poses.keypoints for frame in frames],
+                [frame.analysis.poses.boxes_xyxy for frame in frames],
+            )
+        )
+    for reduced, whole in zip(*seen, strict=True):
+        np.testing.assert_allclose(reduced, whole, atol=1e-3)
+
+
+async def test_small_frames_are_given_as_they_are(desk: MakeDesk) -> None:
+    made = desk()
+    assert [event async for event in made.run()]
+    assert made.readers.only.reduced_wh is None
+
+
 async def test_damaged_frames_are_analysed_marked_and_counted(desk: MakeDesk) -> None:
     made = desk(readers=MakeFakeReader(damaged=frozenset({3, 7})))
     events = [event async for event in made.run()]
     frames = [event for event in events if isinstance(event, FrameDone)]
-    assert [frame.index for frame in frames if frame.damaged] == [3, 7]
+    assert [frame.source.index for frame in frames if frame.source.damaged] == [3, 7]
     assert len(frames) == 10
     final, summary = events[-2:]
     assert isinstance(final, Progress)

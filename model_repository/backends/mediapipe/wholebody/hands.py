@@ -2,8 +2,8 @@
 
 The first look is MediaPipe Holistic's: from the pose's wrist and fingers, through the re-crop network; with
 a low flag it is repeated once, as in tracking, at the square that its own points give. Where that finds
-nothing the palm detector looks around each wrist that either body has, three forearms wide. The hand
-network's flag decides each time, and the hand has to be at this arm and at no neighbour's.
+nothing the palm detector looks around each wrist that either body has, three forearms wide and then two. The
+hand network's flag decides each time, and the hand has to be at this arm and at no neighbour's arm or foot.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ MIN_SECOND_FLAG = 0.6
 MIN_PALM = 0.3
 """From which score on a palm is looked at by a hand network, whose flag then decides."""
 
-PALM_REACH = 0.2
-"""How far from the wrist a palm may be found, in sides of the detector's square: six tenths of a forearm."""
+PALM_REGIONS = (3.0, 2.0)
+"""Sides of the palm detector's square, in forearms, in the order of looking. The second one shows smaller and
+blurred hands larger: 2 of 13 hands that the first one misses, and nothing where no hand is."""
+
+PALM_REACH = 0.6
+"""How far from the wrist a palm may be found, in forearms."""
 
 MIN_WRIST = 0.75
 """From which score of a wrist on palms are looked for: 5 hands in 50 looks; none in 67 below."""
@@ -51,7 +55,10 @@ MIN_INSIDE = 0.6
 """Share of a hand's points that must be inside the image."""
 
 BY_NEIGHBOUR = 0.5
-"""How near on a neighbour's wrist a hand is that neighbour's, in lengths of the torso."""
+"""How near on a neighbour's wrist or ankle a hand is that neighbour's, in lengths of the torso."""
+
+WRISTS_AND_ANKLES = (9, 10, 15, 16)
+"""Of COCO's 17. The networks take a bare foot for a hand."""
 
 PALM_ANCHORS = ssd.anchors(192, (8, 16, 16, 16))
 
@@ -141,7 +148,8 @@ def is_plausible(hand: Hand, arm: Arm, shape_hw: tuple[int, ...]) -> bool:
     root = hand.points[0]
     if np.linalg.norm(arm.wrists - root, axis=1).min() > MAX_FROM_WRIST * arm.unit:
         return False
-    return nearest_is_own(root, arm.wrists, arm.others, (9, 10), reach=BY_NEIGHBOUR * arm.unit)
+    reach = BY_NEIGHBOUR * arm.unit
+    return nearest_is_own(root, arm.wrists, arm.others, WRISTS_AND_ANKLES, reach=reach)
 
 
 def _second_look(image: Bytes, arm: Arm, networks: Networks) -> Hand | None:
@@ -149,15 +157,18 @@ def _second_look(image: Bytes, arm: Arm, networks: Networks) -> Hand | None:
     for elbow, wrist, score in zip(arm.elbows, arm.wrists, arm.scores, strict=True):
         if score < MIN_WRIST or not (0 <= wrist[0] < width and 0 <= wrist[1] < height):
             continue
-        palm = _palm(image, elbow, wrist, arm.unit, networks.palm_detector)
-        hand = None if palm is None else in_square(image, palm, networks.hand)
-        if hand is not None and hand.score > MIN_SECOND_FLAG and is_plausible(hand, arm, (height, width)):
-            return hand
+        for forearms in PALM_REGIONS:
+            palm = _palm(image, elbow, wrist, arm.unit, forearms, networks.palm_detector)
+            hand = None if palm is None else in_square(image, palm, networks.hand)
+            if hand is not None and hand.score > MIN_SECOND_FLAG and is_plausible(hand, arm, (height, width)):
+                return hand
     return None
 
 
-def _palm(image: Bytes, elbow: Floats, wrist: Floats, unit: float, detector: Network) -> Roi | None:
-    around = rois.palms_around(elbow, wrist, unit)
+def _palm(
+    image: Bytes, elbow: Floats, wrist: Floats, unit: float, forearms: float, detector: Network
+) -> Roi | None:
+    around = rois.palms_around(elbow, wrist, unit, forearms)
     if not around.usable:
         return None
     square = rois.cut_out(image, around, detector.size, border=cv2.BORDER_CONSTANT)
@@ -169,7 +180,7 @@ def _palm(image: Bytes, elbow: Floats, wrist: Floats, unit: float, detector: Net
         PALM_ANCHORS,
         detector.size,
         min_score=MIN_PALM,
-        near=(np.asarray(expected, np.float32), PALM_REACH),
+        near=(np.asarray(expected, np.float32), PALM_REACH / forearms),
     )
     if found is None:
         return None

@@ -162,18 +162,19 @@ def hand_from_recrop(centre: Floats, edge: Floats) -> Roi:
     return _enlarged(float(centre[0]), float(centre[1]), side, side, rotation, scale=1.0, shift_y=-0.1)
 
 
-def palms_around(elbow: Floats, wrist: Floats, unit: float) -> Roi:
-    """Where the palm detector looks for the hand at a wrist: upright, three forearms wide.
+def palms_around(elbow: Floats, wrist: Floats, unit: float, forearms: float) -> Roi:
+    """Where the palm detector looks for the hand at a wrist, upright.
 
     Args:
         elbow: (2,) px.
         wrist: (2,) px.
         unit: the person's length of torso, px, which stands in for a forearm that points at the camera.
+        forearms: side of the square in lengths of the forearm.
     """
     forearm = wrist - elbow
     length = max(float(np.linalg.norm(forearm)), FOREARM_PER_TORSO * unit)
     centre = wrist + forearm * np.float32(0.25)
-    return Roi(float(centre[0]), float(centre[1]), 3 * length)
+    return Roi(float(centre[0]), float(centre[1]), forearms * length)
 
 
 def hand_from_landmarks(points: Floats) -> Roi:
@@ -183,15 +184,7 @@ def hand_from_landmarks(points: Floats) -> Roi:
     """
     middle = ((points[5] + points[13]) / 2 + points[9]) / 2
     rotation = _rotation(points[0], middle, QUARTER_TURN)
-    cos, sin = math.cos(rotation), math.sin(rotation)
-    turn = np.array([[cos, -sin], [sin, cos]], np.float32)
-    outline = points[list(HAND_OUTLINE)]
-    about = (outline.min(0) + outline.max(0)) / 2
-    turned = (outline - about) @ turn
-    low, high = turned.min(0), turned.max(0)
-    x, y = (low + high) / 2 @ turn.T + about
-    width, height = (float(value) for value in high - low)
-    return _enlarged(float(x), float(y), width, height, rotation, scale=2.0, shift_y=-0.1)
+    return _around_turned(points[list(HAND_OUTLINE)], rotation, scale=2.0, shift_y=-0.1)
 
 
 def hand_from_palm(box: Floats, keypoints: Floats) -> Roi:
@@ -241,6 +234,14 @@ def face_from_detection(keypoints: Floats) -> Roi:
     return _around(keypoints, _rotation(keypoints[0], keypoints[1], 0.0), scale=2.0, shift_y=-0.1)
 
 
+def face_from_landmarks(mesh: Floats) -> Roi:
+    """The square for a further look at a face (468, 2 or more) that has been seen, px, the eyes level.
+
+    `face_landmark/face_landmark_landmarks_to_roi.pbtxt`, around the face as it is turned.
+    """
+    return _around_turned(mesh[:, :2], _rotation(mesh[33], mesh[263], 0.0), scale=1.5, shift_y=0.0)
+
+
 def _around(points: Floats, rotation: float, *, scale: float, shift_y: float) -> Roi:
     left, top = (float(v) for v in points[:, :2].min(0))
     right, bottom = (float(v) for v in points[:, :2].max(0))
@@ -253,6 +254,18 @@ def _around(points: Floats, rotation: float, *, scale: float, shift_y: float) ->
         scale=scale,
         shift_y=shift_y,
     )
+
+
+def _around_turned(points: Floats, rotation: float, *, scale: float, shift_y: float) -> Roi:
+    """The square around points (P, 2) whose sides are turned by `rotation`."""
+    cos, sin = math.cos(rotation), math.sin(rotation)
+    turn = np.array([[cos, -sin], [sin, cos]], np.float32)
+    about = (points.min(0) + points.max(0)) / 2
+    turned = (points - about) @ turn
+    low, high = turned.min(0), turned.max(0)
+    x, y = (low + high) / 2 @ turn.T + about
+    width, height = (float(value) for value in high - low)
+    return _enlarged(float(x), float(y), width, height, rotation, scale=scale, shift_y=shift_y)
 
 
 def _rotation(start: NDArray[np.floating], end: NDArray[np.floating], target: float) -> float:

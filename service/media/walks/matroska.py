@@ -6,9 +6,8 @@ follows the elements (RFC 8794, RFC 9559) beside it, and so finds what was passe
 
 from __future__ import annotations
 
-from typing import Literal
-
 from service.media.container_probe import Read, ebml_size
+from service.media.walks.walk import JUNK, Broken, Rest
 
 _HEADER, _SEGMENT, _CLUSTER, _TRACKS = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0x1654AE6B
 _SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK = 0xA3, 0xA0, 0xA1
@@ -23,13 +22,6 @@ _OF_CLUSTER = frozenset((_SIMPLE_BLOCK, _BLOCK_GROUP, 0xE7, 0xAB, 0xA7, 0x5854, 
 _CLUSTER_BYTES = _CLUSTER.to_bytes(4, "big")
 _SEARCHED = 1 << 20  # bytes at a time
 _HEAD = 12  # bytes of an identifier and a size, at most
-_JUNK = 1024  # bytes behind the last block that are no loss in a file that does not state its length
-
-Rest = Literal["whole", "ragged", "lost"]
-
-
-class _Broken(Exception):
-    """Here stands no element that may stand here."""
 
 
 class MatroskaWalk:
@@ -60,7 +52,7 @@ class MatroskaWalk:
         while self._block < block:
             try:
                 whole = self._step(None) and whole
-            except _Broken:
+            except Broken:
                 whole = whole and self._is_lost  # once for one place
                 self._is_lost = not self._find_cluster(block)
                 if self._is_lost:
@@ -84,13 +76,13 @@ class MatroskaWalk:
             start = self._at
             try:
                 whole = self._step(size) and whole
-            except _Broken:
+            except Broken:
                 if self._segment_end is not None and start >= self._segment_end:
                     break  # behind the end
                 states_length = self._segment_end is not None or (
                     self._in_cluster and self._cluster_end is not None
                 )
-                return "lost" if states_length or size - start > _JUNK else "ragged"
+                return "lost" if states_length or size - start > JUNK else "ragged"
         return "whole" if whole and self._at <= size else "ragged"
 
     def _step(self, size: int | None) -> bool:
@@ -102,11 +94,11 @@ class MatroskaWalk:
             self._enter(kind, start, None if length is None else start + length)
             return True
         if length is None or not self._belongs(kind):
-            raise _Broken
+            raise Broken
         end = start + length
         parent_end = self._cluster_end if self._in_cluster else self._segment_end
         if parent_end is not None and kind != _HEADER and end > parent_end:
-            raise _Broken
+            raise Broken
         known = True
         if kind == _TRACKS:
             self._tracks = frozenset(self._numbers(start, end))
@@ -151,7 +143,7 @@ class MatroskaWalk:
         count = 9 - head[0].bit_length() if head else 9
         size = ebml_size(head[count:]) if count <= 4 else None
         if size is None:
-            raise _Broken
+            raise Broken
         return int.from_bytes(head[:count], "big"), at + count + size[0], size[1]
 
     def _children(self, start: int, end: int) -> list[tuple[int, int, int]]:
@@ -160,7 +152,7 @@ class MatroskaWalk:
         while start < end:
             kind, content, length = self._element(start)
             if length is None or content + length > end:
-                raise _Broken
+                raise Broken
             children.append((kind, content, content + length))
             start = content + length
         return children
@@ -169,7 +161,7 @@ class MatroskaWalk:
         """Where the content of the block of a group starts."""
         blocks = [content for kind, content, _ in self._children(start, end) if kind == _BLOCK]
         if not blocks:
-            raise _Broken
+            raise Broken
         return blocks[0]
 
     def _numbers(self, start: int, end: int) -> list[int]:
