@@ -7,8 +7,10 @@ scaled, compressed, brighter or darker, mirrored). They show the same persons, s
 is what `std_error_deg` has to say. The table gives for each measurement the share of values with status OK
 that lie within two standard errors of the variants' median; 90 to 98 % is the goal. The files after --check
 have columns of their own. The last column says how many of the DEGRADED values have the sign of their median,
-where that is clear of 0. --fit fits λ to the first files (`scripts.fit_noise`) and prints the table that
-`service/core/angles/noise.py` holds; the columns then say what they would be with it.
+where that is clear of 0. A second table says how far the values of each image and of the mirrored one are
+apart, both status OK, in standard errors of the difference. --fit fits λ to the first files
+(`scripts.fit_noise`) and prints the table that `service/core/angles/noise.py` holds; the columns then say
+what they would be with it.
 
 Of a video every second counts in which a person stands still. --detections keeps what the service found, file
 by file; a run that was stopped goes on from there, and another fit needs no service.
@@ -36,6 +38,7 @@ from scripts.fit_noise import (
     BODY,
     GOAL_ERRORS,
     Scattered,
+    against_mirrored,
     angle_scatter,
     fit,
     in_errors,
@@ -52,6 +55,8 @@ from service.skeletons import shipped
 
 if TYPE_CHECKING:
     from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub
+
+Values = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 MODELS = ("yolo11n_pose", "mediapipe_wholebody")
 SKELETONS = {"yolo11n_pose": "coco_17", "mediapipe_wholebody": "mediapipe_wholebody"}
@@ -100,12 +105,13 @@ def report(
     """Print what is within two standard errors, and the table of λ if one is to be fitted."""
     skeleton = shipped()[SKELETONS[model]]
     table = fit([(one, skeleton) for one in tuned]) if fitted else None
-    groups, signs = [], []
+    groups, signs, mirrored = [], [], []
     for persons in (tuned, checked):
         scatters = [angle_scatter(one, skeleton, slopes=fitted) for one in persons]
         errors = None if table is None else [one.errors_with(table) for one in scatters]
         groups.append(in_errors(scatters, errors))
         signs.append(same_direction(scatters))
+        mirrored.append(against_mirrored(persons, scatters, errors))
     shown = Table(title=f"{model}: status OK within {GOAL_ERRORS:.0f} standard errors of the median")
     titles = ("values", "within", "95 % within", "check: values", "within", "95 % within")
     for title in ("measurement", *titles, "DEGRADED: same sign"):
@@ -117,12 +123,27 @@ def report(
         if any(cells):
             shown.add_row(name, *cells, f"{100 * same.mean():.0f} % of {len(same)}" if len(same) else "")
     console.print(shown)
+    console.print(
+        _of_mirrored(model, {name: np.concatenate([one[name] for one in mirrored]) for name in MEASUREMENTS})
+    )
     if table is not None:
         for kind, row in table.items():
             console.print(f'    "{kind}": ({", ".join(f"{value:.2f}" for value in row)}),', highlight=False)
 
 
-def _cells(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[str, str, str]:
+def _of_mirrored(model: str, values: dict[str, Values]) -> Table:
+    """The table of images against mirrored ones, of all files."""
+    shown = Table(title=f"{model}: image against mirrored, in standard errors of both")
+    for title in ("measurement", "pairs", "median", "within 1", "within 2"):
+        shown.add_column(title, justify="right")
+    for name, apart in {**values, "all": np.concatenate(list(values.values()))}.items():
+        if len(apart):
+            shares = [f"{100 * float(np.mean(apart <= most)):.0f} %" for most in (1, 2)]
+            shown.add_row(name, str(len(apart)), f"{np.median(apart):.2f}", *shares)
+    return shown
+
+
+def _cells(values: Values) -> tuple[str, str, str]:
     if not len(values):
         return "", "", ""
     within = 100 * float(np.mean(values <= GOAL_ERRORS))

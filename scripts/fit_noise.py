@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.picture_variants import MIRRORED
 from service.core.angles import MEASUREMENTS, AngleOptions, Neutral, Side, Status, Thresholds, measure
 from service.core.angles.noise import SCORES, kind_of
 from service.core.angles.uncertainty import prior_px
@@ -41,7 +42,7 @@ class Scattered:
     """One person in V variants of an image, or frames of a second.
 
     Attributes:
-        source: name of the file, and of the person in it.
+        source: name of the file, `#`, and of the person in it; of a video also `@` and the second.
         model: that found the person.
         keypoints: (V, K, 3) px of the image and score; NaN where the person was not found.
         boxes: (V, 4) x1, y1, x2, y2 px; NaN likewise.
@@ -53,6 +54,11 @@ class Scattered:
     keypoints: Floats
     boxes: Floats
     size_wh: tuple[int, int]
+
+    @property
+    def still(self) -> bool:
+        """Whether these are frames of a second of a video, and not variants of an image."""
+        return "@" in self.source.rpartition("#")[2]
 
     @property
     def poses(self) -> Poses:
@@ -161,6 +167,34 @@ def in_errors(
                 if ok.sum() >= MIN_VALUES:
                     values[name].append(np.abs(one.apart_deg[ok, m, side]) / error[ok, m, side])
     return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
+
+
+def against_mirrored(
+    persons: Sequence[Scattered],
+    scatters: Sequence[AngleScatter],
+    errors: Sequence[Doubles] | None = None,
+    largest_deg: float = Thresholds().max_std_error_deg,
+) -> dict[str, Doubles]:
+    """How far the angles of an image and of the mirrored one are apart, in standard errors of the difference.
+
+    Both are single draws, so that the difference has the variance of both. Only values with status OK in both
+    images count, by measurement; persons of still seconds have no mirrored image.
+
+    Args:
+        errors: (V, M, 2) of each person; None for those of the service.
+    """
+    values: dict[str, list[float]] = {name: [] for name in MEASUREMENTS}
+    for number, (person, one) in enumerate(zip(persons, scatters, strict=True)):
+        seen = np.isfinite(person.boxes[:, 0])
+        if person.still or not (seen[0] and seen[MIRRORED]):
+            continue
+        pair = np.array([0, seen[:MIRRORED].sum()])  # their places among the variants that show the person
+        error = (one.errors_deg if errors is None else errors[number])[pair]
+        apart = np.abs((one.degrees[pair[0]] - one.degrees[pair[1]] + 180) % 360 - 180)
+        both = np.all(one.ok[pair] & (error <= largest_deg), axis=0)
+        for m, name in enumerate(MEASUREMENTS):
+            values[name] += (apart[m] / np.hypot(error[0, m], error[1, m]))[both[m]].tolist()
+    return {name: np.array(parts, np.float64) for name, parts in values.items()}
 
 
 def same_direction(scatters: Sequence[AngleScatter]) -> dict[str, Doubles]:

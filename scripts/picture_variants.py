@@ -29,6 +29,9 @@ _BRIGHTNESS = ((0.6, 0), (0.75, 0), (0.9, 0), (1.1, 0), (1.25, 0), (1.4, 0), (1.
 # Mirror images that are shifted (px) and scaled too.
 _MIRRORED = ((0, 1.0), (4.5, 1.0), (-6.5, 1.0), (9.0, 1.0), (0, 0.92), (0, 1.04), (3.5, 0.97), (11, 0.87))
 
+MIRRORED = len(_SHIFTS) + len(_SCALES) + len(_QUALITIES) + len(_BRIGHTNESS)
+"""Number of the variant that is the image itself, mirrored; the image itself is 0."""
+
 
 @dataclass(frozen=True, eq=False)
 class Variant:

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ from service.core.model import Model, PoseModel
 from service.core.poses import Floats
 from service.errors import DeadlineExceeded, Unavailable
 from service.skeletons import shipped
+from service.triton.shared_memory import Loan
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -121,7 +122,14 @@ class FakeTritonClient:
         self.closed = False
 
     async def infer(
-        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+        self,
+        model: Model,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        *,
+        deadline: float,
+        request_id: str = "",
+        loan: Loan | None = None,
     ) -> Tensors:
         self.calls.append(Call(model, inputs, tuple(outputs), deadline, request_id))
         answer = self.script.pop(0) if self.script else self.answer
@@ -145,6 +153,9 @@ class FakeTritonClient:
             return self.second_stage(inputs)
         found = answer(inputs["images"][0]) if callable(answer) else answer
         return {"candidates": found[None]}
+
+    def lend(self) -> AbstractContextManager[Loan]:
+        return nullcontext(Loan())
 
     def forget(self) -> None:
         """Forget the inferences until now."""

@@ -132,17 +132,15 @@ class Administration:
             Unavailable: the database is away.
         """
         now = self._now()
-        until = _after(now, overlap, "overlap")
+        until = _after(now, overlap, "overlap") or now
         key = new_key()
-        record = await self._store.replace_key(
-            key_id, key.key_id, key.digest, now=now, old_expires=now if until is None else until
-        )
+        record = await self._store.replace_key(key_id, key.key_id, key.digest, now=now, old_expires=until)
         _log.info(
             "key_rotated",
             tenant=record.tenant,
             key_id=key_id,
             new_key_id=key.key_id,
-            old_until=str(until),
+            old_until=until.isoformat(),
             operator=self._operator,
         )
         return NewKey(record, key.text)

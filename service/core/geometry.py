@@ -146,7 +146,10 @@ def resized(image: Rgb8, size_wh: tuple[int, int], dst: Rgb8 | None = None) -> R
 
 
 def letterbox(
-    image: Rgb8, shape_hw: tuple[int, int], size_wh: tuple[int, int] | None = None
+    image: Rgb8,
+    shape_hw: tuple[int, int],
+    size_wh: tuple[int, int] | None = None,
+    out: Rgb8 | None = None,
 ) -> tuple[Rgb8, Affine]:
     """Scale an image into an input of `shape_hw`, centred on grey, aspect kept.
 
@@ -158,6 +161,7 @@ def letterbox(
         shape_hw: the input's height and width.
         size_wh: size of the original, px, of which `image` is a reduced copy; None for its own. What the
             image covers in the input follows from it.
+        out: array of that shape to write into; None for a new one.
 
     Returns:
         The input (shape_hw + 3) uint8, and the map from px of `image` to input px.
@@ -166,7 +170,7 @@ def letterbox(
     new_w, new_h = fitted_wh(size_wh or (image.shape[1], image.shape[0]), shape_hw)
     left = round((target_w - new_w) / 2 - 0.1)
     top = round((target_h - new_h) / 2 - 0.1)
-    boxed = np.empty((target_h, target_w, 3), np.uint8)
+    boxed = np.empty((target_h, target_w, 3), np.uint8) if out is None else out
     boxed[:top] = LETTERBOX_GREY
     boxed[top + new_h :] = LETTERBOX_GREY
     boxed[top : top + new_h, :left] = LETTERBOX_GREY

@@ -22,6 +22,7 @@ from service.core.geometry import Rgb8
 from service.core.poses import Poses, largest
 from service.core.skeleton.template import Skeleton
 from service.errors import InvalidRequest
+from service.pipeline.answer_size import AnswerSize
 from service.pipeline.estimator import DetectionOptions, Estimate
 from service.pipeline.overlay import Overlay, OverlayConfig, encode_overlay
 from service.telemetry.call_context import StageTimer
@@ -88,7 +89,7 @@ def choose(poses: Poses, request: AngleRequest) -> list[int]:
 
 
 def measure_angles(
-    estimate: Estimate, skeleton: Skeleton, request: AngleRequest, timer: StageTimer
+    estimate: Estimate, skeleton: Skeleton, request: AngleRequest, timer: StageTimer, size: AnswerSize
 ) -> AngleReport:
     """Measure the chosen persons and draw their angles. CPU work, for a worker thread.
 
@@ -97,9 +98,11 @@ def measure_angles(
         skeleton: native skeleton of the model.
         request: what to measure and draw.
         timer: records the durations of measuring and drawing.
+        size: adds up the overlays.
 
     Raises:
         InvalidRequest: more overlays than are drawn in one call.
+        AnswerTooLarge: the overlays do not fit into a message.
         ImageTooLarge: the image does not fit into the format of the overlay.
     """
     with timer.timed("postprocess"):
@@ -120,11 +123,12 @@ def measure_angles(
             base = draw_poses(estimate.image, poses, skeleton, style, numbers=chosen)
             if request.overlay_each:
                 overlays = tuple(
-                    _draw_each(base, measured, place, person, request.overlay)
+                    _draw_each(base, measured, place, person, request.overlay, size)
                     for place, person in enumerate(measures)
                 )
             if request.overlay_all:
                 overlay = _draw(base, measured, list(range(len(chosen))), None, request.overlay)
+                size.add(len(overlay.content))
     return AngleReport(poses, tuple(chosen), measures, overlay, overlays)
 
 
@@ -140,13 +144,20 @@ def _check_overlays(persons: int, measurements: int) -> None:
 
 
 def _draw_each(
-    base: Rgb8, measured: Measured, place: int, person: PersonMeasures, config: OverlayConfig
+    base: Rgb8,
+    measured: Measured,
+    place: int,
+    person: PersonMeasures,
+    config: OverlayConfig,
+    size: AnswerSize,
 ) -> tuple[Overlay, ...]:
     """An overlay for each measurement of one person."""
     overlays = []
     for result in person.results:
         checkpoint()
-        overlays.append(_draw(base, measured, [place], (result.measurement.name,), config))
+        overlay = _draw(base, measured, [place], (result.measurement.name,), config)
+        size.add(len(overlay.content))
+        overlays.append(overlay)
     return tuple(overlays)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from service.core.cancellation import stopping_when
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_got_on_at: MutableMapping[Executor, float] = WeakKeyDictionary()
 
 
 async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -22,15 +27,28 @@ async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: 
     """
     left = threading.Event()
 
+    def has_left() -> bool:
+        _got_on_at[workers] = time.monotonic()
+        return left.is_set()
+
     def stoppable() -> T:
-        with stopping_when(left.is_set):
-            return work(*args, **kwargs)
+        has_left()
+        with stopping_when(has_left):
+            result = work(*args, **kwargs)
+        has_left()
+        return result
 
     try:
         return await asyncio.get_running_loop().run_in_executor(workers, stoppable)
     except asyncio.CancelledError:
         left.set()
         raise
+
+
+def got_on_at(workers: Executor) -> float:
+    """When a thread last began or ended work of `run`, or passed a checkpoint of it, on time.monotonic()'s
+    clock."""
+    return _got_on_at.get(workers, -math.inf)
 
 
 async def next_within(events: asyncio.Queue[T], patience_s: float) -> T | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from service.core.geometry import (
     Affine,
@@ -37,18 +38,21 @@ from service.core.topdown import (
 )
 from service.core.yolo import decode_candidates
 from service.errors import InvalidRequest, Violation
+from service.media.cost import LARGE_PIXELS
 from service.media.loading import Load, Loading
 from service.pipeline import concurrency
 from service.pipeline.patience import retry_unavailable
 from service.pipeline.scheduler import InferenceScheduler
 from service.telemetry.call_context import StageTimer, Timings, current
+from service.triton.shared_memory import Loan
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Tensors = Mapping[str, NDArray[Any]]
 
-_Infer = Callable[[Model, Tensors, Sequence[str]], Awaitable[Tensors]]
+Allocate = Callable[[Sequence[int], DTypeLike], NDArray[Any] | None]
+"""Gives memory for an array, where it has any."""
 
 _ANSWER_S = 0.2  # before the deadline, so that the caller gets the error and its hint
 _PAUSE_S = 0.1  # between two attempts of a call that waits for Triton
@@ -66,8 +70,21 @@ class InferenceClient(Protocol):
         *,
         deadline: float,
         request_id: str = "",
+        loan: Loan | None = None,
     ) -> Mapping[str, NDArray[Any]]:
-        """Run a model on arrays by tensor name; the deadline is on time.monotonic()'s clock."""
+        """Run a model on arrays by tensor name; the deadline is on time.monotonic()'s clock. The answer may
+        lie in the memory of the loan."""
+
+    def lend(self) -> AbstractContextManager[Loan]:
+        """Memory that the model reads its input from, for one inference."""
+
+
+class _Infer(Protocol):
+    """`InferenceClient.infer` with deadline and id."""
+
+    def __call__(
+        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, loan: Loan | None = None
+    ) -> Awaitable[Tensors]: ...
 
 
 @dataclass(frozen=True)
@@ -192,9 +209,13 @@ class Estimator:
         timer = timer or StageTimer()
         async with self.slot(timer, stream=stream, large=isinstance(load, Loading) and load.large) as decoded:
             infer = self._infer(timeout_s)
-            prepared = await self._load(load, model, options.region_xyxy, timer, keep_image=keep_image)
-            decoded()
-            estimate = await self._estimate(infer, prepared, model, options, timer)
+            with self._client.lend() as loan:
+                prepared = await self._load(
+                    load, model, options.region_xyxy, timer, loan, keep_image=keep_image
+                )
+                decoded()
+                persons = await self._detect(infer, prepared, model, options, timer, loan)
+            estimate = await self._finish(infer, prepared, persons, model, timer)
         return estimate if keep_image else replace(estimate, image=None)
 
     async def estimate_prepared(
@@ -210,7 +231,10 @@ class Estimator:
         """As `estimate`, for an image that `prepare` has fitted into the input of the same model."""
         timer = timer or StageTimer()
         async with self.slot(timer, stream=stream):
-            return await self._estimate(self._infer(timeout_s), prepared, model, options, timer)
+            infer = self._infer(timeout_s)
+            with self._client.lend() as loan:
+                persons = await self._detect(infer, prepared, model, options, timer, loan)
+            return await self._finish(infer, prepared, persons, model, timer)
 
     @asynccontextmanager
     async def slot(
@@ -237,9 +261,11 @@ class Estimator:
             return partial(self._client.infer, deadline=deadline, request_id=call.request_id)
         infer = partial(self._client.infer, deadline=call.deadline, request_id=call.request_id)
 
-        async def patiently(model: Model, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        async def patiently(
+            model: Model, inputs: Tensors, outputs: Sequence[str], *, loan: Loan | None = None
+        ) -> Tensors:
             return await retry_unavailable(
-                partial(infer, model, inputs, outputs),
+                partial(infer, model, inputs, outputs, loan=loan),
                 call.deadline - time.monotonic() - _ANSWER_S,
                 longest_pause_s=_PAUSE_S,
                 overloaded=False,
@@ -253,42 +279,62 @@ class Estimator:
         model: PoseModel,
         region_xyxy: Region | None,
         timer: StageTimer,
+        loan: Loan,
         *,
         keep_image: bool,
     ) -> Prepared:
-        """Load and prepare an image in a worker thread; the durations are recorded however it ends."""
+        """Load an image and prepare it in the memory of the loan, in a worker thread; the durations are
+        recorded however it ends."""
         clock = _LoadClock(time.perf_counter())
         threads = self._waiting if isinstance(load, Loading) and load.waits else self._workers
         try:
             prepared = await concurrency.run(
-                threads, _load_and_prepare, load, model, region_xyxy, keep_image=keep_image, clock=clock
+                threads,
+                _load_and_prepare,
+                load,
+                model,
+                region_xyxy,
+                keep_image=keep_image,
+                clock=clock,
+                allocate=loan.array,
             )
+        except asyncio.CancelledError:
+            loan.rests = True  # the thread may still write to it
+            raise
         finally:
             clock.report(timer)
         timer.size_wh = prepared.size_wh
         return prepared
 
-    async def _estimate(
+    async def _detect(
         self,
         infer: _Infer,
         prepared: Prepared,
         model: PoseModel,
         options: DetectionOptions,
         timer: StageTimer,
-    ) -> Estimate:
+        loan: Loan,
+    ) -> Poses:
+        """The persons that the model of the whole image finds."""
         with timer.timed("inference"):
-            outputs = await infer(model.first, {"images": prepared.tensor}, ["candidates"])
+            outputs = await infer(model.first, {"images": prepared.tensor}, ["candidates"], loan=loan)
         self.answered_at = time.monotonic()
         with timer.timed("postprocess"):
             candidates: Floats = outputs["candidates"][0]
             count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
             if count > _MANY:
-                poses = await self.run(_decode, candidates, prepared.to_input, options)
-            else:
-                poses = _decode(candidates, prepared.to_input, options)
+                # A copy: when the call is cancelled the thread goes on, and the loan ends.
+                return await self.run(_decode, candidates.copy(), prepared.to_input, options)
+            return _decode(candidates, prepared.to_input, options)
+
+    async def _finish(
+        self, infer: _Infer, prepared: Prepared, persons: Poses, model: PoseModel, timer: StageTimer
+    ) -> Estimate:
+        """The estimate, after the second stage where the model has one."""
+        poses = persons
         if model.detector is not None:
             assert prepared.image is not None  # noqa: S101 - `prepare` keeps it for such a model
-            poses = await self._refine(infer, model, prepared.image, poses, timer)
+            poses = await self._refine(infer, model, prepared.image, persons, timer)
         timer.persons = len(poses)
         return Estimate(poses=poses, size_wh=prepared.size_wh, image=prepared.image, timings=timer.timings())
 
@@ -319,6 +365,20 @@ class Estimator:
         """Run CPU work in a worker thread, as `concurrency.run`."""
         return await concurrency.run(self._workers, work, *args, **kwargs)
 
+    async def draw(
+        self, pixels: int, timer: StageTimer, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, for drawing and encoding so many pixels, of all overlays together. Many take a slot
+        first, as a large image does: encoding 49 megapixels takes up to eight seconds."""
+        async with AsyncExitStack() as held:
+            if pixels >= LARGE_PIXELS:
+                await held.enter_async_context(self.slot(timer, large=True))
+            return await self.run(work, *args, **kwargs)
+
+    def is_stuck(self, longest_s: float) -> bool:
+        """Whether no worker thread has got on for so long, as `concurrency.got_on_at`."""
+        return time.monotonic() - concurrency.got_on_at(self._workers) > longest_s
+
 
 def prepare(
     image: ScaledImage,
@@ -326,6 +386,7 @@ def prepare(
     region_xyxy: Region | None = None,
     *,
     keep_image: bool = False,
+    allocate: Allocate | None = None,
 ) -> Prepared:
     """Fit a decoded image into the best input shape of the first model. For a worker thread.
 
@@ -334,12 +395,16 @@ def prepare(
         model: the tensor is for its `first`.
         region_xyxy: fit this part of the image only, px.
         keep_image: keep the image too; a model with a detector needs it in any case.
+        allocate: gives memory for the tensor; None, or where it gives none, for new memory.
 
     Raises:
         InvalidRequest: the region lies outside the image.
     """
     seen = image if region_xyxy is None else _crop(image, region_xyxy)
-    boxed, to_input = letterbox(seen.pixels, choose_shape(seen.size_wh, model.first.shapes_hw), seen.size_wh)
+    shape_hw = choose_shape(seen.size_wh, model.first.shapes_hw)
+    tensor = allocate((1, *shape_hw, 3), np.uint8) if allocate is not None else None
+    out = None if tensor is None else tensor[0]
+    boxed, to_input = letterbox(seen.pixels, shape_hw, seen.size_wh, out)
     return Prepared(
         tensor=boxed[None],
         to_input=seen.to_pixels.then(to_input),
@@ -360,6 +425,7 @@ def _load_and_prepare(
     *,
     keep_image: bool,
     clock: _LoadClock,
+    allocate: Allocate,
 ) -> Prepared:
     """As `prepare`, for an image that `load` gives; errors of `load` pass through."""
     clock.began = time.perf_counter()
@@ -367,7 +433,7 @@ def _load_and_prepare(
     needed = partial(least_scale, shapes_hw=model.first.shapes_hw, region_xyxy=region_xyxy)
     image = load(None if needs_whole else needed)
     clock.loaded = time.perf_counter()
-    prepared = prepare(image, model, region_xyxy, keep_image=keep_image)
+    prepared = prepare(image, model, region_xyxy, keep_image=keep_image, allocate=allocate)
     clock.prepared = time.perf_counter()
     return prepared
 

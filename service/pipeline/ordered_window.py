@@ -59,8 +59,13 @@ class OrderedWindow(Generic[Frame, Result]):
         """Start the work on a frame in a reserved place."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         self._started.put_nowait(InFlight(frame, task))
+
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # known, also of a frame that nothing takes any more
 
     def finish(self, error: Exception | None = None) -> None:
         """No more frames come; the consumer gets the error, if any, after the frames before it."""

@@ -32,7 +32,8 @@ SERVICES = ("", "posegate.v1.PoseService", "posegate.v1.SkeletonService", "poseg
 
 _PROOF_S = 5.0  # an inference is proof for so long that the model answers
 _PROOF_TIMEOUT_S = 15.0  # far beyond a full queue
-_STUCK_S = 15.0  # far beyond any queue for the threads that a service within its bounds can have
+_STUCK_S = 15.0  # without a free thread: then it counts whether any gets on
+_NO_STEP_S = 60.0  # far beyond the longest step of work, which is eight seconds of CPU time
 _SAY_AGAIN_S = 10.0  # between two reasons that change all the time
 _WARM_UP_S = 60.0  # an OpenVINO shape that is not in the compile cache takes seconds
 
@@ -168,9 +169,11 @@ class HealthMonitor:
         self._observer.triton(up=up, models=ready)
 
     def _workers_are_stuck(self) -> bool:
-        """Whether no worker thread is free: empty work has not been done for a long time."""
+        """Whether no worker thread is free, empty work has not been done for a long time, and none gets on
+        with what it does: a long queue moves, and a restart would lose it."""
         if self._probe is not None and not self._probe[0].done():
-            return time.monotonic() - self._probe[1] > _STUCK_S
+            waited_s = time.monotonic() - self._probe[1]
+            return waited_s > _STUCK_S and self._estimator.is_stuck(_NO_STEP_S)
         self._probe = asyncio.create_task(self._estimator.run(_nothing)), time.monotonic()
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
@@ -13,15 +14,19 @@ import structlog
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import pose_service_pb2_grpc, types_pb2
+from service.core.geometry import Rgb8
 from service.core.model import PoseModel
 from service.core.plan import allow
+from service.core.poses import Poses
 from service.core.skeleton.mapping import apply
+from service.core.skeleton.template import Skeleton
 from service.errors import Overloaded, Unavailable
 from service.media.loading import Decode, Loading, in_thread
 from service.pipeline.angles import measure_angles
+from service.pipeline.answer_size import AnswerSize
 from service.pipeline.estimator import Estimator
 from service.pipeline.limits import Limits
-from service.pipeline.overlay import OverlayConfig, draw_overlay
+from service.pipeline.overlay import Overlay, OverlayConfig, draw_overlay
 from service.pipeline.rotation import FairPlaces
 from service.servicers.context import Context
 from service.servicers.requests.angles import read_measuring
@@ -104,12 +109,19 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         allow(current().plan, "max_batch_size", count)
         room = asyncio.Semaphore(self._limits.max_inferences)
 
+        size = AnswerSize(self._limits.max_message_bytes)
+
         async def one(item: pb.DetectPosesRequest) -> pb.BatchDetectPosesResult:
             async with room:
-                return await self._detect_or_status(item)
+                result = await self._detect_or_status(item)
+            size.add(result.ByteSize())
+            return result
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(item)) for item in request.requests]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(item)) for item in request.requests]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors  # AnswerTooLarge; all others are statuses
         responses = [task.result() for task in tasks]
         failed = sum(response.HasField("error") for response in responses)
         structlog.contextvars.bind_contextvars(
@@ -140,7 +152,17 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                     keep_image=angles.overlay is not None,
                     timer=timer,
                 )
-                report = await self._estimator.run(measure_angles, estimate, model.skeleton, angles, timer)
+                each = len(angles.names) * len(estimate.poses) if angles.overlay_each else 0
+                report = await self._estimator.draw(
+                    0 if angles.overlay is None else (1 + each) * math.prod(estimate.size_wh),
+                    timer,
+                    measure_angles,
+                    estimate,
+                    model.skeleton,
+                    angles,
+                    timer,
+                    AnswerSize(self._limits.max_message_bytes),
+                )
         structlog.contextvars.bind_contextvars(
             measurements=len(angles.names), image_bytes=len(request.image.content)
         )
@@ -241,10 +263,16 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
                 with timer.timed("postprocess"):
                     poses = apply(plan, estimated.poses)
                 if config.overlay is not None and estimated.image is not None:
-                    with timer.timed("draw"):
-                        overlay = await self._estimator.run(
-                            draw_overlay, estimated.image, poses, plan.target, config.overlay
-                        )
+                    overlay = await self._estimator.draw(
+                        math.prod(estimated.size_wh),
+                        timer,
+                        _drawn,
+                        timer,
+                        estimated.image,
+                        poses,
+                        plan.target,
+                        config.overlay,
+                    )
         return pb.DetectPosesResponse(
             persons=messages.persons(
                 poses,
@@ -276,3 +304,11 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
         fetch = timer.timed("decode") if image.uri else nullcontext()  # it is part of decoding
         with fetch:
             return await loader(image, self._limits, self._decode)
+
+
+def _drawn(
+    timer: StageTimer, image: Rgb8, poses: Poses, skeleton: Skeleton, config: OverlayConfig
+) -> Overlay:
+    """As `draw_overlay`, timed; for a worker thread."""
+    with timer.timed("draw"):
+        return draw_overlay(image, poses, skeleton, config)

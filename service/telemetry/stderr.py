@@ -1,4 +1,5 @@
-"""What libraries in C write to stderr, as log lines: libjpeg, libpng, FFmpeg and gRPC know no other place.
+"""What libraries write to stderr, as log lines: libjpeg, libpng, FFmpeg and gRPC know no other place, and
+Python's own `logging` and `warnings` use it where nothing else is set up.
 
 Descriptor 2 becomes a pipe that a thread reads. Python's own `sys.stderr`, to which the log goes, and the
 stacks of a process that crashes (`faulthandler`) stay on the real one. Of a library that ends the process the
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import logging
 import os
 import sys
 import threading
@@ -43,17 +45,29 @@ def logged_stderr() -> Iterator[None]:
         faulthandler.enable(stderr)
         os.dup2(writing, _STDERR)
         os.close(writing)
+        records = _Records(logging.WARNING)
+        logging.getLogger().addHandler(records)
+        logging.captureWarnings(True)
         reader = threading.Thread(target=_read, args=[reading], name="stderr", daemon=True)
         reader.start()
         try:
             yield
         finally:
+            logging.captureWarnings(False)
+            logging.getLogger().removeHandler(records)
             os.dup2(real, _STDERR)
             reader.join(_END_S)
             faulthandler.disable()
             if had_faults:
                 faulthandler.enable(before)
             sys.stderr = before
+
+
+class _Records(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        log = _log.error if record.levelno >= logging.ERROR else _log.warning
+        stack = {"exc_info": record.exc_info} if record.exc_info else {}
+        log("library", logger=record.name, text=record.getMessage().strip()[:_LONGEST], **stack)
 
 
 def _read(reading: int) -> None:

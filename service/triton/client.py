@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
@@ -18,13 +17,14 @@ import structlog
 import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_aio
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.core.model import Model
+from service.core.poses import Floats
 from service.errors import DeadlineExceeded, Overloaded, Unavailable
 from service.telemetry.call_context import current
 from service.triton.model_config import read_config
-from service.triton.shared_memory import SharedSlots
+from service.triton.shared_memory import Loan, SharedSlots
 
 _log = structlog.get_logger()
 
@@ -61,7 +61,7 @@ class TritonError(Exception):
 
 
 class _RegionUnknown(Exception):
-    """The shared memory region is gone: Triton restarted and does not know it, or it was closed meanwhile."""
+    """Triton restarted and does not know the shared memory region any more."""
 
 
 class TritonClient:
@@ -193,8 +193,29 @@ class TritonClient:
         self._slots = slots
         _log.info("shared_memory_on", slots=self._slot_count, slot_bytes=slots.slot_bytes)
 
+    @contextmanager
+    def lend(self) -> Iterator[Loan]:
+        """A slot of shared memory for one inference, for the time of the block; an empty loan without one."""
+        loan = self._slots.lend() if self._slots is not None else Loan()
+        try:
+            yield loan
+        finally:
+            if loan.slots is not None and loan.slot is not None:
+                if loan.rests:
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(_QUARANTINE_S, loan.slots.give_back, loan.slot)
+                else:
+                    loan.slots.give_back(loan.slot)
+
     async def infer(
-        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+        self,
+        model: Model,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        *,
+        deadline: float,
+        request_id: str = "",
+        loan: Loan | None = None,
     ) -> Tensors:
         """Run a model.
 
@@ -204,9 +225,11 @@ class TritonClient:
             outputs: names of the tensors to return.
             deadline: on the clock of time.monotonic(); also the longest stay in Triton's queue.
             request_id: shown in Triton's log.
+            loan: of this client: inputs that lie in it are not copied, and the answer may lie in it too;
+                None to lend one for this call only.
 
         Returns:
-            Read-only arrays by tensor name.
+            Arrays by tensor name, to be read only while the loan lasts, if there is one.
 
         Raises:
             Overloaded: Triton's queue is full.
@@ -214,31 +237,31 @@ class TritonClient:
             DeadlineExceeded: the deadline passed.
             TritonError: anything else.
         """
+        if loan is None:
+            with self.lend() as own:
+                found = await self.infer(
+                    model, inputs, outputs, deadline=deadline, request_id=request_id, loan=own
+                )
+                return {
+                    name: tensor.copy() if own.holds(tensor) else tensor for name, tensor in found.items()
+                }
         if deadline <= time.monotonic():
             raise _too_late()
-        slots = self._slots
-        room = _answer_bytes(model, inputs, outputs)
-        loan = slots.lend(list(inputs.values()), room=room) if slots is not None else None
-        if slots is None or loan is None:
+        shared = _shared(inputs, loan)
+        if shared is None:
             return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
-        rest_s = 0.0
         try:
-            shared = _shared(inputs, slots.name, loan.offsets)
-            answer = None if loan.room is None else _Room(slots, loan.room, room)
-            return await self._infer(model, shared, outputs, deadline, request_id, answer)
+            room = _room(model, inputs, outputs, loan)
+            return await self._infer(model, shared, outputs, deadline, request_id, room)
         except (asyncio.CancelledError, DeadlineExceeded):
-            rest_s = _QUARANTINE_S
+            loan.rests = True
             raise
         except Unavailable as error:
-            rest_s = 0.0 if _NEVER_BEGUN.search(str(error.__cause__)) else _QUARANTINE_S
+            loan.rests |= not _NEVER_BEGUN.search(str(error.__cause__))
             raise
         except _RegionUnknown:
-            self._drop(slots)  # `attach` makes a new one
-        finally:
-            if rest_s:
-                asyncio.get_running_loop().call_later(rest_s, slots.give_back, loan.slot)
-            else:
-                slots.give_back(loan.slot)
+            if loan.slots is not None:
+                self._drop(loan.slots)  # `attach` makes a new one
         return await self._infer(model, _inline(inputs), outputs, deadline, request_id)
 
     async def _infer(
@@ -276,22 +299,25 @@ class TritonClient:
 class _Room:
     """Where Triton writes the only tensor of an answer: 0.2 MB of candidates would cross gRPC otherwise."""
 
-    slots: SharedSlots
+    tensor: Floats
+    region: str
     offset: int
-    size: int
 
 
-def _answer_bytes(model: Model, inputs: Tensors, outputs: Sequence[str]) -> int:
-    """Size of the answer where it is known; else 0."""
-    if list(outputs) != ["candidates"]:
-        return 0
-    return model.candidates_bytes * len(next(iter(inputs.values())))
+def _room(model: Model, inputs: Tensors, outputs: Sequence[str], loan: Loan) -> _Room | None:
+    """Room for the answer in the loan, where its size is known and there is as much."""
+    if loan.slots is None or not model.candidate_count or list(outputs) != ["candidates"]:
+        return None
+    count = len(next(iter(inputs.values())))
+    tensor = loan.array((count, model.candidate_count, 5 + 3 * model.keypoint_count), np.float32)
+    offset = None if tensor is None else loan.slots.offset(tensor)
+    return None if tensor is None or offset is None else _Room(tensor, loan.slots.name, offset)
 
 
 def _requested(name: str, room: _Room | None) -> triton_grpc.InferRequestedOutput:
     requested = triton_grpc.InferRequestedOutput(name)
     if room is not None:
-        requested.set_shared_memory(room.slots.name, room.size, room.offset)
+        requested.set_shared_memory(room.region, room.tensor.nbytes, room.offset)
     return requested
 
 
@@ -308,11 +334,15 @@ def _inline(inputs: Tensors) -> list[triton_grpc.InferInput]:
     return tensors
 
 
-def _shared(inputs: Tensors, region: str, offsets: Sequence[int]) -> list[triton_grpc.InferInput]:
+def _shared(inputs: Tensors, loan: Loan) -> list[triton_grpc.InferInput] | None:
+    """The inputs in the memory of the loan; None where it has no room for them."""
     tensors = []
-    for (name, tensor), offset in zip(inputs.items(), offsets, strict=True):
+    for name, tensor in inputs.items():
+        placed = loan.placed(tensor)
+        if placed is None or loan.slots is None:
+            return None
         described = _input(name, tensor)
-        described.set_shared_memory(region, tensor.nbytes, offset)
+        described.set_shared_memory(loan.slots.name, tensor.nbytes, loan.slots.offset(placed))
         tensors.append(described)
     return tensors
 
@@ -333,12 +363,9 @@ def _written(described: Any, name: str, room: _Room) -> NDArray[Any]:
     """The tensor that Triton has written into the room; the answer holds its description only."""
     if described is None:
         raise TritonError(f"the answer lacks '{name}'")
-    if room.slots.is_closed:
-        raise _RegionUnknown
-    dtype = np.dtype(triton_to_np_dtype(described.datatype))
-    if dtype.itemsize * math.prod(described.shape) > room.size:
-        raise TritonError(f"'{name}' is larger than its configuration says")
-    return room.slots.read(room.offset, described.shape, dtype)
+    if described.datatype != "FP32" or tuple(described.shape) != room.tensor.shape:
+        raise TritonError(f"'{name}' is not what its configuration says")
+    return room.tensor
 
 
 def _status(error: InferenceServerException) -> str:

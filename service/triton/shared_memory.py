@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing import shared_memory
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 
-@dataclass(frozen=True)
 class Loan:
-    """A slot that is lent.
+    """A slot of shared memory that is lent, or none; one thread or task uses it at a time.
+
+    Its arrays stay valid memory after the loan, and after the region was removed; what stands in them does
+    not.
 
     Attributes:
-        slot: to give back.
-        offsets: of each tensor in the region, bytes.
-        room: offset of the room for the answer; None without one.
+        rests: Triton, or a thread, may still use the slot after the loan: it is not to be lent again soon.
     """
 
-    slot: int
-    offsets: list[int]
-    room: int | None
+    def __init__(self, slots: SharedSlots | None = None, slot: int | None = None) -> None:
+        self.slots = slots
+        self.slot = slot
+        self.rests = False
+        self._used = 0
+
+    def array(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any] | None:
+        """Uninitialised memory of the slot as an array; None where the slot has no such room."""
+        kind = np.dtype(dtype)
+        size = math.prod(shape) * kind.itemsize
+        if self.slots is None or self.slot is None or self._used + size > self.slots.slot_bytes:
+            return None
+        offset = self.slot + self._used
+        self._used += -(-size // 64) * 64
+        return self.slots.view(offset, shape, kind)
+
+    def holds(self, tensor: NDArray[Any]) -> bool:
+        """Whether an array lies in the region of this loan."""
+        return self.slots is not None and self.slots.offset(tensor) is not None
+
+    def placed(self, tensor: NDArray[Any]) -> NDArray[Any] | None:
+        """The tensor itself where it is an array of this loan, else a copy of it in the slot; None where the
+        slot has no room for that."""
+        if self.holds(tensor) and tensor.flags.c_contiguous:
+            return tensor
+        copy = self.array(tensor.shape, tensor.dtype)
+        if copy is not None:
+            copy[...] = tensor
+        return copy
 
 
 class SharedSlots:
@@ -36,6 +64,10 @@ class SharedSlots:
         count: how many slots.
         slot_bytes: bytes of each.
 
+    Attributes:
+        name: of the region, unique.
+        size: bytes of the whole region.
+
     Raises:
         OSError: the host gives no shared memory of that size.
     """
@@ -45,6 +77,7 @@ class SharedSlots:
         self.slot_bytes = -(-slot_bytes // 4096) * 4096
         self.name = f"posegate-{os.getpid()}-{secrets.token_hex(4)}"
         self._region = shared_memory.SharedMemory(self.name, create=True, size=count * self.slot_bytes)
+        self.size = self._region.size
         # Last in, first out: a quiet service touches few pages.
         self._free = [index * self.slot_bytes for index in reversed(range(count))]
         self._open = True
@@ -60,53 +93,29 @@ class SharedSlots:
         file = os.open(f"/dev/shm{self.key}", os.O_RDWR)  # noqa: S108 - made just now, with a random name
         try:
             os.posix_fallocate(file, 0, self.size)
+            # A mapping of its own, which lives as long as the last array on it.
+            self._memory = mmap.mmap(file, self.size)
         finally:
             os.close(file)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the region was removed."""
-        return not self._open
+        self._address = int(np.frombuffer(self._memory, np.uint8).__array_interface__["data"][0])
 
     @property
     def key(self) -> str:
         """The region's name as shm_open wants it."""
         return f"/{self.name}"
 
-    @property
-    def size(self) -> int:
-        """Bytes of the whole region."""
-        return self._region.size
+    def lend(self) -> Loan:
+        """A free slot; none while all are lent."""
+        return Loan(self, self._free.pop()) if self._free else Loan()
 
-    def lend(self, tensors: Sequence[NDArray[np.generic]], *, room: int = 0) -> Loan | None:
-        """Copy tensors into a free slot, one after the other.
+    def view(self, offset: int, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array on the region, from an offset in bytes."""
+        return np.ndarray(shape, dtype, buffer=self._memory, offset=offset)
 
-        Args:
-            tensors: to be copied.
-            room: bytes behind them that an answer may be written to; left out where the slot is too small.
-
-        Returns:
-            The loan; None when no slot is free or the tensors do not fit in one.
-        """
-        starts, end = [], 0
-        for tensor in tensors:
-            starts.append(end)
-            end += -(-tensor.nbytes // 64) * 64
-        if end > self.slot_bytes or not self._free:
-            return None
-        slot = self._free.pop()
-        offsets = [slot + start for start in starts]
-        for tensor, offset in zip(tensors, offsets, strict=True):
-            view: NDArray[np.generic] = np.ndarray(
-                tensor.shape, tensor.dtype, buffer=self._region.buf, offset=offset
-            )
-            view[...] = tensor
-        return Loan(slot, offsets, slot + end if room and end + room <= self.slot_bytes else None)
-
-    def read(self, offset: int, shape: Sequence[int], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-        """A copy of a tensor that was written to the region."""
-        view: NDArray[np.generic] = np.ndarray(shape, dtype, buffer=self._region.buf, offset=offset)
-        return view.copy()
+    def offset(self, tensor: NDArray[Any]) -> int | None:
+        """Where an array lies in the region, bytes; None for one that does not."""
+        offset = int(tensor.__array_interface__["data"][0]) - self._address
+        return offset if 0 <= offset < self.size else None
 
     def give_back(self, slot: int) -> None:
         """The slot may be written again: Triton has read it."""

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from service.media.image import LeastScale
 from service.media.loading import Loading
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from service.telemetry.call_context import CallContext, begin
+from service.triton.shared_memory import Loan, SharedSlots
 from tests.fakes import POSE_MODEL, BusyThread, FakeTritonClient, candidate, rows, until
 from tests.pictures import noise, plain, quartered
 
@@ -155,6 +157,54 @@ async def test_a_picture_that_waits_for_a_thread_is_never_decoded_once_its_calle
     await stays
     assert decoded == ["stays"]
     assert len(client.calls) == 1
+
+
+class Lending(FakeTritonClient):
+    """A client that lends the same memory to everyone."""
+
+    def __init__(self, slots: SharedSlots) -> None:
+        super().__init__()
+        self.loan = slots.lend()
+
+    def lend(self) -> AbstractContextManager[Loan]:
+        return nullcontext(self.loan)
+
+
+async def test_an_image_is_fitted_into_the_memory_that_the_model_reads(workers: ThreadPoolExecutor) -> None:
+    slots = SharedSlots(1, 3 * 640 * 640)
+    client = Lending(slots)
+    await estimating(Estimator(client, workers, 1), plain((640, 480)))
+    (call,) = client.calls
+    assert client.loan.holds(call.inputs["images"])
+    assert (call.inputs["images"] == plain((640, 480))).all()
+    assert not client.loan.rests
+    slots.close()
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "gets an error"])
+async def test_memory_that_a_thread_may_still_write_to_rests(
+    workers: ThreadPoolExecutor, leaves: bool
+) -> None:
+    slots = SharedSlots(1, 4096)
+    client = Lending(slots)
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def load(_: LeastScale | None) -> ScaledImage:
+        entered.set()
+        assert goes_on.wait(20)
+        raise ImageUndecodable("no")
+
+    task = asyncio.create_task(Estimator(client, workers, 1).estimate(load, POSE_MODEL, OPTIONS))
+    await until(entered.is_set)
+    if leaves:
+        task.cancel()
+    else:
+        goes_on.set()
+    with pytest.raises(asyncio.CancelledError if leaves else ImageUndecodable):
+        await task
+    goes_on.set()
+    assert client.loan.rests == leaves
+    slots.close()
 
 
 async def test_a_caller_who_leaves_during_inference_cancels_it_and_frees_the_place(

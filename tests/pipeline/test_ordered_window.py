@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -134,3 +135,21 @@ async def test_cancelling_ends_all_work_before_it_returns() -> None:
     await settled()
     await window.cancel()
     assert sorted(ended) == [0, 1]
+
+
+async def test_the_error_of_a_frame_that_nothing_takes_any_more_is_no_news() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def fail() -> None:
+        raise ValueError("a damaged frame")
+
+    window: OrderedWindow[int, None] = OrderedWindow(2)
+    assert window.try_reserve()
+    window.start(1, fail())
+    for _ in range(5):
+        await asyncio.sleep(0)  # it has ended, and was not taken
+    await window.cancel()
+    del window
+    gc.collect()
+    assert complaints == []

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scripts.calibrate_angles import _packed, _read, is_still, same_person
-from scripts.fit_noise import Scattered, angle_scatter, fit, in_errors
-from scripts.picture_variants import Variant, variants
+from scripts.fit_noise import Scattered, against_mirrored, angle_scatter, fit, in_errors
+from scripts.picture_variants import MIRRORED, Variant, variants
+from service.core.angles import MEASUREMENTS
 from service.core.poses import Floats
 from service.skeletons import shipped
 from tests.core.angles.figures import array_of, frontal, profile
@@ -34,6 +36,7 @@ def test_every_variant_leads_back_to_the_same_place() -> None:
     found = list(variants(with_a_dot(100, 80)))
     assert len(found) == 40
     np.testing.assert_array_equal(found[0].image, with_a_dot(100, 80))
+    np.testing.assert_array_equal(found[MIRRORED].image, with_a_dot(100, 80)[:, ::-1])
     assert {one.kind for one in found} == {"shift", "scale", "jpeg", "brightness", "mirror"}
     for one in found:
         keypoints = np.zeros((1, 17, 3), np.float32)
@@ -126,3 +129,19 @@ def test_what_was_found_is_kept_and_read_again(tmp_path: Path) -> None:
     assert (read.source, read.model, read.size_wh) == (one.source, one.model, one.size_wh)
     np.testing.assert_array_equal(read.keypoints, one.keypoints)
     np.testing.assert_array_equal(read.boxes, one.boxes)
+
+
+def test_an_image_is_held_against_the_mirrored_one_in_standard_errors_of_the_difference() -> None:
+    one = scattered(0)
+    scatter = angle_scatter(one, COCO)
+    values = against_mirrored([one], [scatter])["elbow_side"]
+    seen = [number for number in range(40) if number != 3]  # in one variant the person was not found
+    plain, mirrored = seen.index(0), seen.index(MIRRORED)
+    place = list(MEASUREMENTS).index("elbow_side")
+    apart = scatter.degrees[plain, place] - scatter.degrees[mirrored, place]
+    error = np.hypot(scatter.errors_deg[plain, place], scatter.errors_deg[mirrored, place])
+    np.testing.assert_allclose(values, np.abs(apart) / error)
+    still = replace(one, source="1.mp4#0@3")
+    assert not against_mirrored([still], [scatter])["elbow_side"].size
+    one.boxes[MIRRORED] = np.nan
+    assert not against_mirrored([one], [angle_scatter(one, COCO)])["elbow_side"].size

@@ -114,6 +114,7 @@ async def test_without_traffic_an_inference_is_proof_again_and_again() -> None:
 
 async def test_a_gateway_whose_workers_are_stuck_fails_liveness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.server.health._STUCK_S", 0.05)
+    monkeypatch.setattr("service.server.health._NO_STEP_S", 0.1)
     async with watching(FakeTritonClient()) as watched:
         await watched.until("SERVING")
         busy = BusyThread()
@@ -122,6 +123,27 @@ async def test_a_gateway_whose_workers_are_stuck_fails_liveness(monkeypatch: pyt
         assert watched.says() == "NOT_SERVING"
         busy.release()
         await until(lambda: watched.says(LIVENESS) == "SERVING")
+
+
+async def test_a_long_queue_for_threads_that_get_on_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.server.health._STUCK_S", 0.01)
+    monkeypatch.setattr("service.server.health._NO_STEP_S", 5.0)
+    async with watching(FakeTritonClient()) as watched:
+        await watched.until("SERVING")
+        looks: list[bool] = []
+        is_stuck = Estimator.is_stuck
+
+        def counted(estimator: Estimator, longest_s: float) -> bool:
+            looks.append(is_stuck(estimator, longest_s))
+            return looks[-1]
+
+        monkeypatch.setattr(Estimator, "is_stuck", counted)
+        busy = BusyThread()
+        asyncio.get_running_loop().run_in_executor(watched.workers, busy)
+        await until(lambda: len(looks) > 3)
+        assert not any(looks)
+        assert watched.says(LIVENESS) == "SERVING"
+        busy.release()
 
 
 async def test_the_health_port_fails_liveness_where_the_event_loop_is_stuck() -> None:

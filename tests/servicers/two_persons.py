@@ -14,6 +14,7 @@ from service.core.model import Model
 from service.core.poses import Poses
 from service.media.image import encode
 from service.skeletons import shipped
+from service.triton.shared_memory import Loan
 from tests.core.persons import random_people
 from tests.fakes import FakeTritonClient, Tensors
 
@@ -44,7 +45,14 @@ class TwoPersons(FakeTritonClient):
         self.served = (model("body", "coco_17"), model("whole", "coco_wholebody_133"))
 
     async def infer(
-        self, model: Model, inputs: Tensors, outputs: Sequence[str], *, deadline: float, request_id: str = ""
+        self,
+        model: Model,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        *,
+        deadline: float,
+        request_id: str = "",
+        loan: Loan | None = None,
     ) -> Tensors:
         poses = found(model.skeleton)
         corners = poses.boxes_xyxy

@@ -42,6 +42,23 @@ def test_lines_of_libraries_and_child_processes_are_log_lines() -> None:
     ]
 
 
+def test_records_and_warnings_of_python_libraries_are_log_lines() -> None:
+    code, lines = ran(
+        "import logging, warnings",
+        "try: 1 / 0",
+        "except ZeroDivisionError: logging.getLogger('asyncio').exception('Task failed')",
+        "warnings.warn('old')",
+        "logging.getLogger('asyncio').info('nothing')",
+    )
+    assert code == 0
+    failed, old = logged(lines)
+    assert (failed["event"], failed["level"], failed["logger"]) == ("library", "error", "asyncio")
+    assert failed["text"] == "Task failed"
+    assert failed["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert (old["logger"], old["level"]) == ("py.warnings", "warning")
+    assert "UserWarning: old" in old["text"]
+
+
 def test_a_flood_is_counted_and_never_waited_for() -> None:
     # The interpreter's lock is held meanwhile: waiting for a full pipe would stop the process for good.
     code, lines = ran(

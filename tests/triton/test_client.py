@@ -309,28 +309,41 @@ async def test_the_slot_of_a_request_whose_connection_broke_rests_too() -> None:
     assert went_by(triton) == ["memory", "message"]
 
 
-async def test_an_answer_in_a_region_that_was_dropped_meanwhile_is_asked_for_again_by_message() -> None:
+async def test_a_tensor_in_lent_memory_is_read_there_and_the_answer_is_written_there() -> None:
     triton = FakeTriton(answer=ONE)
-    written = infer_response(np.zeros((1, 0, 0), np.float32))
-    written.outputs[0].shape[:] = ONE[None].shape
-    release = asyncio.Event()
-
-    async def into_memory(_request: Any, _context: Context) -> Any:
-        await release.wait()
-        return written
-
     async with listening(triton) as port:
-        client = TritonClient(f"127.0.0.1:{port}", shared_memory=True, slots=2)
+        client = TritonClient(f"127.0.0.1:{port}", shared_memory=True, slots=1)
         await client.attach(PICTURE.nbytes + MODEL.candidates_bytes)
-        triton.script.append(into_memory)
-        task = asyncio.create_task(infer(client))
-        await until(lambda: len(triton.requests) == 1)
-        triton.regions.clear()
-        await infer(client)  # finds that the region is unknown, and drops it
-        release.set()
-        np.testing.assert_array_equal(await task, ONE[None])
+        deadline = time.monotonic() + 5
+        for _ in range(2):
+            with client.lend() as loan:
+                tensor = loan.array(PICTURE.shape, np.uint8)
+                assert tensor is not None
+                tensor[...] = PICTURE
+                found = await client.infer(
+                    MODEL, {"images": tensor}, ["candidates"], deadline=deadline, loan=loan
+                )
+                assert loan.holds(found["candidates"])
+                np.testing.assert_array_equal(found["candidates"], ONE[None])
         await client.close()
-    assert went_by(triton) == ["memory", "memory", "message", "message"]
+    assert went_by(triton) == ["memory", "memory"]
+    np.testing.assert_array_equal(triton.inputs[0], PICTURE)
+
+
+async def test_lent_memory_of_a_region_that_triton_forgot_is_sent_by_message() -> None:
+    triton = FakeTriton(answer=ONE)
+    async with connected(triton, shared_memory=True) as client:
+        with client.lend() as loan:
+            tensor = loan.array(PICTURE.shape, np.uint8)
+            assert tensor is not None
+            tensor[...] = PICTURE
+            triton.regions.clear()
+            deadline = time.monotonic() + 5
+            found = await client.infer(
+                MODEL, {"images": tensor}, ["candidates"], deadline=deadline, loan=loan
+            )
+        np.testing.assert_array_equal(found["candidates"], ONE[None])
+    np.testing.assert_array_equal(triton.inputs[-1], PICTURE)
 
 
 async def test_a_slot_that_triton_never_heard_of_is_free_at_once() -> None:

@@ -1321,7 +1321,8 @@ class VideoConfig(_message.Message):
     """
     strict: _builtins.bool
     """Ends the analysis with DATA_LOSS at the first damaged frame between `start` and `end`, and at the
-    first lost packet or jump of the clock before `end`, after all frames before it. Default false:
+    first lost packet or jump of the clock before `end`, after all frames before it. Decoders also fail
+    at errors that they would pass over otherwise, of HEVC and Motion JPEG in silence. Default false:
     damage is stepped over and counted.
     """
     @_builtins.property
@@ -1612,7 +1613,9 @@ class FrameResult(_message.Message):
     frame_index: _builtins.int
     """Zero-based number of the frame among the presented frames of the source, whatever the sampling
     and `start`: 0 is the first frame that can be decoded, lost frames count, frames that an edit list
-    cuts off do not.
+    cuts off do not. Where whole packets are missing (`gaps`), as many frames count as lost as fit into
+    the leap of the times at the usual rate; an AVI without an index, an elementary stream and the rest
+    of an Ogg page have no times that tell, and number and time go on as if nothing were missing.
     """
     damaged: _builtins.bool
     """The frame's data, or data that it depends on, are damaged or lost, and the decoder concealed what was
@@ -1705,10 +1708,14 @@ class VideoProgress(_message.Message):
     """Bytes of the file received so far."""
     frames_damaged: _builtins.int
     """Damaged frames between `start` and `end` so far, analysed or not, and lost frames: those whose packets
-    cannot be decoded, and those that damage puts out of order. They keep their numbers and times.
+    cannot be decoded or are missing, and those that damage puts out of order. They keep their numbers and
+    times.
     """
     gaps: _builtins.int
-    """Places so far where bytes or packets are missing, or the clock of the container jumps."""
+    """Places so far where bytes or packets are missing, or the clock of the container jumps; one place may
+    have cost any number of frames. Counted from the place where reading began: a `start` that is found
+    by an index passes over those before it.
+    """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Wall time since the config came."""

@@ -121,7 +121,12 @@ class PoseServiceServicer:
 
         Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
         count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
-        short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
+        short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. Lost frames
+        are found in MP4, MOV, Matroska, WebM, MPEG-TS, MPEG-PS, AVI, FLV, Ogg, ASF and MXF. They may go
+        unnoticed in what has no structure but the frames themselves or is too loose to follow: elementary
+        streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT and GIF. Wrong pixels are found as
+        far as the decoder reports them: HEVC, VP8, WMV, Motion JPEG, GIF and uncompressed video often
+        hide them, so that a frame that is not marked is no proof that its bytes were intact. A still
         image (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

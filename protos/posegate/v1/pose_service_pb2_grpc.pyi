@@ -69,7 +69,12 @@ class PoseServiceStub:
 
     Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
     count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
-    short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
+    short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. Lost frames
+    are found in MP4, MOV, Matroska, WebM, MPEG-TS, MPEG-PS, AVI, FLV, Ogg, ASF and MXF. They may go
+    unnoticed in what has no structure but the frames themselves or is too loose to follow: elementary
+    streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT and GIF. Wrong pixels are found as
+    far as the decoder reports them: HEVC, VP8, WMV, Motion JPEG, GIF and uncompressed video often
+    hide them, so that a frame that is not marked is no proof that its bytes were intact. A still
     image (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
     """
     StreamPoses: _grpc.StreamStreamMultiCallable[_pose_service_pb2.StreamPosesRequest, _pose_service_pb2.StreamPosesResponse]
@@ -126,7 +131,12 @@ class PoseServiceAsyncStub(PoseServiceStub):
 
     Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
     count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
-    short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
+    short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. Lost frames
+    are found in MP4, MOV, Matroska, WebM, MPEG-TS, MPEG-PS, AVI, FLV, Ogg, ASF and MXF. They may go
+    unnoticed in what has no structure but the frames themselves or is too loose to follow: elementary
+    streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT and GIF. Wrong pixels are found as
+    far as the decoder reports them: HEVC, VP8, WMV, Motion JPEG, GIF and uncompressed video often
+    hide them, so that a frame that is not marked is no proof that its bytes were intact. A still
     image (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
     """
     StreamPoses: _aio.StreamStreamMultiCallable[_pose_service_pb2.StreamPosesRequest, _pose_service_pb2.StreamPosesResponse]  # type: ignore[assignment]
@@ -204,7 +214,12 @@ class PoseServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Damaged packets are stepped over: the frames behind them are analysed, and `progress` and `summary`
         count what was damaged (`VideoConfig.strict` ends the analysis there instead). A file that is cut
-        short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. A still
+        short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. Lost frames
+        are found in MP4, MOV, Matroska, WebM, MPEG-TS, MPEG-PS, AVI, FLV, Ogg, ASF and MXF. They may go
+        unnoticed in what has no structure but the frames themselves or is too loose to follow: elementary
+        streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT and GIF. Wrong pixels are found as
+        far as the decoder reports them: HEVC, VP8, WMV, Motion JPEG, GIF and uncompressed video often
+        hide them, so that a frame that is not marked is no proof that its bytes were intact. A still
         image (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
         """
 

@@ -7,9 +7,10 @@ the standard deviation of a keypoint's distance from where it is in the median o
 the root mean square of most keypoints.
 
 The images: a walk in profile, acrobats and standing persons from four sides (frames of the demonstrations of
-Sports2D 0.8.34 and Pose2Sim 0.10.49, PyPI), and a photograph of COCO. The first stage (YOLO11n-pose, bf16)
-was fitted to 48 persons in 21 of them, the second one (`mediapipe_wholebody`) to 20 persons in 10; they were
-held against 35 and 20 persons in 21 and 11 others: scripts/README.md. A kind of keypoint that no image shows
+Sports2D 0.8.34 and Pose2Sim 0.10.49, PyPI; whole, and cut out around one person at 700 to 1000 px of it), and
+a photograph of COCO. The first stage (YOLO11n-pose, bf16) was fitted to 92 persons in 48 of them, the second
+one (`mediapipe_wholebody`) to 64 persons in 37; they were held against 66 and 51 persons in 46 and 36 others:
+scripts/README.md. A kind of keypoint that no image shows
 with a low score has the ratio of the other kinds there. Other models of a stage use its table until they have
 one of their own.
 
@@ -28,31 +29,31 @@ SCORES = (0.4, 0.6, 0.775, 0.9, 0.975)
 """Keypoint scores of the columns of the tables; between them λ is linear, beyond them constant."""
 
 FIRST_STAGE: Mapping[str, tuple[float, ...]] = {
-    "shoulder": (0.52, 0.24, 0.24, 0.16, 0.09),
-    "hip": (2.41, 0.61, 0.52, 0.42, 0.27),
-    "knee": (1.36, 1.01, 0.86, 0.44, 0.29),
-    "nose": (2.44, 2.44, 1.76, 0.96, 0.72),
-    "ankle": (2.22, 0.96, 0.82, 0.41, 0.39),
-    "elbow": (1.04, 0.96, 0.96, 0.54, 0.44),
-    "wrist": (0.75, 0.75, 0.75, 0.35, 0.19),
-    "ear": (0.36, 0.24, 0.20, 0.18, 0.12),
-    "eye": (2.33, 1.91, 1.20, 0.84, 0.69),
+    "shoulder": (0.32, 0.20, 0.20, 0.14, 0.09),
+    "hip": (2.26, 0.66, 0.52, 0.44, 0.28),
+    "knee": (0.70, 0.41, 0.41, 0.24, 0.14),
+    "nose": (1.68, 1.68, 1.11, 0.60, 0.42),
+    "ankle": (2.20, 1.08, 0.80, 0.59, 0.50),
+    "elbow": (0.98, 0.96, 0.96, 0.47, 0.39),
+    "wrist": (0.90, 0.90, 0.90, 0.41, 0.22),
+    "ear": (0.40, 0.23, 0.18, 0.17, 0.12),
+    "eye": (2.59, 1.74, 1.16, 0.83, 0.67),
 }
 
 SECOND_STAGE: Mapping[str, tuple[float, ...]] = {
-    "shoulder": (0.74, 0.37, 0.35, 0.25, 0.15),
-    "hip": (0.91, 0.45, 0.42, 0.31, 0.19),
-    "knee": (2.01, 0.83, 0.72, 0.50, 0.22),
-    "nose": (3.00, 1.50, 1.40, 1.02, 0.76),
-    "ankle": (1.00, 0.50, 0.47, 0.24, 0.13),
-    "elbow": (1.49, 0.59, 0.59, 0.27, 0.18),
-    "wrist": (1.30, 0.83, 0.54, 0.42, 0.28),
-    "ear": (0.75, 0.75, 0.25, 0.18, 0.11),
-    "eye": (3.00, 1.50, 1.40, 1.02, 0.75),
-    "big_toe": (1.97, 0.99, 0.99, 0.99, 0.40),
-    "heel": (3.00, 2.26, 0.68, 0.49, 0.46),
-    "finger": (3.00, 2.05, 2.05, 1.87, 0.67),
-    "face": (3.00, 2.75, 2.75, 1.10, 1.10),
+    "shoulder": (1.39, 0.77, 0.77, 0.77, 0.22),
+    "hip": (0.79, 0.79, 0.51, 0.26, 0.12),
+    "knee": (2.14, 1.16, 0.78, 0.65, 0.23),
+    "nose": (0.75, 0.75, 0.75, 0.57, 0.22),
+    "ankle": (0.81, 0.52, 0.34, 0.26, 0.13),
+    "elbow": (1.08, 0.49, 0.49, 0.21, 0.15),
+    "wrist": (1.35, 0.85, 0.58, 0.33, 0.19),
+    "ear": (0.69, 0.69, 0.55, 0.55, 0.14),
+    "eye": (3.00, 2.73, 2.73, 2.46, 0.85),
+    "big_toe": (1.68, 1.06, 0.97, 0.71, 0.37),
+    "heel": (1.56, 1.10, 0.45, 0.42, 0.29),
+    "finger": (1.09, 0.69, 0.49, 0.49, 0.29),
+    "face": (3.00, 2.48, 2.48, 1.63, 1.20),
 }
 
 # Native skeletons of models whose body points come from a second stage.

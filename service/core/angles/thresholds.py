@@ -91,7 +91,7 @@ class Thresholds:
     spread_scale: float = 1.0
     # the floor and λ were fitted together: scripts/calibrate angles
     spread_floor_px: float = 0.5
-    spread_floor_fraction: float = 0.003
+    spread_floor_fraction: float = 0.0015
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,14 @@ from posegate.v1 import types_pb2
 from service.core.model import Model
 from service.core.poses import DepthSource, Poses
 from service.core.topdown import STATURE_M
+from service.servicers.responses.points import wire_points
 from service.servicers.sides import SIDES
 from service.telemetry.call_context import Timings
 
 LIFTED_BY = f"x and y by limb lengths of an adult of {STATURE_M:.2f} m; z is the model's own"
+
+_KEYPOINTS = types_pb2.Person.DESCRIPTOR.fields_by_name["keypoints"]
+_POSITIONS = types_pb2.Person.DESCRIPTOR.fields_by_name["positions"]
 
 _DEPTH: dict[DepthSource, types_pb2.DepthSource.ValueType] = {
     "none": types_pb2.DEPTH_SOURCE_NONE,
@@ -25,30 +29,28 @@ def persons(poses: Poses, *, min_keypoint_score: float, include_positions: bool)
     """One message per person or part, keypoints below `min_keypoint_score` hidden as zeros."""
     with_positions = include_positions and poses.positions is not None
     depth = _DEPTH[poses.depth_source] if with_positions else types_pb2.DEPTH_SOURCE_NONE
-    # One pass from array to list: element access would cost more than everything else here.
-    keypoints = np.where(
-        poses.keypoints[..., 2:] >= min_keypoint_score, poses.keypoints, np.float32(0)
-    ).tolist()
-    positions = poses.positions.tolist() if with_positions and poses.positions is not None else None
+    shown = np.where(poses.keypoints[..., 2:] >= min_keypoint_score, poses.keypoints, np.float32(0))
+    keypoints = wire_points(_KEYPOINTS, shown)
+    positions = None
+    if with_positions and poses.positions is not None:
+        positions = wire_points(_POSITIONS, poses.positions)
     sides = [""] * len(poses) if poses.sides is None else poses.sides.tolist()
     owners = [-1] * len(poses) if poses.person_index is None else poses.person_index.tolist()
-    return [
-        types_pb2.Person(
+    made = []
+    for number, (box, score) in enumerate(zip(poses.boxes_xyxy.tolist(), poses.scores.tolist(), strict=True)):
+        person = types_pb2.Person(
             box=_box(box),
             score=score,
-            keypoints=[types_pb2.Keypoint(x=x, y=y, score=s) for x, y, s in points],
-            positions=(
-                [types_pb2.Position(x=x, y=y, z=z) for x, y, z in positions[number]] if positions else ()
-            ),
             depth_source=depth,
             depth_assumption=LIFTED_BY if depth == types_pb2.DEPTH_SOURCE_LIFTED else "",
             side=SIDES[sides[number]],
             person_index=owners[number] if owners[number] >= 0 else None,
         )
-        for number, (box, score, points) in enumerate(
-            zip(poses.boxes_xyxy.tolist(), poses.scores.tolist(), keypoints, strict=True)
-        )
-    ]
+        person.MergeFromString(keypoints[number])
+        if positions is not None:
+            person.MergeFromString(positions[number])
+        made.append(person)
+    return made
 
 
 def _box(box_xyxy: list[float]) -> types_pb2.Box:
