@@ -3,7 +3,8 @@
 For every image size and every number in flight it prints images per second, latency, CPU time
 per image and memory of (a) the compiled model alone, called in a loop on a prepared tensor, (b)
 Triton alone, on the same tensor, and (c) the gateway, on the JPEG file; and how (b) and (c) compare
-with (a). Where Ultralytics is installed, its own `predict` is measured on the JPEG file too.
+with (a). `--ultralytics PYTHON` measures (d) Ultralytics' own `predict` on the bytes of the JPEG file
+too, one after another, in an environment of its own.
 
 Figures of a busy machine are noise: read the ratios, which come from one run.
 """
@@ -19,17 +20,16 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import psutil
 from rich.console import Console
 from rich.progress import track
@@ -49,6 +49,7 @@ from service.triton.client import TritonClient
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "tests" / "data" / "two_people.jpg"
+_PEER = ROOT / "scripts" / "ultralytics_peer.py"
 SIZES_WH = {"640×480": (640, 480), "1080p": (1920, 1080), "12 MP": (4032, 3024)}
 NO_LIMITS = ImageLimits(max_bytes=1 << 30, max_pixels=1 << 30)
 
@@ -118,6 +119,12 @@ def _arguments() -> argparse.Namespace:
         metavar="URL",
         help="host:port of a running Triton, such as one with GPUs, not the bundled one",
     )
+    parser.add_argument(
+        "--ultralytics",
+        type=Path,
+        metavar="PYTHON",
+        help="interpreter of an environment with ultralytics: its predict is measured too, one at a time",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench.json")
     return parser.parse_args()
 
@@ -183,7 +190,10 @@ async def _measure(
     await client.attach(max(3 * h * w for h, w in model.shapes_hw) + model.candidates_bytes)
     original = decode(PICTURE.read_bytes(), NO_LIMITS)
     compiled = None if arguments.triton else _Bare(model)
-    ultralytics = _ultralytics(model)
+    ultralytics = None
+    if arguments.ultralytics is not None:
+        ultralytics = _Ultralytics(arguments.ultralytics, ROOT / ".posegate" / "weights" / model.weights)
+        print(ultralytics.version, file=sys.stderr)
     rows = []
     plan = [(size, count) for size in arguments.sizes for count in arguments.in_flight]
     async with connect(address) as channel:
@@ -213,10 +223,12 @@ async def _measure(
                 with _usage([process, *process.children(recursive=True)], process) as usage:
                     latencies, wall_s = await _load(call, count, seconds)
                 rows.append(_row(size, what, count, latencies, wall_s, usage))
-            if ultralytics is not None and count == 1:
-                with _usage([psutil.Process()], None) as usage:
-                    latencies, wall_s = _repeat(partial(ultralytics, content), seconds)
-                rows.append(_row(size, "Ultralytics predict", 1, latencies, wall_s, usage))
+            if ultralytics is not None:
+                with _usage([ultralytics.usage], None) as usage:
+                    latencies, wall_s = ultralytics.loop(content, seconds)
+                rows.append(_row(size, "(d) Ultralytics", count, latencies, wall_s, usage))
+    if ultralytics is not None:
+        ultralytics.close()
     await client.close()
     return rows
 
@@ -279,22 +291,56 @@ class _Bare:
         return self._compiled[shape, alone]
 
 
-def _ultralytics(model: Model) -> Callable[[bytes], None] | None:
-    """Ultralytics' own predict on the bytes of an image, where it is installed."""
-    weights = ROOT / ".posegate" / "weights" / model.weights
-    try:
-        from ultralytics import YOLO  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        return None
-    if not weights.is_file():
-        return None
-    network = YOLO(weights)
+class _Ultralytics:
+    """Ultralytics' own `predict` on the bytes of an image, in a Python of its own: torch is none of ours.
 
-    def predict(content: bytes) -> None:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        network.predict(picture, verbose=False)
+    Args:
+        python: interpreter of an environment with `ultralytics` in it.
+        weights: a checkpoint.
 
-    return predict
+    Attributes:
+        version: of Ultralytics and torch.
+    """
+
+    def __init__(self, python: Path, weights: Path) -> None:
+        if not weights.is_file():
+            raise SystemExit(f"{weights} is missing: scripts/setup fetches it")
+        self._process = subprocess.Popen(  # noqa: S603 - the interpreter that the caller named
+            [python, _PEER, weights, str(cpu_count())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.usage = psutil.Process(self._process.pid)
+        self.version = self._answer()
+
+    def loop(self, content: bytes, seconds: float) -> tuple[list[float], float]:
+        """Latencies in seconds, and the wall time, of calls one after another."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe
+        with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
+            file.write(content)
+            file.flush()
+            self._process.stdin.write(f"{seconds} {file.name}\n")
+            self._process.stdin.flush()
+            latencies = [float(value) for value in self._answer().split()]
+        return latencies, sum(latencies)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe
+        with suppress(BrokenPipeError):  # it has ended
+            self._process.stdin.close()
+        self._process.wait(60)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None  # noqa: S101 - a pipe
+        line = self._process.stdout.readline()
+        if not line:
+            self.close()
+            raise SystemExit("Ultralytics did not answer: is it installed in that environment?")
+        return line.strip()
 
 
 async def _load(
@@ -315,17 +361,6 @@ async def _load(
     started = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(in_flight)))
     return latencies, time.perf_counter() - started
-
-
-def _repeat(call: Callable[[], None], seconds: float) -> tuple[list[float], float]:
-    call()
-    latencies = []
-    begin = time.perf_counter()
-    while time.perf_counter() < begin + seconds:
-        started = time.perf_counter()
-        call()
-        latencies.append(time.perf_counter() - started)
-    return latencies, time.perf_counter() - begin
 
 
 @contextmanager
