@@ -1,9 +1,11 @@
 """The cost of API keys: two gateways on one Triton, with keys and without, called alternately in one run.
 
-It prints the median of GetServerInfo and of DetectPoses with keys off and on and their difference; and the
-memory of a gateway before and after ten thousand tenants have each called once. With --flood it also sends
-fifty thousand wrong keys, see `scripts.benchmark_flood`: the memory before and after each fifth of them, the
-statements to the database meanwhile, and how fast a right key is answered before, meanwhile and after.
+It prints the median of GetServerInfo and of DetectPoses with keys off and on and their difference, and the
+CPU time that the gateway takes for a call; what one tenant's DetectPoses takes beside another tenant that has
+eight calls at work all the time; and the memory of a gateway before and after ten thousand tenants have each
+called once. With --flood it also sends fifty thousand wrong keys, see `scripts.benchmark_flood`: the memory
+before and after each fifth of them, the statements to the database meanwhile, and how fast a right key is
+answered before, meanwhile and after.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from service.store.tenants import TenantStore
 
 _LIMIT_MS, _LIMIT_MB = 0.15, 30
 _CALLS = 40  # of GetServerInfo, in a round
+_AT_ONCE = 8  # calls of a tenant with the plan `standard`
 _STATEMENTS = "statements"
 _PLANS = """
 [bench]
@@ -73,12 +76,16 @@ def main() -> int:
     parser.add_argument("--triton", metavar="URL", help="host:port of a running Triton, not the bundled one")
     arguments = parser.parse_args()
     console = Console(width=110)
-    with tempfile.TemporaryDirectory() as folder, running_service(arguments.triton) as (off, triton_url, _):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_service(arguments.triton) as (off, triton_url, without),
+    ):
         keys = asyncio.run(_fill(Path(folder), arguments.tenants))
         on = f"127.0.0.1:{_free_port()}"
         process = _gateway(on, triton_url, Path(folder))
         try:
-            asyncio.run(_compare(console, arguments.rounds, off, on, keys[0].text))
+            asyncio.run(_compare(console, arguments.rounds, (off, on), (without, process), keys[0].text))
+            asyncio.run(_fairness(console, on, keys))
             asyncio.run(_memory(console, on, process, keys))
             if arguments.flood:
                 count, statements = arguments.flood, Path(folder) / _STATEMENTS
@@ -127,7 +134,13 @@ def _gateway(address: str, triton_url: str, folder: Path) -> psutil.Popen:
     return psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
 
-async def _compare(console: Console, rounds: int, off: str, on: str, key: str) -> None:
+async def _compare(
+    console: Console,
+    rounds: int,
+    addresses: tuple[str, str],
+    processes: tuple[psutil.Process, psutil.Process],
+    key: str,
+) -> None:
     info = pb.GetServerInfoRequest()
     picture = pb.DetectPosesRequest(image=types_pb2.Image(content=PICTURE.read_bytes()))
     table = Table(
@@ -137,9 +150,11 @@ async def _compare(console: Console, rounds: int, off: str, on: str, key: str) -
         "on − off, ms",
         "p95 off",
         "p95 on",
+        "CPU off",
+        "CPU on",
         title=f"medians of {rounds} rounds, in which both take turns",
     )
-    async with connect(off) as without, connect(on) as with_keys:
+    async with connect(addresses[0]) as without, connect(addresses[1]) as with_keys:
         # The key goes as metadata on both sides, so that only the gateway makes the difference.
         stubs = [PoseServiceStub(without), PoseServiceStub(with_keys)]
         await asyncio.wait_for(with_keys.channel_ready(), 60)
@@ -153,18 +168,27 @@ async def _compare(console: Console, rounds: int, off: str, on: str, key: str) -
                     await _until_ready(call, stub)
             medians: list[list[float]] = [[], []]
             took: list[list[float]] = [[], []]
+            cpu_s = [0.0, 0.0]
             for number in range(rounds):
                 for which in (0, 1) if number % 2 else (1, 0):
+                    cpu_s[which] -= _cpu_s(processes[which])
                     some = [await _timed_ms(call, stubs[which]) for _ in range(count)]
                     medians[which].append(statistics.median(some))
                     took[which] += some
+                    cpu_s[which] += _cpu_s(processes[which])
             p95 = [statistics.quantiles(one, n=20)[-1] for one in took]
             # Of neighbouring rounds: what else the machine does is the same for both.
             difference = statistics.median(b - a for a, b in zip(*medians, strict=True))
             verdict = "" if difference <= _LIMIT_MS else f" (more than {_LIMIT_MS})"
             p50 = [f"{statistics.median(one):.3f}" for one in medians]
-            table.add_row(name, *p50, f"{difference:+.3f}{verdict}", *(f"{one:.3f}" for one in p95))
+            rest = [*p95, *(1e3 * one / (rounds * count) for one in cpu_s)]
+            table.add_row(name, *p50, f"{difference:+.3f}{verdict}", *(f"{one:.3f}" for one in rest))
     console.print(table)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 async def _timed_ms(call: Callable[[Any], Awaitable[Any]], stub: Any) -> float:
@@ -185,6 +209,37 @@ async def _until_ready(call: Callable[[Any], Awaitable[Any]], stub: Any) -> None
         else:
             return
     raise SystemExit("the gateway with keys did not become ready")
+
+
+async def _fairness(console: Console, on: str, keys: list[ApiKey]) -> None:
+    """What one tenant feels of another that has as many calls at work as a plan allows."""
+    picture = pb.DetectPosesRequest(image=types_pb2.Image(content=PICTURE.read_bytes()))
+    busy, other = keys[:2]
+    over = False
+    async with connect(on) as channel, connect(on) as others:
+        stub = PoseServiceStub(others)
+
+        async def hammer() -> None:
+            mine = PoseServiceStub(channel)
+            while not over:
+                await mine.DetectPoses(picture, metadata=_sent(busy.text))
+
+        async def p50_ms() -> float:
+            took = [
+                await _timed_ms(lambda one: one.DetectPoses(picture, metadata=_sent(other.text)), stub)
+                for _ in range(_CALLS)
+            ]
+            return statistics.median(took)
+
+        alone = await p50_ms()
+        hammers = [asyncio.create_task(hammer()) for _ in range(_AT_ONCE)]
+        beside = await p50_ms()
+        over = True
+        await asyncio.gather(*hammers)
+    console.print(
+        f"DetectPoses of one tenant: p50 {alone:.1f} ms alone, {beside:.1f} ms ({beside / alone:.2f} ×) "
+        f"beside another with {_AT_ONCE} calls at once"
+    )
 
 
 async def _memory(console: Console, on: str, process: psutil.Popen, keys: list[ApiKey]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import psutil
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as skeletons_pb
@@ -63,12 +64,12 @@ async def unread(world: World) -> Row:
             async with calling(load) as callers:
                 await callers.until(1)
                 os.kill(callers.pid, signal.SIGSTOP)
+                held = _ports(psutil.Process(callers.pid), local=True) & _ports(gateway.process, local=False)
                 await answered(gateway.address, outcomes, 10)
-                held = _connections(gateway.process)
                 end = time.monotonic() + 60
-                while _connections(gateway.process) >= held and time.monotonic() < end:  # noqa: ASYNC110
+                while held & _ports(gateway.process, local=False) and time.monotonic() < end:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
-                ended = _connections(gateway.process) < held
+                ended = bool(held) and not held & _ports(gateway.process, local=False)
             await answered(gateway.address, outcomes, 3)
             await asyncio.sleep(3)  # freed memory goes back two seconds after the last call
         after = watched.rss[-1] - watched.rss[0]
@@ -87,8 +88,13 @@ async def unread(world: World) -> Row:
     )
 
 
-def _connections(process: Any) -> int:
-    return sum(1 for one in process.net_connections("tcp") if one.status == "ESTABLISHED")
+def _ports(process: psutil.Process, *, local: bool) -> set[int]:
+    """Of the established connections of a process, at its end or at the other."""
+    return {
+        (one.laddr if local else one.raddr).port
+        for one in process.net_connections("tcp")
+        if one.status == psutil.CONN_ESTABLISHED
+    }
 
 
 async def slow(world: World) -> Row:

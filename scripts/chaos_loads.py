@@ -68,7 +68,7 @@ async def full(world: World) -> Row:
 
 async def burst(world: World) -> Row:
     """150 calls at one moment, by the documented client."""
-    load = Load(world.up.address, "photo", per_s=1e5, seconds=150 / 1e5)
+    load = Load(world.up.address, "photo", at_once=150, calls=150)
     async with watching(world.up) as watched:
         outcomes = await outcomes_of(load)
     return Row(f"burst of {outcomes.sent}", outcomes, watched, [none_lost(outcomes), memory(watched)])

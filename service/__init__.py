@@ -20,7 +20,7 @@
                  model_config (the tensor contract), catalog, shared_memory; of the bundled Triton: process,
                  launch (how it is started), logs, cleanup
     media/       image (header check before decoding), download (`image.uri`), container_probe, spool,
-                 reading and writing video
+                 reading and writing video, walks (lost parts of a container that FFmpeg passes over)
     store/       custom skeletons, tenants, API keys, quotas and usage in SQLite or PostgreSQL: tables,
                  migrations, repositories
     skeletons/   the templates that ship, as JSON

@@ -206,7 +206,8 @@ class Demuxer:
         )
 
     def packets(self) -> Iterator[VideoPacket]:
-        """The packets from here on; an empty one that flushes the decoder is the last."""
+        """The packets from here on, with the number of gaps before each as `opaque`; an empty one that
+        flushes the decoder is the last."""
         failures = 0
         reading = self._opened().demux(self.stream)
         while True:
@@ -240,6 +241,7 @@ class Demuxer:
                     self.bytes_read = max(self.bytes_read, packet.pos + packet.size)
             elif packet.dts is not None or packet.pts is not None:
                 continue  # an empty packet prolongs the frame before; the decoder would take it for the end
+            packet.opaque = self.gaps
             yield packet
 
     def can_seek(self, stamp: int) -> bool:
@@ -262,6 +264,8 @@ class Demuxer:
         except av.FFmpegError as error:
             self.raise_failure(error)
             raise
+        if self._walk is not None:
+            self._walk.jump()
         packets = self.packets()
         first = next(packets, None)
         if first is None:

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame as AvFrame
 from service.errors import VideoUndecodable
 from service.media.demuxer import DEFAULT_FPS, Demuxer, VideoPacket, frame_rate
 from service.media.frame_sampler import NANOSECONDS, nanoseconds
-from service.media.timestamps import PacketClock, Place, PresentationOrder, PresentationTimes
+from service.media.timestamps import PacketClock, Place, PresentationOrder, PresentationTimes, StrayStamps
 
 _GROUP_BYTES = 64 << 20  # packets kept from a key frame on
 FRAMES_HELD = 16 + 4  # by a decoder: H.264 and HEVC refer to 16 frames at most
@@ -80,7 +80,7 @@ class FrameDecoder:
         self._packets = self._stamped(demuxer.packets())
         self._recent: deque[list[VideoPacket]] = deque()  # by group of pictures; with several threads only
         self._jumps = 0
-        self._known_gaps = 0  # of the demuxer
+        self._known_gaps = 0  # of the demuxer, before the packets that were taken
         self._last_was_partial = False  # packet
         self._after_damage = False
         self._begun = False  # with a key frame
@@ -90,13 +90,14 @@ class FrameDecoder:
     @property
     def gaps(self) -> int:
         """Places where bytes were passed over, packets are missing, or the container's clock jumps."""
-        return self._jumps + self._demuxer.gaps
+        return self._jumps + self._known_gaps
 
     def frames(self) -> Iterator[DecodedFrame]:
         """The frames from here on, decoded and lost, in the order of presentation."""
         for packet in self._packets:
             if packet.size and not self._may_begin(packet):
                 continue
+            self._take_gaps(packet)
             if self._strict and self.gaps:
                 yield from self._placed(_decoded(self._context, None)[0])
                 raise BrokenOff
@@ -147,6 +148,8 @@ class FrameDecoder:
         key = next(self._packets)
         if key.pts is None:
             raise BrokenOff
+        if passed is None:
+            self._take_gaps(key)
         group = [key, *self._read_up_to(key.pts)]
         self._packets = chain(group, self._packets)
         leading = [
@@ -206,12 +209,17 @@ class FrameDecoder:
     def _send(self, packet: VideoPacket) -> None:
         """Enter a packet into the order of presentation."""
         stamp, shown = self._frame_of(packet)
-        if self._demuxer.gaps > self._known_gaps:  # packets are missing that others may depend on
-            self._known_gaps = self._demuxer.gaps
-            self._order.gap()
+        self._take_gaps(packet)
         self._order.sent(stamp, shown=shown)
         if packet.is_corrupt:
             self._order.damaged()
+
+    def _take_gaps(self, packet: VideoPacket) -> None:
+        """Enter a gap before a packet into the order: others may depend on what is missing."""
+        gaps = packet.opaque if packet.size else self._demuxer.gaps
+        if isinstance(gaps, int) and gaps > self._known_gaps:
+            self._known_gaps = gaps
+            self._order.gap()
 
     def _keep(self, packet: VideoPacket) -> None:
         """Keep the packets that the decoder may still work on, from a key frame on."""
@@ -293,15 +301,28 @@ class FrameDecoder:
         clock = PacketClock(demuxer.time_base, demuxer.frame_ticks, may_jump=demuxer.clock_may_jump)
         by_decoding = demuxer.is_without_presentation_stamps
         was_interrupted = False
-        for packet in packets:
+        for packet, is_stray in self._without_strays(packets):
             if packet.size:
                 stamps = clock.read(packet.pts, packet.dts, packet.duration)
                 packet.pts = stamps.dts if by_decoding or stamps.pts is None else stamps.pts
                 packet.dts = stamps.dts
-                interrupted = stamps.jumped or packet.is_corrupt
+                interrupted = stamps.jumped or packet.is_corrupt or is_stray
                 self._jumps += interrupted and not was_interrupted
                 self._last_was_partial, was_interrupted = packet.is_corrupt, interrupted
             yield packet
+
+    def _without_strays(self, packets: Iterator[VideoPacket]) -> Iterator[tuple[VideoPacket, bool]]:
+        """The packets, and whether the stamps of each were damaged: far from those around it, which agree.
+        Such a packet gets stamps between theirs."""
+        clock = StrayStamps(self._demuxer.time_base)
+        packet = next(packets, None)
+        while packet is not None:
+            behind = next(packets, None)
+            stamps = clock.between(packet.pts, packet.dts, None if behind is None else behind.dts)
+            if stamps is not None:
+                packet.pts, packet.dts = stamps.pts, stamps.dts
+            yield packet, stamps is not None
+            packet = behind
 
     def _frame_of(self, packet: VideoPacket) -> tuple[int | None, bool]:
         """Stamp of a packet's frame, and whether that frame is presented."""

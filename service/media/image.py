@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -60,6 +61,10 @@ _FORMATS = tuple(
     )
 )
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF, HEIC or AVIF"
+# Of all of them; what begins otherwise needs no decoder to be refused.
+_FIRST_BYTES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|BM|II\*\0|MM\0\*|MM\*\0|II\0\*|MM\0\+|II\+\0|....ftyp", re.DOTALL
+)
 _JPEG, _DECODED_BY_PILLOW = ("JPEG", "MPO"), ("AVIF", "HEIF")
 
 # How an image is made upright, by its EXIF orientation (CIPA DC-008, tag 0x0112).
@@ -215,6 +220,8 @@ def examine(content: bytes, limits: ImageLimits) -> Structure:
             f"The image has {len(content)} bytes; at most {limits.max_bytes} are accepted.",
             metadata={"limit_bytes": str(limits.max_bytes), "actual_bytes": str(len(content))},
         )
+    if _FIRST_BYTES.match(content) is None:
+        raise _unknown()
     return check_head(content)
 
 
@@ -236,7 +243,7 @@ def read_header(content: bytes, limits: ImageLimits, structure: Structure | None
             file_format = picture.format or ""
             orientation, is_deep = _orientation(picture), _is_deep(picture, content)
     except UnidentifiedImageError:
-        raise ImageUndecodable(f"The bytes are not an image that can be read: send {_ACCEPTED}.") from None
+        raise _unknown() from None
     except Exception as error:
         if _EXPANDS in str(error):
             raise ImageTooCostly(
@@ -294,6 +301,10 @@ def _eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
     used = int(image.max()).bit_length()
     bits = next(bits for bits in _SAMPLE_BITS if bits >= used)
     return (image >> (bits - 8)).astype(np.uint8)
+
+
+def _unknown() -> ImageUndecodable:
+    return ImageUndecodable(f"The bytes are not an image that can be read: send {_ACCEPTED}.")
 
 
 def _broken() -> ImageUndecodable:

@@ -73,6 +73,40 @@ class PacketClock:
         )
 
 
+class StrayStamps:
+    """Finds damaged stamps: a single one that lies far from those before and behind it.
+
+    Args:
+        time_base: seconds in a tick.
+    """
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._far = max(round(_BACKWARD / time_base), 1)
+        self._farthest = round(_FORWARD / time_base)
+        self._before: int | None = None
+
+    def between(self, pts: int | None, dts: int | None, behind: int | None) -> Stamps | None:
+        """Stamps instead of those of the next packet; None where these are good.
+
+        Args:
+            pts, dts: of the packet.
+            behind: dts of the packet behind it.
+        """
+        before, self._before = self._before, dts
+        if dts is None:
+            return None
+        good = dts
+        agree = before is not None and behind is not None and before <= behind <= before + self._farthest
+        if before is not None and behind is not None and agree:
+            is_between = before - self._far <= dts <= behind + self._far
+            good = self._before = dts if is_between else (before + behind) // 2
+        if pts is None:
+            return None if good == dts else Stamps(None, good)
+        if abs(pts - dts) > self._farthest:  # no frame waits so long for others
+            return Stamps(good, good)
+        return None if good == dts else Stamps(pts - dts + good, good)
+
+
 @dataclass(frozen=True)
 class Place:
     """A presented frame's place in the source.

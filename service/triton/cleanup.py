@@ -56,12 +56,12 @@ async def end_group(process: asyncio.subprocess.Process, grace_s: float) -> None
 
 
 def children_of(parent: int) -> frozenset[int]:
-    """Pids of the processes that `parent` has started: the server's model processes. Not those that a model
-    process starts: they come and go."""
+    """Pids of the live processes that `parent` has started: the server's model processes. Not those that a
+    model process starts: they come and go. Nor that of a model that could not be loaded, which has ended."""
     return frozenset(
         int(entry.name)
         for entry in Path("/proc").glob("[0-9]*")
-        if (fields := _stat(int(entry.name))) and int(fields[1]) == parent
+        if (fields := _stat(int(entry.name))) and int(fields[1]) == parent and fields[0] not in ("Z", "X")
     )
 
 

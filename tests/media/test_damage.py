@@ -5,16 +5,27 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import av
 import numpy as np
 import pytest
 
 from service.errors import DataLoss
+from service.media.container_probe import Read as ReadBytes
 from service.media.frame_sampler import Sampling
+from service.media.walks.asf import AsfWalk
+from service.media.walks.avi import AviWalk
+from service.media.walks.flv import FlvWalk
+from service.media.walks.fragments import FragmentWalk
+from service.media.walks.matroska import MatroskaWalk
+from service.media.walks.mpeg_ps import ProgramStreamWalk
+from service.media.walks.mxf import MxfWalk
+from service.media.walks.ogg import OggWalk
+from service.media.walks.walk import Walk
 from tests.media.cases import case
 from tests.media.clips import clip
+from tests.media.damage import damaged
 from tests.media.test_video_cases import remuxed
 from tests.media.test_video_reader import Read, read
 
@@ -173,11 +184,11 @@ def test_an_flv_without_sizes_behind_its_tags_is_damaged_only_where_frames_are_l
 def test_frames_behind_a_gap_have_their_numbers_and_times(name: str, start_s: float) -> None:
     content = whole(name)
     if name.startswith("MP4"):
-        damaged = overwritten(content, boxes(content, b"moof")[1] + 4, b"xxxx")
+        broken = overwritten(content, boxes(content, b"moof")[1] + 4, b"xxxx")
     else:
         at, new = {"AVI": (-8, b"\xff" * 4), "FLV": (3, b"\x20")}.get(name[:3], (0, b"\xff" * 4))
-        damaged = overwritten(content, places(name)[16] + at, new)
-    before, found = read(content), read(damaged, Sampling(start_s=start_s))
+        broken = overwritten(content, places(name)[16] + at, new)
+    before, found = read(content), read(broken, Sampling(start_s=start_s))
     by_number = {frame.index: frame for frame in before.frames}
     assert found.error is None
     assert found.numbers[-1] == 39
@@ -197,3 +208,29 @@ def test_a_video_that_breaks_off_between_reordered_frames_numbers_the_last_one_r
     assert type(found.error) is DataLoss
     assert found.times == pytest.approx([number / 25 for number in found.numbers])
     assert found.numbers != list(range(len(found.numbers)))
+
+
+WALKS: dict[str, Callable[[ReadBytes], Walk]] = {
+    "FLV": FlvWalk,
+    "MP4 in fragments": lambda read: FragmentWalk(read, 1),
+    "AVI": lambda read: AviWalk(read, 1, frozenset()),
+    "ASF": lambda read: AsfWalk(read, 1, frozenset((1,))),
+    "Ogg": OggWalk,
+    "MPEG-PS": ProgramStreamWalk,
+    "MXF": MxfWalk,
+    "MKV": MatroskaWalk,
+}
+
+
+def part(content: bytes, count: int, at: int) -> bytes:
+    """So many bytes from a place on."""
+    return content[at : at + count]
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_no_bytes_break_a_walk(name: str) -> None:
+    for content in damaged([whole(name)], 60, seed=3):
+        walk = WALKS[name](partial(part, content))
+        found = [walk.reach(place) for place in places(name) if place < len(content)]
+        assert set(found) <= {True, False}
+        assert walk.rest(len(content)) in ("whole", "ragged", "lost")

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from service.media.timestamps import PacketClock, Place, PresentationOrder, PresentationTimes
+from service.media.timestamps import PacketClock, Place, PresentationOrder, PresentationTimes, StrayStamps
 
 TS = Fraction(1, 90_000)
 FRAME = 3600  # ticks, 25 frames a second
@@ -159,3 +159,28 @@ def test_times_count_from_the_first_frame_and_rise() -> None:
 def test_a_frame_without_a_stamp_follows_the_one_before() -> None:
     times = PresentationTimes(TS, Fraction(1, 25))
     assert [times.at(stamp, None) for stamp in (0, None, None)] == [0, Fraction(1, 25), Fraction(2, 25)]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "good"),
+    [
+        ([(0, 0), (4, 4), (8, 8)], [(0, 0), (4, 4), (8, 8)]),
+        ([(4, 0), (9999, 9996), (12, 8)], [(4, 0), (7, 4), (12, 8)]),
+        ([(104, 100), (4, 0), (112, 108)], [(104, 100), (108, 104), (112, 108)]),
+        ([(104, 100), (-99999, 104), (112, 108)], [(104, 100), (104, 104), (112, 108)]),
+        ([(100, 100), (0, 0), (4, 4)], [(100, 100), (0, 0), (4, 4)]),
+        ([(0, 0), (5000, 5000), (5004, 5004)], [(0, 0), (5000, 5000), (5004, 5004)]),
+        ([(0, 0), (None, 5000), (8, 8)], [(0, 0), (None, 4), (8, 8)]),
+        ([(0, None), (4, None), (9999, None)], [(0, None), (4, None), (9999, None)]),
+    ],
+    ids=["even", "far ahead", "back", "presentation", "another clock", "a leap", "no presentation", "none"],
+)
+def test_a_single_stamp_far_from_its_neighbours_is_damaged(
+    stamps: list[tuple[int, int]], good: list[tuple[int, int]]
+) -> None:
+    strays = StrayStamps(Fraction(1, 100))
+    found = []
+    for (pts, dts), (_, behind) in zip(stamps, [*stamps[1:], (None, None)], strict=True):
+        better = strays.between(pts, dts, behind)
+        found.append((pts, dts) if better is None else (better.pts, better.dts))
+    assert found == good

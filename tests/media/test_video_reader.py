@@ -109,6 +109,7 @@ def test_a_later_start_gives_the_same_frames_with_the_same_numbers(name: str) ->
     content = MAKERS[name]()
     whole, part = read(content), read(content, Sampling(start_s=0.9, end_s=1.3))
     assert part.error is None
+    assert part.gaps == 0
     assert part.numbers == list(range(23, 33))
     for frame in part.frames:
         assert np.array_equal(frame.image, whole.frames[frame.index].image)

@@ -164,6 +164,13 @@ def test_the_children_of_a_model_process_are_none_of_the_server() -> None:
     assert not children_of(child.pid)
 
 
+def test_a_process_that_has_ended_and_was_not_waited_for_is_no_child() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE
+        assert ended.pid not in children_of(os.getpid())
+
+
 def test_only_traces_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ended = subprocess.run(

@@ -72,7 +72,7 @@ class PoseServiceStub:
     short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. Lost frames
     are found in MP4, MOV, Matroska, WebM, MPEG-TS, MPEG-PS, AVI, FLV, Ogg, ASF and MXF. They may go
     unnoticed in what has no structure but the frames themselves or is too loose to follow: elementary
-    streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT and GIF. Wrong pixels are found as
+    streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT, IVF, GIF. Wrong pixels are found as
     far as the decoder reports them: HEVC, VP8, WMV, Motion JPEG, GIF and uncompressed video often
     hide them, so that a frame that is not marked is no proof that its bytes were intact. A still
     image (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
@@ -134,7 +134,7 @@ class PoseServiceAsyncStub(PoseServiceStub):
     short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. Lost frames
     are found in MP4, MOV, Matroska, WebM, MPEG-TS, MPEG-PS, AVI, FLV, Ogg, ASF and MXF. They may go
     unnoticed in what has no structure but the frames themselves or is too loose to follow: elementary
-    streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT and GIF. Wrong pixels are found as
+    streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT, IVF, GIF. Wrong pixels are found as
     far as the decoder reports them: HEVC, VP8, WMV, Motion JPEG, GIF and uncompressed video often
     hide them, so that a frame that is not marked is no proof that its bytes were intact. A still
     image (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.
@@ -217,7 +217,7 @@ class PoseServiceServicer(metaclass=_abc_1.ABCMeta):
         short, or of which nothing more can be read, is DATA_LOSS after all of its good frames. Lost frames
         are found in MP4, MOV, Matroska, WebM, MPEG-TS, MPEG-PS, AVI, FLV, Ogg, ASF and MXF. They may go
         unnoticed in what has no structure but the frames themselves or is too loose to follow: elementary
-        streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT and GIF. Wrong pixels are found as
+        streams (H.264, HEVC, MPEG-1, -2 and -4, Motion JPEG, AV1), NUT, IVF, GIF. Wrong pixels are found as
         far as the decoder reports them: HEVC, VP8, WMV, Motion JPEG, GIF and uncompressed video often
         hide them, so that a frame that is not marked is no proof that its bytes were intact. A still
         image (JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF) is INVALID_ARGUMENT: it is for `DetectPoses`.

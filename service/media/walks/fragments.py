@@ -66,7 +66,7 @@ class FragmentWalk:
         self._sizes: dict[int, int] = {}  # of samples that state none, by track; empty without fragments
         self._has_index = True  # the media data before the first fragment are described by an index
         self._expected: deque[int] = deque()  # positions of the fragment's samples that were not given yet
-        self._is_understood = False  # at least one of them was
+        self._is_understood = False  # at least one was since the last jump, so that they are read aright
         self._described = 0  # bytes of samples whose media data did not come yet
         self._rest: Rest | None = None
 
@@ -74,10 +74,14 @@ class FragmentWalk:
         """Go on to a packet; see `Walk`."""
         whole = self._go(position)
         if position in self._expected:
-            self._is_understood = True
             while self._expected.popleft() != position:
-                whole = False
+                whole = whole and not self._is_understood
+            self._is_understood = True
         return whole
+
+    def jump(self) -> None:
+        """The next packet is another one; see `Walk`."""
+        self._is_understood = False
 
     def rest(self, size: int) -> Rest:
         """What stands behind the last packet; see `Walk`."""
@@ -209,7 +213,7 @@ class FragmentWalk:
         for kind, start, end in moof.boxes(0, len(moof.data)):
             if kind != b"traf":
                 continue
-            header, *parts = moof.boxes(start, end)
+            header, *parts = moof.boxes(start, end) if start < end else [_Box(b"", start, end)]
             flags = moof.number(header.start) & 0xFFFFFF
             track, at = moof.number(header.start + 4), header.start + 8
             if header.kind != b"tfhd" or track not in self._sizes:

@@ -59,6 +59,9 @@ class MatroskaWalk:
                     self._at = self._block = block
         return whole
 
+    def jump(self) -> None:
+        """The next packet is another one: the elements lead there all the same."""
+
     def rest(self, size: int) -> Rest:
         """What stands behind the last block: nothing of the track, an incomplete or foreign block, or what
         cannot be read.

@@ -23,6 +23,9 @@ class Walk(Protocol):
             position: of the packet, as FFmpeg states it.
         """
 
+    def jump(self) -> None:
+        """The next packet is another one than that behind the last."""
+
     def rest(self, size: int) -> Rest:
         """What stands behind the last packet: nothing of the track, an incomplete or foreign element, or what
         cannot be read.
@@ -99,6 +102,10 @@ class ChunkWalk(ABC):
         self._is_missing = False
         return whole
 
+    def jump(self) -> None:
+        """The next packet is another one; see `Walk`."""
+        self._at, self._last = None, -1
+
     def rest(self, size: int) -> Rest:
         """What stands behind the last packet; see `Walk`."""
         if self._rest is None:
@@ -121,6 +128,8 @@ class ChunkWalk(ABC):
     def _walk_on(self, size: int) -> Rest:
         whole = True
         at = self._at if self._at is not None else self._last
+        if at < 0:  # nothing came since a jump
+            return "whole"
         while at < size:
             end = self.end()
             is_behind = end is not None and at >= end
