@@ -295,6 +295,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.regions[request.name] = request.key
         return service_pb2.SystemSharedMemoryRegisterResponse()
 
+    async def SystemSharedMemoryStatus(self, request: Any, context: Context) -> Any:  # noqa: N802
+        if request.name not in self.regions:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"Unable to find system shared memory region: '{request.name}'"
+            )
+        return service_pb2.SystemSharedMemoryStatusResponse()
+
     async def SystemSharedMemoryUnregister(self, request: Any, context: Context) -> Any:  # noqa: N802
         self.regions.pop(request.name, None)
         return service_pb2.SystemSharedMemoryUnregisterResponse()
@@ -389,6 +396,11 @@ class BusyThread:
     def __call__(self) -> None:
         self._started.set()
         assert self._go_on.wait(10)
+
+    @property
+    def began(self) -> bool:
+        """Whether a thread is at it, or was."""
+        return self._started.is_set()
 
     def release(self) -> None:
         self._go_on.set()

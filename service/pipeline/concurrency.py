@@ -6,9 +6,11 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, MutableMapping
-from concurrent.futures import Executor
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, MutableMapping
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from service.core.cancellation import stopping_when
@@ -17,6 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _got_on_at: MutableMapping[Executor, float] = WeakKeyDictionary()
+
+_left_over: ContextVar[list[Future[Any]] | None] = ContextVar("left_over", default=None)
 
 
 async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,11 +42,36 @@ async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: 
         has_left()
         return result
 
+    working = workers.submit(stoppable)
     try:
-        return await asyncio.get_running_loop().run_in_executor(workers, stoppable)
+        return await asyncio.wrap_future(working)
     except asyncio.CancelledError:
         left.set()
+        if not working.cancel() and (left_over := _left_over.get()) is not None:
+            left_over.append(working)
         raise
+
+
+@contextmanager
+def left_over() -> Iterator[list[Future[Any]]]:
+    """Work of `run` in the block whose caller was cancelled while a thread was at it: the thread may be busy
+    for as long as a step takes without a checkpoint, which is seconds for encoding a large PNG."""
+    before = _left_over.get()
+    work: list[Future[Any]] = []
+    _left_over.set(work)
+    try:
+        yield work
+    finally:
+        _left_over.set(before)
+        if before is not None:
+            before += work
+
+
+async def done_with(work: list[Future[Any]]) -> None:
+    """Wait until the threads are done with it."""
+    for one in work:
+        with suppress(Exception):
+            await asyncio.shield(asyncio.wrap_future(one))
 
 
 def got_on_at(workers: Executor) -> float:

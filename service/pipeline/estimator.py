@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -173,6 +173,7 @@ class Estimator:
         self._workers = threads
         self._waiting = waiting_threads or threads
         self.answered_at = -math.inf
+        self._closing: set[asyncio.Task[None]] = set()
         self._scheduler = InferenceScheduler(
             at_once,
             at_once if streams_at_once is None else streams_at_once,
@@ -241,12 +242,20 @@ class Estimator:
         self, timer: StageTimer, *, stream: Hashable | None = None, large: bool = False
     ) -> AsyncIterator[Callable[[], None]]:
         """Hold a slot for the time of the block, as `InferenceScheduler.slot`; the wait counts as stage
-        `queue`. Other work that takes a worker thread for long takes one too, as a large image."""
+        `queue`. Other work that takes a worker thread for long takes one too, as a large image. Where the
+        block is cancelled while a thread works for it, the slot is held until the thread has done with it."""
         async with AsyncExitStack() as held:
             with timer.timed("queue"):
                 slot = self._scheduler.slot(stream, tenant=current().party, large=large)
                 decoded = await held.enter_async_context(slot)
-            yield decoded
+            with concurrency.left_over() as work:
+                try:
+                    yield decoded
+                finally:
+                    if work:  # a thread is busy still: the slot is not free before it is
+                        task = asyncio.create_task(_close_after(work, held.pop_all()))
+                        self._closing.add(task)
+                        task.add_done_callback(self._closing.discard)
 
     def _infer(self, timeout_s: float | None) -> _Infer:
         """The client's `infer` with the deadline and the id of the current call.
@@ -288,19 +297,17 @@ class Estimator:
         clock = _LoadClock(time.perf_counter())
         threads = self._waiting if isinstance(load, Loading) and load.waits else self._workers
         try:
-            prepared = await concurrency.run(
-                threads,
-                _load_and_prepare,
-                load,
-                model,
-                region_xyxy,
-                keep_image=keep_image,
-                clock=clock,
-                allocate=loan.array,
-            )
-        except asyncio.CancelledError:
-            loan.rests = True  # the thread may still write to it
-            raise
+            with concurrency.left_over() as loan.at_work:  # a thread that may still write to it
+                prepared = await concurrency.run(
+                    threads,
+                    _load_and_prepare,
+                    load,
+                    model,
+                    region_xyxy,
+                    keep_image=keep_image,
+                    clock=clock,
+                    allocate=loan.array,
+                )
         finally:
             clock.report(timer)
         timer.size_wh = prepared.size_wh
@@ -378,6 +385,11 @@ class Estimator:
     def is_stuck(self, longest_s: float) -> bool:
         """Whether no worker thread has got on for so long, as `concurrency.got_on_at`."""
         return time.monotonic() - concurrency.got_on_at(self._workers) > longest_s
+
+
+async def _close_after(work: list[Future[Any]], held: AsyncExitStack) -> None:
+    async with held:
+        await concurrency.done_with(work)
 
 
 def prepare(

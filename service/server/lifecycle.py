@@ -26,6 +26,7 @@ _SETTLE_S = 2.0  # while callers go on sending new ones, as they should not afte
 _SENT_S = 0.5  # an answer that is ready has been sent by then
 _GOODBYE_S = 3.0  # streams are ended so long before the grace is over, to send their last message
 _CLOSED_S = 8.0  # after the grace everything is closed by then: busy threads are given up before
+_SAID_S = 0.5  # a line of the log is written by then
 _THREADS_S = 5.0  # longer than cv2 takes for one step on the largest image
 
 
@@ -71,7 +72,10 @@ def latest_exit_s(drain_delay_s: float, drain_grace_s: float) -> float:
 
 def _exit_after(seconds: float) -> None:
     def end() -> None:
-        _log.error("ended_by_force", after_s=seconds)
+        # In a thread: the log may be what everything waits for, where nobody reads it.
+        said = threading.Thread(target=lambda: _log.error("ended_by_force", after_s=seconds), daemon=True)
+        said.start()
+        said.join(_SAID_S)
         os._exit(1)
 
     timer = threading.Timer(seconds, end)

@@ -53,7 +53,8 @@ class LineWriter:
             while self._waiting:
                 lines.append(self._waiting.popleft())
             if lines:
-                with suppress(ValueError):  # a closed stream: nothing is left to write to
+                # A closed stream, a full disk: nothing is left to tell it to, and the thread must go on.
+                with suppress(ValueError, OSError):
                     self._stream.write("\n".join(lines) + "\n")
                     self._stream.flush()
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -41,7 +41,8 @@ def logged_stderr() -> Iterator[None]:
     before, had_faults = sys.stderr, faulthandler.is_enabled()
     real = os.dup(_STDERR)
     reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    with suppress(OSError):  # a user with many pipes on the host may have no larger ones
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     # Code in C that holds the interpreter's lock must never wait for the thread, which needs it to read.
     os.set_blocking(writing, False)
     with os.fdopen(real, "w", buffering=1, encoding="utf-8", errors="backslashreplace") as stderr:

@@ -7,9 +7,11 @@ import asyncio
 import json
 import re
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -52,7 +54,7 @@ _CHANNEL = [
 
 
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND")
-_NEVER_BEGUN = re.compile(r"failed to connect|not ready")
+_NEVER_BEGUN = re.compile(r"all backends failing|failed to connect|not ready")
 _STUB_DIED = re.compile(r"[Ss]tub process .*is not healthy")
 
 
@@ -80,17 +82,19 @@ class TritonClient:
         self._wants_shared_memory = shared_memory
         self._slot_count = slots
         self._slots: SharedSlots | None = None
+        self._had_slots = False
         self._configs: dict[tuple[str, str], Model | None] = {}
         self._not_loaded: dict[tuple[str, str], str] = {}  # why, as it was last logged
 
     async def close(self) -> None:
         """Close the connection and remove the shared memory."""
-        if self._slots is not None:
+        slots = self._slots
+        if slots is not None:
             with suppress(InferenceServerException):  # Triton may have ended, its registration with it
                 await self._client.unregister_system_shared_memory(
-                    self._slots.name, client_timeout=_CONTROL_TIMEOUT_S
+                    slots.name, client_timeout=_CONTROL_TIMEOUT_S
                 )
-            self._drop(self._slots)
+            self._drop(slots)
         await self._client.close()
 
     def _drop(self, slots: SharedSlots) -> None:
@@ -169,12 +173,19 @@ class TritonClient:
         Args:
             largest_bytes: tensors of one request, and of its answer where that goes through the memory too.
         """
-        if not self._wants_shared_memory or self._slots is not None:
+        if not self._wants_shared_memory:
             return
+        current, had_one = self._slots, self._had_slots
+        if current is not None:
+            # While all slots are lent or rest no inference finds out that Triton has forgotten them.
+            if current.has_free or await self._knows(current):
+                return
+            self._drop(current)
         try:
             slots = SharedSlots(self._slot_count, largest_bytes)
         except OSError as error:
-            self._wants_shared_memory = False
+            # The memory of an earlier region is free when the last call that works in it has ended.
+            self._wants_shared_memory = had_one
             _log.warning("shared_memory_off", why=str(error))
             return
         try:
@@ -191,7 +202,16 @@ class TritonClient:
             slots.close()
             raise
         self._slots = slots
+        self._had_slots = True
         _log.info("shared_memory_on", slots=self._slot_count, slot_bytes=slots.slot_bytes)
+
+    async def _knows(self, slots: SharedSlots) -> bool:
+        """Whether Triton has the region, as far as it says."""
+        try:
+            await self._client.get_system_shared_memory_status(slots.name, client_timeout=_CONTROL_TIMEOUT_S)
+        except InferenceServerException as error:
+            return "shared memory region" not in error.message()
+        return True
 
     @contextmanager
     def lend(self) -> Iterator[Loan]:
@@ -201,9 +221,13 @@ class TritonClient:
             yield loan
         finally:
             if loan.slots is not None and loan.slot is not None:
+                # A region that was dropped meanwhile is not to be kept in memory by what waits here.
+                loop, slots = asyncio.get_running_loop(), weakref.ref(loan.slots)
                 if loan.rests:
-                    loop = asyncio.get_running_loop()
-                    loop.call_later(_QUARANTINE_S, loan.slots.give_back, loan.slot)
+                    loop.call_later(_QUARANTINE_S, _give_back, slots, loan.slot)
+                elif loan.at_work:
+                    (work,) = loan.at_work
+                    asyncio.wrap_future(work).add_done_callback(partial(_give_back_after, slots, loan.slot))
                 else:
                     loan.slots.give_back(loan.slot)
 
@@ -293,6 +317,18 @@ class TritonClient:
                     raise _RegionUnknown from error
                 _raise(error, deadline)
         return {name: _output(result, name, room) for name in outputs}
+
+
+def _give_back_after(slots: weakref.ref[SharedSlots], slot: int, work: asyncio.Future[Any]) -> None:
+    if not work.cancelled():
+        work.exception()  # of interest to nobody any more
+    _give_back(slots, slot)
+
+
+def _give_back(slots: weakref.ref[SharedSlots], slot: int) -> None:
+    there = slots()
+    if there is not None:
+        there.give_back(slot)
 
 
 @dataclass(frozen=True, eq=False)

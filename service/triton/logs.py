@@ -4,8 +4,10 @@ two facts that it alone tells, that all services listen and that a port is taken
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -45,13 +47,15 @@ class ServerLog:
 
     async def read(self, stream: asyncio.StreamReader) -> None:
         """Read to the end of the stream."""
-        copy = self._copy_to.open("ab") if self._copy_to is not None else None
+        copy = None
+        if self._copy_to is not None:
+            with suppress(OSError):  # it must be read all the same: Triton waits where nobody reads
+                copy = self._copy_to.open("ab", buffering=0)
         try:
             rest = b""
             while chunk := await stream.read(1 << 16):
                 if copy is not None:
-                    copy.write(chunk)
-                    copy.flush()
+                    copy = _copied(chunk, copy)
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self.take(line.decode(errors="replace").rstrip())
@@ -79,6 +83,17 @@ class ServerLog:
             _log.warning("triton", source=source, text=text)
         else:
             _log.error("triton", source=source, text=text)
+
+
+def _copied(chunk: bytes, copy: io.FileIO) -> io.FileIO | None:
+    """Append to the copy; None once it cannot be written, as on a full disk."""
+    try:
+        copy.write(chunk)
+    except OSError as error:
+        _log.warning("triton_log_not_kept", file=str(copy.name), why=error.strerror or str(error))
+        copy.close()
+        return None
+    return copy
 
 
 def emptied(log_file: Path | None) -> Path | None:

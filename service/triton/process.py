@@ -28,6 +28,7 @@ _log = structlog.get_logger()
 
 _ATTEMPTS_FOR_PORTS = 3
 _BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # the last one repeats
+_WATCH_AGAIN_S = 1.0
 _STABLE_S = 5.0  # after a life of this length the pauses between restarts begin anew
 
 
@@ -117,7 +118,12 @@ class TritonProcess:
         while self._server is not None and not self._stopping:
             since = loop.time()
             server = self._server
-            what = await server.failure()
+            try:
+                what = await server.failure()
+            except OSError as error:  # no descriptor is left to watch it with
+                _log.error("triton_not_watched", why=str(error))
+                await asyncio.sleep(_WATCH_AGAIN_S)
+                continue
             if self._stopping:
                 return
             self._up.clear()
@@ -135,7 +141,7 @@ class TritonProcess:
                     return
                 try:
                     await self._start_server(restarted=True)
-                except TritonProcessError as error:
+                except (TritonProcessError, OSError) as error:  # as where no process can be forked
                     _log.error("triton_restart_failed", why=str(error))
                     await self._server.remove()
                 else:

@@ -7,6 +7,7 @@ import mmap
 import os
 import secrets
 from collections.abc import Sequence
+from concurrent.futures import Future
 from multiprocessing import shared_memory
 from typing import Any
 
@@ -21,13 +22,15 @@ class Loan:
     not.
 
     Attributes:
-        rests: Triton, or a thread, may still use the slot after the loan: it is not to be lent again soon.
+        rests: Triton may still use the slot after the loan: it is not to be lent again soon.
+        at_work: work in threads that may still use it: it is not to be lent before they have ended.
     """
 
     def __init__(self, slots: SharedSlots | None = None, slot: int | None = None) -> None:
         self.slots = slots
         self.slot = slot
         self.rests = False
+        self.at_work: list[Future[Any]] = []
         self._used = 0
 
     def array(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any] | None:
@@ -103,6 +106,11 @@ class SharedSlots:
     def key(self) -> str:
         """The region's name as shm_open wants it."""
         return f"/{self.name}"
+
+    @property
+    def has_free(self) -> bool:
+        """Whether a slot can be lent."""
+        return bool(self._free)
 
     def lend(self) -> Loan:
         """A free slot; none while all are lent."""

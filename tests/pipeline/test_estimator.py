@@ -13,10 +13,11 @@ import pytest
 
 from service.core.geometry import Affine, Rgb8, ScaledImage
 from service.errors import ImageUndecodable, Overloaded
+from service.media.cost import LARGE_PIXELS
 from service.media.image import LeastScale
 from service.media.loading import Loading
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
-from service.telemetry.call_context import CallContext, begin
+from service.telemetry.call_context import CallContext, StageTimer, begin
 from service.triton.shared_memory import Loan, SharedSlots
 from tests.fakes import POSE_MODEL, BusyThread, FakeTritonClient, candidate, rows, until
 from tests.pictures import noise, plain, quartered
@@ -203,7 +204,7 @@ async def test_memory_that_a_thread_may_still_write_to_rests(
     with pytest.raises(asyncio.CancelledError if leaves else ImageUndecodable):
         await task
     goes_on.set()
-    assert client.loan.rests == leaves
+    assert bool(client.loan.at_work) == leaves
     slots.close()
 
 
@@ -305,3 +306,27 @@ async def test_the_next_large_image_is_decoded_while_the_model_works_on_the_last
     await until(lambda: len(client.calls) == 3)
     client.gate.set()
     await asyncio.gather(*large)
+
+
+async def test_a_large_drawing_that_was_given_up_holds_its_slot_until_its_thread_is_free() -> None:
+    # Or a caller with short deadlines would have all threads, one after the other.
+    busy, other = BusyThread(), asyncio.Event()
+    with ThreadPoolExecutor(2) as threads:
+        estimator = Estimator(FakeTritonClient(), threads, at_once=4, large_at_once=1)
+        drawing = asyncio.create_task(estimator.draw(LARGE_PIXELS, StageTimer(), busy))
+        await until(lambda: busy.began)
+
+        async def another() -> None:
+            async with estimator.slot(StageTimer(), large=True):
+                other.set()
+
+        drawing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await drawing
+        waiting = asyncio.create_task(another())
+        await asyncio.sleep(0.05)
+        assert not other.is_set()
+        async with estimator.slot(StageTimer()):  # ordinary images go on
+            assert await estimator.run(lambda: 7) == 7
+        busy.release()
+        await waiting

@@ -32,3 +32,33 @@ def test_a_thread_that_never_returns_does_not_keep_the_process_alive() -> None:
         out, log = process.communicate(timeout=60)  # the thread takes ten minutes
         assert process.returncode == 1, out + log
     assert "ended_by_force" in out + log
+
+
+UNREAD = """
+import asyncio
+from contextlib import asynccontextmanager
+import structlog
+from service.server.lifecycle import serve
+from service.settings import Settings
+from service.telemetry.logging import configure
+
+@asynccontextmanager
+async def gateway():
+    print("listening", flush=True)
+    yield
+    while True:
+        structlog.get_logger().info("x" * 1000)
+
+configure(Settings(log_format="json"))
+asyncio.run(serve(gateway(), exit_after_s=0.5))
+"""
+
+
+def test_a_log_that_nobody_reads_does_not_keep_the_process_alive() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1

@@ -72,3 +72,26 @@ def test_a_closed_stream_is_no_error() -> None:
     stream = io.StringIO()
     stream.close()
     LineWriter(stream).write("too late")
+
+
+class Full(io.StringIO):
+    """A stream to a full disk."""
+
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+async def test_lines_go_on_after_the_disk_was_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_writer, "_PAUSE_S", 0)
+    stream = Full()
+    writer = LineWriter(stream)
+    writer.write("lost")
+    writer.write_soon("lost")
+    await until(lambda: not writer._waiting)
+    stream.full = False
+    writer.write_soon("kept")
+    await until(lambda: stream.getvalue() == "kept\n")

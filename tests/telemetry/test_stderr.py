@@ -99,3 +99,18 @@ def test_the_stack_of_a_crash_reaches_the_real_stderr(body: str, words: str) -> 
 def test_after_the_block_everything_is_as_before() -> None:
     code, lines = ran("pass", "pass\nos.write(2, b'plain\\n'); print('too', file=sys.stderr)")
     assert (code, lines) == (0, ["plain", "too"])
+
+
+def test_a_user_who_may_have_no_larger_pipes_has_small_ones() -> None:
+    code = (
+        """
+import fcntl
+def refused(*_): raise PermissionError(1, "Operation not permitted")
+fcntl.fcntl = refused
+"""
+        + BEGIN
+        + "    os.write(2, b'heard\\n')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert [line["text"] for line in logged(ended.stderr.splitlines())] == ["heard"]

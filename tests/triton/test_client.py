@@ -1,12 +1,15 @@
 """The connection to Triton, against a server that says what Triton says."""
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -18,6 +21,7 @@ from service.errors import DeadlineExceeded, Overloaded, PosegateError, Unavaila
 from service.triton.client import TritonClient, TritonError
 from tests.fakes import (
     MODEL,
+    BusyThread,
     Context,
     FakeTriton,
     candidate,
@@ -307,6 +311,74 @@ async def test_the_slot_of_a_request_whose_connection_broke_rests_too() -> None:
             await infer(client)
         await infer(client)
     assert went_by(triton) == ["memory", "message"]
+
+
+async def test_a_restart_while_all_slots_rest_brings_the_memory_back_at_once() -> None:
+    triton = FakeTriton(answer=ONE, script=[(grpc.StatusCode.UNAVAILABLE, "Socket closed")] * 2)
+    async with connected(triton, shared_memory=True, slots=2) as client:
+        await asyncio.gather(infer(client), infer(client), return_exceptions=True)
+        await client.attach(PICTURE.nbytes)
+        assert len(triton.regions) == 1  # Triton has it still: the slots rest
+        await infer(client)
+        triton.regions.clear()
+        await client.attach(PICTURE.nbytes)
+        await infer(client)
+    assert went_by(triton) == ["memory", "memory", "message", "memory"]
+
+
+async def test_the_slot_of_a_request_that_never_left_does_not_rest() -> None:
+    triton = FakeTriton(answer=ONE)
+    async with listening(triton) as port:
+        client = TritonClient(f"127.0.0.1:{port}", shared_memory=True, slots=1)
+        await client.attach(PICTURE.nbytes)
+    while await client.is_live():
+        pass
+    with pytest.raises(Unavailable):
+        await infer(client)
+    with client.lend() as loan:
+        assert loan.slot is not None
+    await client.close()
+
+
+async def test_the_slot_of_work_that_was_given_up_is_lent_again_once_its_thread_is_free() -> None:
+    busy = BusyThread()
+    async with connected(FakeTriton(), shared_memory=True, slots=1) as client:
+        with ThreadPoolExecutor(1) as threads:
+            with client.lend() as loan:
+                loan.at_work.append(threads.submit(busy))
+            with client.lend() as other:
+                assert other.slot is None
+            busy.release()
+        await asyncio.sleep(0.05)
+        with client.lend() as loan:
+            assert loan.slot is not None
+
+
+async def test_a_dropped_region_is_not_kept_in_memory_by_slots_that_rest() -> None:
+    triton = FakeTriton(answer=ONE, script=[(grpc.StatusCode.UNAVAILABLE, "Socket closed")])
+    async with connected(triton, shared_memory=True, slots=2) as client:
+        (name,) = regions()
+        with pytest.raises(Unavailable):
+            await infer(client)
+        triton.regions.clear()
+        await infer(client)
+        gc.collect()
+        assert name not in Path("/proc/self/maps").read_text()  # noqa: ASYNC240
+
+
+async def test_memory_that_an_earlier_region_still_takes_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    triton = FakeTriton(answer=ONE)
+    async with connected(triton, shared_memory=True) as client:
+        triton.regions.clear()
+        await infer(client)
+        with monkeypatch.context() as full:
+            full.setattr(os, "posix_fallocate", Mock(side_effect=OSError(28, "No space left on device")))
+            await client.attach(PICTURE.nbytes)
+        await client.attach(PICTURE.nbytes)
+        await infer(client)
+    assert went_by(triton) == ["memory", "message", "memory"]
 
 
 async def test_a_tensor_in_lent_memory_is_read_there_and_the_answer_is_written_there() -> None:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -20,8 +21,10 @@ import tritonclient.grpc.aio as triton_grpc
 from structlog.testing import capture_logs
 
 from service.triton import launch as launching
+from service.triton import process
 from service.triton.cleanup import children_of, owner_prefix, remove_traces_of_dead_processes
 from service.triton.launch import Launch, Ports, TritonProcessError
+from service.triton.logs import ServerLog
 from service.triton.process import TritonProcess
 from tests.model_repository.tiny_models import (
     BACKENDS,
@@ -269,3 +272,57 @@ async def test_a_runtime_that_does_not_fit_is_told(
 async def test_a_missing_model_repository_is_told(launch: Launch, tmp_path: Path) -> None:
     with pytest.raises(TritonProcessError, match="there is no model repository at"):
         await TritonProcess(replace(launch, model_repository=tmp_path / "none")).start()
+
+
+class FakeServer:
+    """Stands for a server that ends once, and whose first successors cannot be started or watched."""
+
+    starts: ClassVar[list[Exception | None]] = []
+    failures: ClassVar[list[Exception | str]] = []
+    pid = 1
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    async def start(self) -> None:
+        if (error := self.starts.pop(0)) is not None:
+            raise error
+
+    async def failure(self) -> str:
+        if not self.failures:
+            await asyncio.Event().wait()
+        if isinstance(failure := self.failures.pop(0), Exception):
+            raise failure
+        return failure
+
+    async def kill(self) -> None:
+        pass
+
+    remove = report_end = stop = kill
+
+
+async def test_it_is_watched_on_where_no_process_or_descriptor_is_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "Server", FakeServer)
+    monkeypatch.setattr(process, "_BACKOFF_S", (0.0,))
+    monkeypatch.setattr(process, "_WATCH_AGAIN_S", 0.0)
+    FakeServer.starts = [None, BlockingIOError(11, "Resource temporarily unavailable"), None]
+    FakeServer.failures = [OSError(24, "Too many open files"), "server"]
+    triton = TritonProcess(Launch(tmp_path, tmp_path, tmp_path, tmp_path))
+    triton._folder = tmp_path
+    await triton._start_server(restarted=False)
+    up = asyncio.Event()
+    watcher = asyncio.create_task(triton.watch(on_up=up.set))
+    await asyncio.wait_for(up.wait(), 5)
+    assert triton.is_up
+    assert not watcher.done()
+    watcher.cancel()
+
+
+async def test_a_full_disk_does_not_keep_the_log_from_being_read() -> None:
+    log, stream = ServerLog(Path("/dev/full")), asyncio.StreamReader()
+    stream.feed_data(b'I1129 02:00:00.000000 1 metrics.cc:1] "Started Metrics Service at 127.0.0.1:1"\n')
+    stream.feed_eof()
+    await log.read(stream)
+    assert log.listening
