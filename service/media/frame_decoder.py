@@ -334,9 +334,11 @@ class FrameDecoder:
 
 def set_up(context: VideoCodecContext, max_pixels: int, threads: int, *, strict: bool) -> None:
     """Set a decoder up that is not open yet. A strict one fails at errors that it would pass over, which
-    some decoders do in silence (HEVC, Motion JPEG)."""
+    some decoders do in silence (HEVC, Motion JPEG). H.264's says of every frame whether it is damaged; a
+    strict one would fail, too, behind the first picture of an open group, where references to pictures before
+    it are missing."""
     context.options = {**context.options, "max_pixels": str(max_pixels)}
-    if strict:
+    if strict and context.name != "h264":
         context.options |= {"err_detect": _STRICT}
     context.thread_count = threads
     context.thread_type = "AUTO" if threads > 1 else "NONE"

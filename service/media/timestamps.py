@@ -6,6 +6,7 @@ Stamps are integers in ticks of the track's time base; nothing is computed in fl
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
@@ -150,7 +151,7 @@ class PresentationOrder:
         self._damage: int | None = None  # place in decoding order of the last damage
         self._loss: int | None = None  # of the first lost packet that frames may depend on
         self._ever_damaged = False
-        self._gaps: list[int] = []  # highest stamps before each
+        self._gaps: list[int] = []  # highest stamps before each, never falling
         self._highest = 0  # stamp of a packet
         self._steps = _Steps()
         self.left_out = 0
@@ -346,7 +347,8 @@ class PresentationOrder:
         if self._last is None or not step or not self._gaps:
             return []
         begin, near = self._last.stamp, _NEAR * step
-        if not any(begin <= gap + near and stamp >= gap - near for gap in self._gaps):
+        place = bisect_left(self._gaps, begin - near)
+        if place == len(self._gaps) or self._gaps[place] > stamp + near:
             return []
         count = round(Fraction(stamp - begin, step)) - 1
         if count > _MOST_MISSING:

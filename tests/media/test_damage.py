@@ -144,6 +144,72 @@ def test_bytes_behind_the_last_fragment_are_no_damage(tail: bytes) -> None:
     assert (found.error, found.gaps, found.numbers) == (None, 0, list(range(40)))
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_index_behind_asf_data_of_no_stated_length_is_no_damage(strict: bool) -> None:
+    content = whole("ASF")
+    data = content.index(bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"))
+    found = read(overwritten(content, data + 16, bytes(8)), strict=strict)
+    assert (found.error, found.gaps, found.numbers) == (None, 0, list(range(40)))
+
+
+def test_bytes_before_the_first_partition_of_an_mxf_are_no_damage() -> None:
+    found = read(bytes(100) + whole("MXF"), strict=True)
+    assert (found.error, found.gaps, found.numbers) == (None, 0, list(range(40)))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_open_groups_of_pictures_are_no_damage_behind_a_start(threads: int) -> None:
+    content = clip(
+        "mp4",
+        count=75,
+        gop=15,
+        options={"movflags": "faststart"},
+        codec_options={"x264-params": "open-gop=1:bframes=3:b-pyramid=normal:ref=4:scenecut=0:b-adapt=0"},
+    )
+    found = read(content, Sampling(start_s=1.5), strict=True, threads=threads)
+    assert (found.error, found.gaps, found.damaged) == (None, 0, 0)
+    assert found.numbers == list(range(38, 75))
+
+
+def data_first(content: bytes) -> bytes:
+    """The file with every fragment behind its media data, as GStreamer writes one that it finalises later."""
+    whole, fragment, at = b"", b"", 0
+    while at < len(content):
+        box = content[at : at + int.from_bytes(content[at : at + 4], "big")]
+        at += len(box)
+        if box[4:8] == b"moof":
+            fragment = box
+        elif box[4:8] == b"mdat" and fragment:
+            run = fragment.index(b"trun")
+            whole += box + overwritten(fragment, run + 12, struct.pack(">i", 8 - len(box)))
+            fragment = b""
+        elif box[4:8] == b"ftyp":
+            whole += box + struct.pack(">I", 8) + b"mdat"  # the index is not in front of all media data
+        elif box[4:8] != b"mfra":
+            whole += box
+    return whole
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_fragments_behind_their_media_data_are_no_damage(strict: bool) -> None:
+    content = clip("mp4", count=60, options=MOVABLE)
+    found = read(data_first(content), strict=strict)
+    assert (found.error, found.gaps, found.numbers) == (None, 0, list(range(60)))
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    return struct.pack(">I", 8 + sum(map(len, content))) + kind + b"".join(content)
+
+
+def test_a_fragment_of_billions_of_samples_is_not_entered() -> None:
+    runs = _box(b"trun", struct.pack(">II", 0, 1 << 20)) * 1000
+    header = _box(b"tfhd", struct.pack(">III", 0x20002, 1, 2))
+    index = _box(b"moov", _box(b"mvex", _box(b"trex", struct.pack(">6I", 0, 1, 1, 1, 100, 0))))
+    content = index + _box(b"moof", _box(b"traf", header, runs)) + _box(b"mdat", bytes(100))
+    walk = FragmentWalk(lambda count, position: content[position : position + count], 1)
+    assert not walk.reach(len(content) - 50)
+
+
 @pytest.mark.parametrize("name", ["MP4 in fragments", "FLV", "AVI"])
 def test_a_file_that_ends_in_the_middle_is_cut_short(name: str) -> None:
     found = read(whole(name)[: places(name)[25] + 20])

@@ -11,6 +11,20 @@ from service.media.walks.walk import Broken, Chunk, ChunkWalk, Rest
 _HEAD_MOST = 1 << 20  # bytes of the header that are looked at
 _FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+# Simple, media, time code and plain index: what stands behind the data of a file that does not state their
+# length, as of one that was written into a pipe.
+_INDICES = frozenset(
+    map(
+        bytes.fromhex,
+        (
+            "90080033b1e5cf1189f400a0c90349cb",
+            "f803b1fead12644c840f2a1d2f7ad48c",
+            "d03fb73c4a0c0348953dedf7b6228f0c",
+            "d329e2d6da35d111903400a0c90349be",
+        ),
+    )
+)
+_MOST_PACKET_BYTES = 1 << 20  # far more than any file has
 _DATA_HEAD = 50  # bytes of the data object before its packets
 _CORRECTED, _CORRECTION_BYTES = 0x80, 0x0F
 _WIDTHS = (0, 1, 2, 4)  # bytes of a field, by its two bits
@@ -56,12 +70,16 @@ class AsfWalk(ChunkWalk):
         self._track = track
         self._streams = streams
         self._part: _Payload | None = None  # the last one of the track
+        self._index: int | None = None  # where one starts
 
     def chunk(self, start: int) -> Chunk:
         """The data packet that starts there."""
         length = self._packet_bytes
         end = self.end()
-        if not length or self._data < 0 or (end is not None and start >= end):
+        if not 0 < length <= _MOST_PACKET_BYTES or self._data < 0 or (end is not None and start >= end):
+            raise Broken
+        if self._read(16, start) in _INDICES:
+            self._index = start
             raise Broken
         packet = self._read(length, start)
         if len(packet) < length:
@@ -79,9 +97,9 @@ class AsfWalk(ChunkWalk):
         return Chunk(start + length)
 
     def end(self) -> int | None:
-        """End of the data object, where it states its length."""
+        """End of the data object, where it states its length or an index follows."""
         length = int.from_bytes(self._read(8, self._data + 16), "little")
-        return self._data + length if length > _DATA_HEAD else None
+        return self._data + length if length > _DATA_HEAD else self._index
 
     def rest(self, size: int) -> Rest:
         """What stands behind the last packet; a frame without its last part, too."""

@@ -12,7 +12,7 @@ from service.media.walks.walk import Broken, Rest
 
 _HEAD, _LONG_HEAD = 8, 16  # bytes of a box before its content
 _MAX_MOOF = 16 << 20  # bytes; far more than any file has
-_MAX_ALIKE = 1 << 20  # samples of one run that state no length
+_MAX_ALIKE = 1 << 20  # samples of one fragment that state no length
 _SEARCHED = 1 << 20  # bytes at a time
 _MOOF, _MOOV, _MDAT = b"moof", b"moov", b"mdat"
 _SIZE_TABLES = (b"stsz", b"stz2")
@@ -66,16 +66,20 @@ class FragmentWalk:
         self._sizes: dict[int, int] = {}  # of samples that state none, by track; empty without fragments
         self._has_index = True  # the media data before the first fragment are described by an index
         self._expected: deque[int] = deque()  # positions of the fragment's samples that were not given yet
+        self._places: set[int] = set()  # the same ones
         self._is_understood = False  # at least one was since the last jump, so that they are read aright
         self._described = 0  # bytes of samples whose media data did not come yet
+        self._undescribed = 0  # bytes of media data that the next fragment has to describe
         self._rest: Rest | None = None
 
     def reach(self, position: int) -> bool:
         """Go on to a packet; see `Walk`."""
         whole = self._go(position)
-        if position in self._expected:
-            while self._expected.popleft() != position:
+        if position in self._places:
+            while (given := self._expected.popleft()) != position:
+                self._places.discard(given)
                 whole = whole and not self._is_understood
+            self._places.discard(position)
             self._is_understood = True
         return whole
 
@@ -123,10 +127,10 @@ class FragmentWalk:
             and any(self._find(kind, size) is not None for kind in (_MOOF, _MDAT))
         ):
             return "lost"
-        return "whole" if whole and self._is_given() else "ragged"
+        return "whole" if whole and self._is_given() and not self._undescribed else "ragged"
 
     def _step(self) -> bool:
-        """Pass over the next box; False for media data that nothing describes."""
+        """Pass over the next box; False at a fragment before which undescribed media data stand."""
         box = self._box(self._at)
         whole = True
         if box.kind == _MOOV:
@@ -135,8 +139,10 @@ class FragmentWalk:
             self._has_index = False
             whole = self._is_given()
             self._read_fragment(self._content(box))
+            whole = whole and not self._undescribed
+            self._undescribed = 0
         elif box.kind == _MDAT and self._sizes and not self._has_index:
-            whole = self._is_described(box)
+            self._describe(box)
         self._at = box.end
         return whole
 
@@ -144,14 +150,15 @@ class FragmentWalk:
         """Whether all samples of the fragment so far were given."""
         return not (self._is_understood and self._expected)
 
-    def _is_described(self, box: _Box) -> bool:
+    def _describe(self, box: _Box) -> None:
+        """Tell which of the media data the fragments so far describe. Some recorders write a fragment behind
+        its data."""
         length = box.end - box.start
         rest = length - self._described
         self._described = max(-rest, 0)
-        if rest <= 0:
-            return True
         # Padding is no loss.
-        return rest < length and not any(self._read(min(rest, _SEARCHED), box.end - rest))
+        if rest > 0 and (rest == length or any(self._read(min(rest, _SEARCHED), box.end - rest))):
+            self._undescribed += rest
 
     def _box(self, at: int) -> _Box:
         head = self._read(_LONG_HEAD, at)
@@ -208,7 +215,8 @@ class FragmentWalk:
     def _read_fragment(self, moof: _Content) -> None:
         """Enter the samples of a fragment."""
         behind = begin = moof.start - _HEAD
-        described = 0
+        described = before = 0  # bytes of samples behind the fragment, and in front of it
+        count = 0
         expected: list[int] = []
         for kind, start, end in moof.boxes(0, len(moof.data)):
             if kind != b"traf":
@@ -230,14 +238,20 @@ class FragmentWalk:
             for part in parts:
                 if part.kind == b"trun":
                     run = _Run.read(moof, part, size)
+                    count += len(run.lengths)
+                    if count > _MAX_ALIKE + len(moof.data):
+                        raise Broken
                     behind = behind if run.offset is None else base + run.offset
                     for length in run.lengths:
                         if track == self._track and length:
                             expected.append(behind)
+                        described += length if behind >= begin else 0
+                        before += length if behind < begin else 0
                         behind += length
-                        described += length
         self._described += described
+        self._undescribed = max(self._undescribed - before, 0)
         self._expected = deque(expected)
+        self._places = set(expected)
 
 
 class _Run(NamedTuple):

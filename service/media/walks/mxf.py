@@ -7,6 +7,8 @@ from service.media.walks.walk import Broken, Chunk, ChunkWalk
 
 _KEY = 16  # bytes
 _PREFIX = b"\x06\x0e\x2b\x34"
+_PARTITION = _PREFIX + bytes.fromhex("020501010d01020101")
+_MOST_RUN_IN = 1 << 16  # bytes before the first partition
 _ESSENCE = b"\x0d\x01\x03\x01"
 _VIDEO = (0x05, 0x15)  # items that hold pictures
 
@@ -17,7 +19,7 @@ class MxfWalk(ChunkWalk):
     holds_many = True
 
     def __init__(self, read: Read) -> None:
-        super().__init__(read, 0)
+        super().__init__(read, max(read(_MOST_RUN_IN + _KEY, 0).find(_PARTITION), 0))
 
     def chunk(self, start: int) -> Chunk:
         """The element that starts there."""

@@ -136,7 +136,8 @@ class ChunkWalk(ABC):
             try:
                 chunk = self.chunk(at)
             except Broken:
-                if is_behind:
+                end = self.end()  # which the attempt may have found
+                if end is not None and at >= end:
                     break
                 return "lost" if end is not None or size - at > JUNK else "ragged"
             if chunk.end > size and not is_behind:
