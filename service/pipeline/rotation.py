@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 Caller = TypeVar("Caller", bound=Hashable)
@@ -37,6 +38,25 @@ class Rotation(Generic[Caller]):
         self._queues[caller].append(waiting)
         return waiting
 
+    async def wait(self, caller: Caller, admit: Callable[[], None], leave: Callable[[], None]) -> None:
+        """Wait until `take` lets the call go on.
+
+        Args:
+            caller: of the call.
+            admit: lets calls go on where there is room.
+            leave: gives back what a call got that was cancelled at the same moment.
+        """
+        waiting = self.add(caller)
+        admit()
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            if waiting.cancelled():
+                admit()  # drops it from its queue
+            else:
+                leave()
+            raise
+
     def drop_cancelled(self) -> None:
         """Remove the calls that wait no longer."""
         for caller, queue in tuple(self._queues.items()):
@@ -47,7 +67,7 @@ class Rotation(Generic[Caller]):
                 else:
                     del self._queues[caller]
 
-    def first(self, allowed: Callable[[Caller], bool] = lambda caller: True) -> Caller | None:
+    def first(self, allowed: Callable[[Caller], bool]) -> Caller | None:
         """The caller whose turn it is, among those that are allowed; None without one."""
         return next((caller for caller in self._queues if allowed(caller)), None)
 
@@ -77,20 +97,12 @@ class FairPlaces:
     @asynccontextmanager
     async def place(self, caller: Hashable) -> AsyncIterator[None]:
         """Wait for a place, and hold it for the time of the block."""
-        waiting = self._waiting.add(caller)
-        self._admit()
-        try:
-            await waiting
-        except asyncio.CancelledError:
-            if waiting.cancelled():
-                self._admit()  # removes it
-            else:
-                self._leave(caller)  # it got its place just as it was cancelled
-            raise
+        leave = partial(self._leave, caller)
+        await self._waiting.wait(caller, self._admit, leave)
         try:
             yield
         finally:
-            self._leave(caller)
+            leave()
 
     def _leave(self, caller: Hashable) -> None:
         self._free += 1

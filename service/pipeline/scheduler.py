@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 from service.pipeline.rotation import Rotation
@@ -103,16 +103,7 @@ class InferenceScheduler:
             self._sent_at.pop(caller, None)
             self._sent_at[caller] = self._unary_at
         rotation = self._large if large else self._frames if caller.is_stream else self._unary
-        waiting = rotation.add(caller)
-        self._admit()
-        try:
-            await waiting
-        except asyncio.CancelledError:
-            if waiting.cancelled():
-                self._admit()  # drops it from its queue
-            else:
-                self._leave(caller, large=large)  # it got its slot just as it was cancelled
-            raise
+        await rotation.wait(caller, self._admit, partial(self._leave, caller, large=large))
 
     def _leave(self, caller: _Caller, *, large: bool) -> None:
         self._large_held -= large
