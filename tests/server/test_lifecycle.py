@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 STUCK = """
 import asyncio, time
@@ -22,13 +24,20 @@ asyncio.run(serve(gateway(), exit_after_s=0.5))
 """
 
 
-def test_a_thread_that_never_returns_does_not_keep_the_process_alive() -> None:
+@contextmanager
+def stopping(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that listens and gets SIGTERM."""
     with subprocess.Popen(
-        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "listening\n"
         process.send_signal(signal.SIGTERM)
+        yield process
+
+
+def test_a_thread_that_never_returns_does_not_keep_the_process_alive() -> None:
+    with stopping(STUCK) as process:
         out, log = process.communicate(timeout=60)  # the thread takes ten minutes
         assert process.returncode == 1, out + log
     assert "ended_by_force" in out + log
@@ -55,10 +64,5 @@ asyncio.run(serve(gateway(), exit_after_s=0.5))
 
 
 def test_a_log_that_nobody_reads_does_not_keep_the_process_alive() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "listening\n"
-        process.send_signal(signal.SIGTERM)
+    with stopping(UNREAD) as process:
         assert process.wait(60) == 1

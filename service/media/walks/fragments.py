@@ -8,12 +8,12 @@ from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from service.media.container_probe import Read
-from service.media.walks.walk import Broken, Rest
+from service.media.walks.walk import Broken, Rest, find
 
 _HEAD, _LONG_HEAD = 8, 16  # bytes of a box before its content
 _MAX_MOOF = 16 << 20  # bytes; far more than any file has
 _MAX_ALIKE = 1 << 20  # samples of one fragment that state no length
-_SEARCHED = 1 << 20  # bytes at a time
+_PADDING = 1 << 20  # bytes of padding that are looked at
 _MOOF, _MOOV, _MDAT = b"moof", b"moov", b"mdat"
 _SIZE_TABLES = (b"stsz", b"stz2")
 # Flags of a track fragment (tfhd): fields that are there, and where its data offsets count from.
@@ -157,7 +157,7 @@ class FragmentWalk:
         rest = length - self._described
         self._described = max(-rest, 0)
         # Padding is no loss.
-        if rest > 0 and (rest == length or any(self._read(min(rest, _SEARCHED), box.end - rest))):
+        if rest > 0 and (rest == length or any(self._read(min(rest, _PADDING), box.end - rest))):
             self._undescribed += rest
 
     def _box(self, at: int) -> _Box:
@@ -184,13 +184,8 @@ class FragmentWalk:
 
     def _find(self, kind: bytes, before: int) -> int | None:
         """Where the next box of a kind starts; it need not be one."""
-        at = self._at
-        while at <= before:
-            place = self._read(min(_SEARCHED, before + _HEAD - at), at).find(kind, 4)
-            if place >= 0:
-                return at + place - 4
-            at += _SEARCHED - _HEAD
-        return None
+        place = find(self._read, kind, self._at + 4, before + _HEAD)
+        return None if place is None else place - 4
 
     def _read_index(self, moov: _Box) -> None:
         """Take what fragments rely on out of the index."""

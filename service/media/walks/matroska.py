@@ -7,7 +7,7 @@ follows the elements (RFC 8794, RFC 9559) beside it, and so finds what was passe
 from __future__ import annotations
 
 from service.media.container_probe import Read, ebml_size
-from service.media.walks.walk import JUNK, Broken, Rest
+from service.media.walks.walk import JUNK, Broken, Rest, find
 
 _HEADER, _SEGMENT, _CLUSTER, _TRACKS = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0x1654AE6B
 _SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK = 0xA3, 0xA0, 0xA1
@@ -20,7 +20,6 @@ _OF_SEGMENT = frozenset(
 # Time stamp, size of the cluster before, position, silent tracks, encrypted block.
 _OF_CLUSTER = frozenset((_SIMPLE_BLOCK, _BLOCK_GROUP, 0xE7, 0xAB, 0xA7, 0x5854, 0xAF, _VOID, _CRC))
 _CLUSTER_BYTES = _CLUSTER.to_bytes(4, "big")
-_SEARCHED = 1 << 20  # bytes at a time
 _HEAD = 12  # bytes of an identifier and a size, at most
 
 
@@ -131,14 +130,11 @@ class MatroskaWalk:
 
     def _find_cluster(self, before: int) -> bool:
         """Go to the next cluster, as FFmpeg does."""
-        start = self._at + 1
-        while start < before:
-            place = self._read(min(_SEARCHED, before - start), start).find(_CLUSTER_BYTES)
-            if place >= 0:
-                self._at, self._in_cluster = start + place, False
-                return True
-            start += _SEARCHED - len(_CLUSTER_BYTES) + 1
-        return False
+        place = find(self._read, _CLUSTER_BYTES, self._at + 1, before)
+        if place is None:
+            return False
+        self._at, self._in_cluster = place, False
+        return True
 
     def _element(self, at: int) -> tuple[int, int, int | None]:
         """Identifier, start and length of the content; length None for "unknown"."""

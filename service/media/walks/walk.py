@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 from service.media.container_probe import Read
 
+_SEARCHED = 1 << 20  # bytes at a time
+
 JUNK = 1024  # bytes behind the last frame that are no loss in a file that does not state its length
 
 Rest = Literal["whole", "ragged", "lost"]
@@ -33,6 +35,16 @@ class Walk(Protocol):
         Args:
             size: of the file.
         """
+
+
+def find(read: Read, pattern: bytes, start: int, end: int) -> int | None:
+    """Where a pattern first stands, from `start` on and wholly before `end`; None where it does not."""
+    while start < end:
+        place = read(min(_SEARCHED, end - start), start).find(pattern)
+        if place >= 0:
+            return start + place
+        start += _SEARCHED - len(pattern) + 1
+    return None
 
 
 class Broken(Exception):
