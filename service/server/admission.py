@@ -1,8 +1,7 @@
 """Admission: bounds the unary calls in the gateway, by number and by the bytes of their requests.
 
-A call beyond the number is refused before its message is read: its handler becomes one that takes a stream of
-requests, which gRPC reads only when asked to. Reading, checking and parsing an image would take a multiple of
-the time that the refusal takes, from the calls that are answered.
+A call beyond the number is refused before its message is read. Reading, checking and parsing an image would
+take a multiple of the time that the refusal takes, from the calls that are answered.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
 from service.errors import Overloaded
-from service.server.handlers import Context, Continuation, Handler, Wrapping, is_ours
+from service.server.handlers import Context, Continuation, Handler, Refusal, Wrapping, is_ours
 from service.server.retry_hint import RetryHint
 from service.telemetry.call_context import current
 
@@ -38,6 +37,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         self._calls = 0
         self._bytes = 0
         self._hint = RetryHint()
+        self._refusal = Refusal(self._too_many)
         self._wrapping = Wrapping(self._unary, lambda method, inner: inner)
 
     async def intercept_service(
@@ -48,13 +48,8 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not is_ours(details):
             return handler
         if self._calls >= self._max_calls and handler.unary_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(
-                self._refuse, response_serializer=handler.response_serializer
-            )
+            return self._refusal
         return self._wrapping.of(details.method, handler)
-
-    async def _refuse(self, requests: Any, context: Context) -> NoReturn:
-        raise self._too_many()
 
     def _unary(self, method: str, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
 
+from service.errors import Overloaded
 from service.servicers.context import Context as Context
 
 # As text: the classes are generic in their stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
+
+if TYPE_CHECKING:
+    _Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    _Handler = grpc.RpcMethodHandler
 
 Unary: TypeAlias = Callable[..., Awaitable[Any]]
 Stream: TypeAlias = Callable[..., AsyncIterator[Any]]
@@ -23,6 +29,30 @@ _OURS = "/posegate.v1."
 def is_ours(details: grpc.HandlerCallDetails) -> bool:
     """Whether the method belongs to one of the gateway's own services, and not to health or reflection."""
     return details.method.startswith(_OURS)
+
+
+class Refusal(_Handler):
+    """Handler of a unary call that is refused before its request is read: gRPC reads a stream when asked to.
+
+    It works as it is, wrapped like any other handler; the outermost interceptor knows it, and ends the call
+    with less work.
+
+    Args:
+        error: makes the error to raise.
+        behaviour: what is called; None to raise the error.
+    """
+
+    request_streaming = True
+    response_streaming = False
+    request_deserializer = response_serializer = None
+    unary_unary = unary_stream = stream_stream = None
+
+    def __init__(self, error: Callable[[], Overloaded], behaviour: Unary | None = None) -> None:
+        self.error = error
+        self.stream_unary: Any = behaviour or self._raise
+
+    async def _raise(self, requests: Any, context: Context) -> NoReturn:
+        raise self.error()
 
 
 class Wrapping:
