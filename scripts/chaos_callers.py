@@ -57,7 +57,7 @@ class Load:
     Attributes:
         address: of the gateway, or of several.
         image: `photo` of two persons; `strip`, which costs the model a tenth; `noise`, whose answer, drawn by
-            RenderPoses, has 8 MB.
+            RenderPoses, has 8 MB; `batch`, 200 MB of what are no images.
         documented: by the documented client; otherwise by one that never tries again.
         at_once: so many calls in flight at all times; 0: at `per_s`.
         per_s: calls a second, at random moments, whether or not others are answered.
@@ -261,6 +261,12 @@ def noise() -> skeletons_pb.RenderPosesRequest:
     return request
 
 
+def batch() -> pb.BatchDetectPosesRequest:
+    """As many bytes as fit into a message, which no decoder knows."""
+    image = types_pb2.Image(content=bytes(20_000_000))
+    return pb.BatchDetectPosesRequest(requests=[pb.DetectPosesRequest(image=image)] * 10)
+
+
 def _jpeg(image: Any) -> bytes:
     return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
 
@@ -274,14 +280,14 @@ def _channel(load: Load) -> Channel:
 def _call(channel: Channel, load: Load) -> Any:
     """Makes one call. The request is serialised once, and no answer is parsed: callers share the CPUs with
     the service that is measured."""
-    request = {"photo": photo, "strip": strip, "noise": noise}[load.image]()
-    method = (
-        "/posegate.v1.SkeletonService/RenderPoses"
-        if load.image == "noise"
-        else "/posegate.v1.PoseService/DetectPoses"
-    )
-    content = request.SerializeToString()
-    stub: Any = channel.unary_unary(method)
+    method, request = {
+        "photo": ("PoseService/DetectPoses", photo),
+        "strip": ("PoseService/DetectPoses", strip),
+        "noise": ("SkeletonService/RenderPoses", noise),
+        "batch": ("PoseService/BatchDetectPoses", batch),
+    }[load.image]
+    content = request().SerializeToString()
+    stub: Any = channel.unary_unary(f"/posegate.v1.{method}")
     return lambda: stub(content, timeout=load.timeout_s)
 
 

@@ -1,38 +1,25 @@
-"""Scenarios of `scripts/chaos`: callers that hold what they can, ask for much with little, or leave."""
+"""Scenarios of `scripts/chaos`: callers that hold connections and places, or leave."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
-import time
 from collections.abc import AsyncIterator
-from typing import Any
-
-import grpc
-import psutil
 
 from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import skeleton_service_pb2 as skeletons_pb
-from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
-from scripts.chaos_callers import PICTURE, Load, Outcomes, calling, photo
-from scripts.chaos_service import CLIP, MIB, watching
+from scripts.chaos_callers import Outcomes, photo
+from scripts.chaos_service import CLIP, watching
 from scripts.chaos_world import (
     Row,
     World,
     answered,
     bare_channel,
     clip,
-    health_below,
     memory,
     none_lost,
 )
 from service.client import connect
-
-_UNREAD_S = 5
 
 
 async def half_open(world: World) -> Row:
@@ -51,50 +38,6 @@ async def half_open(world: World) -> Row:
             for one in held:
                 one.close()
     return Row(f"half-open ({len(held)})", outcomes, watched, [none_lost(outcomes), memory(watched)])
-
-
-async def unread(world: World) -> Row:
-    """Callers that take none of their large answers: their connection ends, and others are answered."""
-    gateway, outcomes = world.beside(POSEGATE_UNREAD_S=str(_UNREAD_S)), Outcomes()
-    count = world.count(40, 8)
-    await gateway.start()
-    try:
-        async with watching(gateway) as watched:
-            load = Load(gateway.address, "noise", documented=False, at_once=count, calls=count)
-            async with calling(load) as callers:
-                await callers.until(1)
-                os.kill(callers.pid, signal.SIGSTOP)
-                held = _ports(psutil.Process(callers.pid), local=True) & _ports(gateway.process, local=False)
-                await answered(gateway.address, outcomes, 10)
-                end = time.monotonic() + 60
-                while held & _ports(gateway.process, local=False) and time.monotonic() < end:  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
-                ended = bool(held) and not held & _ports(gateway.process, local=False)
-            await answered(gateway.address, outcomes, 3)
-            await asyncio.sleep(3)  # freed memory goes back two seconds after the last call
-        after = watched.rss[-1] - watched.rss[0]
-    finally:
-        gateway.kill()
-    return Row(
-        f"unread ({count} × 8 MB)",
-        outcomes,
-        watched,
-        [
-            none_lost(outcomes),
-            ("their connection is ended", ended),
-            (f"RSS after < before + 200 MiB (+{after // MIB})", after < 200 * MIB),
-            memory(watched),
-        ],
-    )
-
-
-def _ports(process: psutil.Process, *, local: bool) -> set[int]:
-    """Of the established connections of a process, at its end or at the other."""
-    return {
-        (one.laddr if local else one.raddr).port
-        for one in process.net_connections("tcp")
-        if one.status == psutil.CONN_ESTABLISHED
-    }
 
 
 async def slow(world: World) -> Row:
@@ -138,53 +81,6 @@ async def slow(world: World) -> Row:
         outcomes,
         watched,
         [("a video gets a place within 40 s", outcomes.answered == 1), memory(watched)],
-    )
-
-
-async def bombs(world: World) -> Row:
-    """Small requests that ask for much: each is refused, and its neighbours are answered."""
-    rounds = world.count(3)
-    combining = "a" + "́" * 60_000
-    segments = b"\xff\xd8" + b"\xff\xfe\x00\x02" * 2_000_000
-    huge_png = (
-        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x01\x00\x00\x00\x01\x00\x00\x08\x02\x00\x00\x00" + bytes(64)
-    )
-    empty_poses = b"\x12\x00" * (12 * MIB)
-    outcomes, refused = Outcomes(), Outcomes()
-
-    def detect(content: bytes, skeleton: str = "") -> pb.DetectPosesRequest:
-        return pb.DetectPosesRequest(image=types_pb2.Image(content=content), skeleton=skeleton)
-
-    async with watching(world.up) as watched, bare_channel(world.up.address) as channel:
-        stub = PoseServiceStub(channel)
-        export: Any = channel.unary_unary("/posegate.v1.SkeletonService/ExportPoses")
-        created = SkeletonServiceStub(channel).CreateSkeleton
-        for _ in range(rounds):
-            await asyncio.gather(
-                refused.of(stub.DetectPoses(detect(PICTURE, combining), timeout=30)),
-                refused.of(stub.DetectPoses(detect(segments), timeout=30)),
-                refused.of(stub.DetectPoses(detect(huge_png), timeout=30)),
-                refused.of(export(empty_poses, timeout=30)),
-                refused.of(stub.DetectPoses(detect(PICTURE), timeout=30, compression=grpc.Compression.Gzip)),
-                refused.of(
-                    created(
-                        skeletons_pb.CreateSkeletonRequest(skeleton=skeletons_pb.Skeleton(name=combining)),
-                        timeout=30,
-                    )
-                ),
-                answered(world.up.address, outcomes, 3),
-            )
-    return Row(
-        f"bombs ({refused.sent})",
-        outcomes,
-        watched,
-        [
-            none_lost(outcomes),
-            ("every bomb is refused", not refused.answered),
-            ("refused as the caller's fault", not {"INTERNAL", "UNKNOWN"} & set(refused.lost)),
-            health_below(watched, 1.0),
-            memory(watched),
-        ],
     )
 
 

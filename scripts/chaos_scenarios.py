@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from scripts.chaos_hostile import bombs, cancelled, half_open, slow, unread
+from scripts.chaos_bombs import bombs
+from scripts.chaos_hostile import cancelled, half_open, slow
 from scripts.chaos_loads import burst, full, overload, soak
+from scripts.chaos_memory import half_sent, large_frames, unread
 from scripts.chaos_outages import kill, restart, roll, stop, stop_model
 from scripts.chaos_world import Row, World
 
@@ -16,7 +18,7 @@ SCENARIOS: dict[str, Scenario] = {
     for one in (
         *(kill, stop, stop_model, restart, roll),
         *(full, overload, burst),
-        *(half_open, unread, slow, bombs, cancelled),
+        *(half_open, half_sent, unread, large_frames, slow, bombs, cancelled),
         soak,
     )
 }

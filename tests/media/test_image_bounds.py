@@ -7,6 +7,7 @@ import zlib
 import pytest
 from PIL import Image
 
+from scripts.hostile_files import giant_tile, tiff, with_scans
 from service.errors import ImageTooCostly, ImageUndecodable, InvalidRequest
 from service.media.image import ImageLimits, decode
 from service.media.image_bounds import MAX_SCANS, check_head, check_structure
@@ -19,13 +20,6 @@ SMALL = plain((64, 64))
 
 def jpeg(*, progressive: bool = False) -> bytes:
     return encoded(noise((64, 64)), "JPEG", progressive=progressive)
-
-
-def with_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated."""
-    content = jpeg(progressive=True)
-    scan = content[content.rindex(b"\xff\xda") : -2]
-    return content[:-2] + scan * (count - content.count(b"\xff\xda")) + content[-2:]
 
 
 def heif(items: int, *, padding: int = 0, meta: bytes = b"meta") -> bytes:
@@ -48,20 +42,6 @@ def png(kind: bytes, data: bytes, count: int) -> bytes:
     return content[:place] + chunk * count + content[place:]
 
 
-def tiff(order: str, *, big: bool = False, **tags: tuple[int, int]) -> bytes:
-    """The head of a TIFF of 64×64 px; number of values and the value or its place, by tag."""
-    fields = {"t256": (1, 64), "t257": (1, 64), "t258": (1, 8), "t262": (1, 1), "t277": (1, 1), **tags}
-    entries = sorted((int(name[1:]), *value) for name, value in fields.items())
-    mark, code, size = (43, "Q", "Q") if big else (42, "I", "I")
-    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", mark)
-    head += struct.pack(order + "HHQ", 8, 0, 16) if big else struct.pack(order + "I", 8)
-    head += struct.pack(order + ("Q" if big else "H"), len(entries))
-    for tag, count, value in entries:
-        head += struct.pack(order + "HH" + code, tag, 4, count)
-        head += struct.pack(order + "I4x" if big and count == 1 else order + size, value)
-    return head + bytes(64)
-
-
 @pytest.mark.parametrize(
     ("content", "change"),
     [
@@ -74,11 +54,11 @@ def tiff(order: str, *, big: bool = False, **tags: tuple[int, int]) -> bytes:
         pytest.param(
             png(b"iCCP", b"a\0\0" + zlib.compress(bytes(2_000_000)), 1), "without metadata", id="profile"
         ),
-        pytest.param(tiff("<", t322=(1, 30_000), t323=(1, 30_000)), "tiles", id="tile"),
-        pytest.param(tiff(">", t322=(1, 30_000), t323=(1, 30_000)), "tiles", id="tile, big-endian"),
-        pytest.param(tiff("<", big=True, t322=(1, 30_000), t323=(1, 30_000)), "tiles", id="tile, BigTIFF"),
-        pytest.param(tiff("<", t273=(1_000_000, 200)), "anew", id="strips"),
-        pytest.param(tiff("<", t322=(1, 64), t323=(1, 64), t324=(1_000_000, 200)), "anew", id="tiles"),
+        pytest.param(giant_tile(), "tiles", id="tile"),
+        pytest.param(tiff({322: (1, 30_000), 323: (1, 30_000)}, ">"), "tiles", id="tile, big-endian"),
+        pytest.param(tiff({322: (1, 30_000), 323: (1, 30_000)}, "<", big=True), "tiles", id="tile, BigTIFF"),
+        pytest.param(tiff({273: (1_000_000, 200)}), "anew", id="strips"),
+        pytest.param(tiff({322: (1, 64), 323: (1, 64), 324: (1_000_000, 200)}), "anew", id="tiles"),
     ],
 )
 def test_more_structure_than_pixels_is_refused_with_what_to_change(content: bytes, change: str) -> None:
@@ -143,7 +123,7 @@ def test_tiles_that_are_larger_than_a_small_image_are_in_order(size_wh: tuple[in
     content = encoded(plain(size_wh), "TIFF", **options)
     assert decode(content, LIMITS).shape == (size_wh[1], size_wh[0], 3)
     with pytest.raises(ImageUndecodable):  # the tiles are not there, but their size is no reason
-        decode(tiff("<", t322=(1, 1024), t323=(1, 1024), t324=(1, 200), t325=(1, 10)), LIMITS)
+        decode(tiff({322: (1, 1024), 323: (1, 1024), 324: (1, 200), 325: (1, 10)}), LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,18 @@
 """Small videos whose structure would cost far more than their frames are refused, or not looked into."""
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 
-import av
 import pytest
-from av.video.stream import VideoStream
 
+from scripts.hostile_files import tracks, with_scans
 from service.errors import VideoTooCostly, VideoUndecodable
 from service.media.demuxer import Demuxer
 from service.media.spool import Spool, SpoolSpace
 from tests.media.clips import clip
-from tests.pictures import encoded, noise
 
 MAX_PIXELS = 1_000_000
+PROGRESSIVE = with_scans(10)
 
 
 @contextmanager
@@ -33,39 +30,17 @@ def opened(content: bytes) -> Iterator[Demuxer]:
         spool.close()
 
 
-def tracks(container: str, count: int, frame: bytes, codec: str = "mjpeg") -> bytes:
-    """A video with the same frame in each of its tracks."""
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
-        streams = [output.add_stream(codec, rate=25) for _ in range(count)]
-        for stream in streams:
-            assert isinstance(stream, VideoStream)
-            stream.width = stream.height = 64
-            stream.pix_fmt = "yuvj420p"
-        for number in range(3):
-            for stream in streams:
-                packet = av.Packet(frame)
-                packet.stream, packet.time_base = stream, Fraction(1, 25)
-                packet.pts = packet.dts = number
-                packet.is_keyframe = True
-                output.mux(packet)
-    return file.getvalue()
-
-
-def jpeg(scans: int = 0) -> bytes:
-    content = encoded(noise((64, 64)), "JPEG", progressive=True)
-    scan = content[content.rindex(b"\xff\xda") : -2]
-    return content[:-2] + scan * scans + content[-2:]
-
-
 def test_an_mp4_of_many_tracks_is_refused() -> None:
-    with pytest.raises(VideoTooCostly, match="one video track") as refused, opened(tracks("mp4", 40, jpeg())):
+    with (
+        pytest.raises(VideoTooCostly, match="one video track") as refused,
+        opened(tracks("mp4", 40, PROGRESSIVE)),
+    ):
         pass
     assert refused.value.reason == "VIDEO_TOO_COSTLY"
 
 
 def test_of_the_tracks_of_a_matroska_file_the_first_ones_are_looked_into() -> None:
-    with opened(tracks("matroska", 40, jpeg())) as demuxer:
+    with opened(tracks("matroska", 40, PROGRESSIVE)) as demuxer:
         assert demuxer.stream.index == 0
         assert len(demuxer.stream.container.streams) == 16
         assert sum(packet.size > 0 for packet in demuxer.packets()) == 3
@@ -74,14 +49,14 @@ def test_of_the_tracks_of_a_matroska_file_the_first_ones_are_looked_into() -> No
 @pytest.mark.parametrize("container", ["avi", "matroska"])
 def test_a_frame_of_many_scans_is_refused_before_it_is_decoded(container: str) -> None:
     with (
-        opened(tracks(container, 1, jpeg(scans=200))) as demuxer,
+        opened(tracks(container, 1, with_scans(200))) as demuxer,
         pytest.raises(VideoTooCostly, match="encode the video anew"),
     ):
         next(demuxer.packets())
 
 
 def test_frames_of_progressive_jpeg_are_in_order() -> None:
-    with opened(tracks("avi", 1, jpeg())) as demuxer:
+    with opened(tracks("avi", 1, PROGRESSIVE)) as demuxer:
         assert sum(packet.size > 0 for packet in demuxer.packets()) == 3
 
 
