@@ -36,7 +36,7 @@ from service.core.topdown import (
     lift,
     poses_from_crops,
 )
-from service.core.yolo import decode_candidates
+from service.core.yolo import above, decode_candidates
 from service.errors import InvalidRequest, Violation
 from service.media.cost import LARGE_PIXELS
 from service.media.loading import Load, Loading
@@ -327,11 +327,10 @@ class Estimator:
             outputs = await infer(model.first, {"images": prepared.tensor}, ["candidates"], loan=loan)
         self.answered_at = time.monotonic()
         with timer.timed("postprocess"):
-            candidates: Floats = outputs["candidates"][0]
-            count = int(np.count_nonzero(candidates[:, 4] > options.min_score))
-            if count > _MANY:
-                # A copy: when the call is cancelled the thread goes on, and the loan ends.
-                return await self.run(_decode, candidates.copy(), prepared.to_input, options)
+            # A copy: when the call is cancelled a thread goes on, and the loan ends.
+            candidates = above(outputs["candidates"][0], options.min_score)
+            if len(candidates) > _MANY:
+                return await self.run(_decode, candidates, prepared.to_input, options)
             return _decode(candidates, prepared.to_input, options)
 
     async def _finish(

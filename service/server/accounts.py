@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -21,7 +22,7 @@ from service.accounts.gate import Account, AccountGate, key_ended
 from service.accounts.quotas import Charge, Standing
 from service.accounts.usage import COUNTED_RPCS, UsageRecorder
 from service.errors import PosegateError
-from service.server.handlers import Context, Continuation, Handler, Stream, Unary, Wrapping, is_ours
+from service.server.handlers import Context, Continuation, Handler, Stream, Unary, Wrapping, is_ours, wrap
 from service.server.open_streams import OpenStreams
 from service.telemetry.call_context import Observer, current
 
@@ -44,7 +45,9 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._observer = observer or Observer()
         self._check_answer = check_answer
-        self._wrapping = Wrapping(self._unary, self._stream)
+        self._wrapping = Wrapping(
+            lambda method, handler: wrap(handler, partial(self._unary, method), partial(self._stream, method))
+        )
         self.streams = OpenStreams(gate.is_live, key_ended)
 
     async def run(self) -> None:

@@ -7,7 +7,7 @@ take a multiple of the time that the refusal takes, from the calls that are answ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,16 @@ import grpc
 from google.protobuf.message import Message
 
 from service.errors import Overloaded
-from service.server.handlers import Context, Continuation, Handler, Refusal, Wrapping, is_ours
+from service.server.handlers import (
+    Context,
+    Continuation,
+    Handler,
+    Refusal,
+    Unary,
+    Wrapping,
+    is_ours,
+    wrap,
+)
 from service.server.retry_hint import RetryHint
 from service.telemetry.call_context import current
 
@@ -38,7 +47,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         self._bytes = 0
         self._hint = RetryHint()
         self._refusal = Refusal(self._too_many)
-        self._wrapping = Wrapping(self._unary, lambda method, inner: inner)
+        self._wrapping = Wrapping(lambda method, handler: wrap(handler, self._unary, lambda inner: inner))
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -51,7 +60,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             return self._refusal
         return self._wrapping.of(details.method, handler)
 
-    def _unary(self, method: str, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, inner: Unary) -> Unary:
         async def call(request: Any, context: Context) -> Any:
             # The size of a stream of requests is not known yet: it counts as a call only.
             with self.admitted(request.ByteSize() if isinstance(request, Message) else 0):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
@@ -59,21 +58,18 @@ class Wrapping:
     """Wraps the handler of a method once, not for every call.
 
     Args:
-        unary: wraps a behaviour with a single answer, given the name of its method.
-        stream: wraps a behaviour with a stream of answers.
+        wrap: wraps a handler, given the name of its method.
     """
 
-    def __init__(self, unary: Callable[[str, Unary], Unary], stream: Callable[[str, Stream], Stream]) -> None:
-        self._unary = unary
-        self._stream = stream
-        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+    def __init__(self, wrap: Callable[[str, Handler], Handler]) -> None:
+        self._wrap = wrap
+        self._wrapped: dict[tuple[str, Handler], Handler] = {}
 
     def of(self, method: str, handler: Handler) -> Handler:
         """The wrapped handler of a method, such as "/posegate.v1.PoseService/DetectPoses"."""
-        inner, wrapped = self._wrapped.get(method, (None, None))
-        if wrapped is None or inner is not handler:
-            wrapped = wrap(handler, partial(self._unary, method), partial(self._stream, method))
-            self._wrapped[method] = handler, wrapped
+        wrapped = self._wrapped.get((method, handler))
+        if wrapped is None:
+            wrapped = self._wrapped[method, handler] = self._wrap(method, handler)
         return wrapped
 
 

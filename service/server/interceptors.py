@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +42,7 @@ from service.server.handlers import (
     Refusal,
     Stream,
     Unary,
+    Wrapping,
     as_stream_of_one,
     is_ours,
     wrap,
@@ -89,6 +90,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         unread_s: float = math.inf,
     ) -> None:
         self._arrivals = arrivals
+        self._wrapping = Wrapping(self._wrap)
         self._unread_s = unread_s
         self._timeout_s = timeout_s
         self._max_message_bytes = max_message_bytes
@@ -118,18 +120,21 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or not is_ours(details):
             return handler  # None, an unknown method, is answered by grpc
-        if isinstance(handler, Refusal) and not self.draining:
-            return Refusal(handler.error, self._refusing(details, handler.error))
+        return self._wrapping.of(details.method, handler)
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        if isinstance(handler, Refusal):
+            return Refusal(handler.error, self._refusing(method, handler.error))
         arrivals = self._arrivals if handler.unary_unary is not None else None
         wrapped = wrap(
             handler,
-            lambda inner: self._unary(details, inner, arrivals),
-            lambda inner: self._stream(details, inner),
-            self._deserializer(details.method, handler),
+            lambda inner: self._unary(method, inner, arrivals),
+            lambda inner: self._stream(method, inner),
+            self._deserializer(method, handler),
         )
         return wrapped if arrivals is None else as_stream_of_one(wrapped)
 
-    def _unary(self, details: grpc.HandlerCallDetails, inner: Unary, arrivals: Arrivals | None) -> Unary:
+    def _unary(self, method: str, inner: Unary, arrivals: Arrivals | None) -> Unary:
         async def call(request: Any, context: Context) -> Any:
             with self._in_progress():
                 if arrivals is not None:
@@ -137,7 +142,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 return await answered(request, context)
 
         async def answered(request: Any, context: Context) -> Any:
-            with self._observed(details, context) as (call, outcome):
+            with self._observed(method, context) as (call, outcome):
                 try:
                     self._refuse_while_draining()
                     request = _checked(request)
@@ -153,15 +158,17 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _refusing(self, details: grpc.HandlerCallDetails, error: Callable[[], Overloaded]) -> Unary:
+    def _refusing(self, method: str, error: Callable[[], Overloaded]) -> Unary:
         """Behaviour that does for a refused call what is done for others, with less work: hundreds a
         second take their time from the calls that are answered."""
+        rpc = method.rpartition("/")[2]
 
         async def call(requests: Any, context: Context) -> NoReturn:
             with self._in_progress():
-                rpc, request_id = details.method.rpartition("/")[2], _request_id(details)
-                span = self._tracing.call(details.method, details.invocation_metadata or (), request_id)
-                refusal = error()
+                metadata = tuple(context.invocation_metadata() or ())
+                request_id = _request_id(metadata)
+                span = self._tracing.call(method, metadata, request_id)
+                refusal = StreamLimiter.stopping() if self.draining else error()
                 code = code_of(refusal)
                 outcome = _Outcome(code.name, refusal.reason, refusal)
                 if self._is_logged(outcome):
@@ -170,7 +177,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     ):
                         self._log_end(outcome, 0.0, {})
                 self._observer.call_ended(rpc, outcome.code, outcome.reason, 0.0)
-                self._observer.shed(outcome.reason)
+                if isinstance(refusal, Overloaded):
+                    self._observer.shed(outcome.reason)
                 span.end(outcome.code, outcome.reason, refusal, {})
                 await context.abort(code, refusal.message, _trailing(refusal, request_id))
 
@@ -185,9 +193,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         timer = loop.call_later(self._unread_s, _end_connection, context.peer(), self._unread_s)
         task.add_done_callback(lambda _: timer.cancel())
 
-    def _stream(self, details: grpc.HandlerCallDetails, inner: Stream) -> Stream:
+    def _stream(self, method: str, inner: Stream) -> Stream:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._in_progress(), self._observed(details, context, streaming=True) as (call, outcome):
+            with self._in_progress(), self._observed(method, context, streaming=True) as (call, outcome):
                 initial = ((REQUEST_ID, call.request_id),)
                 begun = False
                 try:
@@ -243,22 +251,21 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _observed(
-        self, details: grpc.HandlerCallDetails, context: Context, *, streaming: bool = False
+        self, method: str, context: Context, *, streaming: bool = False
     ) -> Iterator[tuple[CallContext, _Outcome]]:
         """Begin the call's context; at its end write one log line, one span and one count, with everything
         that was bound to the log context on the way."""
-        rpc = details.method.rpartition("/")[2]
-        request_id = _request_id(details)
+        rpc = method.rpartition("/")[2]
+        metadata, peer = tuple(context.invocation_metadata() or ()), context.peer()
+        request_id = _request_id(metadata)
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id, rpc=rpc, peer=context.peer())
-        span = self._tracing.call(
-            details.method, details.invocation_metadata or (), request_id, streaming=streaming
-        )
+        structlog.contextvars.bind_contextvars(request_id=request_id, rpc=rpc, peer=peer)
+        span = self._tracing.call(method, metadata, request_id, streaming=streaming)
         if span.trace_id:
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
         call = CallContext(
             request_id=request_id,
-            peer=_host(context.peer()),
+            peer=_host(peer),
             deadline=self._deadline(context, streaming=streaming),
             observer=self._observer,
             span=span,
@@ -398,12 +405,12 @@ def _checked(request: Any) -> Any:
     return request
 
 
-def _request_id(details: grpc.HandlerCallDetails) -> str:
+def _request_id(metadata: Sequence[tuple[str, str | bytes]]) -> str:
     """The caller's own id where it is short printable ASCII, else a new one."""
-    for key, value in details.invocation_metadata or ():
+    for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and _SAFE_ID.fullmatch(value):
             return value
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def _host(peer: str) -> str:

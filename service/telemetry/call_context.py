@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -20,6 +20,8 @@ from service.core.plan import Plan
 from service.telemetry.spans import CallSpan, Stage
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
+
+_MS = {stage: f"{stage}_ms" for stage in STAGES}
 
 _SIZES = 32  # in a log line
 
@@ -75,6 +77,22 @@ class Timings:
     draw_ms: float = 0.0
 
 
+class _Timed:
+    """Adds the time of a block to a stage. A class: as a generator it takes twice the time."""
+
+    __slots__ = ("_stage", "_started", "_timer")
+
+    def __init__(self, timer: StageTimer, stage: Stage) -> None:
+        self._timer = timer
+        self._stage = stage
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.took(self._stage, self._started, time.perf_counter())
+
+
 class StageTimer:
     """Stage timer of one image. One task or thread uses it at a time.
 
@@ -103,18 +121,13 @@ class StageTimer:
         now = time.perf_counter()
         self.took(stage, now - seconds, now)
 
-    @contextmanager
-    def timed(self, stage: Stage) -> Iterator[None]:
+    def timed(self, stage: Stage) -> AbstractContextManager[None]:
         """Add the time of the block, whether it succeeds or not."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.took(stage, started, time.perf_counter())
+        return _Timed(self, stage)
 
     def timings(self) -> Timings:
         """The durations of the stages until now."""
-        return Timings(**{f"{stage}_ms": seconds * 1e3 for stage, seconds in self._took_s.items()})
+        return Timings(**{_MS[stage]: seconds * 1e3 for stage, seconds in self._took_s.items()})
 
     def finish(self) -> None:
         """Count the image; only the first call has an effect."""
@@ -204,7 +217,7 @@ class CallContext:
             fields["persons"] = self._persons
         for stage, seconds in self._took_s.items():
             if seconds:
-                fields[f"{stage}_ms"] = round(seconds * 1e3, 2)
+                fields[_MS[stage]] = round(seconds * 1e3, 2)
         return fields
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service.core.geometry import Affine
 from service.core.poses import Floats, Poses
-from service.core.yolo import decode_candidates, suppress
+from service.core.yolo import above, decode_candidates, suppress
 from tests.fakes import candidate, rows
 
 
@@ -169,3 +169,20 @@ def test_any_number_of_keypoints_is_read(keypoint_count: int) -> None:
 def test_a_thousand_candidates_at_one_place_are_one_person() -> None:
     crowd = np.tile(candidate((0, 0, 100, 100), 0.9), (1000, 1))
     assert len(decode(crowd)) == 1
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), max_size=300),
+    st.integers(0, 3),
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+)
+def test_the_rows_above_a_score_are_found_however_many_there_are(
+    scores: list[float], not_a_number: int, min_score: float
+) -> None:
+    """With rows of NaN before the others, where a sort may put them."""
+    ordered = [np.nan] * not_a_number + sorted(scores, reverse=True)
+    candidates = np.zeros((len(ordered), 8), np.float32)
+    candidates[:, 4] = ordered
+    found = above(candidates, min_score)
+    assert found[:, 4].tolist() == [score for score in ordered if score > min_score]
+    assert not np.shares_memory(found, candidates)

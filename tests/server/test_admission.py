@@ -130,7 +130,7 @@ async def test_an_answer_counts_until_its_call_has_ended() -> None:
         return pb.DetectPosesResponse(overlay=types_pb2.Overlay(content=bytes(600_000)))
 
     async def call() -> None:
-        answers.put_nowait(await admission._unary("DetectPoses", inner)(None, None))
+        answers.put_nowait(await admission._unary(inner)(None, None))
         await sent.wait()
 
     first = asyncio.create_task(call())
