@@ -51,6 +51,7 @@ from service.server.health_port import Health, health_server
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
 from service.server.memory import MemoryGuard
+from service.server.reading import RequestReader
 from service.server.supervision import supervise
 from service.server.tls import CertificateFiles, Certificates
 from service.servicers.account import AccountServicer
@@ -172,6 +173,7 @@ async def build_gateway(
         )
         requests = RequestInterceptor(
             limits.request_timeout_s,
+            RequestReader(limits.max_message_bytes, metrics.received, _threads(stack, 1, "reading")),
             limits.max_message_bytes,
             metrics,
             tracing,

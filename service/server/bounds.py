@@ -65,6 +65,7 @@ class _Message:
 
 @dataclass
 class _Findings:
+    at_once: int | None
     elements: int = 0
     violations: list[Violation] = field(default_factory=list)
     stopped: bool = False
@@ -74,17 +75,29 @@ class _Findings:
         self.stopped = stop or len(self.violations) >= _MAX_VIOLATIONS
 
 
+class TooManyElements(Exception):
+    """There are more elements than are to be checked at once."""
+
+
 class _Malformed(Exception):
     """The bytes are not the wire format; the parser then raises its own error."""
 
 
-def out_of_bounds(content: bytes, descriptor: Descriptor) -> list[Violation]:
+def out_of_bounds(content: bytes, descriptor: Descriptor, at_once: int | None = None) -> list[Violation]:
     """The fields of a serialised request that are beyond their bounds; empty if all are within.
 
     Strings are all checked. The check ends with the first list that is too long: its cost is bounded by the
     bounds, not by the length of `content`.
+
+    Args:
+        content: the bytes.
+        descriptor: of the request.
+        at_once: elements that may be checked; a thousand take a millisecond. None for any number.
+
+    Raises:
+        TooManyElements: there are more.
     """
-    findings = _Findings()
+    findings = _Findings(at_once)
     try:
         _scan(content, (0, len(content)), _message(descriptor), "", findings)
     except (_Malformed, IndexError):
@@ -104,6 +117,8 @@ def _scan(content: bytes, where: _Range, message: _Message, path: str, findings:
             key, at = _varint(content, begin)
         number, wire_type = key >> 3, key & 7
         findings.elements += 1
+        if findings.at_once is not None and findings.elements > findings.at_once:
+            raise TooManyElements
         if findings.elements > MAX_ELEMENTS:
             findings.add(path or "request", f"has more than {MAX_ELEMENTS} elements in all", stop=True)
             return

@@ -20,20 +20,17 @@ from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
-from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from service.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
-    InvalidRequest,
     MonthlyQuotaExceeded,
     Overloaded,
     PosegateError,
 )
 from service.pipeline.stream_limiter import StreamLimiter
 from service.server.arrivals import Arrivals
-from service.server.bounds import out_of_bounds
 from service.server.connections import close_connection
 from service.server.handlers import (
     Context,
@@ -47,7 +44,7 @@ from service.server.handlers import (
     is_ours,
     wrap,
 )
-from service.server.message_limits import max_request_bytes, request_type_of
+from service.server.reading import RequestReader
 from service.servicers.responses.error_status import code_of, to_status
 from service.telemetry.call_context import CallContext, Observer, begin
 from service.telemetry.caller_error import caller_error
@@ -68,7 +65,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         timeout_s: deadline of a unary call whose caller set none.
-        max_message_bytes: of one request or answer; requests without images or chunks have smaller limits.
+        reader: of their requests.
+        max_message_bytes: of one answer.
         observer: counts every call.
         tracing: makes a span of every call.
         arrivals: requests of unary calls on their way in; None to have gRPC read them.
@@ -82,6 +80,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         timeout_s: float,
+        reader: RequestReader,
         max_message_bytes: int,
         observer: Observer,
         tracing: Tracing,
@@ -93,6 +92,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._wrapping = Wrapping(self._wrap)
         self._unread_s = unread_s
         self._timeout_s = timeout_s
+        self._reader = reader
         self._max_message_bytes = max_message_bytes
         self._observer = observer
         self._tracing = tracing
@@ -130,7 +130,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             handler,
             lambda inner: self._unary(method, inner, arrivals),
             lambda inner: self._stream(method, inner),
-            self._deserializer(method, handler),
+            self._reader.deserializer(method, handler.request_deserializer),
         )
         return wrapped if arrivals is None else as_stream_of_one(wrapped)
 
@@ -145,7 +145,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             with self._observed(method, context) as (call, outcome):
                 try:
                     self._refuse_while_draining()
-                    request = _checked(request)
+                    request = await self._reader.read(request)
                     async with asyncio.timeout(call.deadline - time.monotonic()):
                         answer = await inner(request, context)
                     self.check_size(answer)
@@ -200,7 +200,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 begun = False
                 try:
                     self._refuse_while_draining()
-                    request = _checked(request)
+                    request = await self._reader.read(request)
                     # Closed here: after a cancelled call only the garbage collector would close the handler.
                     async with aclosing(cast("AsyncGenerator[Any]", inner(request, context))) as answers:
                         async for answer in answers:
@@ -214,28 +214,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     await context.send_initial_metadata(initial)
 
         return call
-
-    def _deserializer(self, method: str, handler: Handler) -> Callable[[bytes], Any] | None:
-        """The handler's deserializer behind the checks of size and bounds; counts the received bytes.
-
-        An error becomes the result, which `_checked` raises where errors are mapped: grpc sends the text of
-        anything that a deserializer raises to the caller.
-        """
-        deserialize = handler.request_deserializer
-        if deserialize is None:
-            return None
-        request_type = request_type_of(method)
-        limit = max_request_bytes(request_type, self._max_message_bytes)
-
-        def read(content: bytes) -> Any:
-            self._observer.received(len(content))
-            try:
-                _check_request(content, request_type, limit)
-                return deserialize(content)
-            except (DecodeError, InvalidRequest) as error:
-                return error
-
-        return read
 
     @contextmanager
     def _in_progress(self) -> Iterator[None]:
@@ -349,60 +327,8 @@ class _Outcome:
         return {"code": self.code, "reason": self.reason} if self.reason else {"code": self.code}
 
 
-class _CheckedRequests:
-    """A stream of requests; raises at the first one that could not be read."""
-
-    def __init__(self, requests: AsyncIterator[Any]) -> None:
-        self._requests = requests
-
-    def __aiter__(self) -> _CheckedRequests:
-        return self
-
-    async def __anext__(self) -> Any:
-        return _checked(await anext(self._requests))
-
-
 def _end_connection(peer: str, unread_s: float) -> None:
     _log.warning("answer_not_taken", peer=peer, seconds=unread_s, closed=close_connection(peer))
-
-
-def _check_request(content: bytes, request_type: Descriptor | None, limit: int) -> None:
-    """Check the size and the bounds of a serialised request.
-
-    Raises:
-        InvalidRequest: it is too large, or fields are beyond their bounds.
-    """
-    if len(content) > limit:
-        raise InvalidRequest(
-            f"The request has {len(content)} bytes, at most {limit} are allowed for this call: send less at "
-            "once.",
-            reason="MESSAGE_TOO_LARGE",
-            metadata={"limit_bytes": str(limit), "actual_bytes": str(len(content))},
-        )
-    if request_type is None:
-        return
-    violations = out_of_bounds(content, request_type)
-    if violations:
-        problems = "; ".join(f"{one.field} {one.description}" for one in violations)
-        raise InvalidRequest(f"The request is invalid: {problems}.", violations=violations)
-
-
-def _checked(request: Any) -> Any:
-    """The request if it could be read, or the stream of requests.
-
-    Raises:
-        PosegateError: it is too large, beyond its bounds, or could not be read or received.
-    """
-    if hasattr(request, "__anext__"):
-        return _CheckedRequests(request)
-    if isinstance(request, PosegateError):
-        raise request
-    if isinstance(request, DecodeError):
-        raise InvalidRequest(
-            "The bytes sent are not the message that this call takes: use stubs generated from the protos.",
-            reason="MESSAGE_UNREADABLE",
-        ) from request
-    return request
 
 
 def _request_id(metadata: Sequence[tuple[str, str | bytes]]) -> str:

@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -29,6 +30,7 @@ from service.errors import (
     Violation,
 )
 from service.server.interceptors import RequestInterceptor
+from service.server.reading import RequestReader
 from service.telemetry.call_context import Observer
 from service.telemetry.tracing import from_environment
 from tests.fakes import until
@@ -528,7 +530,8 @@ async def test_no_line_holds_a_picture_or_a_key_whatever_goes_wrong(service: Ser
 
 
 async def test_no_deadline_in_the_words_of_java_is_the_deadline_of_the_service() -> None:
-    interceptor = RequestInterceptor(30.0, 1 << 20, Observer(), from_environment())
+    reader = RequestReader(1 << 20, Observer().received, ThreadPoolExecutor(1))
+    interceptor = RequestInterceptor(30.0, reader, 1 << 20, Observer(), from_environment())
 
     class Call:
         def time_remaining(self) -> float:
