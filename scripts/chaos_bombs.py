@@ -23,7 +23,7 @@ _SEGMENTS = b"\xff\xd8" + b"\xff\xfe\x00\x02" * 2_000_000
 _HUGE_PNG = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x01\x00\x00\x00\x01\x00\x00\x08\x02\x00\x00\x00" + bytes(64)
 )
-_EMPTY_POSES = b"\x12\x00" * (12 * MIB)
+_NAMES = b"\x12\x00" * (12 * MIB)
 _ZEROS = bytes(200 * MIB)
 
 
@@ -61,7 +61,6 @@ def _kinds(channel: grpc.aio.Channel) -> dict[str, Callable[[], Awaitable[Any]]]
     created = SkeletonServiceStub(channel).CreateSkeleton
     export: Any = channel.unary_unary("/posegate.v1.SkeletonService/ExportPoses")
     detect: Any = channel.unary_unary("/posegate.v1.PoseService/DetectPoses")
-    frame = with_scans(200)
 
     def image(content: bytes, skeleton: str = "", **options: Any) -> Callable[[], Awaitable[Any]]:
         request = pb.DetectPosesRequest(image=types_pb2.Image(content=content), skeleton=skeleton)
@@ -75,14 +74,14 @@ def _kinds(channel: grpc.aio.Channel) -> dict[str, Callable[[], Awaitable[Any]]]
         "combining marks in a name": image(PICTURE, _COMBINING),
         "combining marks in a skeleton": lambda: created(named, timeout=30),
         "2 million segments in a JPEG": image(_SEGMENTS),
-        "1,000 scans in a JPEG": image(with_scans(1000, (2000, 2000))),
+        "1,000 scans in a JPEG": image(with_scans(1000, (4000, 3000))),
         "a PNG of 65,536 px": image(_HUGE_PNG),
         "a tile of 30,000 px in a TIFF": image(giant_tile()),
-        "12 million empty persons": lambda: export(_EMPTY_POSES, timeout=30),
+        "12 million empty persons": lambda: export(_NAMES, timeout=30),
         "a compressed request": image(PICTURE, compression=grpc.Compression.Gzip),
         "200 MB of zeros": lambda: detect(_ZEROS, timeout=30),
-        "200 scans in each frame of a video": video(tracks("avi", 1, frame)),
-        "a video of 200 tracks": video(tracks("mp4", 200, frame)),
+        "200 scans in each frame of a video": video(tracks("avi", 1, with_scans(200))),
+        "a video of 200 tracks": video(tracks("mp4", 200, with_scans(10))),
     }
 
 

@@ -15,9 +15,8 @@ from av.video.stream import VideoStream
 
 
 def with_scans(count: int, size_wh: tuple[int, int] = (64, 64)) -> bytes:
-    """A progressive JPEG of noise whose last scan is repeated until it has so many."""
-    width, height = size_wh
-    image: Any = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    """A progressive JPEG of one grey whose last scan is repeated until it has so many."""
+    image: Any = np.full((size_wh[1], size_wh[0], 3), 128, np.uint8)
     content = bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1])
     scan = content[content.rindex(b"\xff\xda") : -2]
     return content[:-2] + scan * (count - content.count(b"\xff\xda")) + content[-2:]
