@@ -57,7 +57,8 @@ class Load:
     Attributes:
         address: of the gateway, or of several.
         image: `photo` of two persons; `strip`, which costs the model a tenth; `noise`, whose answer, drawn by
-            RenderPoses, has 8 MB; `batch`, 200 MB of what are no images.
+            RenderPoses, has 8 MB; `batch`, 200 MB of what are no images; `frames`, a stream of three bare ones of
+            147 MB.
         documented: by the documented client; otherwise by one that never tries again.
         at_once: so many calls in flight at all times; 0: at `per_s`.
         per_s: calls a second, at random moments, whether or not others are answered.
@@ -280,6 +281,8 @@ def _channel(load: Load) -> Channel:
 def _call(channel: Channel, load: Load) -> Any:
     """Makes one call. The request is serialised once, and no answer is parsed: callers share the CPUs with
     the service that is measured."""
+    if load.image == "frames":
+        return _stream_call(channel, load)
     method, request = {
         "photo": ("PoseService/DetectPoses", photo),
         "strip": ("PoseService/DetectPoses", strip),
@@ -289,6 +292,20 @@ def _call(channel: Channel, load: Load) -> Any:
     content = request().SerializeToString()
     stub: Any = channel.unary_unary(f"/posegate.v1.{method}")
     return lambda: stub(content, timeout=load.timeout_s)
+
+
+def _stream_call(channel: Channel, load: Load) -> Any:
+    size = types_pb2.ImageSize(width=7000, height=7000)
+    image = pb.RawImage(rgb=bytes(3 * size.width * size.height), size=size)
+    frame = pb.StreamPosesRequest(frame=pb.StreamFrame(raw=image)).SerializeToString()
+    config = pb.StreamPosesRequest(config=pb.StreamConfig()).SerializeToString()
+    stub: Any = channel.stream_stream("/posegate.v1.PoseService/StreamPoses")
+
+    async def call() -> None:
+        async for _ in stub(iter((config, frame, frame, frame)), timeout=load.timeout_s):
+            pass
+
+    return call
 
 
 async def _keep_in_flight(load: Load, call: Any, outcomes: Outcomes, ended: asyncio.Task[bytes]) -> None:

@@ -6,19 +6,14 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 
 import psutil
 
-from posegate.v1 import pose_service_pb2 as pb
-from posegate.v1 import types_pb2
-from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from scripts.chaos_callers import Load, Outcomes, calling
 from scripts.chaos_service import MIB, Process, Watched, watching
-from scripts.chaos_world import Row, World, answered, bare_channel, health_below, memory, none_lost
+from scripts.chaos_world import Row, World, answered, health_below, memory, none_lost
 
 _SHORT_S = 5  # in place of the minute after which the gateway ends what does not go on
-_LARGE_WH = (7000, 7000)  # 147 MB
 _GIVEN_BACK_S = 3.0  # freed memory goes back two seconds after the last call
 
 
@@ -45,7 +40,7 @@ async def _held(name: str, gateway: Process, load: Load, *, answers: int) -> Row
             async with calling(load) as callers:
                 await callers.until(answers)
                 if not answers:
-                    await _grown(watched, load.calls * 100 * MIB)
+                    await _grown(watched, load.calls * 50 * MIB)
                 os.kill(callers.pid, signal.SIGSTOP)
                 held = _ports(psutil.Process(callers.pid), local=True) & _ports(gateway.process, local=False)
                 await answered(gateway.address, outcomes, 10)
@@ -71,26 +66,14 @@ async def _held(name: str, gateway: Process, load: Load, *, answers: int) -> Row
 
 async def large_frames(world: World) -> Row:
     """Three streams of bare frames of 49 megapixels; others are answered."""
-    size = types_pb2.ImageSize(width=_LARGE_WH[0], height=_LARGE_WH[1])
-    frame = pb.StreamFrame(raw=pb.RawImage(rgb=bytes(3 * size.width * size.height), size=size))
-
-    async def frames() -> AsyncIterator[pb.StreamPosesRequest]:
-        yield pb.StreamPosesRequest(config=pb.StreamConfig())
-        for _ in range(world.count(5, 2)):
-            yield pb.StreamPosesRequest(frame=frame)
-
-    async def read() -> None:
-        async with bare_channel(gateway.address) as channel:
-            async for _ in PoseServiceStub(channel).StreamPoses(frames(), timeout=300):
-                pass
-
-    gateway, outcomes, streams = world.beside(), Outcomes(), Outcomes()
+    gateway, outcomes = world.beside(), Outcomes()
+    load = Load(gateway.address, "frames", documented=False, at_once=3, calls=3, timeout_s=300)
     await gateway.start()
     try:
-        async with watching(gateway) as watched:
-            reading = [asyncio.create_task(streams.of(read())) for _ in range(3)]
+        async with watching(gateway) as watched, calling(load) as callers:
+            await _grown(watched, 50 * MIB)
             await answered(gateway.address, outcomes, 10)
-            await asyncio.gather(*reading)
+            streams = await callers.end()
     finally:
         gateway.kill()
     return Row(
@@ -99,7 +82,7 @@ async def large_frames(world: World) -> Row:
         watched,
         [
             none_lost(outcomes),
-            ("every stream is answered", not streams.lost),
+            ("every stream is answered", streams.answered == 3),
             health_below(watched, 1.0),
             memory(watched),
         ],

@@ -50,9 +50,11 @@ def in_thread(content: bytes, limits: ImageLimits) -> Loading:
 
 
 def refused(error: Exception) -> Loading:
-    """A load that raises an error."""
+    """A load that raises an error, once: an error that this kept would keep the frames it came through, and
+    these the image."""
+    held = [error]
 
     def load(_: LeastScale | None) -> ScaledImage:
-        raise error
+        raise held.pop()
 
     return Loading(load)

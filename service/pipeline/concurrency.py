@@ -50,6 +50,8 @@ async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: 
         if not working.cancel() and (left_over := _left_over.get()) is not None:
             left_over.append(working)
         raise
+    finally:
+        del working  # else an error of the work and this frame would keep each other
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -150,7 +150,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                         answer = await inner(request, context)
                     self.check_size(answer)
                 except Exception as error:
-                    await _fail(context, error, call.request_id, outcome, begun=False)
+                    return await _fail(context, error, call.request_id, outcome, begun=False)
+                finally:
+                    del request  # where it could not be read it is the error, which knows this frame
                 # Sent only now: metadata sent earlier would commit the call and rule out its retry.
                 await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
                 self._watch_sending(context)
@@ -163,7 +165,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         second take their time from the calls that are answered."""
         rpc = method.rpartition("/")[2]
 
-        async def call(requests: Any, context: Context) -> NoReturn:
+        async def call(requests: Any, context: Context) -> None:
             with self._in_progress():
                 metadata = tuple(context.invocation_metadata() or ())
                 request_id = _request_id(metadata)
@@ -180,7 +182,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 if isinstance(refusal, Overloaded):
                     self._observer.shed(outcome.reason)
                 span.end(outcome.code, outcome.reason, refusal, {})
-                await context.abort(code, refusal.message, _trailing(refusal, request_id))
+                _end(context, code, refusal, _trailing(refusal, request_id))
 
         return call
 
@@ -210,6 +212,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                             yield answer
                 except Exception as error:
                     await _fail(context, error, call.request_id, outcome, begun=begun)
+                    return
+                finally:
+                    del request  # as above
                 if not begun:
                     await context.send_initial_metadata(initial)
 
@@ -268,6 +273,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             if isinstance(outcome.error, Overloaded):
                 self._observer.shed(outcome.reason)
             span.end(outcome.code, outcome.reason, outcome.error, facts)
+            # The error knows the frames it came through, and these the request.
+            outcome.error = None
 
     def _refuse_while_draining(self) -> None:
         if self.draining:
@@ -359,7 +366,7 @@ def _ratelimit(error: MonthlyQuotaExceeded) -> list[tuple[str, str]]:
 
 async def _fail(
     context: Context, error: Exception, request_id: str, outcome: _Outcome, *, begun: bool
-) -> NoReturn:
+) -> None:
     """End the call with the status that stands for the error."""
     if isinstance(error, TimeoutError):
         error = DeadlineExceeded("The deadline passed before the answer was ready.")
@@ -375,7 +382,20 @@ async def _fail(
             trailing += (("grpc-retry-pushback-ms", "-1"),)  # ends gRPC's own retries
         # Never for an error that may be retried: initial metadata commit the call and rule out its retry.
         await context.send_initial_metadata(((REQUEST_ID, request_id),))
-    await context.abort(code, shown.message, trailing)
+    _end(context, code, shown, trailing)
+
+
+def _end(
+    context: Context,
+    code: grpc.StatusCode,
+    error: PosegateError,
+    trailing: tuple[tuple[str, str | bytes], ...],
+) -> None:
+    """Have a call end with a status when its handler returns. `abort` would raise an error that the context
+    keeps, and with it all that the call has, until the garbage collector comes."""
+    context.set_code(code)
+    context.set_details(error.message)
+    context.set_trailing_metadata(trailing)
 
 
 def _trailing(error: PosegateError, request_id: str) -> tuple[tuple[str, str | bytes], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -105,6 +106,7 @@ class MemoryGuard:
         if self._idle < self._give_back_at or used <= self._rest + _WORTH_BYTES:
             return
         self._give_back_at = self._idle + min(self._idle, _LONGEST_LOOKS)
+        gc.collect()  # what refers to itself: while nothing is done, nothing else has it collected
         await asyncio.to_thread(release_freed_memory)
         self._rest = min(self._rest, self.used_bytes())
 

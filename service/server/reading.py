@@ -75,15 +75,18 @@ class RequestReader:
             return _Requests(read, self)
         if isinstance(read, _Unread):
             read = await asyncio.get_running_loop().run_in_executor(self._thread, read.read)
-        if isinstance(read, PosegateError):
-            raise read
-        if isinstance(read, DecodeError):
-            raise InvalidRequest(
-                "The bytes sent are not the message that this call takes: use stubs generated from the "
-                "protos.",
-                reason="MESSAGE_UNREADABLE",
-            ) from read
-        return read
+        try:
+            if isinstance(read, PosegateError):
+                raise read
+            if isinstance(read, DecodeError):
+                raise InvalidRequest(
+                    "The bytes sent are not the message that this call takes: use stubs generated from the "
+                    "protos.",
+                    reason="MESSAGE_UNREADABLE",
+                ) from read
+            return read
+        finally:
+            del read  # else the error and this frame would keep each other
 
 
 class _Requests:
@@ -114,7 +117,7 @@ class _Unread:
             _check_bounds(self.content, self.request_type)
             return self.deserialize(self.content)
         except (DecodeError, InvalidRequest) as error:
-            return error
+            return error.with_traceback(None)  # whose frames would keep the bytes
 
 
 def _check_size(content: bytes, limit: int) -> None:

@@ -1,0 +1,89 @@
+"""A call that failed leaves nothing to the garbage collector: with its error goes its request."""
+
+import gc
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import pytest
+
+from posegate.v1 import pose_service_pb2 as pb
+from service.errors import PosegateError
+from service.server import interceptors
+from service.telemetry.caller_error import caller_error
+from tests.fakes import until
+from tests.running import Service, detect_request, running
+
+DETECT = "/posegate.v1.PoseService/DetectPoses"
+EXPORT = "/posegate.v1.SkeletonService/ExportPoses"
+
+
+class Bug(RuntimeError):
+    """An error that the service does not know."""
+
+
+@pytest.fixture
+def errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Exception]]]:
+    """The errors of calls, while nothing is collected."""
+    seen: list[weakref.ref[Exception]] = []
+
+    def recorded(error: Exception) -> PosegateError:
+        seen.append(weakref.ref(error))
+        return caller_error(error)
+
+    monkeypatch.setattr(interceptors, "caller_error", recorded)
+    gc.collect()
+    gc.disable()
+    try:
+        yield seen
+    finally:
+        gc.enable()
+
+
+def _bytes(method: str, content: bytes) -> Callable[[Service], Awaitable[Any]]:
+    def call(service: Service) -> Awaitable[Any]:
+        channel: Any = service.channel
+        made: Awaitable[Any] = channel.unary_unary(method)(content, timeout=10)
+        return made
+
+    return call
+
+
+async def _stream(service: Service) -> None:
+    async def requests() -> AsyncIterator[pb.StreamPosesRequest]:
+        yield pb.StreamPosesRequest(config=pb.StreamConfig(model="unknown"))
+
+    async for _ in service.poses.StreamPoses(requests(), timeout=10):
+        pass
+
+
+CALLS: dict[str, Callable[[Service], Awaitable[Any]]] = {
+    "broken image": lambda service: service.detect(b"\xff\xd8 not an image"),
+    "unknown model": lambda service: service.poses.DetectPoses(
+        detect_request(b"\xff\xd8", model="unknown"), timeout=10
+    ),
+    "not a message": _bytes(DETECT, b"\xff"),
+    "too many items": _bytes(EXPORT, b"\x1a\x00" * 10_001),
+    "too many elements": _bytes(EXPORT, b"\x12\x00" * 1_000_001),
+    "stream": _stream,
+    "bug": _bytes("/posegate.v1.TestService/Bug", b""),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+async def test_the_error_of_a_call_is_freed_at_its_end(
+    call: Callable[[Service], Awaitable[Any]], errors: list[weakref.ref[Exception]]
+) -> None:
+    async def bug(request: bytes, context: Any) -> bytes:
+        raise Bug
+
+    handlers = grpc.method_handlers_generic_handler(
+        "posegate.v1.TestService", {"Bug": grpc.unary_unary_rpc_method_handler(bug)}
+    )
+    async with running(handlers=[handlers]) as service:
+        with suppress(grpc.aio.AioRpcError):
+            await call(service)
+        assert len(errors) == 1
+        await until(lambda: errors[0]() is None)
