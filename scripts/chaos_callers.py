@@ -57,8 +57,8 @@ class Load:
     Attributes:
         address: of the gateway, or of several.
         image: `photo` of two persons; `strip`, which costs the model a tenth; `noise`, whose answer, drawn by
-            RenderPoses, has 8 MB; `batch`, 200 MB of what are no images; `frames`, a stream of three bare ones of
-            147 MB.
+            RenderPoses, has 8 MB; `batch`, 200 MB of what are no images; `frames`, a stream of three bare
+            images of 147 MB.
         documented: by the documented client; otherwise by one that never tries again.
         at_once: so many calls in flight at all times; 0: at `per_s`.
         per_s: calls a second, at random moments, whether or not others are answered.
