@@ -136,11 +136,12 @@ def running_service(
     more: Mapping[str, str] | None = None,
     *,
     quiet: bool = False,
+    checkout: Path = ROOT,
 ) -> Iterator[tuple[str, str, psutil.Process]]:
     """A gateway of its own, and Triton with it unless one is given; stopped at the end.
 
     It is ready once `model` has answered. `more` are environment variables of the service; `quiet` drops
-    its log.
+    its log; `checkout` is the folder whose service it is.
     """
     address = f"127.0.0.1:{_free_port()}"
     bundled_port = _free_port()
@@ -156,7 +157,7 @@ def running_service(
     served = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-m", "service", command],
         env=environment,
-        cwd=ROOT,
+        cwd=checkout,
         stderr=subprocess.DEVNULL if quiet else None,
     )
     try:

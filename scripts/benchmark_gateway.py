@@ -16,8 +16,8 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,7 +83,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench_gateway.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        write_stand_in(Path(folder) / "models", {_WARM_UP_HW, *(SHAPES_HW[size] for size in arguments.sizes)})
         rows = asyncio.run(_with_triton(Path(folder), arguments))
     machine = f"{_cpu_name()}, {cpu_count()} CPUs, Python {platform.python_version()}"
     Console(width=120).print(_table(rows, machine))
@@ -119,7 +118,10 @@ def write_stand_in(folder: Path, shapes_hw: set[tuple[int, int]]) -> None:
     np.savez(version / "candidates.npz", **candidates)
 
 
-async def _with_triton(folder: Path, arguments: argparse.Namespace) -> list[Row]:
+@asynccontextmanager
+async def stand_in_triton(folder: Path, shapes_hw: set[tuple[int, int]]) -> AsyncIterator[str]:
+    """Triton with the stand-in model for these shapes, for the time of the block; gives its gRPC address."""
+    write_stand_in(folder / "models", {_WARM_UP_HW, *shapes_hw})
     launch = Launch(
         runtime=_RUNTIME,
         model_repository=folder / "models",
@@ -127,7 +129,12 @@ async def _with_triton(folder: Path, arguments: argparse.Namespace) -> list[Row]
         cache=folder / "cache",
     )
     async with TritonProcess(launch) as triton:
-        return await asyncio.to_thread(_with_gateway, triton.grpc_url, arguments)
+        yield triton.grpc_url
+
+
+async def _with_triton(folder: Path, arguments: argparse.Namespace) -> list[Row]:
+    async with stand_in_triton(folder, {SHAPES_HW[size] for size in arguments.sizes}) as url:
+        return await asyncio.to_thread(_with_gateway, url, arguments)
 
 
 def _with_gateway(triton_url: str, arguments: argparse.Namespace) -> list[Row]:

@@ -6,9 +6,9 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -54,19 +54,20 @@ async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: 
         del working  # else an error of the work and this frame would keep each other
 
 
-@contextmanager
-def left_over() -> Iterator[list[Future[Any]]]:
+class LeftOver:
     """Work of `run` in the block whose caller was cancelled while a thread was at it: the thread may be busy
     for as long as a step takes without a checkpoint, which is seconds for encoding a large PNG."""
-    before = _left_over.get()
-    work: list[Future[Any]] = []
-    _left_over.set(work)
-    try:
-        yield work
-    finally:
-        _left_over.set(before)
-        if before is not None:
-            before += work
+
+    def __enter__(self) -> list[Future[Any]]:
+        self._before = _left_over.get()
+        self._work: list[Future[Any]] = []
+        _left_over.set(self._work)
+        return self._work
+
+    def __exit__(self, *_: object) -> None:
+        _left_over.set(self._before)
+        if self._before is not None:
+            self._before += self._work
 
 
 async def done_with(work: list[Future[Any]]) -> None:

@@ -42,7 +42,7 @@ from service.media.cost import LARGE_PIXELS
 from service.media.loading import Load, Loading
 from service.pipeline import concurrency
 from service.pipeline.patience import retry_unavailable
-from service.pipeline.scheduler import InferenceScheduler
+from service.pipeline.scheduler import InferenceScheduler, Slot
 from service.telemetry.call_context import StageTimer, Timings, current
 from service.triton.shared_memory import Loan
 
@@ -241,21 +241,21 @@ class Estimator:
     async def slot(
         self, timer: StageTimer, *, stream: Hashable | None = None, large: bool = False
     ) -> AsyncIterator[Callable[[], None]]:
-        """Hold a slot for the time of the block, as `InferenceScheduler.slot`; the wait counts as stage
+        """Hold a slot for the time of the block, as `InferenceScheduler.take`; the wait counts as stage
         `queue`. Other work that takes a worker thread for long takes one too, as a large image. Where the
         block is cancelled while a thread works for it, the slot is held until the thread has done with it."""
-        async with AsyncExitStack() as held:
-            with timer.timed("queue"):
-                slot = self._scheduler.slot(stream, tenant=current().party, large=large)
-                decoded = await held.enter_async_context(slot)
-            with concurrency.left_over() as work:
-                try:
-                    yield decoded
-                finally:
-                    if work:  # a thread is busy still: the slot is not free before it is
-                        task = asyncio.create_task(_close_after(work, held.pop_all()))
-                        self._closing.add(task)
-                        task.add_done_callback(self._closing.discard)
+        with timer.timed("queue"):
+            slot = await self._scheduler.take(stream, tenant=current().party, large=large)
+        with concurrency.LeftOver() as work:
+            try:
+                yield slot.decoded
+            finally:
+                if work:  # a thread is busy still: the slot is not free before it is
+                    task = asyncio.create_task(_leave_after(work, slot))
+                    self._closing.add(task)
+                    task.add_done_callback(self._closing.discard)
+                else:
+                    slot.leave()
 
     def _infer(self, timeout_s: float | None) -> _Infer:
         """The client's `infer` with the deadline and the id of the current call.
@@ -297,7 +297,7 @@ class Estimator:
         clock = _LoadClock(time.perf_counter())
         threads = self._waiting if isinstance(load, Loading) and load.waits else self._workers
         try:
-            with concurrency.left_over() as loan.at_work:  # a thread that may still write to it
+            with concurrency.LeftOver() as loan.at_work:  # a thread that may still write to it
                 prepared = await concurrency.run(
                     threads,
                     _load_and_prepare,
@@ -386,9 +386,11 @@ class Estimator:
         return time.monotonic() - concurrency.got_on_at(self._workers) > longest_s
 
 
-async def _close_after(work: list[Future[Any]], held: AsyncExitStack) -> None:
-    async with held:
+async def _leave_after(work: list[Future[Any]], slot: Slot) -> None:
+    try:
         await concurrency.done_with(work)
+    finally:
+        slot.leave()
 
 
 def prepare(

@@ -23,6 +23,10 @@ class Rotation(Generic[Caller]):
         self._last: Caller | None = None  # served
         self._queues: dict[Caller, deque[asyncio.Future[None]]] = {}  # in the order of their turns
 
+    def __bool__(self) -> bool:
+        """Whether a call waits, or was cancelled since `drop_cancelled`."""
+        return bool(self._queues)
+
     @property
     def callers(self) -> set[Caller]:
         """Callers with a call that waits, or that was cancelled since `drop_cancelled`."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +18,31 @@ class _Caller(NamedTuple):
 
     name: Hashable
     is_stream: bool
+
+
+class Slot:
+    """A slot that is held, until `leave`.
+
+    Args:
+        leave: gives it back, as a large one or not.
+        decoded: tells that a large image is decoded.
+        large: it counts as large.
+    """
+
+    def __init__(self, leave: Callable[..., None], decoded: Callable[[], None], *, large: bool) -> None:
+        self._leave = leave
+        self._decoded = decoded
+        self._large = large
+
+    def decoded(self) -> None:
+        """Tell that a large image is decoded: the next one may then be. Once more it does nothing."""
+        if self._large:
+            self._large = False
+            self._decoded()
+
+    def leave(self) -> None:
+        """Give the slot back; once."""
+        self._leave(large=self._large)
 
 
 class InferenceScheduler:
@@ -67,43 +91,26 @@ class InferenceScheduler:
         self._frames_held = 0
         self._large_held = 0
 
-    @asynccontextmanager
-    async def slot(
-        self, stream: Hashable | None = None, *, tenant: str = "", large: bool = False
-    ) -> AsyncIterator[Callable[[], None]]:
-        """Wait for a slot, and hold it for the time of the block.
+    async def take(self, stream: Hashable | None = None, *, tenant: str = "", large: bool = False) -> Slot:
+        """Wait for a slot, to be given back by its `leave`.
 
         Args:
             stream: the stream of the frame; None for a unary call.
             tenant: of the unary call.
             large: it counts as large.
-
-        Yields:
-            Call it when a large image is decoded: the next one may then be.
         """
         caller = _Caller(tenant if stream is None else stream, is_stream=stream is not None)
-        await self._enter(caller, large=large)
-        is_large = large
-
-        def decoded() -> None:
-            nonlocal is_large
-            if is_large:
-                is_large = False
-                self._large_held -= 1
-                self._admit()
-
-        try:
-            yield decoded
-        finally:
-            self._leave(caller, large=is_large)
-
-    async def _enter(self, caller: _Caller, *, large: bool) -> None:
         if not caller.is_stream:
             self._unary_at = time.monotonic()
             self._sent_at.pop(caller, None)
             self._sent_at[caller] = self._unary_at
         rotation = self._large if large else self._frames if caller.is_stream else self._unary
         await rotation.wait(caller, self._admit, partial(self._leave, caller, large=large))
+        return Slot(partial(self._leave, caller), self._decoded, large=large)
+
+    def _decoded(self) -> None:
+        self._large_held -= 1
+        self._admit()
 
     def _leave(self, caller: _Caller, *, large: bool) -> None:
         self._large_held -= large
@@ -115,6 +122,8 @@ class InferenceScheduler:
 
     def _admit(self) -> None:
         waiting = (self._unary, self._frames, self._large)
+        if not any(waiting):
+            return  # what follows takes longer than all the rest of a slot
         for rotation in waiting:
             rotation.drop_cancelled()
         callers = self._recent().union(self._held, *(rotation.callers for rotation in waiting))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
+import random
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -343,7 +343,8 @@ def _request_id(metadata: Sequence[tuple[str, str | bytes]]) -> str:
     for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and _SAFE_ID.fullmatch(value):
             return value
-    return os.urandom(16).hex()
+    # Not the system's own: while it is asked, other threads take the interpreter for a while.
+    return f"{random.getrandbits(128):032x}"
 
 
 def _host(peer: str) -> str:

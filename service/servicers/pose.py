@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Protocol
 
@@ -287,14 +287,14 @@ class PoseServicer(pose_service_pb2_grpc.PoseServiceServicer):
             timings=messages.timings(timer.timings(), total_ms=(time.perf_counter() - arrived) * 1e3),
         )
 
-    @asynccontextmanager
-    async def _keeping(
+    def _keeping(
         self, model: PoseModel, overlay: OverlayConfig | None, timer: StageTimer
-    ) -> AsyncIterator[None]:
+    ) -> AbstractAsyncContextManager[None]:
         """Hold a place for a decoded image, where one is kept: to draw on, or to cut crops out of."""
-        if overlay is None and model.detector is None:
-            yield
-            return
+        return nullcontext() if overlay is None and model.detector is None else self._place(timer)
+
+    @asynccontextmanager
+    async def _place(self, timer: StageTimer) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
             with timer.timed("queue"):
                 await held.enter_async_context(self._kept_images.place(current().party))

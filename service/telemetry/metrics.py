@@ -105,6 +105,7 @@ class Metrics(Observer):
             ("model",),
             registry=registry,
         )
+        self._ended: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}  # by rpc, code and reason
         self._models: set[str] = set()
         Gauge("posegate_in_flight", "Calls at work.", registry=registry).set_function(in_flight)
         Gauge("posegate_streams", "Videos and streams at work.", registry=registry).set_function(streams)
@@ -163,9 +164,12 @@ class Metrics(Observer):
 
     @override
     def call_ended(self, rpc: str, code: str, reason: str, seconds: float) -> None:
-        rpc = rpc if rpc in self._rpcs else _OTHER
-        self._requests.labels(rpc, code, _known(reason)).inc()
-        self._request_s.labels(rpc).observe(seconds)
+        labels = rpc if rpc in self._rpcs else _OTHER, code, _known(reason)
+        ended = self._ended.get(labels)
+        if ended is None:
+            ended = self._ended[labels] = (self._requests.labels(*labels), self._request_s.labels(labels[0]))
+        ended[0].inc()
+        ended[1].observe(seconds)
 
     @override
     def image_done(self, took_s: Mapping[Stage, float], persons: int | None, *, frame: bool) -> None:

@@ -39,12 +39,15 @@ class Callers:
         await settle()
 
     async def _stay(self, name: str, stream: str | None, tenant: str, *, large: bool) -> None:
-        async with self._scheduler.slot(stream, tenant=tenant, large=large) as decoded:
+        slot = await self._scheduler.take(stream, tenant=tenant, large=large)
+        try:
             self.inside.append(name)
             if large:
                 await self._decoded[name].wait()
-                decoded()
+                slot.decoded()
             await self._go[name].wait()
+        finally:
+            slot.leave()
 
 
 async def test_so_many_are_let_in_and_the_next_when_one_goes() -> None:
