@@ -114,6 +114,10 @@ class AccountGate:
         self.usage.used(state.key_id)
         return self._account(state)
 
+    def knows(self, presented: str | None) -> bool:
+        """Whether a key would be accepted without a question to the database."""
+        return presented is not None and self._keyring.find(presented) is not None
+
     def is_live(self, key_id: str) -> bool:
         """Whether a key that was accepted would be accepted now; it costs no query."""
         return self._keyring.is_live(key_id)

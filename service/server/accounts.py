@@ -2,7 +2,7 @@
 
 It stands between `RequestInterceptor`, which turns its refusals into statuses and log lines, and
 `AdmissionInterceptor`: a tenant that is at its own limits takes no place from the others. Health and
-reflection need no key.
+reflection need no key. A caller whose key is not known is asked for it before its request is read.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -21,6 +22,7 @@ from service.accounts.gate import Account, AccountGate, key_ended
 from service.accounts.quotas import Charge, Standing
 from service.accounts.usage import COUNTED_RPCS, UsageRecorder
 from service.errors import PosegateError
+from service.server.arrivals import Arrivals
 from service.server.handlers import Context, Continuation, Handler, Stream, Unary, Wrapping, is_ours
 from service.server.open_streams import OpenStreams
 from service.telemetry.call_context import Observer, current
@@ -33,17 +35,20 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         gate: the use case.
         observer: counts every call by plan.
         check_answer: raises where an answer cannot be sent: it must not count.
+        arrivals: requests of unary calls on their way in.
     """
 
     def __init__(
         self,
         gate: AccountGate,
-        observer: Observer | None = None,
-        check_answer: Callable[[object], None] = lambda answer: None,
+        observer: Observer,
+        check_answer: Callable[[object], None],
+        arrivals: Arrivals,
     ) -> None:
         self._gate = gate
-        self._observer = observer or Observer()
+        self._observer = observer
         self._check_answer = check_answer
+        self._arrivals = arrivals
         self._wrapping = Wrapping(self._unary, self._stream)
         self.streams = OpenStreams(gate.is_live, key_ended)
 
@@ -58,7 +63,22 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or not is_ours(details):
             return handler
-        return self._wrapping.of(details.method, handler)
+        wrapped = self._wrapping.of(details.method, handler)
+        if wrapped.unary_unary is None or self._gate.knows(presented_key(details.invocation_metadata or ())):
+            return wrapped
+        return grpc.stream_unary_rpc_method_handler(
+            partial(self._unknown, wrapped.unary_unary),
+            request_deserializer=wrapped.request_deserializer,
+            response_serializer=wrapped.response_serializer,
+        )
+
+    async def _unknown(self, inner: Unary, requests: AsyncIterator[Any], context: Context) -> Any:
+        """Answer a caller whose key is not known. Most are refused: before their request takes memory."""
+        await self._authenticate(context)
+        request = await self._arrivals.receive(requests)
+        if isinstance(request, PosegateError):
+            raise request
+        return await inner(request, context)
 
     def _unary(self, method: str, inner: Unary) -> Unary:
         rpc = _rpc(method)
@@ -111,13 +131,15 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     async def _accept(self, context: Context) -> Account:
-        account = await self._gate.authenticate(
-            presented_key(context.invocation_metadata() or ()), context.peer()
-        )
+        account = await self._authenticate(context)
         structlog.contextvars.bind_contextvars(tenant=account.tenant, key_id=account.key_id)
         call = current()
         call.tenant, call.plan = account.tenant, account.plan
         return account
+
+    async def _authenticate(self, context: Context) -> Account:
+        presented = presented_key(context.invocation_metadata() or ())
+        return await self._gate.authenticate(presented, context.peer())
 
     async def _reserve(self, account: Account, request: Any) -> Charge:
         pictures = len(request.requests) if isinstance(request, pb.BatchDetectPosesRequest) else None

@@ -320,6 +320,10 @@ class _CheckedRequests:
     def __aiter__(self) -> _CheckedRequests:
         return self
 
+    async def aclose(self) -> None:
+        """Take no more of them."""
+        await cast("AsyncGenerator[Any]", aiter(self._requests)).aclose()
+
     async def __anext__(self) -> Any:
         return _checked(await anext(self._requests))
 
