@@ -24,8 +24,8 @@ _log = structlog.get_logger()
 
 _INVALID = "The API key is not valid: check it, or ask for a new one."
 _DELAY_S = 0.05  # of a refusal after many, at least
-_REFUSALS_A_SECOND = 250.0  # of those: each takes about a millisecond, from the calls that are answered
-_DELAYED = 1000  # such refusals at once; more come without delay, as memory has an end
+_REFUSALS_A_SECOND = 100.0  # of those: each takes half a millisecond from the calls that are answered
+_DELAYED = 1000  # such refusals at once; more wait for _DELAY_S only, as memory has an end
 _SWEEP_S = 10.0
 _LOGGED_WRONG = 20  # wrong keys that are logged between two sweeps; the rest is counted
 

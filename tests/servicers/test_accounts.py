@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
 from posegate.v1 import account_service_pb2 as ab
 from posegate.v1 import pose_service_pb2 as pb
@@ -140,6 +141,22 @@ async def test_what_is_wrong_with_the_first_request_of_a_new_key_is_told_as_with
         new, known = [await failure(batch(iter(sent), metadata=sending_key)) for _ in range(2)]
         assert new.code is known.code is grpc.StatusCode.INVALID_ARGUMENT
         assert (new.reason, new.message) == (known.reason, known.message)
+
+
+async def test_of_a_flood_of_wrong_keys_one_line_a_second_is_logged(opened: Accounts) -> None:
+    async with opened.channel("pg_wrong") as stranger, opened.caller("acme") as other:
+        with capture_logs() as logs:
+            began = time.monotonic()
+            for _ in range(8):
+                await failure(EVERY_RPC["GetServerInfo"](stranger))
+                await EVERY_RPC["GetServerInfo"](other)
+            await asyncio.sleep(max(0.0, began + 1.1 - time.monotonic()))
+            await failure(EVERY_RPC["GetServerInfo"](stranger))
+    calls = [line for line in logs if line["event"] == "call"]
+    refused = [line for line in calls if line["code"] == "UNAUTHENTICATED"]
+    assert sum(line.get("refusals", 1) for line in refused) == 9
+    assert len(refused) <= 1 + (time.monotonic() - began)
+    assert len(calls) - len(refused) == 8
 
 
 async def test_health_needs_no_key(opened: Accounts) -> None:
