@@ -123,27 +123,31 @@ class AccountGate:
         return self._keyring.is_live(key_id)
 
     def admitted(self, account: Account, *, streaming: bool) -> AbstractContextManager[None]:
-        """A place for a call of the account, until the end of the block.
+        """A place for a call of the account, until the end of the block. Only a call that has one counts
+        towards the rate.
 
         Raises:
             RateLimited: the plan allows no more a second, or at once.
             PlanDoesNotAllow: the plan allows none.
         """
         plan = account.plan
+        place = self._places.taken(account.tenant, plan, streaming=streaming)
         if plan.calls_per_second is not None:
             wait_s = self._rates.take(account.tenant, per_second=plan.calls_per_second, burst=plan.burst)
             if wait_s:
-                raise RateLimited(
-                    f"The plan '{plan.name}' allows {counted(plan.calls_per_second, 'call', 'calls')} "
-                    f"a second, {plan.burst} at once: try again in {wait_s:.3f} s.",
-                    metadata={
-                        "plan": plan.name,
-                        "limit": f"{plan.calls_per_second:g}",
-                        "burst": str(plan.burst),
-                    },
-                    retry_after_s=wait_s,
-                )
-        return self._places.taken(account.tenant, plan, streaming=streaming)
+                with place:  # it is free again
+                    raise RateLimited(
+                        f"The plan '{plan.name}' allows {counted(plan.calls_per_second, 'call', 'calls')} "
+                        f"a second after a first {plan.burst}: try again in {wait_s:.3f} s.",
+                        metadata={
+                            "plan": plan.name,
+                            "limit": f"{plan.calls_per_second:g}",
+                            "limit_name": "calls_per_second",
+                            "burst": str(plan.burst),
+                        },
+                        retry_after_s=wait_s,
+                    )
+        return place
 
     async def reserve(self, account: Account, *, pictures: int | None = None) -> Charge:
         """Units of the monthly quota for one call.
