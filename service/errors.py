@@ -233,13 +233,18 @@ class NotAllowed(PosegateError):
 
 
 _OF_PLAN = {
-    "max_batch_size": ("image in a batch", "images in a batch"),
-    "max_skeletons": ("custom skeleton", "custom skeletons"),
-    "max_video_seconds": ("second of one video or stream", "seconds of one video or stream"),
-    "own_models": ("model of one's own", "models of one's own"),
-    "calls_at_once": ("call at once", "calls at once"),
-    "streams_at_once": ("video or stream at once", "videos or streams at once"),
+    "max_batch_size": ("image in a batch", "images in a batch", "send fewer at once"),
+    "max_skeletons": ("custom skeleton", "custom skeletons", "delete one first"),
+    "max_video_seconds": (
+        "second of one video or stream",
+        "seconds of one video or stream",
+        "cut it, set `start` and `end` of a video",
+    ),
+    "own_models": ("model of one's own", "models of one's own", ""),
+    "calls_at_once": ("call at once", "calls at once", ""),
+    "streams_at_once": ("video or stream at once", "videos or streams at once", ""),
 }
+"""Limits of a plan: one, many, and what to do about more than are allowed, where that is not only none."""
 
 
 def counted(number: float, one: str, many: str) -> str:
@@ -255,10 +260,10 @@ class PlanDoesNotAllow(NotAllowed):
     @classmethod
     def of(cls, plan: str, limit_name: str, *, limit: float, actual: float) -> PlanDoesNotAllow:
         """One limit of a plan, by its name in the file of plans, and what was asked for."""
-        one, many = _OF_PLAN.get(limit_name, (limit_name, limit_name))
+        one, many, advice = _OF_PLAN[limit_name]
         return cls(
             f"The plan '{plan}' allows {counted(limit, one, many)}, not {actual:g}: "
-            "ask for less, or for another plan."
+            f"{advice}, or ask for another plan."
             if limit
             else f"The plan '{plan}' allows no {many}: ask for another plan.",
             metadata={

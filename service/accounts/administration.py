@@ -112,6 +112,8 @@ class Administration:
         """
         if len(label) > _MAX_LABEL or not label.isprintable():
             raise _wrong("label", f"must be at most {_MAX_LABEL} printable characters")
+        if lifetime is not None and lifetime <= timedelta():
+            raise _wrong("expires", "must be more than 0, or the key would never be good")
         now = self._now()
         key = new_key()
         record = KeyRecord(key.key_id, tenant, label, now, _after(now, lifetime, "expires"))

@@ -24,8 +24,8 @@ _log = structlog.get_logger()
 
 _INVALID = "The API key is not valid: check it, or ask for a new one."
 _DELAY_S = 0.05  # of a refusal after many, at least
-_REFUSALS_A_SECOND = 250.0  # of those: each takes about a millisecond, from the calls that are answered
-_DELAYED = 1000  # such refusals at once; more come without delay, as memory has an end
+_REFUSALS_A_SECOND = 100.0  # of those: each takes half a millisecond from the calls that are answered
+_DELAYED = 1000  # such refusals at once; more wait for _DELAY_S only, as memory has an end
 _SWEEP_S = 10.0
 _LOGGED_WRONG = 20  # wrong keys that are logged between two sweeps; the rest is counted
 
@@ -114,32 +114,40 @@ class AccountGate:
         self.usage.used(state.key_id)
         return self._account(state)
 
+    def knows(self, presented: str | None) -> bool:
+        """Whether a key would be accepted without a question to the database."""
+        return presented is not None and self._keyring.find(presented) is not None
+
     def is_live(self, key_id: str) -> bool:
         """Whether a key that was accepted would be accepted now; it costs no query."""
         return self._keyring.is_live(key_id)
 
     def admitted(self, account: Account, *, streaming: bool) -> AbstractContextManager[None]:
-        """A place for a call of the account, until the end of the block.
+        """A place for a call of the account, until the end of the block. Only a call that has one counts
+        towards the rate.
 
         Raises:
             RateLimited: the plan allows no more a second, or at once.
             PlanDoesNotAllow: the plan allows none.
         """
         plan = account.plan
+        place = self._places.taken(account.tenant, plan, streaming=streaming)
         if plan.calls_per_second is not None:
             wait_s = self._rates.take(account.tenant, per_second=plan.calls_per_second, burst=plan.burst)
             if wait_s:
-                raise RateLimited(
-                    f"The plan '{plan.name}' allows {counted(plan.calls_per_second, 'call', 'calls')} "
-                    f"a second, {plan.burst} at once: try again in {wait_s:.3f} s.",
-                    metadata={
-                        "plan": plan.name,
-                        "limit": f"{plan.calls_per_second:g}",
-                        "burst": str(plan.burst),
-                    },
-                    retry_after_s=wait_s,
-                )
-        return self._places.taken(account.tenant, plan, streaming=streaming)
+                with place:  # it is free again
+                    raise RateLimited(
+                        f"The plan '{plan.name}' allows {counted(plan.calls_per_second, 'call', 'calls')} "
+                        f"a second after a first {plan.burst}: try again in {wait_s:.3f} s.",
+                        metadata={
+                            "plan": plan.name,
+                            "limit": f"{plan.calls_per_second:g}",
+                            "limit_name": "calls_per_second",
+                            "burst": str(plan.burst),
+                        },
+                        retry_after_s=wait_s,
+                    )
+        return place
 
     async def reserve(self, account: Account, *, pictures: int | None = None) -> Charge:
         """Units of the monthly quota for one call.

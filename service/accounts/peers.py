@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from service.accounts.rates import TokenBuckets
 
@@ -30,6 +31,7 @@ class WrongKeys:
         return self._buckets.wait_s(address_of(peer), per_second=_A_SECOND, burst=_BURST) > 0
 
 
+@lru_cache(maxsize=1024)
 def address_of(peer: str) -> str:
     """The address of a peer without its port; of IPv6 the network that one customer has."""
     kind, _, rest = peer.partition(":")

@@ -63,7 +63,7 @@ class Pace:
 
     Args:
         per_second: events, at most.
-        max_waiting: events that may wait for their time; further ones do not wait.
+        max_waiting: events that may wait for their time; further ones wait for the least time only.
         clock: seconds that never go back.
     """
 
@@ -76,10 +76,11 @@ class Pace:
         self._next = 0.0
 
     def wait_s(self, least_s: float = 0.0) -> float:
-        """Seconds until the time of a further event, and not less than `least_s`; 0 where too many wait."""
+        """Seconds until the time of a further event, and not less than `least_s`, which it is where too many
+        wait."""
         now = self._clock()
         at = max(now + least_s, self._next)
         if at - now - least_s > self._longest_s:
-            return 0.0
+            return least_s
         self._next = at + self._gap_s
         return at - now

@@ -108,18 +108,22 @@ class UsageRecorder:
             _log.warning("usage_not_written", why=error.reason, rows=len(self._unwritten) + len(self._counts))
 
     async def _write_counts(self) -> None:
-        while self._unwritten or self._counts:
-            if not self._unwritten:
-                self._unwritten = [
-                    UsageRow(
-                        tenant, day, rpc, counts.calls, counts.pictures, counts.video_ms, counts.failures
-                    )
-                    for (tenant, day, rpc), counts in self._counts.items()
-                ]
-                self._counts = {}
-                self._number += 1
-            await self._store.add(self._gateway, self._number, self._unwritten, self._now())
-            self._unwritten = ()
+        """Write the batch that is left of a failure, then what was counted until now: calls that end while it
+        is written are left to the next time, or writing would not end as long as there are calls."""
+        if self._unwritten:
+            await self._write_batch()
+        if self._counts:
+            self._unwritten = [
+                UsageRow(tenant, day, rpc, counts.calls, counts.pictures, counts.video_ms, counts.failures)
+                for (tenant, day, rpc), counts in self._counts.items()
+            ]
+            self._counts = {}
+            self._number += 1
+            await self._write_batch()
+
+    async def _write_batch(self) -> None:
+        await self._store.add(self._gateway, self._number, self._unwritten, self._now())
+        self._unwritten = ()
 
     async def _write_uses(self) -> None:
         moment = self._now()

@@ -40,5 +40,6 @@ def read(kind: type[AnySettings]) -> AnySettings:
     except ValidationError as error:
         for problem in error.errors():
             name = prefix + "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"{name}: {problem['msg']} (got {problem['input']!r})", file=sys.stderr)
+            message = problem["msg"].removeprefix("Value error, ")
+            print(f"{name}: {message} (got {problem['input']!r})", file=sys.stderr)
         raise typer.Exit(_BAD_SETTINGS) from None

@@ -56,5 +56,5 @@ def _limit(name: str, value: bool | float | Duration | Iterable[str]) -> str:
         seconds = value.ToNanoseconds() / 1e9
         return f"{seconds:g} s" if seconds else "unlimited"
     if isinstance(value, int | float):
-        return f"{value:,}" if value else "none" if name == "max_skeletons" else "unlimited"
+        return f"{value:,.15g}" if value else "none" if name == "max_skeletons" else "unlimited"
     return ", ".join(value) or "none"

@@ -91,7 +91,7 @@ def delete(
         if not sys.stdin.isatty():
             raise refused("nothing was deleted: there is no terminal to ask at; give --yes")
         what = f"its {tenant.keys} keys, {tenant.skeletons} skeletons and all of its usage"
-        if typer.prompt(f"This deletes {what}. Type the tenant's name to go on") != name:
+        if typer.prompt(f"This deletes {what}. Type the tenant's name to go on", err=True) != name:
             raise refused("nothing was deleted")
     at_desk(lambda desk: desk.administration.delete_tenant(name))
     show_one({"deleted": name}, as_json=as_json)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from service.accounts.months import first_day, month_of, next_month
-from service.cli.accounts import AsJson, at_desk, refused, show
+from service.cli.accounts import AsJson, Desk, at_desk, refused, show
 from service.store.usage import UsageRow
 
 _COLUMNS = ("tenant", "day", "rpc", "calls", "pictures", "video_seconds", "failures")
@@ -27,12 +28,20 @@ def usage(
     as_json: AsJson = False,
 ) -> None:
     """Show calls, images, seconds of video and failures by tenant, day and RPC."""
+    if as_csv and as_json:
+        raise refused("--csv and --json exclude each other: give one of them")
     try:
         first = first_day(month or month_of(datetime.now(UTC)))
         end = next_month(first)
     except ValueError as error:
         raise refused(str(error)) from None
-    rows = [_fields(row) for row in at_desk(lambda desk: desk.usage.between(first, end, tenant=tenant))]
+
+    async def work(desk: Desk) -> Sequence[UsageRow]:
+        if tenant:
+            await desk.tenants.get(tenant)  # a mistyped name is not one that used nothing
+        return await desk.usage.between(first, end, tenant=tenant)
+
+    rows = [_fields(row) for row in at_desk(work)]
     if as_csv:
         writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
         writer.writeheader()

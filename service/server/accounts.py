@@ -2,7 +2,7 @@
 
 It stands between `RequestInterceptor`, which turns its refusals into statuses and log lines, and
 `AdmissionInterceptor`: a tenant that is at its own limits takes no place from the others. Health and
-reflection need no key.
+reflection need no key. A caller whose key is not known is asked for it before its request is read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from service.accounts.gate import Account, AccountGate, key_ended
 from service.accounts.quotas import Charge, Standing
 from service.accounts.usage import COUNTED_RPCS, UsageRecorder
 from service.errors import PosegateError
+from service.server.arrivals import Arrivals
 from service.server.handlers import Context, Continuation, Handler, Stream, Unary, Wrapping, is_ours, wrap
 from service.server.open_streams import OpenStreams
 from service.telemetry.call_context import Observer, current
@@ -34,20 +35,24 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         gate: the use case.
         observer: counts every call by plan.
         check_answer: raises where an answer cannot be sent: it must not count.
+        arrivals: requests of unary calls on their way in.
     """
 
     def __init__(
         self,
         gate: AccountGate,
-        observer: Observer | None = None,
-        check_answer: Callable[[object], None] = lambda answer: None,
+        observer: Observer,
+        check_answer: Callable[[object], None],
+        arrivals: Arrivals,
     ) -> None:
         self._gate = gate
-        self._observer = observer or Observer()
+        self._observer = observer
         self._check_answer = check_answer
+        self._arrivals = arrivals
         self._wrapping = Wrapping(
             lambda method, handler: wrap(handler, partial(self._unary, method), partial(self._stream, method))
         )
+        self._asking = Wrapping(self._asked_first)
         self.streams = OpenStreams(gate.is_live, key_ended)
 
     async def run(self) -> None:
@@ -61,7 +66,30 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or not is_ours(details):
             return handler
-        return self._wrapping.of(details.method, handler)
+        wrapped = self._wrapping.of(details.method, handler)
+        if wrapped.unary_unary is None or self._gate.knows(presented_key(details.invocation_metadata or ())):
+            return wrapped
+        return self._asking.of(details.method, wrapped)
+
+    def _asked_first(self, method: str, wrapped: Handler) -> Handler:
+        """For a caller whose key is not known. Most are refused: before their request takes memory."""
+        inner: Any = wrapped.unary_unary
+
+        async def call(requests: AsyncIterator[Any], context: Context) -> Any:
+            await self._authenticate(context)
+            request = await self._arrivals.receive(requests)
+            try:
+                if isinstance(request, PosegateError):
+                    raise request
+                return await inner(request, context)
+            finally:
+                del request  # else an error and this frame would keep each other
+
+        return grpc.stream_unary_rpc_method_handler(
+            call,
+            request_deserializer=wrapped.request_deserializer,
+            response_serializer=wrapped.response_serializer,
+        )
 
     def _unary(self, method: str, inner: Unary) -> Unary:
         rpc = _rpc(method)
@@ -114,13 +142,15 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     async def _accept(self, context: Context) -> Account:
-        account = await self._gate.authenticate(
-            presented_key(context.invocation_metadata() or ()), context.peer()
-        )
+        account = await self._authenticate(context)
         structlog.contextvars.bind_contextvars(tenant=account.tenant, key_id=account.key_id)
         call = current()
         call.tenant, call.plan = account.tenant, account.plan
         return account
+
+    async def _authenticate(self, context: Context) -> Account:
+        presented = presented_key(context.invocation_metadata() or ())
+        return await self._gate.authenticate(presented, context.peer())
 
     async def _reserve(self, account: Account, request: Any) -> Charge:
         pictures = len(request.requests) if isinstance(request, pb.BatchDetectPosesRequest) else None

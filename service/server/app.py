@@ -171,13 +171,14 @@ async def build_gateway(
             in_flight=lambda: requests.at_work,
             streams=lambda: streams.running,
         )
+        arrivals = Arrivals(_ARRIVING * limits.max_in_flight, settings.max_request_s, memory)
         requests = RequestInterceptor(
             limits.request_timeout_s,
             RequestReader(limits.max_message_bytes, metrics.received, _threads(stack, 1, "reading")),
             limits.max_message_bytes,
             metrics,
             tracing,
-            arrivals=Arrivals(_ARRIVING * limits.max_in_flight, settings.max_request_s, memory),
+            arrivals=arrivals,
             unread_s=settings.unread_s,
         )
         metrics_port = await _serve_metrics(stack, metrics, settings) if settings.metrics_listen else None
@@ -242,7 +243,7 @@ async def build_gateway(
             limits,
             images.loading,
         )
-        accounts = None if gate is None else AccountInterceptor(gate, metrics, requests.check_size)
+        accounts = None if gate is None else AccountInterceptor(gate, metrics, requests.check_size, arrivals)
         server = grpc.aio.server(
             interceptors=[
                 requests,

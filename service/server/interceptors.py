@@ -28,6 +28,7 @@ from service.errors import (
     MonthlyQuotaExceeded,
     Overloaded,
     PosegateError,
+    Unauthenticated,
 )
 from service.pipeline.stream_limiter import StreamLimiter
 from service.server.arrivals import Arrivals
@@ -99,8 +100,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._calls = 0
         self.begun = 0
         self.draining = False
-        self._refusals = 0  # since one was logged
-        self._refusal_logged_at = -math.inf
+        self._refusals = {Overloaded: _Refusals(), Unauthenticated: _Refusals()}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -173,11 +173,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 refusal = StreamLimiter.stopping() if self.draining else error()
                 code = code_of(refusal)
                 outcome = _Outcome(code.name, refusal.reason, refusal)
-                if self._is_logged(outcome):
-                    with structlog.contextvars.bound_contextvars(
-                        request_id=request_id, rpc=rpc, peer=context.peer()
-                    ):
-                        self._log_end(outcome, 0.0, {})
+                facts = {"request_id": request_id, "rpc": rpc, "peer": context.peer()}
+                self._log_end(outcome, 0.0, facts)
                 self._observer.call_ended(rpc, outcome.code, outcome.reason, 0.0)
                 if isinstance(refusal, Overloaded):
                     self._observer.shed(outcome.reason)
@@ -267,8 +264,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         finally:
             seconds = time.perf_counter() - started
             facts = call.facts()
-            if self._is_logged(outcome):
-                self._log_end(outcome, seconds, facts)
+            self._log_end(outcome, seconds, facts)
             self._observer.call_ended(rpc, outcome.code, outcome.reason, seconds)
             if isinstance(outcome.error, Overloaded):
                 self._observer.shed(outcome.reason)
@@ -280,22 +276,18 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if self.draining:
             raise StreamLimiter.stopping()
 
-    def _is_logged(self, outcome: _Outcome) -> bool:
-        """Count an end. Every one is logged, but of refusals by overload one a second: to write a line for
-        each would take time from the calls that are answered."""
-        if not isinstance(outcome.error, Overloaded):
-            return True
-        self._refusals += 1
-        return time.monotonic() >= self._refusal_logged_at + _REFUSAL_LOG_S
-
     def _log_end(self, outcome: _Outcome, seconds: float, facts: Mapping[str, Any]) -> None:
-        """One line; of a refusal by overload with the number of refusals since the last line."""
-        refusals = {}
-        if isinstance(outcome.error, Overloaded):
-            self._refusal_logged_at = time.monotonic()
-            refusals = {"refusals": self._refusals} if self._refusals > 1 else {}
-            self._refusals = 0
-        _calls.info("call", wall_ms=round(seconds * 1e3, 2), **outcome.fields(), **refusals, **facts)
+        """One line for each call; of refusals by overload, and of those for a key, one a second: to write a
+        line for each would take time from the calls that are answered."""
+        fields = outcome.fields()
+        for kind, refusals in self._refusals.items():
+            if isinstance(outcome.error, kind):
+                count = refusals.to_log()
+                if not count:
+                    return
+                if count > 1:
+                    fields["refusals"] = count
+        _calls.info("call", wall_ms=round(seconds * 1e3, 2), **fields, **facts)
 
     def _deadline(self, context: Context, *, streaming: bool) -> float:
         """The caller's deadline, or the service's for a unary call, on time.monotonic()'s clock."""
@@ -329,9 +321,26 @@ class _Outcome:
     reason: str = ""
     error: Exception | None = None
 
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, str | int]:
         """Fields of the log line."""
         return {"code": self.code, "reason": self.reason} if self.reason else {"code": self.code}
+
+
+class _Refusals:
+    """Refusals of one kind, of which one a second is logged."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._logged_at = -math.inf
+
+    def to_log(self) -> int:
+        """Count a refusal; the number since the last line where it is time for one, else 0."""
+        self._count += 1
+        if time.monotonic() < self._logged_at + _REFUSAL_LOG_S:
+            return 0
+        self._logged_at = time.monotonic()
+        count, self._count = self._count, 0
+        return count
 
 
 def _end_connection(peer: str, unread_s: float) -> None:

@@ -7,10 +7,10 @@ which nothing else would be answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
@@ -98,6 +98,10 @@ class _Requests:
 
     def __aiter__(self) -> _Requests:
         return self
+
+    async def aclose(self) -> None:
+        """Take no more of them."""
+        await cast("AsyncGenerator[Any]", aiter(self._requests)).aclose()
 
     async def __anext__(self) -> Any:
         return await self._reader.read(await anext(self._requests))

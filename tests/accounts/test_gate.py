@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -278,6 +279,27 @@ async def test_the_rate_of_a_plan_holds_and_its_hint_is_true() -> None:
         pass
 
 
+async def test_a_call_that_finds_no_place_does_not_count_towards_the_rate() -> None:
+    source = Source()
+    opened = gate(source)
+    key = new_key()
+    source.add(key)
+    account = await opened.authenticate(key.text, PEER)
+    with opened.admitted(account, streaming=False), opened.admitted(account, streaming=False):
+        for _ in range(20):
+            with pytest.raises(RateLimited) as caught, opened.admitted(account, streaming=False):
+                pass
+            assert caught.value.reason == "TOO_MANY_IN_FLIGHT"
+    for _ in range(3):  # of a burst of five
+        with opened.admitted(account, streaming=False):
+            pass
+    for _ in range(3):  # and what the rate refuses takes no place
+        with pytest.raises(RateLimited) as caught, opened.admitted(account, streaming=False):
+            pass
+        assert caught.value.reason == "RATE_LIMITED"
+        assert caught.value.metadata["limit_name"] == "calls_per_second"
+
+
 async def test_usage_is_kept_while_the_database_is_away_and_written_as_one_batch() -> None:
     sink = Sink(away=True)
     usage = UsageRecorder(sink, sink, now=lambda: datetime(2026, 11, 28, 12, 30, tzinfo=UTC))
@@ -290,6 +312,24 @@ async def test_usage_is_kept_while_the_database_is_away_and_written_as_one_batch
     assert rows == [(1, [(1, 0)]), (2, [(0, 1)])]
     await usage.write()
     assert len(sink.batches) == 2
+
+
+async def test_writing_ends_while_calls_go_on() -> None:
+    class Busy(Sink):
+        async def add(self, *batch: Any) -> None:
+            await asyncio.sleep(0)
+            usage.called("acme", "DetectPoses", calls=1, failures=0)  # ends while the batch is written
+            await super().add(*batch)
+
+    sink = Busy()
+    usage = UsageRecorder(sink, sink)
+    usage.called("acme", "DetectPoses", calls=1, failures=0)
+    usage.used("key1")
+    for _ in range(2):
+        async with asyncio.timeout(1):
+            await usage.write()
+    assert [(number, rows[0].calls) for number, rows in sink.batches] == [(1, 1), (2, 1)]
+    assert sink.noted == [{"key1"}]
 
 
 async def test_the_use_of_a_key_is_noted_once_an_hour() -> None:

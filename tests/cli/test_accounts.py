@@ -101,7 +101,10 @@ def test_a_key_is_rotated_with_an_overlap_and_revoked() -> None:
         (("keys", "revoke", "none"), 1, "no live key 'none'"),
         (("keys", "create", "acme", "--expires", "soon"), 2, "not a period"),
         (("keys", "create", "acme", "--expires", "999999999d"), 1, "too far"),
+        (("keys", "create", "acme", "--expires", "0d"), 1, "expires must be more than 0"),
         (("usage", "--month", "November"), 1, "not a month"),
+        (("usage", "--tenant", "none"), 1, "no tenant 'none'"),
+        (("usage", "--csv", "--json"), 1, "--csv and --json exclude each other"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(arguments: tuple[str, ...], code: int, words: str) -> None:
@@ -151,6 +154,7 @@ def test_usage_of_a_month_is_printed_for_invoices(url: str) -> None:
         }
     ]
     assert told("usage", "--month", "2026-12")[0]["rpc"] == "DetectPoses"
+    run("tenants", "create", "other", "--plan", "free")
     assert told("usage", "--month", "2026-12", "--tenant", "other") == []
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.cli.connection import Target
-from service.cli.info import show
+from service.cli.info import _limit, show
 from service.cli.main import app
 from tests.running import Service, running
 
@@ -45,3 +45,7 @@ async def test_a_gateway_that_does_not_answer_is_one_line() -> None:
     assert ran.exit_code == 1
     assert ran.stderr.startswith("posegate: UNAVAILABLE: no gateway answers at 127.0.0.1:1")
     assert ran.stderr.count("\n") == 1
+
+
+def test_a_rate_is_printed_without_needless_digits() -> None:
+    assert [_limit("calls_per_second", rate) for rate in (2.0, 0.5, 2000.0)] == ["2", "0.5", "2,000"]

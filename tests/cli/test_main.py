@@ -78,6 +78,7 @@ def test_settings_that_cannot_work_are_told_by_the_names_of_their_variables(
     assert [line.partition(":")[0] for line in told] == ["POSEGATE_LISTEN", "POSEGATE_MAX_PERSONS"]
     assert "a port from 0 to 65535" in told[0]
     assert "'many'" in told[1]
+    assert "Value error" not in ended.stderr
 
 
 def every_command() -> Iterator[tuple[str, Any]]:

@@ -15,11 +15,13 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
 from posegate.v1 import account_service_pb2 as ab
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as sb
 from posegate.v1 import types_pb2
+from service.accounts.keys import new_key
 from service.accounts.months import first_day, month_of, next_month
 from service.client import refusal_of
 from service.server.accounts import presented_key
@@ -28,6 +30,7 @@ from tests.fakes import MODEL, candidate, rows
 from tests.media.clips import clip
 from tests.pictures import jpeg
 from tests.running import Failure, detect_request, failure, failure_of
+from tests.server.http2 import half_caller
 from tests.servicers.accounts import EASY, SHIPPED, Accounts, Caller, accounts
 
 PICTURE = jpeg((64, 48))
@@ -111,6 +114,49 @@ async def test_no_rpc_answers_without_a_key_or_with_a_wrong_one(opened: Accounts
             seen = await failure(EVERY_RPC[rpc](stranger))
             assert (seen.code, seen.reason) == (grpc.StatusCode.UNAUTHENTICATED, reason)
             assert seen.initial["x-request-id"]
+
+
+async def test_a_stranger_is_refused_before_a_byte_of_the_request_is_read(opened: Accounts) -> None:
+    async with half_caller(opened.service.address) as stranger:
+        stranger.begin("/posegate.v1.PoseService/DetectPoses")
+        async with asyncio.timeout(10):
+            await stranger.ended.wait()
+    assert b"An API key is needed" in stranger.trailers
+    large = detect_request(bytes(20_000_000))
+    for _ in range(5):  # while the caller still sends
+        async with opened.channel(new_key().text) as other:
+            seen = await failure(other.poses.DetectPoses(large))
+            assert (seen.code, seen.reason) == (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_INVALID")
+
+
+async def test_what_is_wrong_with_the_first_request_of_a_new_key_is_told_as_with_any(
+    opened: Accounts,
+) -> None:
+    await opened.desk.create_tenant("acme", "pro")
+    method = "/posegate.v1.PoseService/BatchDetectPoses"
+    for sent in ([b"\xff"], [b"\x0a\0" * 2000], []):
+        key = (await opened.desk.create_key("acme", "", None)).text
+        batch: Any = opened.service.channel.stream_unary(method)
+        sending_key = (("x-api-key", key),)
+        new, known = [await failure(batch(iter(sent), metadata=sending_key)) for _ in range(2)]
+        assert new.code is known.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert (new.reason, new.message) == (known.reason, known.message)
+
+
+async def test_of_a_flood_of_wrong_keys_one_line_a_second_is_logged(opened: Accounts) -> None:
+    async with opened.channel("pg_wrong") as stranger, opened.caller("acme") as other:
+        with capture_logs() as logs:
+            began = time.monotonic()
+            for _ in range(8):
+                await failure(EVERY_RPC["GetServerInfo"](stranger))
+                await EVERY_RPC["GetServerInfo"](other)
+            await asyncio.sleep(max(0.0, began + 1.1 - time.monotonic()))
+            await failure(EVERY_RPC["GetServerInfo"](stranger))
+    calls = [line for line in logs if line["event"] == "call"]
+    refused = [line for line in calls if line["code"] == "UNAUTHENTICATED"]
+    assert sum(line.get("refusals", 1) for line in refused) == 9
+    assert len(refused) <= 1 + (time.monotonic() - began)
+    assert len(calls) - len(refused) == 8
 
 
 async def test_health_needs_no_key(opened: Accounts) -> None:
