@@ -40,7 +40,7 @@ PALM_REGIONS = (2.0, 3.0)
 """Sides of the palm detector's square, in forearms, in the order of looking. The first finds 25 of the 27
 hands that are found at all, the second 17, of which 2 are not seen as palms in the first. So the second is
 for the better wrist only, and only where the first has no palm: of one that the hand network refuses there it
-gives a smaller picture (0 hands in 60 looks)."""
+gives a smaller picture (0 hands in 51 looks)."""
 
 PALM_REACH = 0.6
 """How far from the wrist a palm may be found, in forearms."""
