@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wholebody.hands import PALM_REGIONS, Arm, Hand, find_hand, is_plausible
+from wholebody.hands import PALM_ANCHORS, PALM_REGIONS, Arm, Hand, find_hand, is_plausible
 from wholebody.networks import Networks
 
 ELBOW, WRIST = np.array([100, 200], np.float32), np.array([160, 200], np.float32)
@@ -47,20 +47,94 @@ class Blind:
         return [np.zeros((1, 2016, 18), np.float32), np.full((1, 2016, 1), -20, np.float32)]
 
 
+class Palm(Blind):
+    """A palm detector that sees one palm of 40 px, always at the wrist of `arm`, middle finger up."""
+
+    def __call__(self, square: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        raw, logits = super().__call__(square)
+        side = PALM_REGIONS[len(self.squares) - 1] * 60
+        wrist = (WRIST - (175, 200)) / side + 0.5  # the square lies a quarter of the forearm beyond the wrist
+        number = int(np.linalg.norm(PALM_ANCHORS - wrist, axis=1).argmin())
+        to_wrist = (wrist - PALM_ANCHORS[number]) * 192
+        raw[0, number, :2] = to_wrist
+        raw[0, number, 2:4] = 40 / side * 192
+        raw[0, number, 4:] = np.tile(to_wrist, 7)
+        raw[0, number, 9] -= 20
+        logits[0, number] = 5
+        return [raw, logits]
+
+
+@dataclass
+class Refusing:
+    """A hand network with one flag for whatever it is shown, and points around the middle of the square."""
+
+    flag: float = 0.1
+    size: int = 224
+    calls: int = 0
+
+    def __call__(self, _: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        self.calls += 1
+        points = np.full((1, 63), 112, np.float32)
+        points[0, 0::3] += np.linspace(-40, 40, 21, dtype=np.float32)
+        return [points, np.array([[self.flag]], np.float32), np.zeros((1, 63), np.float32)]
+
+
+class Recrop(Blind):
+    """A re-crop network that has the hand's middle in the middle of its square."""
+
+    def __call__(self, square: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        self.squares.append(square)
+        return [np.array([[96, 96, 96, 30]], np.float32)]
+
+
 @dataclass
 class Hands:
-    """The one network that is asked."""
+    """The networks that are asked."""
 
     palm_detector: Blind = field(default_factory=Blind)
+    hand: Refusing = field(default_factory=Refusing)
+    hand_recrop: Recrop = field(default_factory=Recrop)
 
 
-def test_palms_are_looked_for_in_squares_of_three_and_of_two_forearms_around_a_sure_wrist() -> None:
+def test_palms_are_looked_for_in_squares_of_two_and_of_three_forearms_around_a_sure_wrist() -> None:
     image = np.zeros((400, 400, 3), np.uint8)
     image[195:205, 155:165] = 255  # 10 px
     networks = Hands()
     assert find_hand(image, arm(), cast("Networks", networks)) is None
     wide = [(square > 127).any(axis=(0, 2)).sum() for square in networks.palm_detector.squares]
-    assert wide == pytest.approx([10 / (forearms * 60) * 192 for forearms in PALM_REGIONS], abs=2)
+    assert wide == pytest.approx([10 / (forearms * 60) * 192 for forearms in (2, 3)], abs=2)
     unsure = Hands()
     assert find_hand(image, arm(score=0.7), cast("Networks", unsure)) is None
     assert not unsure.palm_detector.squares
+
+
+def test_a_palm_that_is_refused_is_not_looked_for_in_a_wider_square() -> None:
+    networks = Hands(Palm())
+    assert find_hand(np.zeros((400, 400, 3), np.uint8), arm(), cast("Networks", networks)) is None
+    assert (len(networks.palm_detector.squares), networks.hand.calls) == (1, 1)
+    networks = Hands(Palm(), Refusing(flag=0.9))
+    assert find_hand(np.zeros((400, 400, 3), np.uint8), arm(), cast("Networks", networks)) is not None
+
+
+def test_the_second_estimate_of_a_wrist_gets_the_first_square_alone() -> None:
+    networks = Hands()
+    one = arm()
+    two = replace(
+        one,
+        elbows=np.stack([ELBOW, ELBOW + 50]),
+        wrists=np.stack([WRIST, WRIST + 50]),
+        scores=np.array([0.9, 0.9], np.float32),
+    )
+    assert find_hand(np.zeros((400, 400, 3), np.uint8), two, cast("Networks", networks)) is None
+    assert len(networks.palm_detector.squares) == 3
+
+
+@pytest.mark.parametrize(("flag", "looks"), [(0.02, 1), (0.3, 2), (0.9, 1)])
+def test_a_look_is_repeated_once_and_only_where_its_flag_is_not_clear(flag: float, looks: int) -> None:
+    networks = Hands(hand=Refusing(flag=flag))
+    fingers = WRIST + np.array([(0, 0), (25, 8), (25, -8)], np.float32)
+    found = find_hand(
+        np.zeros((400, 400, 3), np.uint8), replace(arm(), fingers=fingers), cast("Networks", networks)
+    )
+    assert (found is not None) is (flag > 0.5)
+    assert networks.hand.calls == looks
