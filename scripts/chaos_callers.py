@@ -129,6 +129,14 @@ class Outcomes:
             self.codes["OK"] += 1
             self.answered_s.append(time.perf_counter() - started)
 
+    def add(self, other: Outcomes) -> None:
+        """Add the calls of another time."""
+        self.codes.update(other.codes)
+        self.answered_s += other.answered_s
+        self.failed_s += other.failed_s
+        self.seconds += other.seconds
+        self.cpu_s += other.cpu_s
+
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Count the block's time."""

@@ -1,49 +1,57 @@
 """Scenarios of `scripts/chaos`: as many calls as the service can answer, ten times as many, and for long.
 
 Callers share the CPUs with the service. What they take is in the row, and the peak is measured while another
-process takes as much: the ratio is that of the service.
+process takes as much and as often: the ratio is that of the service.
 """
 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from scripts.chaos_callers import Load, Outcomes, outcomes_of, quantile
-from scripts.chaos_service import MIB, watching
+from scripts.chaos_service import MIB, Watched, watching
 from scripts.chaos_world import Row, World, health_below, memory, none_lost
+
+_ROUNDS = 3
 
 _BUSY = """
 import sys, time
-share = float(sys.argv[1])
+share, per_s = float(sys.argv[1]), float(sys.argv[2])
 while True:
-    end = time.process_time() + 0.01 * share
+    end = time.process_time() + share / per_s
     while time.process_time() < end:
         pass
-    time.sleep(0.01 * max(0.0, 1 - share))
+    time.sleep((1 - share) / per_s)
 """
 
 
 async def overload(world: World) -> Row:
-    """Ten times as many calls as the service can answer, by callers that never try again."""
-    rough = await _peak(world)
+    """Ten times as many calls as the service can answer, by callers that never try again.
+
+    Peak and overload take turns, because the speed of a shared machine changes from minute to minute.
+    """
+    rough = max([await _peak(world), await _peak(world)], key=lambda one: one.goodput)
     load = Load(
         world.up.address, "photo", documented=False, per_s=10 * rough.goodput, seconds=_seconds(world)
     )
-    async with watching(world.up) as watched:
-        outcomes = await outcomes_of(load)
-    share = outcomes.cpu_s / outcomes.seconds
-    async with _busy(share - rough.cpu_s / rough.seconds):
-        peak = (await _peak(world)).goodput
-    refused_s = quantile(outcomes.failed_s, 0.99)
+    outcomes, watched, shares = Outcomes(), Watched(), list[float]()
+    for _ in range(_ROUNDS):
+        async with watching(world.up, watched):
+            one = await outcomes_of(load)
+        outcomes.add(one)
+        async with _busy(one.cpu_s / one.seconds - rough.cpu_s / rough.seconds, load.per_s):
+            shares.append(one.goodput / (await _peak(world)).goodput)
+    refused_s, share = quantile(outcomes.failed_s, 0.99), statistics.median(shares)
     return Row(
-        f"overload 10× ({load.per_s:.0f}/s; callers took {share:.1f} CPUs)",
+        f"overload 10× ({load.per_s:.0f}/s; callers took {outcomes.cpu_s / outcomes.seconds:.1f} CPUs)",
         outcomes,
         watched,
         [
-            _of_peak(outcomes, peak),
+            (f"goodput ≥ 0.9 of the peak ({', '.join(f'{one:.2f}' for one in shares)})", share >= 0.9),
             (f"refused p99 < 50 ms ({refused_s * 1000:.0f})", refused_s < 0.05),
             ("nothing but refusals", set(outcomes.lost) <= {"RESOURCE_EXHAUSTED"}),
             health_below(watched, 0.1),
@@ -89,10 +97,6 @@ async def soak(world: World) -> Row:
     )
 
 
-def _of_peak(outcomes: Outcomes, peak: float) -> tuple[str, bool]:
-    return f"goodput ≥ 0.9 of the peak ({outcomes.goodput / peak:.2f})", outcomes.goodput >= 0.9 * peak
-
-
 def _seconds(world: World) -> float:
     return max(10.0, 15 * world.scale)
 
@@ -112,10 +116,10 @@ async def _peak(world: World) -> Outcomes:
 
 
 @asynccontextmanager
-async def _busy(share: float) -> AsyncIterator[None]:
-    """Take this share of a CPU for the time of the block."""
+async def _busy(share: float, per_s: float) -> AsyncIterator[None]:
+    """Take this share of a CPU for the time of the block, so many times a second."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _BUSY, str(min(1.0, max(0.0, share)))
+        sys.executable, "-c", _BUSY, str(min(1.0, max(0.0, share))), str(per_s)
     )
     try:
         yield

@@ -141,9 +141,14 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(gateway: Process) -> AsyncIterator[Watched]:
-    """Watch a gateway for the time of the block: health on its own port, memory."""
-    seen = Watched()
+async def watching(gateway: Process, seen: Watched | None = None) -> AsyncIterator[Watched]:
+    """Watch a gateway for the time of the block: health on its own port, memory.
+
+    Args:
+        gateway: it.
+        seen: of an earlier block, to be added to.
+    """
+    seen = seen or Watched()
 
     async def look() -> None:
         async with grpc.aio.insecure_channel(gateway.health_address, options=PLAIN) as channel:
