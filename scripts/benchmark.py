@@ -6,7 +6,8 @@ Triton alone, on the same tensor, and (c) the gateway, on the JPEG file; and how
 with (a). `--ultralytics PYTHON` measures (d) Ultralytics' own `predict` on the bytes of the JPEG file
 too, one after another, in an environment of its own.
 
-Figures of a busy machine are noise: read the ratios, which come from one run.
+All take turns, in rounds, because the speed of a shared machine changes from minute to minute: read the
+ratios, which are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import psutil
@@ -38,18 +37,17 @@ from rich.table import Table
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from scripts.benchmark_peers import BareModel, Ultralytics
 from service.cli.connection import Target
 from service.cli.health import health
 from service.client import connect
 from service.core.geometry import Rgb8, choose_shape, letterbox
-from service.core.model import Model
 from service.media.image import ImageLimits, decode, encode
 from service.settings import cpu_count
 from service.triton.client import TritonClient
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "tests" / "data" / "two_people.jpg"
-_PEER = ROOT / "scripts" / "ultralytics_peer.py"
 SIZES_WH = {"640×480": (640, 480), "1080p": (1920, 1080), "12 MP": (4032, 3024)}
 NO_LIMITS = ImageLimits(max_bytes=1 << 30, max_pixels=1 << 30)
 
@@ -59,10 +57,11 @@ class Row:
     """One measurement.
 
     Attributes:
-        image: name of the image size.
+        picture: name of the image size.
         what: what was measured, such as (a).
         in_flight: calls at once.
         per_second: images per second.
+        of_bare: those of those of (a), the median over the rounds; None without (a).
         p50_ms, p95_ms, p99_ms: latency of one image.
         cpu_s: CPU seconds per image of the processes that serve, the caller's own left out.
         rss_mb: peak resident memory of those processes; the gateway's alone stands in gateway_rss_mb.
@@ -73,6 +72,7 @@ class Row:
     what: str
     in_flight: int
     per_second: float
+    of_bare: float | None
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -81,13 +81,73 @@ class Row:
     gateway_rss_mb: float
 
 
-@dataclass(frozen=True)
-class Usage:
-    """CPU time and peak memory over a block of code, filled in when it ends."""
+@dataclass
+class _Contestant:
+    """One that takes turns.
 
-    cpu_s: list[float]
-    rss_mb: list[float]
-    gateway_rss_mb: list[float]
+    Attributes:
+        what: name.
+        turn: makes calls for a while; latencies and wall time, seconds.
+        serving: processes that serve.
+        gateway: the gateway's, where it takes part.
+        latencies, rates, cpu_s, rss_mb, gateway_rss_mb: of its turns; rates in images per second.
+    """
+
+    what: str
+    turn: Callable[[], Awaitable[tuple[list[float], float]]]
+    serving: Callable[[], Sequence[psutil.Process]]
+    gateway: psutil.Process | None = None
+    latencies: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    rss_mb: list[float] = field(default_factory=list)
+    gateway_rss_mb: list[float] = field(default_factory=list)
+
+    async def take_turn(self) -> None:
+        """Take one."""
+        with self._watched():
+            latencies, wall_s = await self.turn()
+        self.latencies += latencies
+        self.rates.append(len(latencies) / wall_s)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """CPU seconds and memory of the processes while the block runs."""
+        processes, done = self.serving(), threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                self.rss_mb.append(sum(process.memory_info().rss for process in processes) / 1e6)
+                self.gateway_rss_mb.append(self.gateway.memory_info().rss / 1e6 if self.gateway else 0.0)
+                done.wait(0.1)
+
+        before = sum(_cpu_s(process) for process in processes)
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            self.cpu_s.append(sum(_cpu_s(process) for process in processes) - before)
+
+    def row(self, picture: str, in_flight: int, bare: _Contestant | None) -> Row:
+        """What its turns showed, beside those of the bare model."""
+        cuts = statistics.quantiles(self.latencies, n=100, method="inclusive")
+        shares = [] if bare is None else [own / its for own, its in zip(self.rates, bare.rates, strict=True)]
+        return Row(
+            picture=picture,
+            what=self.what,
+            in_flight=in_flight,
+            per_second=round(statistics.median(self.rates), 1),
+            of_bare=round(statistics.median(shares), 3) if shares else None,
+            p50_ms=round(cuts[49] * 1e3, 1),
+            p95_ms=round(cuts[94] * 1e3, 1),
+            p99_ms=round(cuts[98] * 1e3, 1),
+            cpu_s=round(sum(self.cpu_s) / len(self.latencies), 4),
+            rss_mb=round(max(self.rss_mb), 0),
+            gateway_rss_mb=round(max(self.gateway_rss_mb), 0),
+        )
 
 
 def main() -> int:
@@ -110,7 +170,8 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of each turn")
+    parser.add_argument("--rounds", type=int, default=5, help="in which each takes its turn")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--sizes", nargs="+", default=list(SIZES_WH), choices=list(SIZES_WH))
     parser.add_argument("--model", default="yolo11n_pose", help="one that finds people itself")
@@ -190,166 +251,72 @@ async def _measure(
     model = models[arguments.model]
     await client.attach(max(3 * h * w for h, w in model.shapes_hw) + model.candidates_bytes)
     original = decode(PICTURE.read_bytes(), NO_LIMITS)
-    compiled = None if arguments.triton else _Bare(model)
+    compiled = None if arguments.triton else BareModel(model)
     ultralytics = None
     if arguments.ultralytics is not None:
-        ultralytics = _Ultralytics(arguments.ultralytics, ROOT / ".posegate" / "weights" / model.weights)
+        ultralytics = Ultralytics(arguments.ultralytics, ROOT / ".posegate" / "weights" / model.weights)
         print(ultralytics.version, file=sys.stderr)
     rows = []
     plan = [(size, count) for size in arguments.sizes for count in arguments.in_flight]
+    seconds = arguments.seconds
     async with connect(address) as channel:
         stub = PoseServiceStub(channel)
         for size, count in track(plan, description="measuring", console=Console(stderr=True)):
             picture = _fit(original, SIZES_WH[size])
             content = encode(picture, "jpeg", jpeg_quality=90)
             tensor, _ = letterbox(picture, choose_shape(SIZES_WH[size], model.shapes_hw))
-            seconds = arguments.seconds
-            if compiled is not None:
-                own = psutil.Process()
-                with _usage([own], None) as usage:
-                    latencies, wall_s = compiled.loop(tensor[None], count, seconds)
-                rows.append(_row(size, "(a) bare model", count, latencies, wall_s, usage))
-
-            async def direct(tensor: Rgb8 = tensor) -> None:
-                await client.infer(
-                    model, {"images": tensor[None]}, ["candidates"], deadline=time.monotonic() + 60
-                )
-
             request = pb.DetectPosesRequest(image=types_pb2.Image(content=content), model=model.name)
 
-            async def through(request: pb.DetectPosesRequest = request) -> None:
-                await stub.DetectPoses(request, timeout=60)
+            def alone(compiled: BareModel, tensor: Rgb8 = tensor, count: int = count) -> _Contestant:
+                async def turn() -> tuple[list[float], float]:
+                    return compiled.loop(tensor[None], count, seconds)
 
-            for what, call in (("(b) Triton", direct), ("(c) gateway", through)):
-                with _usage([process, *process.children(recursive=True)], process) as usage:
-                    latencies, wall_s = await _load(call, count, seconds)
-                rows.append(_row(size, what, count, latencies, wall_s, usage))
-            if ultralytics is not None:
-                with _usage([ultralytics.usage], None) as usage:
-                    latencies, wall_s = ultralytics.loop(content, seconds)
-                rows.append(_row(size, "(d) Ultralytics", count, latencies, wall_s, usage))
+                return _Contestant("(a) bare model", turn, lambda: [psutil.Process()])
+
+            def served(what: str, call: Callable[[], Awaitable[object]], count: int = count) -> _Contestant:
+                return _Contestant(
+                    what,
+                    lambda: _load(call, count, seconds),
+                    lambda: [process, *process.children(recursive=True)],
+                    process,
+                )
+
+            def peer(ultralytics: Ultralytics, content: bytes = content) -> _Contestant:
+                async def turn() -> tuple[list[float], float]:
+                    return ultralytics.loop(content, seconds)
+
+                return _Contestant("(d) Ultralytics", turn, lambda: [ultralytics.usage])
+
+            def direct(tensor: Rgb8 = tensor) -> Awaitable[object]:
+                deadline = time.monotonic() + 60
+                return client.infer(model, {"images": tensor[None]}, ["candidates"], deadline=deadline)
+
+            def through(request: pb.DetectPosesRequest = request) -> Awaitable[object]:
+                return stub.DetectPoses(request, timeout=60)
+
+            bare = None if compiled is None else alone(compiled)
+            contestants = [
+                *([] if bare is None else [bare]),
+                served("(b) Triton", direct),
+                served("(c) gateway", through),
+                *([] if ultralytics is None else [peer(ultralytics)]),
+            ]
+            for one in contestants:
+                await one.turn()  # warms it up
+            for _ in range(arguments.rounds):
+                for one in contestants:
+                    await one.take_turn()
+            rows += [one.row(size, count, bare) for one in contestants]
     if ultralytics is not None:
         ultralytics.close()
     await client.close()
     return rows
 
 
-class _Bare:
-    """The bare model, compiled as the backend compiles it."""
-
-    def __init__(self, model: Model) -> None:
-        import openvino
-
-        self._core = openvino.Core()
-        self._graph = ROOT / "model_repository" / "cpu" / model.name / model.version / "model.onnx"
-        # As the backend has it: OpenVINO emulates bf16 where the CPU lacks it, four times slower than f32.
-        native = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._precision = model.precision if native else "f32"
-        self._compiled: dict[tuple[tuple[int, ...], bool], Any] = {}
-
-    def loop(self, tensor: Rgb8, in_flight: int, seconds: float) -> tuple[list[float], float]:
-        """Latencies in seconds, and the wall time, of so many threads that call it in a loop.
-
-        One in flight runs on all CPUs; several run on one CPU each, which gives the most images
-        per second: the highest throughput in both cases.
-        """
-        compiled = self._compile(tensor.shape, alone=in_flight == 1)
-        latencies: list[list[float]] = [[] for _ in range(in_flight)]
-        begin = threading.Barrier(in_flight + 1)
-
-        def work(mine: list[float]) -> None:
-            request = compiled.create_infer_request()
-            request.infer([tensor], share_inputs=True, share_outputs=True)
-            begin.wait()
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end:
-                started = time.perf_counter()
-                request.infer([tensor], share_inputs=True, share_outputs=True)
-                mine.append(time.perf_counter() - started)
-
-        threads = [threading.Thread(target=work, args=(mine,)) for mine in latencies]
-        for thread in threads:
-            thread.start()
-        begin.wait()
-        started = time.perf_counter()
-        for thread in threads:
-            thread.join()
-        return [value for mine in latencies for value in mine], time.perf_counter() - started
-
-    def _compile(self, shape: tuple[int, ...], *, alone: bool) -> Any:
-        if (shape, alone) not in self._compiled:
-            graph = self._core.read_model(self._graph)
-            graph.reshape({graph.input(0): list(shape)})
-            self._compiled[shape, alone] = self._core.compile_model(
-                graph,
-                "CPU",
-                {
-                    "PERFORMANCE_HINT": "LATENCY" if alone else "THROUGHPUT",
-                    "INFERENCE_PRECISION_HINT": self._precision,
-                    "INFERENCE_NUM_THREADS": cpu_count(),
-                },
-            )
-        return self._compiled[shape, alone]
-
-
-class _Ultralytics:
-    """Ultralytics' own `predict` on the bytes of an image, in a Python of its own: torch is none of ours.
-
-    Args:
-        python: interpreter of an environment with `ultralytics` in it.
-        weights: a checkpoint.
-
-    Attributes:
-        version: of Ultralytics and torch.
-    """
-
-    def __init__(self, python: Path, weights: Path) -> None:
-        if not weights.is_file():
-            raise SystemExit(f"{weights} is missing: scripts/setup fetches it")
-        self._process = subprocess.Popen(  # noqa: S603 - the interpreter that the caller named
-            [python, _PEER, weights, str(cpu_count())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.usage = psutil.Process(self._process.pid)
-        self.version = self._answer()
-
-    def loop(self, content: bytes, seconds: float) -> tuple[list[float], float]:
-        """Latencies in seconds, and the wall time, of calls one after another."""
-        assert self._process.stdin is not None  # noqa: S101 - a pipe
-        with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
-            file.write(content)
-            file.flush()
-            self._process.stdin.write(f"{seconds} {file.name}\n")
-            self._process.stdin.flush()
-            latencies = [float(value) for value in self._answer().split()]
-        return latencies, sum(latencies)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None  # noqa: S101 - a pipe
-        with suppress(BrokenPipeError):  # it has ended
-            self._process.stdin.close()
-        self._process.wait(60)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None  # noqa: S101 - a pipe
-        line = self._process.stdout.readline()
-        if not line:
-            self.close()
-            raise SystemExit("Ultralytics did not answer: is it installed in that environment?")
-        return line.strip()
-
-
 async def _load(
-    call: Callable[[], Awaitable[None]], in_flight: int, seconds: float
+    call: Callable[[], Awaitable[object]], in_flight: int, seconds: float
 ) -> tuple[list[float], float]:
     """Latencies in seconds, and the wall time, of so many callers that never pause."""
-    for _ in range(3):
-        await call()
     latencies: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -364,50 +331,9 @@ async def _load(
     return latencies, time.perf_counter() - started
 
 
-@contextmanager
-def _usage(processes: Sequence[psutil.Process], gateway: psutil.Process | None) -> Iterator[Usage]:
-    """CPU seconds and peak memory of some processes while the block runs."""
-    usage = Usage([], [], [])
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            usage.rss_mb.append(sum(process.memory_info().rss for process in processes) / 1e6)
-            usage.gateway_rss_mb.append(gateway.memory_info().rss / 1e6 if gateway else 0.0)
-            done.wait(0.1)
-
-    before = sum(_cpu_s(process) for process in processes)
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield usage
-    finally:
-        done.set()
-        watcher.join()
-        usage.cpu_s.append(sum(_cpu_s(process) for process in processes) - before)
-
-
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-def _row(
-    picture: str, what: str, in_flight: int, latencies: Sequence[float], wall_s: float, usage: Usage
-) -> Row:
-    cuts = statistics.quantiles(latencies, n=100, method="inclusive")
-    return Row(
-        picture=picture,
-        what=what,
-        in_flight=in_flight,
-        per_second=round(len(latencies) / wall_s, 1),
-        p50_ms=round(cuts[49] * 1e3, 1),
-        p95_ms=round(cuts[94] * 1e3, 1),
-        p99_ms=round(cuts[98] * 1e3, 1),
-        cpu_s=round(usage.cpu_s[0] / len(latencies), 4),
-        rss_mb=round(max(usage.rss_mb), 0),
-        gateway_rss_mb=round(max(usage.gateway_rss_mb), 0),
-    )
 
 
 def _table(rows: Sequence[Row], machine: str) -> Table:
@@ -427,15 +353,13 @@ def _table(rows: Sequence[Row], machine: str) -> Table:
     )
     for column in columns:
         table.add_column(column, justify="left" if column in ("picture", "what") else "right")
-    bare = {(row.picture, row.in_flight): row.per_second for row in rows if row.what.startswith("(a)")}
     for row in rows:
-        base = bare.get((row.picture, row.in_flight))
         table.add_row(
             row.picture,
             str(row.in_flight),
             row.what,
             f"{row.per_second:.1f}",
-            f"{row.per_second / base:.2f}" if base else "",
+            "" if row.of_bare is None else f"{row.of_bare:.2f}",
             f"{row.p50_ms:.1f}",
             f"{row.p95_ms:.1f}",
             f"{row.p99_ms:.1f}",

@@ -36,7 +36,8 @@ from rich.table import Table
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
-from scripts.benchmark import _Bare, _cpu_name, running_service
+from scripts.benchmark import _cpu_name, running_service
+from scripts.benchmark_peers import BareModel
 from service.client import connect
 from service.core.geometry import Rgb8, choose_shape, letterbox
 from service.core.model import Model
@@ -95,7 +96,7 @@ async def _measure(arguments: argparse.Namespace, address: str, triton_url: str)
     client = TritonClient(triton_url, shared_memory=False)
     model = {one.name: one for one in await client.models()}[arguments.model]
     await client.close()
-    bare = _Bare(model)
+    bare = BareModel(model)
     clips = {
         "single_person.mp4": _looped(DATA / "single_person.mp4", _LOOPS),
         "1080p": _looped_bytes(_landscape(DATA / "two_people.mp4"), _LOOPS),
@@ -118,7 +119,7 @@ async def _measure(arguments: argparse.Namespace, address: str, triton_url: str)
     return rows
 
 
-def _bare_row(clip: str, bare: _Bare, model: Model, frame: Rgb8, seconds: float) -> Row:
+def _bare_row(clip: str, bare: BareModel, model: Model, frame: Rgb8, seconds: float) -> Row:
     """The model on one frame that is decoded and fitted into its input: nothing but the model is counted."""
     tensor, _ = letterbox(frame, choose_shape((frame.shape[1], frame.shape[0]), model.shapes_hw))
     rates = []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmark import _Ultralytics
+from scripts.benchmark_peers import Ultralytics
 from service.media.image import encode
 from tests.pictures import plain
 
@@ -30,7 +30,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_latencies_come_back_for_every_image(weights: Path) -> None:
-    peer = _Ultralytics(Path(sys.executable), weights)
+    peer = Ultralytics(Path(sys.executable), weights)
     assert peer.version == "Ultralytics 8, torch 1"
     content = encode(plain((64, 48)), "jpeg")
     for _ in range(2):
@@ -43,9 +43,9 @@ def test_latencies_come_back_for_every_image(weights: Path) -> None:
 def test_an_environment_without_it_says_so(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "ultralytics.py").write_text("raise ImportError('not here')", encoding="utf-8")
     with pytest.raises(SystemExit, match="installed"):
-        _Ultralytics(Path(sys.executable), weights)
+        Ultralytics(Path(sys.executable), weights)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"absent\.pt is missing"):
-        _Ultralytics(Path(sys.executable), tmp_path / "absent.pt")
+        Ultralytics(Path(sys.executable), tmp_path / "absent.pt")
