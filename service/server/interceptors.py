@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
@@ -150,7 +150,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                         answer = await inner(request, context)
                     self.check_size(answer)
                 except Exception as error:
-                    return await _fail(context, error, call.request_id, outcome, begun=False)
+                    await _fail(context, error, call.request_id, outcome, begun=False)
                 finally:
                     del request  # where it could not be read it is the error, which knows this frame
                 # Sent only now: metadata sent earlier would commit the call and rule out its retry.
@@ -158,14 +158,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 self._watch_sending(context)
                 return answer
 
-        return call
+        return _forgotten(call)
 
     def _refusing(self, method: str, error: Callable[[], Overloaded]) -> Unary:
         """Behaviour that does for a refused call what is done for others, with less work: hundreds a
         second take their time from the calls that are answered."""
         rpc = method.rpartition("/")[2]
 
-        async def call(requests: Any, context: Context) -> None:
+        async def call(requests: Any, context: Context) -> NoReturn:
             with self._in_progress():
                 metadata = tuple(context.invocation_metadata() or ())
                 request_id = _request_id(metadata)
@@ -179,9 +179,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 if isinstance(refusal, Overloaded):
                     self._observer.shed(outcome.reason)
                 span.end(outcome.code, outcome.reason, refusal, {})
-                _end(context, code, refusal, _trailing(refusal, request_id))
+                await context.abort(code, refusal.message, _trailing(refusal, request_id))
 
-        return call
+        return _forgotten(call)
 
     def _watch_sending(self, context: Context) -> None:
         """End the connection of a caller who does not take the answer that is sent next."""
@@ -209,13 +209,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                             yield answer
                 except Exception as error:
                     await _fail(context, error, call.request_id, outcome, begun=begun)
-                    return
                 finally:
                     del request  # as above
                 if not begun:
                     await context.send_initial_metadata(initial)
 
-        return call
+        return _forgotten_stream(call)
 
     @contextmanager
     def _in_progress(self) -> Iterator[None]:
@@ -326,6 +325,40 @@ class _Outcome:
         return {"code": self.code, "reason": self.reason} if self.reason else {"code": self.code}
 
 
+def _forgotten(behaviour: Unary) -> Unary:
+    """The behaviour, of whose aborted calls nothing is kept: the context keeps the error by which gRPC aborts
+    a call, and that would keep the frames it came through, and these the request and the context."""
+
+    async def call(request: Any, context: Context) -> Any:
+        try:
+            return await behaviour(request, context)
+        except grpc.aio.AbortError as error:
+            del request, context
+            raise _without_frames(error) from None
+
+    return call
+
+
+def _forgotten_stream(behaviour: Stream) -> Stream:
+    """As `_forgotten`, of a behaviour with a stream of answers."""
+
+    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(cast("AsyncGenerator[Any]", behaviour(request, context))) as answers:
+                async for answer in answers:
+                    yield answer
+        except grpc.aio.AbortError as error:
+            del request, context
+            raise _without_frames(error) from None
+
+    return call
+
+
+def _without_frames(error: grpc.aio.AbortError) -> grpc.aio.AbortError:
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
 class _Refusals:
     """Refusals of one kind, of which one a second is logged."""
 
@@ -376,7 +409,7 @@ def _ratelimit(error: MonthlyQuotaExceeded) -> list[tuple[str, str]]:
 
 async def _fail(
     context: Context, error: Exception, request_id: str, outcome: _Outcome, *, begun: bool
-) -> None:
+) -> NoReturn:
     """End the call with the status that stands for the error."""
     if isinstance(error, TimeoutError):
         error = DeadlineExceeded("The deadline passed before the answer was ready.")
@@ -392,20 +425,7 @@ async def _fail(
             trailing += (("grpc-retry-pushback-ms", "-1"),)  # ends gRPC's own retries
         # Never for an error that may be retried: initial metadata commit the call and rule out its retry.
         await context.send_initial_metadata(((REQUEST_ID, request_id),))
-    _end(context, code, shown, trailing)
-
-
-def _end(
-    context: Context,
-    code: grpc.StatusCode,
-    error: PosegateError,
-    trailing: tuple[tuple[str, str | bytes], ...],
-) -> None:
-    """Have a call end with a status when its handler returns. `abort` would raise an error that the context
-    keeps, and with it all that the call has, until the garbage collector comes."""
-    context.set_code(code)
-    context.set_details(error.message)
-    context.set_trailing_metadata(trailing)
+    await context.abort(code, shown.message, trailing)
 
 
 def _trailing(error: PosegateError, request_id: str) -> tuple[tuple[str, str | bytes], ...]:
