@@ -77,7 +77,7 @@ def _kinds(channel: grpc.aio.Channel) -> dict[str, Callable[[], Awaitable[Any]]]
         "1,000 scans in a JPEG": image(with_scans(1000, (4000, 3000))),
         "a PNG of 65,536 px": image(_HUGE_PNG),
         "a tile of 30,000 px in a TIFF": image(giant_tile()),
-        "12 million empty persons": lambda: export(_NAMES, timeout=30),
+        "12 million empty names": lambda: export(_NAMES, timeout=30),
         "a compressed request": image(PICTURE, compression=grpc.Compression.Gzip),
         "200 MB of zeros": lambda: detect(_ZEROS, timeout=30),
         "200 scans in each frame of a video": video(tracks("avi", 1, with_scans(200))),

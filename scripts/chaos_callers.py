@@ -310,8 +310,10 @@ def _stream_call(channel: Channel, load: Load) -> Any:
     stub: Any = channel.stream_stream("/posegate.v1.PoseService/StreamPoses")
 
     async def call() -> None:
-        async for _ in stub(iter((config, frame, frame, frame)), timeout=load.timeout_s):
-            pass
+        answers = [one async for one in stub(iter((config, frame, frame, frame)), timeout=load.timeout_s)]
+        summary = pb.StreamPosesResponse.FromString(answers[-1]).summary
+        if summary.frames_answered != 3:  # an image that is refused ends no stream
+            raise RuntimeError(f"not all images were answered: {summary}")
 
     return call
 

@@ -59,10 +59,15 @@ class Process:
         """Its folder for videos that are being uploaded."""
         return self.folder / "spool"
 
+    @property
+    def log(self) -> Path:
+        """What it wrote."""
+        return self.folder / f"{self.command}-{self.address.rpartition(':')[2]}.log"
+
     async def start(self) -> None:
         """Start it and wait until it serves."""
         self.spool.mkdir(exist_ok=True)
-        with (self.folder / f"{self.command}-{self.address.rpartition(':')[2]}.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = psutil.Popen(
                 [sys.executable, "-m", "service", self.command],
                 cwd=ROOT,

@@ -29,9 +29,12 @@ class EventQueue(Generic[Event]):
     async def next_within(self, seconds: float) -> Event | None:
         """The next event; None if there is none in time. Raises the error that ended the run."""
         event = await next_within(self._events, seconds)
-        if isinstance(event, Exception):
-            raise event
-        return event
+        try:
+            if isinstance(event, Exception):
+                raise event
+            return event
+        finally:
+            del event  # else an error and this frame of the stack would keep each other
 
 
 @asynccontextmanager

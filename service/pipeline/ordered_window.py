@@ -74,9 +74,12 @@ class OrderedWindow(Generic[Frame, Result]):
     async def next(self) -> InFlight[Frame, Result] | None:
         """The next frame in order; None after the last. Raises the error that the producer finished with."""
         item = await self._started.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
+        try:
+            if isinstance(item, Exception):
+                raise item
+            return item
+        finally:
+            del item  # else an error and this frame of the stack would keep each other
 
     def release(self) -> None:
         """Free the place of the frame taken last."""

@@ -318,18 +318,7 @@ class _Run:
 
     async def _finish(self, item: InFlight[_FrameAtModel, Estimate]) -> StreamResult:
         frame = item.frame
-        answer: FrameAnswer | Exception
-        try:
-            with frame.timer:
-                estimate = await item.result
-        except Exception as error:  # of this frame alone
-            self._failed += 1
-            answer = error
-        else:
-            self._answered += 1
-            self._last_s = max(self._last_s, frame.capture_ns / 1e9)
-            analysis = self._sequence.add_frame(estimate.poses, estimate.size_wh, self._last_s)
-            answer = FrameAnswer(estimate.size_wh, analysis, estimate.timings)
+        answer = await self._answer(item)
         return StreamResult(
             frame_id=frame.frame.frame_id,
             capture_ns=frame.capture_ns,
@@ -337,6 +326,21 @@ class _Run:
             total_ms=(self._clock() - frame.arrived_at) * 1e3,
             answer=answer,
         )
+
+    async def _answer(self, item: InFlight[_FrameAtModel, Estimate]) -> FrameAnswer | Exception:
+        frame = item.frame
+        try:
+            with frame.timer:
+                estimate = await item.result
+        except Exception as error:  # of this frame alone
+            self._failed += 1
+            return error
+        finally:
+            del item  # else an error and this frame of the stack would keep each other, and the image
+        self._answered += 1
+        self._last_s = max(self._last_s, frame.capture_ns / 1e9)
+        analysis = self._sequence.add_frame(estimate.poses, estimate.size_wh, self._last_s)
+        return FrameAnswer(estimate.size_wh, analysis, estimate.timings)
 
     def _idle(self) -> DeadlineExceeded:
         return DeadlineExceeded(

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -57,6 +57,7 @@ _calls = structlog.get_logger(CALLS)
 
 REQUEST_ID = "x-request-id"
 _REFUSAL_LOG_S = 1.0
+_LATE_S = 0.02  # a call that its caller ends so shortly before its deadline has ended by it
 _NO_DEADLINE_S = 1e9  # Java's Long.MAX_VALUE nanoseconds, and what else stands for none; 30 years
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -137,20 +138,21 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, inner: Unary, arrivals: Arrivals | None) -> Unary:
         async def call(request: Any, context: Context) -> Any:
             with self._in_progress():
-                if arrivals is not None:
-                    request = await arrivals.receive(request)
-                return await answered(request, context)
+                if arrivals is None:
+                    return await answered(request, context)
+                # Not kept here for as long as the call takes: it may be the bytes of what is parsed there.
+                return await answered(await arrivals.receive(request), context)
 
         async def answered(request: Any, context: Context) -> Any:
             with self._observed(method, context) as (call, outcome):
                 try:
                     self._refuse_while_draining()
-                    request = await self._reader.read(request)
                     async with asyncio.timeout(call.deadline - time.monotonic()):
+                        request = await self._reader.read(request)
                         answer = await inner(request, context)
                     self.check_size(answer)
                 except Exception as error:
-                    await _fail(context, error, call.request_id, outcome, begun=False)
+                    return await _fail(context, error, call.request_id, outcome, begun=False)
                 finally:
                     del request  # where it could not be read it is the error, which knows this frame
                 # Sent only now: metadata sent earlier would commit the call and rule out its retry.
@@ -158,14 +160,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 self._watch_sending(context)
                 return answer
 
-        return _forgotten(call)
+        return call
 
     def _refusing(self, method: str, error: Callable[[], Overloaded]) -> Unary:
         """Behaviour that does for a refused call what is done for others, with less work: hundreds a
         second take their time from the calls that are answered."""
         rpc = method.rpartition("/")[2]
 
-        async def call(requests: Any, context: Context) -> NoReturn:
+        async def call(requests: Any, context: Context) -> None:
             with self._in_progress():
                 metadata = tuple(context.invocation_metadata() or ())
                 request_id = _request_id(metadata)
@@ -174,14 +176,16 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 code = code_of(refusal)
                 outcome = _Outcome(code.name, refusal.reason, refusal)
                 facts = {"request_id": request_id, "rpc": rpc, "peer": context.peer()}
+                if span.trace_id:
+                    facts["trace_id"] = span.trace_id
                 self._log_end(outcome, 0.0, facts)
                 self._observer.call_ended(rpc, outcome.code, outcome.reason, 0.0)
                 if isinstance(refusal, Overloaded):
                     self._observer.shed(outcome.reason)
                 span.end(outcome.code, outcome.reason, refusal, {})
-                await context.abort(code, refusal.message, _trailing(refusal, request_id))
+                await _end(context, code, refusal, _trailing(refusal, request_id))
 
-        return _forgotten(call)
+        return call
 
     def _watch_sending(self, context: Context) -> None:
         """End the connection of a caller who does not take the answer that is sent next."""
@@ -209,12 +213,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                             yield answer
                 except Exception as error:
                     await _fail(context, error, call.request_id, outcome, begun=begun)
+                    return
                 finally:
                     del request  # as above
                 if not begun:
                     await context.send_initial_metadata(initial)
 
-        return _forgotten_stream(call)
+        return call
 
     @contextmanager
     def _in_progress(self) -> Iterator[None]:
@@ -256,8 +261,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         try:
             yield call, outcome
         except (asyncio.CancelledError, GeneratorExit):
-            # gRPC cancels a call at its deadline, sometimes before the timeout in here does.
-            late = context.time_remaining() == 0
+            # gRPC cancels a call at its deadline, sometimes before the timeout in here does; callers do so
+            # by their own clock.
+            remaining_s = context.time_remaining()
+            late = remaining_s is not None and remaining_s < _LATE_S
             outcome.code, outcome.reason = ("DEADLINE_EXCEEDED",) * 2 if late else ("CANCELLED", "")
             raise
         finally:
@@ -277,10 +284,11 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def _log_end(self, outcome: _Outcome, seconds: float, facts: Mapping[str, Any]) -> None:
         """One line for each call; of refusals by overload, and of those for a key, one a second: to write a
-        line for each would take time from the calls that are answered."""
+        line for each would take time from the calls that are answered. A stream that had frames is not one of
+        them."""
         fields = outcome.fields()
         for kind, refusals in self._refusals.items():
-            if isinstance(outcome.error, kind):
+            if isinstance(outcome.error, kind) and not facts.get("frames"):
                 count = refusals.to_log()
                 if not count:
                     return
@@ -323,40 +331,6 @@ class _Outcome:
     def fields(self) -> dict[str, str | int]:
         """Fields of the log line."""
         return {"code": self.code, "reason": self.reason} if self.reason else {"code": self.code}
-
-
-def _forgotten(behaviour: Unary) -> Unary:
-    """The behaviour, of whose aborted calls nothing is kept: the context keeps the error by which gRPC aborts
-    a call, and that would keep the frames it came through, and these the request and the context."""
-
-    async def call(request: Any, context: Context) -> Any:
-        try:
-            return await behaviour(request, context)
-        except grpc.aio.AbortError as error:
-            del request, context
-            raise _without_frames(error) from None
-
-    return call
-
-
-def _forgotten_stream(behaviour: Stream) -> Stream:
-    """As `_forgotten`, of a behaviour with a stream of answers."""
-
-    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async with aclosing(cast("AsyncGenerator[Any]", behaviour(request, context))) as answers:
-                async for answer in answers:
-                    yield answer
-        except grpc.aio.AbortError as error:
-            del request, context
-            raise _without_frames(error) from None
-
-    return call
-
-
-def _without_frames(error: grpc.aio.AbortError) -> grpc.aio.AbortError:
-    error.__context__ = None
-    return error.with_traceback(None)
 
 
 class _Refusals:
@@ -409,7 +383,7 @@ def _ratelimit(error: MonthlyQuotaExceeded) -> list[tuple[str, str]]:
 
 async def _fail(
     context: Context, error: Exception, request_id: str, outcome: _Outcome, *, begun: bool
-) -> NoReturn:
+) -> None:
     """End the call with the status that stands for the error."""
     if isinstance(error, TimeoutError):
         error = DeadlineExceeded("The deadline passed before the answer was ready.")
@@ -425,7 +399,25 @@ async def _fail(
             trailing += (("grpc-retry-pushback-ms", "-1"),)  # ends gRPC's own retries
         # Never for an error that may be retried: initial metadata commit the call and rule out its retry.
         await context.send_initial_metadata(((REQUEST_ID, request_id),))
-    await context.abort(code, shown.message, trailing)
+    await _end(context, code, shown, trailing)
+
+
+async def _end(
+    context: Context,
+    code: grpc.StatusCode,
+    error: PosegateError,
+    trailing: tuple[tuple[str, str | bytes], ...],
+) -> None:
+    """End a call with a status, before its handler returns.
+
+    A code that is only set would be sent with initial metadata and an empty message, which commit the call
+    and rule out its retry. What `abort` raises is kept by the context and raised again when the handler has
+    returned; what it refers to, and with it all that the call has, would wait for the garbage collector.
+    """
+    try:
+        await context.abort(code, error.message, trailing)
+    except grpc.aio.AbortError as aborted:
+        aborted.__context__ = aborted.__traceback__ = None
 
 
 def _trailing(error: PosegateError, request_id: str) -> tuple[tuple[str, str | bytes], ...]:

@@ -15,11 +15,13 @@ from typing import Any, cast
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
-from service.errors import InvalidRequest, PosegateError
+from service.errors import InvalidRequest, Overloaded, PosegateError
 from service.server.bounds import TooManyElements, out_of_bounds
 from service.server.message_limits import max_request_bytes, request_type_of
 
 _AT_ONCE = 20_000  # elements that are checked on the event loop, in some 20 ms
+_IN_THREAD = 32  # requests of more at once, read or waiting for it; of a second each at most
+_RETRY_AFTER_S = 1.0
 
 Deserializer = Callable[[bytes], Any]
 
@@ -37,6 +39,7 @@ class RequestReader:
         self._max_message_bytes = max_message_bytes
         self._received = received
         self._thread = thread
+        self._in_thread = 0
 
     def deserializer(self, method: str, deserialize: Deserializer | None) -> Deserializer | None:
         """The deserializer of a method behind the checks; what it returns is for `read`.
@@ -68,14 +71,14 @@ class RequestReader:
         """What a deserializer of this reader made: the request, or, of a stream, all requests.
 
         Raises:
-            PosegateError: a request is too large, beyond its bounds, or could not be read or received; of a
-                stream when that request is asked for.
+            PosegateError: a request is too large, beyond its bounds, or could not be read or received, or too
+                many are being read; of a stream when that request is asked for.
         """
         if hasattr(read, "__anext__"):
             return _Requests(read, self)
-        if isinstance(read, _Unread):
-            read = await asyncio.get_running_loop().run_in_executor(self._thread, read.read)
         try:
+            if isinstance(read, _Unread):
+                read = await self._read_in_thread(read)
             if isinstance(read, PosegateError):
                 raise read
             if isinstance(read, DecodeError):
@@ -87,6 +90,20 @@ class RequestReader:
             return read
         finally:
             del read  # else the error and this frame would keep each other
+
+    async def _read_in_thread(self, unread: _Unread) -> Any:
+        if self._in_thread >= _IN_THREAD:
+            raise Overloaded(
+                f"As many requests of many elements are being read as are allowed, {_IN_THREAD}: try again.",
+                reason="TOO_MANY_IN_FLIGHT",
+                metadata={"limit": str(_IN_THREAD)},
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self._in_thread += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, unread.read)
+        finally:
+            self._in_thread -= 1
 
 
 class _Requests:

@@ -12,11 +12,15 @@ import pytest
 from posegate.v1 import pose_service_pb2 as pb
 from service.errors import PosegateError
 from service.server import interceptors
+from service.servicers import pose
+from service.servicers.responses import stream_events
 from service.telemetry.caller_error import caller_error
 from tests.fakes import until
+from tests.pictures import jpeg
 from tests.running import Service, detect_request, running
 
 DETECT = "/posegate.v1.PoseService/DetectPoses"
+PICTURE = jpeg((64, 48))
 EXPORT = "/posegate.v1.SkeletonService/ExportPoses"
 
 
@@ -33,7 +37,8 @@ def errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Excepti
         seen.append(weakref.ref(error))
         return caller_error(error)
 
-    monkeypatch.setattr(interceptors, "caller_error", recorded)
+    for module in (interceptors, stream_events, pose):
+        monkeypatch.setattr(module, "caller_error", recorded)
     gc.collect()
     gc.disable()
     try:
@@ -51,12 +56,21 @@ def _bytes(method: str, content: bytes) -> Callable[[Service], Awaitable[Any]]:
     return call
 
 
-async def _stream(service: Service) -> None:
+def _stream(
+    *frames: pb.StreamFrame, model: str = "", again: bool = False
+) -> Callable[[Service], Awaitable[Any]]:
     async def requests() -> AsyncIterator[pb.StreamPosesRequest]:
-        yield pb.StreamPosesRequest(config=pb.StreamConfig(model="unknown"))
+        yield pb.StreamPosesRequest(config=pb.StreamConfig(model=model))
+        for frame in frames:
+            yield pb.StreamPosesRequest(frame=frame)
+        if again:
+            yield pb.StreamPosesRequest(config=pb.StreamConfig())  # once only
 
-    async for _ in service.poses.StreamPoses(requests(), timeout=10):
-        pass
+    async def call(service: Service) -> None:
+        async for _ in service.poses.StreamPoses(requests(), timeout=10):
+            pass
+
+    return call
 
 
 CALLS: dict[str, Callable[[Service], Awaitable[Any]]] = {
@@ -67,7 +81,14 @@ CALLS: dict[str, Callable[[Service], Awaitable[Any]]] = {
     "not a message": _bytes(DETECT, b"\xff"),
     "too many items": _bytes(EXPORT, b"\x1a\x00" * 10_001),
     "too many elements": _bytes(EXPORT, b"\x12\x00" * 1_000_001),
-    "stream": _stream,
+    "stream": _stream(model="unknown"),
+    "broken frame": _stream(pb.StreamFrame(encoded=b"\xff\xd8 not an image")),
+    "frame without an image": _stream(pb.StreamFrame()),
+    "frame with a wrong field": _stream(pb.StreamFrame(frame_id="x" * 200, encoded=b"\xff\xd8")),
+    "stream that ends with an error": _stream(pb.StreamFrame(encoded=PICTURE), again=True),
+    "batch": lambda service: service.poses.BatchDetectPoses(
+        pb.BatchDetectPosesRequest(requests=[detect_request(b"\xff\xd8 not an image")]), timeout=10
+    ),
     "bug": _bytes("/posegate.v1.TestService/Bug", b""),
 }
 

@@ -143,6 +143,48 @@ async def test_errors_of_the_domain_arrive_with_all_their_details(
         assert failed.trailing["grpc-retry-pushback-ms"] == str(round(error.retry_after_s * 1000))
 
 
+RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{"service": "posegate.v1.PoseService"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.01s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize("before_reading", [False, True])
+async def test_grpcs_own_retries_try_a_refused_call_again(before_reading: bool) -> None:
+    options = [("grpc.service_config", json.dumps(RETRIES))]
+    async with (
+        running(max_in_flight=1) as service,
+        grpc.aio.insecure_channel(service.address, options=options) as channel,
+    ):
+        detect: Any = channel.unary_unary("/posegate.v1.PoseService/DetectPoses")
+        content = detect_request(PICTURE).SerializeToString()
+        with logged() as lines:
+            if before_reading:
+                service.triton.gate.clear()
+                task = asyncio.create_task(service.detect(PICTURE))
+                await service.triton.entered.wait()
+                call = asyncio.ensure_future(detect(content, timeout=20))
+                await until(lambda: any(line.get("code") == "RESOURCE_EXHAUSTED" for line in lines))
+                service.triton.gate.set()
+                await task
+                await call  # answered at the next attempt
+            else:
+                service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.01)
+                failed = await failure(detect(content, timeout=10))
+                assert failed.reason == "QUEUE_FULL"
+                assert len(service.triton.calls) == 3
+
+
 TEXT = "/srv/models/secret.onnx: api_key=abc123"
 
 

@@ -1,5 +1,8 @@
 """Requests are checked and parsed, those of many elements apart from the event loop."""
 
+import asyncio
+import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -10,10 +13,13 @@ from typing_extensions import override
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as skeletons_pb
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, Overloaded
+from service.server import reading
 from service.server.bounds import MAX_ELEMENTS
 from service.server.reading import RequestReader
-from tests.running import failure, running
+from tests.fakes import until
+from tests.pictures import jpeg
+from tests.running import detect_request, failure, running
 
 DETECT = "/posegate.v1.PoseService/DetectPoses"
 EXPORT = "/posegate.v1.SkeletonService/ExportPoses"
@@ -109,3 +115,60 @@ async def test_a_caller_of_too_many_elements_is_told() -> None:
         failed = await failure(export(NAME_AGAIN * (MAX_ELEMENTS + 1), timeout=60))
         assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
         assert "more than 1000000 elements" in failed.message
+
+
+async def test_no_more_than_some_wait_for_the_thread(
+    thread: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_IN_THREAD", 2)
+    one = reader(thread)
+    read = deserializer(one)
+    content = NAME_AGAIN * 100_000
+    go = threading.Event()
+    thread.submit(go.wait)
+    waiting = [asyncio.create_task(one.read(read(content))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as refused:
+        await one.read(read(content))
+    assert refused.value.reason == "TOO_MANY_IN_FLIGHT"
+    waiting.pop().cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.append(asyncio.create_task(one.read(read(content))))
+    go.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_call_that_waits_for_the_thread_ends_at_the_deadline_of_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(reading._Unread, "read", lambda unread: go.wait())
+    async with running(request_timeout_s=0.5) as service:
+        export: Any = service.channel.unary_unary(EXPORT)
+        try:
+            async with asyncio.timeout(10):
+                failed = await failure(export(NAME_AGAIN * 100_000))
+        finally:
+            go.set()
+    assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_the_bytes_are_not_kept_while_the_call_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    unread: list[weakref.ref[Any]] = []
+    read = reading._Unread.read
+
+    def seen(self: Any) -> Any:
+        unread.append(weakref.ref(self))
+        return read(self)
+
+    monkeypatch.setattr(reading._Unread, "read", seen)
+    async with running() as service:
+        service.triton.gate.clear()
+        detect: Any = service.channel.unary_unary(DETECT)
+        content = b"\x7a\x00" * 30_000 + detect_request(jpeg((64, 48))).SerializeToString()
+        call = asyncio.ensure_future(detect(content, timeout=10))
+        await service.triton.entered.wait()
+        await until(lambda: len(unread) == 1 and unread[0]() is None)
+        service.triton.gate.set()
+        await call

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from sqlalchemy import update
+from structlog.testing import capture_logs
 
 from posegate.v1 import pose_service_pb2 as pb
 from service.store.schema import account_revision, api_keys
@@ -137,3 +138,24 @@ async def test_the_frames_before_the_end_are_given_and_the_video_counts(opened: 
             while not (rows := await UsageStore(opened.database).between(*around)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert [(row.calls, row.failures) for row in rows] == [(1, 1)]
+
+
+async def test_every_stream_that_its_key_ended_has_its_line_in_the_log(opened: Accounts) -> None:
+    async def frames() -> AsyncIterator[pb.StreamPosesRequest]:
+        yield pb.StreamPosesRequest(config=pb.StreamConfig())
+        while True:
+            yield pb.StreamPosesRequest(frame=pb.StreamFrame(encoded=PICTURE))
+            await asyncio.sleep(0.02)
+
+    with capture_logs() as lines:
+        async with opened.caller("acme") as caller:
+            calls = [caller.poses.StreamPoses(frames()) for _ in range(3)]
+            for call in calls:
+                answers = aiter(call)
+                while not (await anext(answers)).HasField("result"):
+                    pass
+            await revoke(opened, key_id(caller))
+            await asyncio.gather(*map(end_of, calls))
+    ended = [line for line in lines if line["event"] == "call" and line["code"] == "UNAUTHENTICATED"]
+    assert len(ended) == 3
+    assert all(line["frames"] and "refusals" not in line for line in ended)

@@ -26,7 +26,7 @@ from service.telemetry.tracing import BadTracing, Tracing, from_environment
 from tests.fakes import FakeTriton, candidate, rows
 from tests.media.clips import clip
 from tests.pictures import jpeg
-from tests.running import detect_request, failure
+from tests.running import detect_request, failure, running
 from tests.server.test_app import up
 
 VGA = jpeg((640, 480))
@@ -366,3 +366,18 @@ def test_while_traces_are_off_neither_the_sdk_nor_the_exporter_is_imported() -> 
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)
+
+
+async def test_the_line_of_a_call_that_is_refused_before_reading_has_its_trace_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with collecting(monkeypatch), running(max_in_flight=1) as service:
+        service.triton.gate.clear()
+        task = asyncio.create_task(service.detect(VGA))
+        await service.triton.entered.wait()
+        with capture_logs() as lines:
+            await failure(service.poses.DetectPoses(detect_request(VGA), timeout=10, metadata=FROM_CALLER))
+        service.triton.gate.set()
+        await task
+    (line,) = [line for line in lines if line["event"] == "call"]
+    assert (line["reason"], line["trace_id"]) == ("TOO_MANY_IN_FLIGHT", TRACE_ID)

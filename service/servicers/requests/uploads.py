@@ -11,8 +11,8 @@ import numpy as np
 from posegate.v1 import pose_service_pb2 as pb
 from service.core.geometry import ScaledImage
 from service.errors import DeadlineExceeded, ImageUndecodable, InvalidRequest, Violation
-from service.media.image import ImageLimits, LeastScale, check_pixels
-from service.media.loading import Decode, Load, in_thread
+from service.media.image import ImageLimits, check_pixels
+from service.media.loading import Decode, Load, in_thread, refused
 from service.pipeline.stream import StreamFrame
 from service.servicers.requests.validation import Violations
 from service.servicers.requests.video_config import read_duration_ns
@@ -81,7 +81,7 @@ async def stream_frames(
         try:
             violations.raise_any()
         except InvalidRequest as error:
-            yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], _raiser(error), capture_ns)
+            yield StreamFrame(frame.frame_id[:_MAX_FRAME_ID], refused(error), capture_ns)
         else:
             load = _loader(frame, limits, decode)
             yield StreamFrame(frame.frame_id, load, capture_ns, request.ByteSize())
@@ -113,13 +113,6 @@ class _CaptureTimes:
             return None
         self._last_ns = capture_ns
         return capture_ns
-
-
-def _raiser(error: InvalidRequest) -> Load:
-    def load(_: LeastScale | None) -> ScaledImage:
-        raise error
-
-    return load
 
 
 def _loader(frame: pb.StreamFrame, limits: ImageLimits, decode: Decode) -> Load:

@@ -116,17 +116,20 @@ def test_a_palm_that_is_refused_is_not_looked_for_in_a_wider_square() -> None:
     assert find_hand(np.zeros((400, 400, 3), np.uint8), arm(), cast("Networks", networks)) is not None
 
 
-def test_the_second_estimate_of_a_wrist_gets_the_first_square_alone() -> None:
+@pytest.mark.parametrize(("first_score", "squares"), [(0.9, 3), (0.7, 2)])
+def test_the_first_wrist_that_is_sure_gets_both_squares_and_a_further_one_the_first_alone(
+    first_score: float, squares: int
+) -> None:
     networks = Hands()
     one = arm()
     two = replace(
         one,
         elbows=np.stack([ELBOW, ELBOW + 50]),
         wrists=np.stack([WRIST, WRIST + 50]),
-        scores=np.array([0.9, 0.9], np.float32),
+        scores=np.array([first_score, 0.9], np.float32),
     )
     assert find_hand(np.zeros((400, 400, 3), np.uint8), two, cast("Networks", networks)) is None
-    assert len(networks.palm_detector.squares) == 3
+    assert len(networks.palm_detector.squares) == squares
 
 
 @pytest.mark.parametrize(("flag", "looks"), [(0.02, 1), (0.3, 2), (0.9, 1)])

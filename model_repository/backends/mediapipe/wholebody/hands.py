@@ -38,9 +38,9 @@ MIN_PALM = 0.3
 
 PALM_REGIONS = (2.0, 3.0)
 """Sides of the palm detector's square, in forearms, in the order of looking. The first finds 25 of the 27
-hands that are found at all, the second 17, of which 2 are not seen as palms in the first. So the second is
-for the better wrist only, and only where the first has no palm: of one that the hand network refuses there it
-gives a smaller picture (0 hands in 51 looks)."""
+hands that the detector finds at all, the second 17, of which 2 are not seen as palms in the first. So the
+second is for the better of the sure wrists only, and only where the first has no palm: of one that the hand
+network refuses there it gives a smaller picture (0 hands in 51 looks)."""
 
 PALM_REACH = 0.6
 """How far from the wrist a palm may be found, in forearms."""
@@ -156,10 +156,11 @@ def is_plausible(hand: Hand, arm: Arm, shape_hw: tuple[int, ...]) -> bool:
 
 def _second_look(image: Bytes, arm: Arm, networks: Networks) -> Hand | None:
     height, width = image.shape[:2]
-    for number, (elbow, wrist, score) in enumerate(zip(arm.elbows, arm.wrists, arm.scores, strict=True)):
+    regions: tuple[float, ...] = PALM_REGIONS
+    for elbow, wrist, score in zip(arm.elbows, arm.wrists, arm.scores, strict=True):
         if score < MIN_WRIST or not (0 <= wrist[0] < width and 0 <= wrist[1] < height):
             continue
-        for forearms in PALM_REGIONS if number == 0 else PALM_REGIONS[:1]:
+        for forearms in regions:
             palm = _palm(image, elbow, wrist, arm.unit, forearms, networks.palm_detector)
             if palm is None:
                 continue
@@ -167,6 +168,7 @@ def _second_look(image: Bytes, arm: Arm, networks: Networks) -> Hand | None:
             if hand is not None and hand.score > MIN_SECOND_FLAG and is_plausible(hand, arm, (height, width)):
                 return hand
             break
+        regions = PALM_REGIONS[:1]
     return None
 
 
