@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-from service.pipeline.concurrency import ended, next_within
+from service.pipeline.concurrency import ended, given, next_within
 
 Event = TypeVar("Event")
 
@@ -28,13 +28,8 @@ class EventQueue(Generic[Event]):
 
     async def next_within(self, seconds: float) -> Event | None:
         """The next event; None if there is none in time. Raises the error that ended the run."""
-        event = await next_within(self._events, seconds)
-        try:
-            if isinstance(event, Exception):
-                raise event
-            return event
-        finally:
-            del event  # else an error and this frame of the stack would keep each other
+        event = next_within(self._events, seconds)
+        return given(await event)
 
 
 @asynccontextmanager

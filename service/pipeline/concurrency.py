@@ -23,6 +23,19 @@ _got_on_at: MutableMapping[Executor, float] = WeakKeyDictionary()
 _left_over: ContextVar[list[Future[Any]] | None] = ContextVar("left_over", default=None)
 
 
+def given(item: T | Exception) -> T:
+    """What was handed over, or raises the error that was handed over in its place.
+
+    The caller should not name it: an error and a frame of the stack that names it would keep each other.
+    """
+    try:
+        if isinstance(item, Exception):
+            raise item
+        return item
+    finally:
+        del item
+
+
 async def run(workers: Executor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run work in a worker thread.
 

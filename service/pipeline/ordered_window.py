@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from service.pipeline.concurrency import given
+
 Frame = TypeVar("Frame")
 Result = TypeVar("Result")
 
@@ -73,13 +75,7 @@ class OrderedWindow(Generic[Frame, Result]):
 
     async def next(self) -> InFlight[Frame, Result] | None:
         """The next frame in order; None after the last. Raises the error that the producer finished with."""
-        item = await self._started.get()
-        try:
-            if isinstance(item, Exception):
-                raise item
-            return item
-        finally:
-            del item  # else an error and this frame of the stack would keep each other
+        return given(await self._started.get())
 
     def release(self) -> None:
         """Free the place of the frame taken last."""

@@ -22,6 +22,7 @@ from service.accounts.gate import Account, AccountGate, key_ended
 from service.accounts.quotas import Charge, Standing
 from service.accounts.usage import COUNTED_RPCS, UsageRecorder
 from service.errors import PosegateError
+from service.pipeline.concurrency import given
 from service.server.arrivals import Arrivals
 from service.server.handlers import Context, Continuation, Handler, Stream, Unary, Wrapping, is_ours, wrap
 from service.server.open_streams import OpenStreams
@@ -77,13 +78,7 @@ class AccountInterceptor(grpc.aio.ServerInterceptor):
 
         async def call(requests: AsyncIterator[Any], context: Context) -> Any:
             await self._authenticate(context)
-            request = await self._arrivals.receive(requests)
-            try:
-                if isinstance(request, PosegateError):
-                    raise request
-                return await inner(request, context)
-            finally:
-                del request  # else an error and this frame would keep each other
+            return await inner(given(await self._arrivals.receive(requests)), context)
 
         return grpc.stream_unary_rpc_method_handler(
             call,
