@@ -119,6 +119,7 @@ class _Retries(grpc.aio.UnaryUnaryClientInterceptor):
         while True:
             if timeout_s is not None and self._first_contact_s is None and details.wait_for_ready is None:
                 details = details._replace(wait_for_ready=True)
+            attempted = time.monotonic()
             call = await continuation(details, request)
             try:
                 code = await call.code()
@@ -137,7 +138,10 @@ class _Retries(grpc.aio.UnaryUnaryClientInterceptor):
             asked_s = _pushback_s(trailing)
             # Jitter spreads callers that were refused at the same moment.
             wait_s = random.uniform(0.5, 1.0) * pause_s + (asked_s or 0)  # noqa: S311 - no secret
-            if (asked_s is not None and asked_s < 0) or time.monotonic() + wait_s >= end:
+            # An attempt with no time for an answer would put DEADLINE_EXCEEDED in place of the reason.
+            now = time.monotonic()
+            took_s = now - attempted
+            if (asked_s is not None and asked_s < 0) or now + wait_s + took_s >= end:
                 return call
             await asyncio.sleep(wait_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

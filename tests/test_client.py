@@ -1,6 +1,7 @@
 """The channel that other services copy: retries, large messages."""
 
 import asyncio
+import random
 import socket
 import time
 
@@ -53,12 +54,28 @@ async def test_a_full_service_is_tried_again_when_it_says_so() -> None:
     assert len(service.triton.calls) == 2
 
 
-async def test_it_tries_until_its_timeout_and_gives_the_last_answer(service: Service) -> None:
+async def test_it_tries_until_its_timeout_and_gives_the_last_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.01)
     async with connect(service.address) as channel:
-        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=2))
+        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=2.8))
     assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-    assert 3 <= len(service.triton.calls) <= 6  # pauses of 0.1 s, doubled, with jitter
+    assert 3 <= len(service.triton.calls) <= 5  # pauses of 0.1, 0.2, 0.4 and 0.8 s; 1.6 more are too many
+
+
+async def test_no_attempt_is_begun_that_has_no_time_for_an_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt that was refused took 1 s: one more, 1 s before the end, would only time out."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)
+    service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.2)
+    service.triton.seconds = 1.0
+    async with connect(service.address) as channel:
+        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=2.1))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert len(service.triton.calls) == 1
 
 
 async def test_a_call_waits_for_a_gateway_that_is_not_there_yet() -> None:
