@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import structlog
 
@@ -117,8 +116,15 @@ class MemoryGuard:
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process without pages of files; 0 where there is no such process."""
+    # Without a file object, which costs five times as much: this is read many times a second.
     try:
-        fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+        file = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
+    try:
+        fields = os.read(file, 256).split()
+    except OSError:  # it has ended since
+        return 0
+    finally:
+        os.close(file)
     return (int(fields[1]) - int(fields[2])) * _PAGE
