@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import typer
 from google.protobuf.duration_pb2 import Duration
@@ -34,17 +34,31 @@ async def show(gateway: Target) -> None:
     """
     async with gateway.connect() as channel:
         info = await PoseServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=_TIMEOUT_S)
+    print_rows(
+        {
+            "address": gateway.address,
+            "version": info.version,
+            "commit": info.commit or "not known",
+            "Triton": info.triton_version or "cannot be reached",
+            "default model": info.default_model,
+            "models ready": ", ".join(info.models_ready) or "none",
+            **limits_of(info.limits),
+        }
+    )
+
+
+def limits_of(limits: pb.Limits) -> dict[str, str]:
+    """Every limit by its name, as text."""
+    return {field.name: _limit(field.name, getattr(limits, field.name)) for field in limits.DESCRIPTOR.fields}
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Print names and values as a table."""
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("address", gateway.address)
-    table.add_row("version", info.version)
-    table.add_row("commit", info.commit or "not known")
-    table.add_row("Triton", info.triton_version or "cannot be reached")
-    table.add_row("default model", info.default_model)
-    table.add_row("models ready", ", ".join(info.models_ready) or "none")
-    for field in pb.Limits.DESCRIPTOR.fields:
-        table.add_row(field.name, _limit(field.name, getattr(info.limits, field.name)))
+    for name, value in rows.items():
+        table.add_row(name, value)
     Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)
 
 

@@ -31,6 +31,7 @@ COMMANDS = (
         "service.cli.usage",
         "Show calls, images, seconds of video and failures by tenant, day and RPC.",
     ),
+    ("account", "service.cli.account", "Print what your API key may do, and what is left of the month."),
     ("health", "service.cli.health", "Ask whether the gateway can answer."),
     ("info", "service.cli.info", "Print build, limits and models of the gateway."),
 )

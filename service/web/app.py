@@ -104,6 +104,7 @@ def routes(door: Door) -> list[BaseRoute]:
         Route(named, skeletons.delete, methods=["DELETE"]),
         Route("/v1/models", info.models, methods=["GET"]),
         Route("/v1/info", info.info, methods=["GET"]),
+        Route("/v1/account", info.account, methods=["GET"]),
         WebSocketRoute("/v1/stream", stream.stream),
         Route("/detect", detect.detect, methods=["POST"]),
         Route("/infer/video", infer.video, methods=["POST"]),

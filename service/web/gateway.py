@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.requests import HTTPConnection
 
+from posegate.v1.account_service_pb2_grpc import AccountServiceStub
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from service.web.middleware import REQUEST_ID
@@ -101,6 +102,7 @@ class Gateway:
     ) -> None:
         self.pose = PoseServiceStub(channel)
         self.skeletons = SkeletonServiceStub(channel)
+        self.accounts = AccountServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
         self._request_timeout_s = request_timeout_s
         self._stream_timeout_s = stream_timeout_s

@@ -1,4 +1,5 @@
-"""`GET /health`, `/livez`, `/v1/info` and `/v1/models`: what is there, and whether it can answer."""
+"""`GET /health`, `/livez`, `/v1/info`, `/v1/models` and `/v1/account`: what is there, whether it can
+answer, and what the caller may do."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from posegate.v1 import account_service_pb2 as account_pb
 from posegate.v1 import pose_service_pb2 as pb
 from service.web import answers
 from service.web.door import Door
@@ -49,12 +51,6 @@ class InfoCalls:
             pb.GetServerInfoResponse,
         )
         message = answered.message
-        limits: dict[str, Any] = {
-            field.name: _limit(message.limits, field)
-            for field in message.limits.DESCRIPTOR.fields
-            if field.name != "allowed_uri_hosts"
-        }
-        limits["allowed_uri_hosts"] = list(message.limits.allowed_uri_hosts)
         settings = self._door.settings
         document = {
             "version": message.version,
@@ -62,7 +58,7 @@ class InfoCalls:
             "default_model": message.default_model,
             "triton_version": message.triton_version,
             "models_ready": list(message.models_ready),
-            "limits": limits,
+            "limits": _limits(message.limits),
             "http_limits": {
                 "max_calls": settings.max_calls,
                 "max_body_bytes": settings.max_body_bytes,
@@ -78,6 +74,30 @@ class InfoCalls:
                 }
                 for one in MEASUREMENTS
             ],
+        }
+        return answers.json_response(document, headers=answered.headers)
+
+    async def account(self, request: Request) -> Response:
+        """Tenant, plan, limits and quota of the caller's key."""
+        gateway = self._door.gateway
+        answered = await gateway.call(
+            gateway.accounts.GetAccount,
+            account_pb.GetAccountRequest(),
+            caller_of(request),
+            account_pb.GetAccountResponse,
+        )
+        message, quota = answered.message, answered.message.quota
+        document = {
+            "tenant": message.tenant,
+            "plan": message.plan,
+            "limits": _limits(message.limits),
+            "quota": {
+                **{
+                    name: getattr(quota, name) if quota.HasField(name) else None
+                    for name in ("limit", "used", "remaining")
+                },
+                "reset_time": quota.reset_time.ToJsonString(),
+            },
         }
         return answers.json_response(document, headers=answered.headers)
 
@@ -102,6 +122,16 @@ class InfoCalls:
             "next_page_token": answered.message.next_page_token,
         }
         return answers.json_response(document, headers=answered.headers)
+
+
+def _limits(limits: pb.Limits) -> dict[str, Any]:
+    """Every limit by its name."""
+    document = {
+        field.name: _limit(limits, field)
+        for field in limits.DESCRIPTOR.fields
+        if field.name != "allowed_uri_hosts"
+    }
+    return {**document, "allowed_uri_hosts": list(limits.allowed_uri_hosts)}
 
 
 def _limit(limits: pb.Limits, field: FieldDescriptor) -> Any:

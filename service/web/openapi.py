@@ -244,6 +244,11 @@ def document() -> dict[str, Any]:
                 "get": _operation("Service", "models", "A page of models", ref("Models"), parameters=page)
             },
             "/v1/info": {"get": _operation("Service", "info", "Build, limits, measurements", ref("Info"))},
+            "/v1/account": {
+                "get": _operation(
+                    "Service", "account", "Tenant, plan, limits and quota of the caller's key", ref("Account")
+                )
+            },
             "/health": {
                 "get": _operation(
                     "Service",

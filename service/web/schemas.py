@@ -326,5 +326,20 @@ SCHEMAS: dict[str, Schema] = {
             ),
         }
     ),
+    "Account": _object(
+        {
+            "tenant": _text("`default` where the service asks for no keys."),
+            "plan": _text("Empty where the service asks for no keys."),
+            "limits": {"type": "object", "description": "The lower of the service's and the plan's."},
+            "quota": _object(
+                {
+                    "limit": _nullable(_integer("Calls of the month in total; null: no limit.")),
+                    "used": _nullable(_integer("Calls used; null: not counted.")),
+                    "remaining": _nullable(_integer("Calls left; null: no limit.")),
+                    "reset_time": _text("When the next month begins, UTC.", format="date-time"),
+                }
+            ),
+        }
+    ),
     "Health": _object({"status": _text(enum=["ok", "unavailable"])}),
 }

@@ -108,7 +108,7 @@ def test_the_commands_are_these() -> None:
         "models list", "models add", "models fetch", "models fill", "models build", "models verify",
         "tenants create", "tenants list", "tenants show", "tenants set-plan", "tenants delete",
         "keys create", "keys list", "keys revoke", "keys rotate", "usage",
-        "health", "info",
+        "account", "health", "info",
     ]  # fmt: skip
 
 
@@ -130,8 +130,9 @@ def test_every_command_that_calls_a_gateway_has_the_connection_options(name: str
 def test_one_name_is_one_option_in_every_command() -> None:
     helps: dict[str, set[tuple[str, str]]] = {}
     for called, command in EVERY.items():
-        # Operators' commands print an object: their --json is a switch, and names no file for results.
-        printing = {"--json"} if called.partition(" ")[0] in ("tenants", "keys", "usage") else set()
+        # These print an object: their --json is a switch, and names no file for results.
+        objects = ("tenants", "keys", "usage", "account")
+        printing = {"--json"} if called.partition(" ")[0] in objects else set()
         for option in command.params:
             for name in option.opts:
                 if name.startswith("--") and name not in printing:

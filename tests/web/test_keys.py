@@ -124,3 +124,18 @@ async def test_a_video_counts_once_and_says_what_is_left(opened: Accounts, door:
     )
     assert answer.status_code == 200
     assert (answer.headers["ratelimit-limit"], answer.headers["ratelimit-remaining"]) == ("300", "299")
+
+
+async def test_a_caller_sees_plan_limits_and_what_is_left(opened: Accounts, door: RunningDoor) -> None:
+    key = await key_of(opened, "small")
+    assert (await door.client.post("/v1/pose", content=PICTURE, headers=RAW | key)).status_code == 200
+    account = (await door.client.get("/v1/account", headers=key)).json()
+    assert (account["tenant"], account["plan"]) == ("small", "small")
+    assert {name: account["quota"][name] for name in ("limit", "used", "remaining")} == {
+        "limit": 2,
+        "used": 1,
+        "remaining": 1,
+    }
+    assert account["quota"]["reset_time"].endswith("-01T00:00:00Z")
+    assert account["limits"]["max_batch_size"] == 1
+    assert told(await door.client.get("/v1/account")) == (401, "API_KEY_MISSING")

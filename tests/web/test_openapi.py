@@ -64,6 +64,7 @@ async def test_real_answers_have_the_shapes_that_are_described(service: Service,
     check((await client.get("/v1/skeletons/coco_17")).json(), "Skeleton")
     check((await client.get("/v1/models")).json(), "Models")
     check((await client.get("/v1/info")).json(), "Info")
+    check((await client.get("/v1/account")).json(), "Account")
     check((await client.get("/health")).json(), "Health")
     check((await client.post("/v1/pose", data={"x": "y"}, **picture)).json(), "Problem")
 
