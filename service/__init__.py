@@ -10,9 +10,9 @@
 
     servicers/   the RPC methods; requests/ (messages to domain), responses/ (domain to messages)
 
-    pipeline/    use cases: estimator (image to persons), scheduler (slots at the model), stream_limiter
-                 (videos and streams at once, and their memory), limits, angles, render, export, video/,
-                 stream, sequence_analyzer
+    pipeline/    use cases: estimator (image to persons) with preparation (file to tensor) and second_stage,
+                 scheduler (slots at the model), stream_limiter (videos and streams at once, and their
+                 memory), limits, angles, render, export, video/, stream, sequence_analyzer
     accounts/    use cases: API keys, plans, monthly quotas (the quota check), rates, usage; administration
     evaluation/  accuracy of a model on annotated images, judged by pycocotools: sets, AP, intervals
 

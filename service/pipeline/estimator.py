@@ -12,37 +12,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from service.core.geometry import (
     Affine,
     Region,
     Rgb8,
-    ScaledImage,
-    choose_shape,
-    least_scale,
-    letterbox,
-    touched,
 )
 from service.core.model import Model, PoseModel
 from service.core.poses import Floats, Poses
 from service.core.shared_parts import without_shared_parts
-from service.core.topdown import (
-    bodies_in_crops,
-    crop_people,
-    frame_persons,
-    in_frame,
-    lift,
-    poses_from_crops,
-)
 from service.core.yolo import above, decode_candidates
-from service.errors import InvalidRequest, Violation
 from service.media.cost import LARGE_PIXELS
 from service.media.loading import Load, Loading
 from service.pipeline import concurrency
 from service.pipeline.patience import retry_unavailable
+from service.pipeline.preparation import LoadClock, Prepared, load_and_prepare
 from service.pipeline.scheduler import InferenceScheduler, Slot
+from service.pipeline.second_stage import assemble, join, second_inputs
 from service.telemetry.call_context import StageTimer, Timings, current
 from service.triton.shared_memory import Loan
 
@@ -50,9 +37,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Tensors = Mapping[str, NDArray[Any]]
-
-Allocate = Callable[[Sequence[int], DTypeLike], NDArray[Any] | None]
-"""Gives memory for an array, where it has any."""
 
 _ANSWER_S = 0.2  # before the deadline, so that the caller gets the error and its hint
 _PAUSE_S = 0.1  # between two attempts of a call that waits for Triton
@@ -119,23 +103,6 @@ class Estimate:
     size_wh: tuple[int, int]
     image: Rgb8 | None = None
     timings: Timings = field(default_factory=Timings)
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """An image fitted into the input of the model that takes the whole image.
-
-    Attributes:
-        tensor: (1, H, W, 3) uint8, in one of the model's shapes.
-        to_input: px of the image to px of the tensor.
-        size_wh: of the upright image.
-        image: the image itself, where it is needed after the first inference.
-    """
-
-    tensor: Rgb8
-    to_input: Affine
-    size_wh: tuple[int, int]
-    image: Rgb8 | None
 
 
 class Estimator:
@@ -294,13 +261,13 @@ class Estimator:
     ) -> Prepared:
         """Load an image and prepare it in the memory of the loan, in a worker thread; the durations are
         recorded however it ends."""
-        clock = _LoadClock(time.perf_counter())
+        clock = LoadClock(time.perf_counter())
         threads = self._waiting if isinstance(load, Loading) and load.waits else self._workers
         try:
             with concurrency.LeftOver() as loan.at_work:  # a thread that may still write to it
                 prepared = await concurrency.run(
                     threads,
-                    _load_and_prepare,
+                    load_and_prepare,
                     load,
                     model,
                     region_xyxy,
@@ -354,14 +321,14 @@ class Estimator:
             chunk = slice(start, start + top_down.max_batch_size)
             some = persons.select(chunk)
             with timer.timed("preprocess"):
-                inputs, affines = await self.run(_second_inputs, top_down, image, persons, chunk)
+                inputs, affines = await self.run(second_inputs, top_down, image, persons, chunk)
             with timer.timed("inference"):
                 outputs = await infer(top_down, inputs, ["keypoints", "scores", "positions"])
             if top_down.takes_image:
                 outputs = {name: tensor[0] for name, tensor in outputs.items()}
             with timer.timed("postprocess"):
-                refined.append(await self.run(_assemble, some, affines, outputs, model.skeleton.names))
-        joined = _join(refined, top_down.keypoint_count)
+                refined.append(await self.run(assemble, some, affines, outputs, model.skeleton.names))
+        joined = join(refined, top_down.keypoint_count)
         if not len(joined):
             return joined
         with timer.timed("postprocess"):
@@ -393,122 +360,6 @@ async def _leave_after(work: list[Future[Any]], slot: Slot) -> None:
         slot.leave()
 
 
-def prepare(
-    image: ScaledImage,
-    model: PoseModel,
-    region_xyxy: Region | None = None,
-    *,
-    keep_image: bool = False,
-    allocate: Allocate | None = None,
-) -> Prepared:
-    """Fit a decoded image into the best input shape of the first model. For a worker thread.
-
-    Args:
-        image: whole where it is kept.
-        model: the tensor is for its `first`.
-        region_xyxy: fit this part of the image only, px.
-        keep_image: keep the image too; a model with a detector needs it in any case.
-        allocate: gives memory for the tensor; None, or where it gives none, for new memory.
-
-    Raises:
-        InvalidRequest: the region lies outside the image.
-    """
-    seen = image if region_xyxy is None else _crop(image, region_xyxy)
-    shape_hw = choose_shape(seen.size_wh, model.first.shapes_hw)
-    tensor = allocate((1, *shape_hw, 3), np.uint8) if allocate is not None else None
-    out = None if tensor is None else tensor[0]
-    boxed, to_input = letterbox(seen.pixels, shape_hw, seen.size_wh, out)
-    return Prepared(
-        tensor=boxed[None],
-        to_input=seen.to_pixels.then(to_input),
-        size_wh=image.size_wh,
-        image=image.pixels if keeps_whole(model, keep_image=keep_image) else None,
-    )
-
-
-def keeps_whole(model: PoseModel, *, keep_image: bool) -> bool:
-    """Whether the image itself is needed after the first inference: to draw on, or to cut crops out of."""
-    return keep_image or model.detector is not None
-
-
-def _load_and_prepare(
-    load: Load,
-    model: PoseModel,
-    region_xyxy: Region | None,
-    *,
-    keep_image: bool,
-    clock: _LoadClock,
-    allocate: Allocate,
-) -> Prepared:
-    """As `prepare`, for an image that `load` gives; errors of `load` pass through."""
-    clock.began = time.perf_counter()
-    needs_whole = keeps_whole(model, keep_image=keep_image)
-    needed = partial(least_scale, shapes_hw=model.first.shapes_hw, region_xyxy=region_xyxy)
-    image = load(None if needs_whole else needed)
-    clock.loaded = time.perf_counter()
-    prepared = prepare(image, model, region_xyxy, keep_image=keep_image, allocate=allocate)
-    clock.prepared = time.perf_counter()
-    return prepared
-
-
-@dataclass
-class _LoadClock:
-    """Moments of loading an image in a worker thread, on time.perf_counter()'s clock; None for one that was
-    not reached. The thread writes them, and the event loop reads them even when it stops waiting for it."""
-
-    queued: float
-    began: float | None = None
-    loaded: float | None = None
-    prepared: float | None = None
-
-    def report(self, timer: StageTimer) -> None:
-        """Record each stage that was reached, the last of them as long as it lasted until now."""
-        now = time.perf_counter()
-        timer.took("queue", self.queued, self.began or now)
-        if self.began is not None:
-            timer.took("decode", self.began, self.loaded or now)
-        if self.loaded is not None:
-            timer.took("preprocess", self.loaded, self.prepared or now)
-
-
-def _crop(image: ScaledImage, region_xyxy: Region) -> ScaledImage:
-    """Cut out the whole pixels that the region touches, clipped to the image.
-
-    Of a reduced image the pixels that hold them are cut out: up to one more on each side.
-    """
-    x1, y1, x2, y2 = touched(region_xyxy, image.size_wh)
-    if x1 >= x2 or y1 >= y2:
-        width, height = image.size_wh
-        problem = f"lies outside the image, which is {width}×{height} px"
-        raise InvalidRequest(
-            f"region_of_interest {problem}.", violations=[Violation("region_of_interest", problem)]
-        )
-    corners = image.to_pixels.apply(np.array([[x1, y1], [x2, y2]], np.float32))
-    (left, top), (right, bottom) = np.floor(corners[0]).astype(int), np.ceil(corners[1]).astype(int)
-    return ScaledImage(
-        pixels=image.pixels[top:bottom, left:right],
-        size_wh=(x2 - x1, y2 - y1),
-        to_pixels=image.to_pixels.then(Affine(shift_x=-float(left), shift_y=-float(top))),
-    )
-
-
-def _second_inputs(
-    model: Model, image: Rgb8, persons: Poses, chunk: slice
-) -> tuple[dict[str, NDArray[Any]], list[Affine]]:
-    """Tensors of a top-down model for some of an image's persons, and the maps from image px to theirs."""
-    some = persons.select(chunk)
-    if model.takes_image:
-        part, affine = frame_persons(image, some.boxes_xyxy)
-        others = np.delete(persons.keypoints, chunk, axis=0)
-        boxes, bodies = in_frame(affine, some.boxes_xyxy, np.concatenate([some.keypoints, others]))
-        return {"image": part[None], "boxes": boxes[None], "bodies": bodies[None]}, [affine] * len(some)
-    crops, affines = crop_people(image, some.boxes_xyxy, model.shapes_hw[0])
-    inputs: dict[str, NDArray[Any]] = {"crops": crops}
-    if model.takes_body:
-        inputs["body"] = bodies_in_crops(some.keypoints, affines)
-    return inputs, affines
-
-
 def _decode(candidates: Floats, to_input: Affine, options: DetectionOptions) -> Poses:
     return decode_candidates(
         candidates,
@@ -516,37 +367,4 @@ def _decode(candidates: Floats, to_input: Affine, options: DetectionOptions) -> 
         min_score=options.min_score,
         iou_threshold=options.iou_threshold,
         max_persons=options.max_persons,
-    )
-
-
-def _assemble(
-    persons: Poses, affines: Sequence[Affine], outputs: Tensors, keypoint_names: tuple[str, ...]
-) -> Poses:
-    poses = poses_from_crops(persons, affines, outputs["keypoints"], outputs["scores"], outputs["positions"])
-    if poses.depth_source != "lifted" or poses.positions is None:
-        return poses
-    return replace(poses, positions=lift(poses.keypoints, poses.positions, keypoint_names))
-
-
-def _join(parts: Sequence[Poses], keypoint_count: int) -> Poses:
-    """Concatenate the persons of several batches; positions stay when any batch has them."""
-    if not parts:
-        return Poses.empty(keypoint_count)
-    sources = [part.depth_source for part in parts if part.positions is not None]
-    positions = None
-    if sources:
-        positions = np.concatenate(
-            [
-                np.full(part.keypoints.shape, np.nan, np.float32)
-                if part.positions is None
-                else part.positions
-                for part in parts
-            ]
-        )
-    return Poses(
-        boxes_xyxy=np.concatenate([part.boxes_xyxy for part in parts]),
-        scores=np.concatenate([part.scores for part in parts]),
-        keypoints=np.concatenate([part.keypoints for part in parts]),
-        positions=positions,
-        depth_source=sources[0] if sources else "none",
     )

@@ -20,7 +20,8 @@ from grpc_health.v1.health import aio as health_aio
 from service.core.geometry import LETTERBOX_GREY, ScaledImage
 from service.core.model import PoseModel
 from service.errors import PosegateError, Unavailable
-from service.pipeline.estimator import DetectionOptions, Estimator, prepare
+from service.pipeline.estimator import DetectionOptions, Estimator
+from service.pipeline.preparation import prepare
 from service.telemetry.call_context import Observer
 from service.triton.catalog import ModelCatalog
 from service.triton.client import TritonError

@@ -13,10 +13,11 @@ from service.core.geometry import ScaledImage, choose_shape, fitted_wh
 from service.media.video_reader import VideoFacts, VideoFrame
 from service.pipeline.background import EventQueue
 from service.pipeline.concurrency import ended
-from service.pipeline.estimator import Estimate, Estimator, Prepared, prepare
+from service.pipeline.estimator import Estimate, Estimator
 from service.pipeline.limits import Limits
 from service.pipeline.ordered_window import InFlight, OrderedWindow
 from service.pipeline.patience import retry_unavailable
+from service.pipeline.preparation import Prepared, prepare
 from service.pipeline.sequence_analyzer import SequenceAnalyzer
 from service.pipeline.stream_limiter import StreamLimiter
 from service.pipeline.video.annotator import Annotator
