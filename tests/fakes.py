@@ -406,8 +406,8 @@ class BusyThread:
         self._go_on.set()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    """Wait until a condition holds; AssertionError when it does not in time."""
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Wait until a condition holds; TimeoutError when it does not in a time that no loaded machine takes."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - there is no event for the condition
             await asyncio.sleep(0.005)

@@ -45,11 +45,11 @@ async def test_work_stops_soon_after_its_caller_has_left() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         task = asyncio.create_task(concurrency.run(pool, endless))
-        assert await asyncio.to_thread(begun.wait, 5)
+        assert await asyncio.to_thread(begun.wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(ended.wait, 5)
+        assert await asyncio.to_thread(ended.wait, 30)
         assert await concurrency.run(pool, lambda: 7) == 7
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -161,7 +162,7 @@ async def test_of_a_flood_of_wrong_keys_one_line_a_second_is_logged(opened: Acco
 
 async def test_health_needs_no_key(opened: Accounts) -> None:
     stub: Any = health_pb2_grpc.HealthStub(opened.service.channel)
-    assert await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -314,12 +315,16 @@ async def test_a_video_that_does_not_say_its_length_ends_at_that_of_the_plan(tmp
 
 
 async def test_a_live_stream_ends_at_the_length_of_the_plan_with_what_was_found(tmp_path: Path) -> None:
-    plans = {"free": replace(EASY["free"], max_video_seconds=1.0)}
+    plans = {
+        "free": replace(EASY["free"], max_video_seconds=100.0),  # of capture times
+        "standard": replace(EASY["standard"], max_video_seconds=3.0),  # on the clock
+    }
     async with (
         accounts(tmp_path, plans=plans, video_spool=tmp_path) as opened,
         opened.caller("acme", "free") as caller,
+        opened.caller("other", "standard") as other,
     ):
-        answers, seen = await taken(caller.poses.StreamPoses(frames(10, step_s=0.3)))
+        answers, seen = await taken(caller.poses.StreamPoses(frames(10, step_s=30.0)))
         assert seen is not None
         assert seen.reason == "PLAN_DOES_NOT_ALLOW"
         assert [answer.result.frame_id for answer in answers if answer.HasField("result")] == list("0123")
@@ -330,10 +335,10 @@ async def test_a_live_stream_ends_at_the_length_of_the_plan_with_what_was_found(
             await asyncio.sleep(30)
 
         began = time.monotonic()
-        answers, seen = await taken(caller.poses.StreamPoses(slow()))
+        answers, seen = await taken(other.poses.StreamPoses(slow()))
         assert seen is not None
         assert seen.reason == "PLAN_DOES_NOT_ALLOW"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25  # of 30 s that it would last
         assert sum(answer.HasField("result") for answer in answers) == 1
 
 
@@ -521,18 +526,22 @@ async def test_usage_is_kept_by_tenant_day_and_rpc(opened: Accounts) -> None:
         await caller.poses.BatchDetectPoses(batch)
         await taken(caller.poses.AnalyzeVideo(video(clip(count=25))))
         await taken(caller.poses.StreamPoses(frames(4, step_s=0.5)))
-        await asyncio.sleep(0.5)  # it is written every tenth of a second
         today = datetime.now(UTC).date()
-        rows_ = await UsageStore(opened.database).between(
-            today - timedelta(days=1), today + timedelta(days=1)
-        )
-        found = {row.rpc: (row.calls, row.pictures, row.video_ms, row.failures) for row in rows_}
-        assert found == {
+        around = today - timedelta(days=1), today + timedelta(days=2)
+        expected = {
             "DetectPoses": (1, 1, 0, 1),
             "BatchDetectPoses": (1, 2, 0, 0),
             "AnalyzeVideo": (1, 0, 1000, 0),
             "StreamPoses": (1, 0, 1500, 0),
         }
+        found: dict[str, tuple[int, ...]] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                while found != expected:  # it is written every tenth of a second
+                    rows_ = await UsageStore(opened.database).between(*around)
+                    found = {row.rpc: (row.calls, row.pictures, row.video_ms, row.failures) for row in rows_}
+                    await asyncio.sleep(0.05)
+        assert found == expected
 
 
 async def test_the_key_of_a_deleted_tenant_makes_nothing_any_more(tmp_path: Path) -> None:
