@@ -14,6 +14,7 @@ import pytest
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
+from service.pipeline.stream import StreamFrame
 from tests.fakes import candidate, rows, until
 from tests.running import Failure, Service, failure_of, of_status, running
 
@@ -126,23 +127,25 @@ async def test_an_error_inside_tells_the_caller_nothing(service: Service) -> Non
     assert len(answered.persons) == 1
 
 
-async def test_latest_drops_what_waits_and_counts_it(service: Service) -> None:
+async def test_latest_drops_what_waits_and_counts_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service.triton.gate.clear()
-    all_sent = asyncio.Event()
+    received = 0
 
-    async def send() -> AsyncIterator[pb.StreamPosesRequest]:
-        async for request in sent(
-            pb.StreamConfig(frame_policy=pb.FRAME_POLICY_LATEST), [picture(f"p{n}") for n in range(50)]
-        ):
-            yield request
-        all_sent.set()
+    def counted(*args: Any) -> StreamFrame:
+        nonlocal received
+        received += 1
+        return StreamFrame(*args)
 
-    call = service.poses.StreamPoses(send())
+    monkeypatch.setattr("service.servicers.requests.uploads.StreamFrame", counted)
+    config = pb.StreamConfig(frame_policy=pb.FRAME_POLICY_LATEST)
+    call = service.poses.StreamPoses(sent(config, [picture(f"p{n}") for n in range(50)]))
     answered = aiter(call)
     await anext(answered)
     await until(lambda: service.triton.under_way == 2)
-    await all_sent.wait()
-    assert (await anext(answered)).HasField("keep_alive")  # all has long been received
+    await until(lambda: received == 50)
+    assert (await anext(answered)).HasField("keep_alive")
     service.triton.gate.set()
     answers = [answer async for answer in answered]
     results = [answer.result for answer in answers if answer.HasField("result")]

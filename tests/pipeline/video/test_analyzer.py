@@ -327,8 +327,8 @@ async def test_a_model_that_is_busy_or_away_for_a_moment_is_called_again(desk: M
 
 
 async def test_a_model_that_stays_away_ends_the_analysis_with_its_error(desk: MakeDesk) -> None:
-    one = desk(request_timeout_s=0.05)
-    one.triton.answer = Unavailable("away", retry_after_s=0.02)
+    one = desk(request_timeout_s=2.0)
+    one.triton.answer = Unavailable("away", retry_after_s=0.5)
     _, error = await told(one.run())
     assert isinstance(error, Unavailable)
     assert str(error) == "away"
@@ -351,6 +351,7 @@ async def test_a_caller_who_takes_nothing_stops_the_decoding(desk: MakeDesk) -> 
     one = desk(readers=MakeFakeReader(count=100), video_look_ahead=2)
     async with aclosing(one.run(upload(100))) as events:
         await anext(events)
+        await until(lambda: one.readers.only.frames_seen > 1)
         seen = -1
         while seen != one.readers.only.frames_seen:
             seen = one.readers.only.frames_seen
