@@ -114,7 +114,10 @@ async def test_no_rpc_answers_without_a_key_or_with_a_wrong_one(opened: Accounts
         async with opened.channel(key) as stranger:
             seen = await failure(EVERY_RPC[rpc](stranger))
             assert (seen.code, seen.reason) == (grpc.StatusCode.UNAUTHENTICATED, reason)
-            assert seen.initial["x-request-id"]
+            assert seen.request_id == seen.trailing["x-request-id"]
+            # Of an upload, grpc.aio loses them where the status comes at the same time.
+            if rpc not in ("AnalyzeVideo", "StreamPoses"):
+                assert seen.initial["x-request-id"] == seen.request_id
 
 
 async def test_a_stranger_is_refused_before_a_byte_of_the_request_is_read(opened: Accounts) -> None:
