@@ -147,12 +147,15 @@ class FakeTritonClient:
             raise
         finally:
             self.under_way -= 1
-        if isinstance(answer, Exception):
-            raise answer
-        if "images" not in inputs:
-            return self.second_stage(inputs)
-        found = answer(inputs["images"][0]) if callable(answer) else answer
-        return {"candidates": found[None]}
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            if "images" not in inputs:
+                return self.second_stage(inputs)
+            found = answer(inputs["images"][0]) if callable(answer) else answer
+            return {"candidates": found[None]}
+        finally:
+            del answer  # else an error and this frame would keep each other
 
     def lend(self) -> AbstractContextManager[Loan]:
         return nullcontext(Loan())
