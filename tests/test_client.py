@@ -128,6 +128,22 @@ async def test_no_attempt_is_begun_that_has_no_time_for_an_answer(
     assert len(service.triton.calls) == 1
 
 
+async def test_no_attempt_is_begun_after_a_pause_that_took_all_of_the_time(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that stood still meanwhile."""
+    service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.2)
+
+    async def long(seconds: float) -> None:
+        clock.now += 30.0
+
+    monkeypatch.setattr(client.asyncio, "sleep", long)
+    async with connect(service.address) as channel:
+        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=20))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert len(service.triton.calls) == 1
+
+
 async def test_a_call_waits_for_a_gateway_that_is_not_there_yet() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
