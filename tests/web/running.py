@@ -54,7 +54,7 @@ async def running_door(gateway: str, **changes: Any) -> AsyncIterator[RunningDoo
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started)
         url = f"http://{host}:{port}"
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
             try:
                 yield RunningDoor(url, host, port, client, server)
             finally:
