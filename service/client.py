@@ -140,10 +140,12 @@ class _Retries(grpc.aio.UnaryUnaryClientInterceptor):
             wait_s = random.uniform(0.5, 1.0) * pause_s + (asked_s or 0)  # noqa: S311 - no secret
             # An attempt with no time for an answer would put DEADLINE_EXCEEDED in place of the reason.
             now = time.monotonic()
-            took_s = now - attempted
-            if (asked_s is not None and asked_s < 0) or now + wait_s + took_s >= end:
+            latest = end - (now - attempted)
+            if (asked_s is not None and asked_s < 0) or now + wait_s >= latest:
                 return call
             await asyncio.sleep(wait_s)
+            if time.monotonic() >= latest:  # the machine was busy, and the pause longer than it should be
+                return call
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             if timeout_s is not None:
                 details = details._replace(timeout=end - time.monotonic())

@@ -147,12 +147,15 @@ class FakeTritonClient:
             raise
         finally:
             self.under_way -= 1
-        if isinstance(answer, Exception):
-            raise answer
-        if "images" not in inputs:
-            return self.second_stage(inputs)
-        found = answer(inputs["images"][0]) if callable(answer) else answer
-        return {"candidates": found[None]}
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            if "images" not in inputs:
+                return self.second_stage(inputs)
+            found = answer(inputs["images"][0]) if callable(answer) else answer
+            return {"candidates": found[None]}
+        finally:
+            del answer  # else an error and this frame would keep each other
 
     def lend(self) -> AbstractContextManager[Loan]:
         return nullcontext(Loan())
@@ -406,8 +409,8 @@ class BusyThread:
         self._go_on.set()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    """Wait until a condition holds; AssertionError when it does not in time."""
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Wait until a condition holds; TimeoutError when it does not in a time that no loaded machine takes."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - there is no event for the condition
             await asyncio.sleep(0.005)

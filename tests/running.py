@@ -107,6 +107,7 @@ def settings_with(folder: Path, **changes: Any) -> Settings:
             "stream_stall_s": 10.0,
             "stream_quiet_s": 60.0,
             "max_upload_s": 60.0,
+            "database_timeout_s": 60.0,  # a loaded machine is no database that is away
             **changes,
         }
     )

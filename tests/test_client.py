@@ -4,19 +4,50 @@ import asyncio
 import random
 import socket
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from service import client
 from service.client import connect, is_loopback
 from service.errors import DeadlineExceeded, NotFound, Overloaded, PosegateError, Unavailable
+from tests.fakes import until
 from tests.pictures import encoded, noise
 from tests.running import Service, detect_request, failure, running
 
 LARGE = encoded(noise((400, 300)), "PNG")
+
+
+class Clock:
+    """The clock of a channel's retries. Their pauses take none of a test's time, and what the machine takes
+    counts for nothing.
+
+    Attributes:
+        now: seconds.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    one = Clock()
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=one.monotonic))
+    monkeypatch.setattr(client, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": one.sleep}))
+    return one
 
 
 def test_the_picture_is_larger_than_what_grpc_keeps_for_a_retry_by_itself() -> None:
@@ -43,37 +74,72 @@ async def test_a_full_service_is_tried_again_when_it_says_so() -> None:
         service.triton.gate.clear()
         busy = asyncio.create_task(service.detect(LARGE))
         await service.triton.entered.wait()
-        async with connect(service.address) as channel:
-            started = time.monotonic()
-            call = PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10)
-            await asyncio.sleep(0.1)
-            service.triton.gate.set()
-            await busy
-            await call
-            assert time.monotonic() - started > 0.2  # the service had asked for 0.25 s
+        with capture_logs() as lines:
+            async with connect(service.address) as channel:
+                started = time.monotonic()
+                call = PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=30)
+                await until(lambda: any(line.get("code") == "RESOURCE_EXHAUSTED" for line in lines))
+                service.triton.gate.set()
+                await busy
+                await call
+                assert time.monotonic() - started > 0.2  # the service had asked for 0.25 s
     assert len(service.triton.calls) == 2
 
 
 async def test_it_tries_until_its_timeout_and_gives_the_last_answer(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(client, "_LONGEST_PAUSE_S", 100.0)  # so that the last attempt has much time left
     service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.01)
     async with connect(service.address) as channel:
-        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=2.8))
+        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=50))
     assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-    assert 3 <= len(service.triton.calls) <= 5  # pauses of 0.1, 0.2, 0.4 and 0.8 s; 1.6 more are too many
+    assert len(service.triton.calls) == 9  # pauses of 0.11, 0.21, 0.41 to 12.81 s; 25.61 more are too many
+    assert clock.now == pytest.approx(0.1 * (2**8 - 1) + 8 * 0.01)
+
+
+async def test_pauses_between_attempts_do_not_grow_for_ever(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    service.triton.script = [Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.01)] * 10
+    async with connect(service.address) as channel:
+        await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=50)
+    assert clock.now == pytest.approx(0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 5 * 2.0 + 10 * 0.01)
 
 
 async def test_no_attempt_is_begun_that_has_no_time_for_an_answer(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The attempt that was refused took 1 s: one more, 1 s before the end, would only time out."""
+    """The attempt that was refused took 10 s: one more, 10 s before the end, would only time out."""
     monkeypatch.setattr(random, "uniform", lambda low, high: low)
     service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.2)
-    service.triton.seconds = 1.0
+    infer = service.triton.infer
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        clock.now += 10.0
+        return await infer(*args, **kwargs)
+
+    monkeypatch.setattr(service.triton, "infer", slow)
     async with connect(service.address) as channel:
-        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=2.1))
+        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=20.2))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert len(service.triton.calls) == 1
+
+
+async def test_no_attempt_is_begun_after_a_pause_that_took_all_of_the_time(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that stood still meanwhile."""
+    service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.2)
+
+    async def long(seconds: float) -> None:
+        clock.now += 30.0
+
+    monkeypatch.setattr(client.asyncio, "sleep", long)
+    async with connect(service.address) as channel:
+        failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=20))
     assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
     assert len(service.triton.calls) == 1
 
@@ -93,11 +159,11 @@ async def test_a_gateway_that_never_answered_is_given_up_where_the_caller_says_s
     async with connect("127.0.0.1:9", first_contact_s=0.2) as channel:
         failed = await failure(_detect(channel))
     assert failed.code is grpc.StatusCode.UNAVAILABLE
-    assert time.monotonic() - started < 5  # of 10
+    assert time.monotonic() - started < 20  # of 30
 
 
 async def _detect(channel: grpc.aio.Channel) -> pb.DetectPosesResponse:
-    return await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10)
+    return await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ class Spool:
         """Give the file up, and wake up the readers that wait for its bytes; idempotent."""
         with self._grown:
             self._closed = True
+            self._failure = None  # an error that was raised knows frames that know the spool
             self._free()
             self._grown.notify_all()
 

@@ -18,12 +18,14 @@ from service.accounts.keyring import Keyring
 from service.accounts.keys import ApiKey, new_key
 from service.accounts.plans import load_plans
 from service.accounts.quotas import Quotas
+from service.accounts.rates import TokenBuckets
 from service.accounts.usage import UsageRecorder
 from service.errors import Overloaded, RateLimited, Unauthenticated, Unavailable
 from service.store.failures import StoreError
 from service.store.tenants import KeyChanges, KeyState
 from service.store.usage import UsageRow
 from tests.accounts.units import Units
+from tests.fakes import until
 
 PEER = "ipv4:192.0.2.1:5000"
 
@@ -221,22 +223,28 @@ async def test_changes_have_their_effect_with_the_next_question() -> None:
     key = new_key()
     source.add(key)
     keeping = asyncio.create_task(ring.run())
+
+    async def asked_twice() -> None:
+        """The second question is asked after the first one was answered."""
+        before = source.questions
+        await until(lambda: source.questions > before + 1)
+
     try:
-        await asyncio.sleep(0.05)
+        await asked_twice()
         found = ring.find(key.text)
         assert found is not None
         assert found.plan == "free"
         source.add(key, plan="pro")
-        await asyncio.sleep(0.05)
+        await asked_twice()
         changed = ring.find(key.text)
         assert changed is not None
         assert changed.plan == "pro"
         source.away = True
-        await asyncio.sleep(0.05)
+        await asked_twice()
         assert ring.find(key.text) is not None  # known keys go on
         source.away = False
         source.add(key, revoked=True)
-        await asyncio.sleep(0.05)
+        await asked_twice()
         assert ring.find(key.text) is None
         assert len(ring) == 0
     finally:
@@ -264,6 +272,8 @@ async def test_a_plan_that_is_in_no_file_is_the_operators_to_mend() -> None:
 async def test_the_rate_of_a_plan_holds_and_its_hint_is_true() -> None:
     source = Source()
     opened = gate(source)
+    now = 1000.0
+    opened._rates = TokenBuckets(clock=lambda: now)
     key = new_key()
     source.add(key)
     account = await opened.authenticate(key.text, PEER)
@@ -274,7 +284,10 @@ async def test_the_rate_of_a_plan_holds_and_its_hint_is_true() -> None:
         pass
     assert caught.value.reason == "RATE_LIMITED"
     assert caught.value.retry_after_s is not None
-    await asyncio.sleep(caught.value.retry_after_s)
+    now += caught.value.retry_after_s - 0.01
+    with pytest.raises(RateLimited), opened.admitted(account, streaming=False):
+        pass
+    now += 0.01
     with opened.admitted(account, streaming=False):
         pass
 
@@ -282,6 +295,7 @@ async def test_the_rate_of_a_plan_holds_and_its_hint_is_true() -> None:
 async def test_a_call_that_finds_no_place_does_not_count_towards_the_rate() -> None:
     source = Source()
     opened = gate(source)
+    opened._rates = TokenBuckets(clock=lambda: 1000.0)
     key = new_key()
     source.add(key)
     account = await opened.authenticate(key.text, PEER)
@@ -326,7 +340,7 @@ async def test_writing_ends_while_calls_go_on() -> None:
     usage.called("acme", "DetectPoses", calls=1, failures=0)
     usage.used("key1")
     for _ in range(2):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await usage.write()
     assert [(number, rows[0].calls) for number, rows in sink.batches] == [(1, 1), (2, 1)]
     assert sink.noted == [{"key1"}]
@@ -374,14 +388,13 @@ async def test_the_loops_go_on_after_an_error_that_no_one_expected() -> None:
     opened.usage.called("acme", "DetectPoses", calls=1, failures=0)
     with capture_logs() as logs:
         running = asyncio.create_task(opened.run())
-        await asyncio.sleep(0.1)
+        failed = {"keys_not_refreshed", "usage_not_written"}
+        await until(lambda: failed <= {entry["event"] for entry in logs})
         store.broken = False
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(store.written and len(opened._keyring)))
     assert not running.done()
     running.cancel()
-    assert {"keys_not_refreshed", "usage_not_written"} <= {
-        entry["event"] for entry in logs if entry["log_level"] == "error"
-    }
+    assert failed <= {entry["event"] for entry in logs if entry["log_level"] == "error"}
     assert opened._keyring.find(key.text) is not None
     assert store.written == 1
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import psutil
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
@@ -34,7 +36,8 @@ def triton_of(service: Service) -> psutil.Process:
 
 def traces_of(pid: int) -> list[str]:
     """Shared memory that carries a process' id in its name."""
-    return [path.name for path in Path("/dev/shm").iterdir() if str(pid) in path.name]  # noqa: S108 - POSIX
+    mine = re.compile(rf"(?<![0-9a-f]){pid}(?![0-9a-f])")  # not within a longer number or a random part
+    return [path.name for path in Path("/dev/shm").iterdir() if mine.search(path.name)]  # noqa: S108 - POSIX
 
 
 async def test_the_service_lives_through_the_death_of_triton_and_leaves_nothing_behind(
@@ -47,26 +50,33 @@ async def test_the_service_lives_through_the_death_of_triton_and_leaves_nothing_
         stub = PoseServiceStub(channel)
         before = await stub.DetectPoses(request_for("astronaut.png"), timeout=60)
 
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=120)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         triton = triton_of(service)
         for stub_process in triton.children():
             stub_process.suspend()  # one that hangs must not keep the server from coming back
         triton.kill()
-        await wait_for(service.address, "NOT_SERVING", 20)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.DetectPoses(request_for("astronaut.png"), timeout=0.9)
-        status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # its stub knows sync calls only
-        if caught.value.code() == grpc.StatusCode.UNAVAILABLE:
-            assert status is not None
-            assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
-        else:  # every retry was refused until the deadline passed
-            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        # Whoever asks only now and then may miss it, where the machine is slower than Triton comes back.
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        (refused,) = await asyncio.gather(
+            stub.DetectPoses(request_for("astronaut.png"), timeout=0.9), return_exceptions=True
+        )
+        if isinstance(refused, BaseException):  # else Triton is back already
+            assert isinstance(refused, grpc.aio.AioRpcError)
+            status = rpc_status.from_call(refused)  # type: ignore[arg-type]  # its stub knows sync calls only
+            if refused.code() == grpc.StatusCode.UNAVAILABLE:
+                assert status is not None
+                assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
+            else:  # every retry was refused until the deadline passed
+                assert refused.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
-        await wait_for(service.address, "SERVING", 60)
+        await wait_for(service.address, "SERVING")
         after = await stub.DetectPoses(request_for("astronaut.png"), timeout=60)
         assert after.persons == before.persons
     family += service.process.children(recursive=True)
     assert stop(service) == 0
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive, [process.cmdline() for process in alive]
     assert not traces_of(service.process.pid)
 
@@ -109,8 +119,8 @@ def test_a_killed_service_takes_triton_with_it(tmp_path: Path) -> None:
     family = service.process.children(recursive=True)
     assert any("tritonserver" in " ".join(process.cmdline()) for process in family)
     service.process.kill()
-    service.process.wait(10)
-    _, alive = psutil.wait_procs(family, timeout=10)
+    service.process.wait(60)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive, [process.cmdline() for process in alive]
 
 
@@ -121,7 +131,7 @@ def test_a_stop_while_triton_starts_leaves_nothing_behind(tmp_path: Path) -> Non
         time.sleep(0.02)
     family = service.process.children(recursive=True)
     assert stop(service, signal.SIGINT) == 0
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
 
 

@@ -263,7 +263,7 @@ async def test_up_with_web_answers_http_and_ends_as_one(tmp_path: Path) -> None:
         children = process.children(recursive=True)
         process.terminate()
         assert process.wait(60) == 0
-        assert not psutil.wait_procs(children, timeout=10)[1]
+        assert not psutil.wait_procs(children, timeout=60)[1]
     finally:
         if process.is_running():
             process.kill()

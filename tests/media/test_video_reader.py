@@ -117,12 +117,12 @@ def test_a_later_start_gives_the_same_frames_with_the_same_numbers(name: str) ->
 
 def test_a_start_is_reached_without_decoding_all_that_comes_before() -> None:
     content = clip(count=1000, gop=25, size_wh=(640, 480))
-    started = time.perf_counter()
+    started = time.process_time()
     whole = read(content)
-    all_s = time.perf_counter() - started
-    started = time.perf_counter()
+    all_s = time.process_time() - started
+    started = time.process_time()
     part = read(content, Sampling(start_s=39.0))
-    assert (time.perf_counter() - started) < all_s / 5
+    assert time.process_time() - started < all_s / 5
     assert part.numbers == whole.numbers[975:]
 
 

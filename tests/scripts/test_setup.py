@@ -320,6 +320,6 @@ def test_a_second_set_up_waits_for_the_first(
     with bootstrap.lock():
         waiting.start()
         assert not entered.wait(0.3)
-    assert entered.wait(5)
+    assert entered.wait(30)
     waiting.join()
     assert "another set-up is at work here" in capsys.readouterr().out

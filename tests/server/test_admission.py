@@ -71,7 +71,7 @@ async def test_a_call_too_many_is_refused_without_its_message_being_read() -> No
         service.triton.gate.clear()
         task = asyncio.create_task(service.detect(PICTURE))
         await service.triton.entered.wait()
-        upload: Any = service.channel.stream_unary("/posegate.v1.PoseService/DetectPoses")(timeout=5)
+        upload: Any = service.channel.stream_unary("/posegate.v1.PoseService/DetectPoses")(timeout=30)
         assert (await failure(upload)).reason == "TOO_MANY_IN_FLIGHT"  # nothing was sent
         service.triton.gate.set()
         await task

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -56,11 +57,11 @@ class Running:
     metrics_port: int | None = None
 
     async def status(self, service: str = "") -> int:
-        answer = await self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        answer = await self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         return int(answer.status)
 
-    async def until(self, status: int, timeout_s: float = 5.0) -> None:
-        async with asyncio.timeout(timeout_s):
+    async def until(self, status: int) -> None:
+        async with asyncio.timeout(30):
             while await self.status() != status:  # noqa: ASYNC110 - it is another side's state
                 await asyncio.sleep(0.01)
 
@@ -217,10 +218,10 @@ async def test_an_address_that_is_none_of_ours_is_refused(address: str) -> None:
 async def test_without_its_database_it_serves(url: str, capfd: pytest.CaptureFixture[str]) -> None:
     triton = FakeTriton(answer=rows(candidate((0, 0, 9, 9), 0.9)))
     async with up(triton, database_url=url) as caller:
-        answer = await caller.stub.DetectPoses(detect_request(VGA), timeout=5)
+        answer = await caller.stub.DetectPoses(detect_request(VGA), timeout=30)
         assert answer.persons
         skeletons = SkeletonServiceStub(caller.channel)
-        failed = await failure(skeletons.ListSkeletons(ListSkeletonsRequest(), timeout=5))
+        failed = await failure(skeletons.ListSkeletons(ListSkeletonsRequest(), timeout=30))
         assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
         assert failed.retry_s
         assert await caller.status() == SERVING
@@ -233,28 +234,29 @@ async def test_what_it_keeps_is_there_after_a_restart(tmp_path: Path) -> None:
     changes = {"home": tmp_path / "home", "database_url": ""}
     async with up(FakeTriton(), **changes) as caller:
         await SkeletonServiceStub(caller.channel).CreateSkeleton(
-            CreateSkeletonRequest(skeleton=skeleton), timeout=5
+            CreateSkeletonRequest(skeleton=skeleton), timeout=30
         )
     assert (tmp_path / "home" / "posegate.db").exists()
     async with up(FakeTriton(), **changes) as caller:
         got = await SkeletonServiceStub(caller.channel).GetSkeleton(
-            GetSkeletonRequest(name="mine"), timeout=5
+            GetSkeletonRequest(name="mine"), timeout=30
         )
         assert [point.name for point in got.skeleton.keypoints] == ["nose"]
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_without_triton_it_lives_and_says_why_it_cannot_serve() -> None:
     async with build_gateway(settings_for(1)) as running, connected(running.port) as caller:
         assert await caller.status() == NOT_SERVING
         assert await caller.status("liveness") == SERVING
-        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=0.6))
+        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
         assert failed.code is grpc.StatusCode.UNAVAILABLE
         assert failed.retry_s
         info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
         assert (info.triton_version, list(info.models_ready)) == ("", [])
 
 
-async def test_it_notices_that_triton_goes_and_returns() -> None:
+async def test_it_notices_that_triton_goes_and_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     triton = FakeTriton(answer=rows(candidate((100, 50, 200, 350), 0.9)))
     async with (
         listening(triton) as port,
@@ -266,7 +268,9 @@ async def test_it_notices_that_triton_goes_and_returns() -> None:
         triton.regions.clear()  # it dies and forgets
         triton.control_refusal = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
         await caller.until(NOT_SERVING)
-        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=0.6))
+        with monkeypatch.context() as impatient:
+            impatient.setattr("service.pipeline.estimator._ANSWER_S", 9.5)
+            failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
         assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY")
         models = (await caller.stub.ListModels(pb.ListModelsRequest(), timeout=10)).models
         assert [model.ready for model in models] == [False]
@@ -284,12 +288,21 @@ async def test_it_notices_that_triton_goes_and_returns() -> None:
 # --- draining -----------------------------------------------------------------------------------------
 
 
-async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_work_finish() -> None:
+async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_work_finish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     triton = FakeTriton(answer=rows(candidate((100, 50, 200, 350), 0.9)))
-    stop = asyncio.Event()
+    stop, delay_over = asyncio.Event(), asyncio.Event()
+    sleep = asyncio.sleep
+
+    async def sleep_in_drain(seconds: float) -> None:
+        await (delay_over.wait() if seconds == 77.0 else sleep(seconds))
+
+    names = {**vars(asyncio), "sleep": sleep_in_drain}
+    monkeypatch.setattr("service.server.lifecycle.asyncio", SimpleNamespace(**names))
 
     async def run(port: int, running: asyncio.Future[Gateway]) -> None:
-        async with build_gateway(settings_for(port, drain_delay_s=0.8)) as one:
+        async with build_gateway(settings_for(port, drain_delay_s=77.0, drain_grace_s=60.0)) as one:
             running.set_result(one)
             await stop.wait()
 
@@ -302,16 +315,17 @@ async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_wo
             at_work = asyncio.create_task(_answer(caller))
             await until(lambda: len(triton.requests) > 1)
             stop.set()
-            await caller.until(NOT_SERVING, timeout_s=0.7)  # before anything is refused
-            info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+            await caller.until(NOT_SERVING)  # before anything is refused
+            info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=30)
             assert info.version
-            async with asyncio.timeout(3):
+            delay_over.set()
+            async with asyncio.timeout(30):
                 await _refused(await started)
             assert not at_work.done()
             assert not task.done()
             triton.gate.set()
             assert len((await at_work).persons) == 1
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(30):  # of 60 s that calls have to finish
                 await task
     assert regions() == []
 
@@ -321,7 +335,7 @@ async def _refused(gateway: Gateway) -> None:
     while True:
         async with connected(gateway.port) as newcomer:
             try:
-                await newcomer.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+                await newcomer.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=30)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     return
@@ -330,7 +344,7 @@ async def _refused(gateway: Gateway) -> None:
 
 
 async def _answer(caller: Running) -> pb.DetectPosesResponse:
-    answer: pb.DetectPosesResponse = await caller.stub.DetectPoses(detect_request(VGA), timeout=10)
+    answer: pb.DetectPosesResponse = await caller.stub.DetectPoses(detect_request(VGA), timeout=60)
     return answer
 
 
@@ -343,13 +357,13 @@ async def test_calls_that_outlast_the_grace_are_cancelled() -> None:
             await one.until(SERVING)
             triton.gate.clear()
             at_work = asyncio.create_task(_answer(one))
-            await until(lambda: len(triton.requests) == 2)
+            await until(lambda: len(triton.requests) > 1)
             left = time.monotonic()
-        assert time.monotonic() - left < 2
+        assert time.monotonic() - left < 30  # of 60 s that the caller would wait
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await at_work
         assert ended.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-        await until(lambda: triton.cancelled == 1)
+        await until(lambda: triton.cancelled > 0)
         await caller.__aexit__(None, None, None)
 
 
@@ -362,7 +376,7 @@ async def test_a_health_watch_does_not_delay_the_drain() -> None:
             seen.append(answer.status)  # noqa: PERF401 - it fails in the end
 
     async with listening(triton) as port:
-        async with build_gateway(settings_for(port, drain_grace_s=5)) as running:
+        async with build_gateway(settings_for(port, drain_grace_s=60)) as running:
             caller = connected(running.port)
             one = await caller.__aenter__()
             await one.until(SERVING)
@@ -374,7 +388,7 @@ async def test_a_health_watch_does_not_delay_the_drain() -> None:
             await watching
         await caller.__aexit__(None, None, None)
     assert seen == [SERVING, NOT_SERVING]
-    assert took < 2
+    assert took < 30
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -388,7 +402,7 @@ async def test_signals_end_it_cleanly(number: int) -> None:
         task = asyncio.create_task(serve(build_gateway(settings)))
         try:
             async with connected(port) as caller:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while True:
                         try:
                             if await caller.status() == SERVING:
@@ -396,7 +410,7 @@ async def test_signals_end_it_cleanly(number: int) -> None:
                         except grpc.aio.AioRpcError:
                             await asyncio.sleep(0.02)
                 os.kill(os.getpid(), number)
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(30):
                     await task
         finally:
             loop = asyncio.get_running_loop()

@@ -182,14 +182,14 @@ async def test_nothing_is_served_before_the_first_inference(tmp_path: Path) -> N
                 health_pb2.HealthCheckResponse.SERVING,
             ]
             triton.gate.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while await status(channel, "") != health_pb2.HealthCheckResponse.SERVING:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
 
 async def status(channel: grpc.aio.Channel, service: str) -> int:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
     return int(answer.status)
 
 

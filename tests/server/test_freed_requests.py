@@ -1,5 +1,6 @@
 """A call that failed leaves nothing to the garbage collector: with its error goes its request."""
 
+import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,11 +17,13 @@ from service.servicers import pose
 from service.servicers.responses import stream_events
 from service.telemetry.caller_error import caller_error
 from tests.fakes import until
+from tests.media.clips import clip
 from tests.pictures import jpeg
 from tests.running import Service, detect_request, running
 
 DETECT = "/posegate.v1.PoseService/DetectPoses"
 PICTURE = jpeg((64, 48))
+CLIP = clip("matroska", "mpeg4")
 EXPORT = "/posegate.v1.SkeletonService/ExportPoses"
 
 
@@ -73,6 +76,52 @@ def _stream(
     return call
 
 
+def _video(
+    *chunks: bytes, model: str = "", again: bool = False, fails: type[PosegateError] | None = None
+) -> Callable[[Service], Awaitable[Any]]:
+    async def requests() -> AsyncIterator[pb.AnalyzeVideoRequest]:
+        yield pb.AnalyzeVideoRequest(config=pb.VideoConfig(model=model))
+        for chunk in chunks:
+            yield pb.AnalyzeVideoRequest(chunk=chunk)
+        if again:
+            yield pb.AnalyzeVideoRequest(config=pb.VideoConfig())  # once only
+
+    async def call(service: Service) -> None:
+        if fails is not None:
+            service.triton.script = [fails("broken")]
+        async for _ in service.poses.AnalyzeVideo(requests(), timeout=30):
+            pass
+
+    return call
+
+
+async def _failing_frame(service: Service) -> None:
+    service.triton.script = [PosegateError("broken")]
+    await _stream(pb.StreamFrame(encoded=PICTURE))(service)
+
+
+async def _drained_video(service: Service) -> None:
+    async def requests() -> AsyncIterator[pb.AnalyzeVideoRequest]:
+        yield pb.AnalyzeVideoRequest(config=pb.VideoConfig())
+        yield pb.AnalyzeVideoRequest(chunk=CLIP[:-1000])
+        await asyncio.sleep(60)
+
+    async for answer in service.poses.AnalyzeVideo(requests(), timeout=30):
+        if answer.HasField("frame"):
+            service.streams.end()
+
+
+async def _drained_stream(service: Service) -> None:
+    async def requests() -> AsyncIterator[pb.StreamPosesRequest]:
+        yield pb.StreamPosesRequest(config=pb.StreamConfig())
+        yield pb.StreamPosesRequest(frame=pb.StreamFrame(encoded=PICTURE))
+        await asyncio.sleep(60)
+
+    async for answer in service.poses.StreamPoses(requests(), timeout=30):
+        if answer.HasField("result"):
+            service.streams.end()
+
+
 CALLS: dict[str, Callable[[Service], Awaitable[Any]]] = {
     "broken image": lambda service: service.detect(b"\xff\xd8 not an image"),
     "unknown model": lambda service: service.poses.DetectPoses(
@@ -86,6 +135,15 @@ CALLS: dict[str, Callable[[Service], Awaitable[Any]]] = {
     "frame without an image": _stream(pb.StreamFrame()),
     "frame with a wrong field": _stream(pb.StreamFrame(frame_id="x" * 200, encoded=b"\xff\xd8")),
     "stream that ends with an error": _stream(pb.StreamFrame(encoded=PICTURE), again=True),
+    "frame that the model fails on": _failing_frame,
+    "stream of a service that stops": _drained_stream,
+    "video": _video(model="unknown"),
+    "no video": _video(b"not a video"),
+    "empty video": _video(),
+    "damaged video": _video(clip(options={"movflags": "faststart"})[:-1000]),
+    "video of two configs": _video(CLIP[:1000], again=True),
+    "video that the model fails on": _video(CLIP, fails=PosegateError),
+    "video of a service that stops": _drained_video,
     "batch": lambda service: service.poses.BatchDetectPoses(
         pb.BatchDetectPosesRequest(requests=[detect_request(b"\xff\xd8 not an image")]), timeout=10
     ),

@@ -60,7 +60,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
         "health_interval_s": 0.05,
         "tls_reload_s": 0.02,
         "drain_delay_s": 0.0,
-        "drain_grace_s": 5.0,
+        "drain_grace_s": 60.0,
     }
 
 
@@ -105,18 +105,18 @@ def health_of(channel: grpc.aio.Channel) -> Any:
 
 
 async def status(channel: grpc.aio.Channel, service: str = "") -> int:
-    answer = await health_of(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+    answer = await health_of(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
     return int(answer.status)
 
 
 async def becomes(channel: grpc.aio.Channel, wanted: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await status(channel) != wanted:  # noqa: ASYNC110 - it is another side's state
             await asyncio.sleep(0.01)
 
 
 async def persons(channel: grpc.aio.Channel) -> int:
-    answer = await PoseServiceStub(channel).DetectPoses(detect_request(VGA), timeout=10)
+    answer = await PoseServiceStub(channel).DetectPoses(detect_request(VGA), timeout=60)
     return len(answer.persons)
 
 
@@ -164,7 +164,7 @@ async def test_mutual_tls_admits_certificates_of_the_authority_and_no_others(
 
 def serial(port: int) -> int:
     """Of the certificate that a new connection sees."""
-    pem = ssl.get_server_certificate(("localhost", port), timeout=5)
+    pem = ssl.get_server_certificate(("localhost", port), timeout=30)
     return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
 
@@ -267,7 +267,7 @@ async def test_the_health_port_says_in_plaintext_what_the_gateway_says(
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await status(channel, "nobody")
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
-        watching = health_of(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        watching = health_of(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert (await watching.read()).status == SERVING
         triton.control_refusal = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
         assert (await watching.read()).status == NOT_SERVING
@@ -278,12 +278,12 @@ async def test_the_health_port_says_in_plaintext_what_the_gateway_says(
 async def test_the_health_port_serves_nothing_else(settings: dict[str, Any]) -> None:
     async with up(settings) as running, plain(running.health_port) as channel:
         for call in (
-            PoseServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=5),
-            SkeletonServiceStub(channel).ListSkeletons(ListSkeletonsRequest(), timeout=5),
+            PoseServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=30),
+            SkeletonServiceStub(channel).ListSkeletons(ListSkeletonsRequest(), timeout=30),
         ):
             assert (await failure(call)).code is grpc.StatusCode.UNIMPLEMENTED
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-        asking = reflection.ServerReflectionInfo(timeout=5)
+        asking = reflection.ServerReflectionInfo(timeout=30)
         with suppress(grpc.aio.AioRpcError):  # it may be refused before the request is sent
             await asking.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         assert await asking.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -310,7 +310,7 @@ async def test_the_health_port_says_not_serving_until_the_last_call_is_done(
     task = asyncio.create_task(run())
     running: Gateway = await started
     async with plain(running.port) as channel, plain(running.health_port) as probe:
-        watching = health_of(probe).Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        watching = health_of(probe).Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert (await watching.read()).status == SERVING
         triton.gate.clear()
         at_work = asyncio.create_task(persons(channel))
@@ -323,7 +323,7 @@ async def test_the_health_port_says_not_serving_until_the_last_call_is_done(
         assert not at_work.done()
         triton.gate.set()
         await at_work
-        async with asyncio.timeout(3):  # whoever watches does not hold it up
+        async with asyncio.timeout(30):  # of 60 s: whoever watches does not hold it up
             await task
         with pytest.raises(grpc.aio.AioRpcError):
             await status(probe)
@@ -331,7 +331,7 @@ async def test_the_health_port_says_not_serving_until_the_last_call_is_done(
 
 async def refused_soon(running: Gateway) -> None:
     """Wait until the main address turns newcomers away."""
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while True:
             async with plain(running.port) as newcomer:
                 try:
@@ -435,7 +435,7 @@ async def test_failing_handshakes_do_not_fill_the_log(secret: Secret, tmp_path: 
     for _ in range(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
-        await asyncio.wait_for(reader.read(), 5)  # it hangs up
+        await asyncio.wait_for(reader.read(), 30)  # it hangs up
         writer.close()
     process.terminate()
     _, told = await asyncio.wait_for(process.communicate(), 30)

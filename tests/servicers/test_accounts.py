@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,8 +25,10 @@ from posegate.v1 import types_pb2
 from service.accounts.keys import new_key
 from service.accounts.months import first_day, month_of, next_month
 from service.client import refusal_of
+from service.pipeline.scheduler import InferenceScheduler, Slot
 from service.server.accounts import presented_key
 from service.store.usage import UsageStore
+from service.telemetry.call_context import current
 from tests.fakes import MODEL, candidate, rows
 from tests.media.clips import clip
 from tests.pictures import jpeg
@@ -113,7 +116,10 @@ async def test_no_rpc_answers_without_a_key_or_with_a_wrong_one(opened: Accounts
         async with opened.channel(key) as stranger:
             seen = await failure(EVERY_RPC[rpc](stranger))
             assert (seen.code, seen.reason) == (grpc.StatusCode.UNAUTHENTICATED, reason)
-            assert seen.initial["x-request-id"]
+            assert seen.request_id == seen.trailing["x-request-id"]
+            # Of an upload, grpc.aio loses them where the status comes at the same time.
+            if rpc not in ("AnalyzeVideo", "StreamPoses"):
+                assert seen.initial["x-request-id"] == seen.request_id
 
 
 async def test_a_stranger_is_refused_before_a_byte_of_the_request_is_read(opened: Accounts) -> None:
@@ -161,7 +167,7 @@ async def test_of_a_flood_of_wrong_keys_one_line_a_second_is_logged(opened: Acco
 
 async def test_health_needs_no_key(opened: Accounts) -> None:
     stub: Any = health_pb2_grpc.HealthStub(opened.service.channel)
-    assert await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -314,12 +320,16 @@ async def test_a_video_that_does_not_say_its_length_ends_at_that_of_the_plan(tmp
 
 
 async def test_a_live_stream_ends_at_the_length_of_the_plan_with_what_was_found(tmp_path: Path) -> None:
-    plans = {"free": replace(EASY["free"], max_video_seconds=1.0)}
+    plans = {
+        "free": replace(EASY["free"], max_video_seconds=100.0),  # of capture times
+        "standard": replace(EASY["standard"], max_video_seconds=3.0),  # on the clock
+    }
     async with (
         accounts(tmp_path, plans=plans, video_spool=tmp_path) as opened,
         opened.caller("acme", "free") as caller,
+        opened.caller("other", "standard") as other,
     ):
-        answers, seen = await taken(caller.poses.StreamPoses(frames(10, step_s=0.3)))
+        answers, seen = await taken(caller.poses.StreamPoses(frames(10, step_s=30.0)))
         assert seen is not None
         assert seen.reason == "PLAN_DOES_NOT_ALLOW"
         assert [answer.result.frame_id for answer in answers if answer.HasField("result")] == list("0123")
@@ -330,10 +340,10 @@ async def test_a_live_stream_ends_at_the_length_of_the_plan_with_what_was_found(
             await asyncio.sleep(30)
 
         began = time.monotonic()
-        answers, seen = await taken(caller.poses.StreamPoses(slow()))
+        answers, seen = await taken(other.poses.StreamPoses(slow()))
         assert seen is not None
         assert seen.reason == "PLAN_DOES_NOT_ALLOW"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25  # of 30 s that it would last
         assert sum(answer.HasField("result") for answer in answers) == 1
 
 
@@ -477,20 +487,36 @@ async def test_calls_at_once_are_the_tenants_own(tmp_path: Path) -> None:
             assert seen[0].retry_s
 
 
-async def test_a_tenant_at_its_limits_leaves_the_others_latency_alone(tmp_path: Path) -> None:
+async def test_a_tenant_at_its_limits_leaves_the_others_latency_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with accounts(tmp_path, tenant_inferences_beside=2) as opened:
         triton = opened.service.triton
-        one_at_a_time, infer = asyncio.Lock(), triton.infer
-        done = 0
+        one_at_a_time, infer, take = asyncio.Lock(), triton.infer, InferenceScheduler.take
+        done = at_model = waited_for = 0
+        before: list[int] = []
 
         async def serially(*args: Any, **kwargs: Any) -> Any:
-            nonlocal done
+            nonlocal done, at_model
+            if current().party == "other":
+                before.append(waited_for + at_model)
+            at_model += 1
             async with one_at_a_time:
                 await asyncio.sleep(0.01)
                 done += 1
+                at_model -= 1
                 return await infer(*args, **kwargs)
 
+        async def taken_after(*args: Any, **kwargs: Any) -> Slot:
+            nonlocal waited_for
+            seen = done
+            slot = await take(*args, **kwargs)
+            if current().party == "other":
+                waited_for = done - seen
+            return slot
+
         triton.infer = serially  # type: ignore[method-assign]
+        monkeypatch.setattr(InferenceScheduler, "take", taken_after)
         async with opened.caller("acme", "standard") as busy, opened.caller("other", "free") as other:
             await other.poses.DetectPoses(DETECT)
             over = False
@@ -501,15 +527,13 @@ async def test_a_tenant_at_its_limits_leaves_the_others_latency_alone(tmp_path: 
 
             hammers = [asyncio.create_task(hammer()) for _ in range(8)]
             await asyncio.sleep(0.2)
-            before = []
             for _ in range(20):
-                seen = done
                 await other.poses.DetectPoses(DETECT)
-                before.append(done - seen - 1)
             over = True
             await asyncio.gather(*hammers)
-        # Of eight calls of the busy tenant at work, two at most are ahead at the model, and one that ends.
-        assert sorted(before)[len(before) // 2] <= 3
+        # Of eight calls of the busy tenant at work, two at most are ahead at the model.
+        assert len(before) == 21
+        assert sorted(before)[len(before) // 2] <= 2
         assert done > 25  # the busy one was at work all the time
 
 
@@ -521,18 +545,22 @@ async def test_usage_is_kept_by_tenant_day_and_rpc(opened: Accounts) -> None:
         await caller.poses.BatchDetectPoses(batch)
         await taken(caller.poses.AnalyzeVideo(video(clip(count=25))))
         await taken(caller.poses.StreamPoses(frames(4, step_s=0.5)))
-        await asyncio.sleep(0.5)  # it is written every tenth of a second
         today = datetime.now(UTC).date()
-        rows_ = await UsageStore(opened.database).between(
-            today - timedelta(days=1), today + timedelta(days=1)
-        )
-        found = {row.rpc: (row.calls, row.pictures, row.video_ms, row.failures) for row in rows_}
-        assert found == {
+        around = today - timedelta(days=1), today + timedelta(days=2)
+        expected = {
             "DetectPoses": (1, 1, 0, 1),
             "BatchDetectPoses": (1, 2, 0, 0),
             "AnalyzeVideo": (1, 0, 1000, 0),
             "StreamPoses": (1, 0, 1500, 0),
         }
+        found: dict[str, tuple[int, ...]] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                while found != expected:  # it is written every tenth of a second
+                    rows_ = await UsageStore(opened.database).between(*around)
+                    found = {row.rpc: (row.calls, row.pictures, row.video_ms, row.failures) for row in rows_}
+                    await asyncio.sleep(0.05)
+        assert found == expected
 
 
 async def test_the_key_of_a_deleted_tenant_makes_nothing_any_more(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
+from structlog.testing import capture_logs
 
 from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
@@ -111,14 +112,15 @@ async def test_the_timings_add_up(service: Service) -> None:
 async def test_waiting_for_a_free_place_shows_in_the_total_only() -> None:
     async with running(max_inferences=1) as service:
         service.triton.gate.clear()
-        calls = [asyncio.create_task(service.detect(VGA)) for _ in range(2)]
+        first = asyncio.create_task(service.detect(VGA))
         await service.triton.entered.wait()
-        await asyncio.sleep(0.2)
+        second = asyncio.create_task(service.detect(VGA))
+        await asyncio.sleep(1.0)
         service.triton.gate.set()
-        first, second = [answer.timings for answer in await asyncio.gather(*calls)]
-    waited = second if first.inference_ms > second.inference_ms else first
-    assert waited.inference_ms < 100
-    assert waited.total_ms > 120
+        await first
+        waited = (await second).timings
+    parts = waited.decode_ms + waited.preprocess_ms + waited.inference_ms + waited.postprocess_ms
+    assert waited.total_ms > parts + 200  # however long the machine took for the parts
 
 
 async def test_many_people_are_decoded_like_few(service: Service) -> None:
@@ -497,14 +499,15 @@ async def test_a_cancelled_call_whose_picture_waits_for_a_thread_is_never_decode
     async with running(workers=1) as service:
         busy = BusyThread()
         occupied: Future[None] = service.workers.submit(busy)
-        calls = [service.poses.DetectPoses(detect_request(VGA), timeout=10) for _ in range(3)]
-        await asyncio.sleep(0.1)
-        for call in calls[:2]:
-            await cancelled(call)
-        await asyncio.sleep(0.05)
+        calls = [service.poses.DetectPoses(detect_request(VGA), timeout=30) for _ in range(3)]
+        await until(lambda: service.workers._work_queue.qsize() == 3)
+        with capture_logs() as lines:
+            for call in calls[:2]:
+                await cancelled(call)
+            await until(lambda: [line.get("code") for line in lines].count("CANCELLED") == 2)
         busy.release()
         await calls[2]
-        occupied.result(5)
+        occupied.result(30)
         assert len(decoded) == 1
         assert len(service.triton.calls) == 1
 

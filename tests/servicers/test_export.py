@@ -47,7 +47,7 @@ async def export(
     skeleton: str = "coco_17",
 ) -> dict[str, bytes]:
     request = pb.ExportPosesRequest(format=format_, skeleton=skeleton, items=items)
-    answer = await skeleton_stub(channel).ExportPoses(request)
+    answer = await skeleton_stub(channel).ExportPoses(request, timeout=300)
     return {file.name: file.content for file in answer.files}
 
 

@@ -14,6 +14,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from service.errors import PosegateError
 from tests.fakes import candidate, rows, until
 from tests.media.clips import clip
+from tests.pictures import jpeg
 from tests.running import Service, failure_of, running
 from tests.servicers.test_analyze_video import analyze, spools
 
@@ -85,10 +86,16 @@ async def test_a_model_error_is_told_at_once_however_slow_the_upload_is(service:
 
 
 async def test_waiting_for_a_turn_is_not_counted_against_a_frame(tmp_path: Path) -> None:
-    # One place at the model, 0.1 s a frame, 0.5 s for each: ten frames at once need 1 s of waiting.
-    async with running(max_inferences=1, video_spool=tmp_path, request_timeout_s=0.5) as service:
-        service.triton.seconds = 0.1
-        found = await analyze(service, clip(count=12))
+    async with running(max_inferences=1, video_spool=tmp_path, request_timeout_s=2.0) as service:
+        service.triton.gate.clear()
+        other = asyncio.create_task(service.detect(jpeg((64, 48))))  # it has the one place at the model
+        await service.triton.entered.wait()
+        analyzing = asyncio.create_task(analyze(service, clip(count=12)))
+        await until(lambda: service.streams.running == 1)
+        await asyncio.sleep(2.5)
+        service.triton.gate.set()
+        found = await analyzing
+        await other
     assert found.failed is None
     assert len(found.frames) == 12
 

@@ -54,7 +54,8 @@ def test_what_is_in_order_passes(rest: str) -> None:
 
 
 async def test_no_log_line_of_a_failing_start_holds_the_password() -> None:
-    database = Database(parse("postgresql://sekret:sek%3Fret@127.0.0.1:9/sekret"), connections=1, timeout_s=1)
+    url = "postgresql://sekret:sek%3Fret@127.0.0.1:9/sekret"
+    database = Database(parse(url), connections=1, timeout_s=30)
     with capture_logs() as lines:
         database.start()
         with pytest.raises(Unavailable):

@@ -160,6 +160,7 @@ async def test_the_service_is_named_and_no_picture_is_exported(monkeypatch: pyte
 )
 async def test_a_failure_is_told_by_code_and_reason(
     monkeypatch: pytest.MonkeyPatch,
+    impatient: None,
     request_: pb.DetectPosesRequest,
     code: grpc.StatusCode,
     reason: str,
@@ -169,7 +170,7 @@ async def test_a_failure_is_told_by_code_and_reason(
     async with collecting(monkeypatch) as collector:
         async with up(triton) as caller:
             triton.script = [(grpc.StatusCode.UNAVAILABLE, "gone")] * 100  # it stays away
-            await failure(caller.stub.DetectPoses(request_, timeout=1))
+            await failure(caller.stub.DetectPoses(request_, timeout=10))
         call = collector.named("posegate.v1.PoseService/DetectPoses")
     assert attributes(call)["rpc.grpc.status_code"] == code.value[0]
     assert attributes(call)["error.type"] == reason

@@ -123,7 +123,7 @@ async def test_it_comes_back_on_the_same_port_after_a_process_died(launch: Launc
         assert triton.grpc_url == address
         assert await is_ready(address)
         await eventually(lambda: gone(stub))
-    await asyncio.wait_for(watcher, 5)  # stopping is no death
+    await asyncio.wait_for(watcher, 30)  # stopping is no death
     assert events == ["down", "up"]
     assert not traces(os.getpid())
 
@@ -314,7 +314,7 @@ async def test_it_is_watched_on_where_no_process_or_descriptor_is_to_be_had(
     await triton._start_server(restarted=False)
     up = asyncio.Event()
     watcher = asyncio.create_task(triton.watch(on_up=up.set))
-    await asyncio.wait_for(up.wait(), 5)
+    await asyncio.wait_for(up.wait(), 30)
     assert triton.is_up
     assert not watcher.done()
     watcher.cancel()

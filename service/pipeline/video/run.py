@@ -103,7 +103,10 @@ class VideoRun:
                 last = error
             finally:
                 await ended(asyncio.create_task(self._clean_up(upload)))
-        await self.events.put(last)
+        try:
+            await self.events.put(last)
+        finally:
+            del last  # else an error and this frame would keep each other, and the frames of the video
 
     async def _clean_up(self, upload: asyncio.Task[None]) -> None:
         """End the upload, and free what the threads worked on when none is inside FFmpeg any more."""
@@ -140,6 +143,7 @@ class VideoRun:
                     await self._finish_frame(item)
                 window.release()
         finally:
+            item = None  # of a frame that failed it knows the error, which knows this frame of the stack
             feed.cancel()
             await window.cancel()
             await asyncio.gather(feed, return_exceptions=True)
@@ -205,7 +209,11 @@ class VideoRun:
         return await retry_unavailable(call, patience_s=timeout_s)
 
     async def _finish_frame(self, item: InFlight[_FrameAtModel, Estimate]) -> None:
-        frame, estimate = item.frame, await item.result
+        frame = item.frame
+        try:
+            estimate = await item.result
+        finally:
+            del item  # as above
         time_s = frame.source.time_s
         analysis = self._sequence.add_frame(estimate.poses, estimate.size_wh, time_s)
         self._frames_analyzed += 1

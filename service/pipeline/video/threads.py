@@ -28,7 +28,10 @@ class RunThreads:
         future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
         self._busy.add(future)
         future.add_done_callback(self._busy.discard)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            del future  # else an error of the work and this frame would keep each other
 
     async def idle(self) -> None:
         """Wait until no call is left in a thread."""

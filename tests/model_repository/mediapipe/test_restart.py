@@ -93,6 +93,6 @@ def test_a_model_that_is_unloaded_before_its_networks_are_compiled_never_compile
     networks = Networks()
     model = load(networks)
     model.finalize()
-    model._later.join(5)
+    model._later.join(30)
     assert not model._later.is_alive()
     assert not networks.compiled.is_set()
