@@ -15,8 +15,8 @@ IMAGE = np.zeros((400, 400, 3), np.uint8)
 HEAD = np.array(
     [[200, 200, 0.9], [215, 190, 0.9], [185, 190, 0.9], [230, 195, 0.9], [170, 195, 0.9]], np.float32
 )
-LIKELY, UNCLEAR, NOT = 3.0, -1.0, -6.0
-"""Logits of flags: 0.95, 0.27, 0.002."""
+LIKELY, RATHER, UNCLEAR, NOT = 4.0, 2.0, -1.0, -6.0
+"""Logits of flags: 0.98, 0.88, 0.27, 0.002."""
 
 
 @dataclass
@@ -83,7 +83,9 @@ def head(pose: bool = True, score: float = 0.9) -> Head:
     [
         ([LIKELY], [], True),
         ([UNCLEAR, LIKELY], [], True),  # again at its own points
-        ([UNCLEAR, UNCLEAR], [LIKELY], True),
+        ([UNCLEAR, UNCLEAR], [RATHER], True),
+        ([RATHER, LIKELY], [], True),
+        ([RATHER, RATHER], [NOT], False),  # faces in large pixels
         ([NOT], [LIKELY], True),
         ([NOT], [UNCLEAR, LIKELY], True),
         ([UNCLEAR, UNCLEAR], [UNCLEAR, UNCLEAR], False),
