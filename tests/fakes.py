@@ -398,7 +398,7 @@ class BusyThread:
 
     def __call__(self) -> None:
         self._started.set()
-        assert self._go_on.wait(10)
+        assert self._go_on.wait(60)
 
     @property
     def began(self) -> bool:

@@ -30,16 +30,17 @@ class Clock:
 
     Attributes:
         now: seconds.
+        overshoot_s: by which every pause is longer than it should be.
     """
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.overshoot_s = 0.0
 
     def monotonic(self) -> float:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        self.now += seconds
+        self.now += seconds + self.overshoot_s
 
 
 @pytest.fixture
@@ -129,15 +130,11 @@ async def test_no_attempt_is_begun_that_has_no_time_for_an_answer(
 
 
 async def test_no_attempt_is_begun_after_a_pause_that_took_all_of_the_time(
-    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    service: Service, clock: Clock
 ) -> None:
     """As on a machine that stood still meanwhile."""
     service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.2)
-
-    async def long(seconds: float) -> None:
-        clock.now += 30.0
-
-    monkeypatch.setattr(client.asyncio, "sleep", long)
+    clock.overshoot_s = 30.0
     async with connect(service.address) as channel:
         failed = await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=20))
     assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")

@@ -41,10 +41,6 @@ class Member:
 
 
 FILES: Mapping[str, Member] = {
-    "face_detection_full_range_sparse.tflite": Member(
-        "mediapipe/modules/face_detection/face_detection_full_range_sparse.tflite",
-        "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
-    ),
     "face_detection_short_range.tflite": Member(
         "mediapipe/modules/face_detection/face_detection_short_range.tflite",
         "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
@@ -52,6 +48,10 @@ FILES: Mapping[str, Member] = {
     "face_landmark.tflite": Member(
         "mediapipe/modules/face_landmark/face_landmark.tflite",
         "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+    ),
+    "face_landmark_with_attention.tflite": Member(
+        "mediapipe/modules/face_landmark/face_landmark_with_attention.tflite",
+        "e06a804e0144f9929eda782122916b35d60c697c3c9344013ca2bbe76a6ce2b4",
     ),
     "hand_landmark_full.tflite": Member(
         "mediapipe/modules/hand_landmark/hand_landmark_full.tflite",

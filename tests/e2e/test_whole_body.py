@@ -53,7 +53,11 @@ async def test_faces_are_entries_of_their_own_and_only_people_with_a_face_have_o
     stub: PoseServiceAsyncStub,
 ) -> None:
     request = request_for("two_people.jpg", model=MODEL, skeleton="mediapipe_face_mesh_468")
-    assert not (await stub.DetectPoses(request, timeout=60)).persons  # hidden, from behind, and masked
+    whole_body = await whole(stub, "two_people.jpg")  # hidden, from behind, and masked
+    (masked,) = (await stub.DetectPoses(request, timeout=60)).persons
+    (its,) = (i for i, person in enumerate(whole_body.persons) if person.keypoints[23].score > 0)
+    assert masked.person_index == its
+    assert whole_body.persons[its].box.y2 - whole_body.persons[its].box.y1 < 600  # she stands far behind
     request = request_for("astronaut.png", model=MODEL, skeleton="mediapipe_face_mesh_468")
     (face,) = (await stub.DetectPoses(request, timeout=60)).persons
     assert (face.person_index, face.side) == (0, types_pb2.SIDE_UNSPECIFIED)

@@ -379,9 +379,9 @@ def test_five_hundred_damaged_containers_do_no_harm() -> None:
     before = process.memory_info().rss
     outcomes: dict[str, int] = {}
     for number, content in enumerate(damaged(seeds(), 500, seed=20_251_121)):
-        started = time.perf_counter()
+        started = time.process_time()
         found = read(content, Sampling(start_s=0.5) if number % 5 == 0 else None)
-        assert time.perf_counter() - started < 10
+        assert time.process_time() - started < 10
         assert found.times == sorted(found.times)
         name = type(found.error).__name__
         outcomes[name] = outcomes.get(name, 0) + 1

@@ -22,7 +22,7 @@ RAW = {"content-type": "image/jpeg"}
 PLANS = {
     **EASY,
     "small": replace(EASY["free"], name="small", calls_per_month=2),
-    "slow": replace(SHIPPED["free"], name="slow", calls_per_second=0.5, burst=1),
+    "slow": replace(SHIPPED["free"], name="slow", calls_per_second=0.02, burst=1),
 }
 LARGE = b"\0" * 20_000_000
 """As a video: more than fits into the buffers on the way, so that a refusal comes while it is sent."""
@@ -114,7 +114,7 @@ async def test_too_many_a_second_say_when_to_come_again(opened: Accounts, door: 
     answers = [await door.client.post("/v1/pose", content=PICTURE, headers=RAW | key) for _ in range(2)]
     assert answers[0].status_code == 200
     assert told(answers[1]) == (429, "RATE_LIMITED")
-    assert 1 <= int(answers[1].headers["retry-after"]) <= 2
+    assert 1 <= int(answers[1].headers["retry-after"]) <= 50
 
 
 async def test_a_video_counts_once_and_says_what_is_left(opened: Accounts, door: RunningDoor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -153,6 +154,23 @@ def test_the_face_is_upright_and_in_front_of_the_ears(estimator: Estimator) -> N
     expected = reference("astronaut.png", call="first").face
     assert expected is not None
     assert np.median(distances(person.keypoints[166:], expected)) <= 1.0
+
+
+def test_a_face_out_of_focus_is_found_near_where_the_sharp_one_is(estimator: Estimator) -> None:
+    scene = scene_of("astronaut.png")
+    sharp = only(estimator, scene).keypoints[166:]
+    blurred = only(
+        estimator, replace(scene, image=np.asarray(cv2.GaussianBlur(scene.image, (0, 0), 6), np.uint8))
+    )
+    assert blurred.scores[166] > 0.8
+    assert np.median(distances(blurred.keypoints[166:], sharp)) < 0.1 * np.ptp(sharp[:, 1])
+
+
+def test_heads_from_behind_and_made_unrecognisable_have_no_face_and_one_behind_a_mask_has(
+    estimator: Estimator,
+) -> None:
+    (people,) = estimator([scene_of("two_people.jpg")])
+    assert [person.scores[23] > 0.8 for person in people] == [False, False, True]
 
 
 def test_three_dimensions_agree_with_holistic_where_the_squares_differ(estimator: Estimator) -> None:

@@ -8,15 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from wholebody import rois
-from wholebody.faces import Head, find_face
+from wholebody.faces import ANCHORS, Face, Head, find_face, is_plausible
 from wholebody.networks import Networks
 
 IMAGE = np.zeros((400, 400, 3), np.uint8)
 HEAD = np.array(
     [[200, 200, 0.9], [215, 190, 0.9], [185, 190, 0.9], [230, 195, 0.9], [170, 195, 0.9]], np.float32
 )
-LIKELY, UNCLEAR, NOT = 3.0, -1.0, -6.0
-"""Logits of flags: 0.95, 0.27, 0.002."""
+LIKELY, RATHER, UNCLEAR, NOT = 4.0, 2.0, -1.0, -6.0
+"""Logits of flags: 0.98, 0.88, 0.27, 0.002."""
 
 
 @dataclass
@@ -48,41 +48,113 @@ class Blind:
 
 
 @dataclass
+class Detector:
+    """A detector that sees a face in the middle of its square."""
+
+    size: int = 128
+
+    def __call__(self, square: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        raw, logits = Blind()(square)
+        number = int(np.linalg.norm(ANCHORS - 0.5, axis=1).argmin())
+        raw[0, number, 2:] = 20
+        raw[0, number, 4:8] = -20, -10, 20, -10  # the eyes
+        logits[0, number] = 5
+        return [raw, logits]
+
+
+@dataclass
 class Faces:
     """The networks that a face needs."""
 
     face: Mesh
-    face_detector: Blind = field(default_factory=Blind)
-    far_face_detector: Blind = field(default_factory=lambda: Blind(192, 2304))
+    attention_face: Mesh
+    face_detector: Blind | Detector = field(default_factory=Blind)
 
 
-def head(pose: bool = True) -> Head:
+def head(pose: bool = True, score: float = 0.9) -> Head:
     points = np.repeat(HEAD[:1, :2], 11, axis=0) + np.random.default_rng(1).uniform(-20, 20, (11, 2))
-    return Head(points.astype(np.float32) if pose else None, HEAD, 120.0, np.zeros((0, 17, 3), np.float32))
+    body = HEAD.copy()
+    body[:, 2] = score
+    return Head(points.astype(np.float32) if pose else None, body, 120.0, np.zeros((0, 17, 3), np.float32))
 
 
 @pytest.mark.parametrize(
-    ("flags", "looks", "found"),
+    ("attention", "first", "found"),
     [
-        ([LIKELY], 1, True),
-        ([UNCLEAR, LIKELY], 2, True),  # again at its own points
-        ([NOT, LIKELY], 2, True),  # at the pose's head
-        ([NOT, UNCLEAR, LIKELY], 3, True),
-        ([UNCLEAR, UNCLEAR, UNCLEAR, UNCLEAR], 4, False),
-        ([NOT], 2, False),
+        ([LIKELY], [], True),
+        ([UNCLEAR, LIKELY], [], True),  # again at its own points
+        ([UNCLEAR, UNCLEAR], [RATHER], True),
+        ([RATHER, LIKELY], [], True),
+        ([RATHER, RATHER], [NOT], False),  # faces in large pixels
+        ([NOT], [LIKELY], True),
+        ([NOT], [UNCLEAR, LIKELY], True),
+        ([UNCLEAR, UNCLEAR], [UNCLEAR, UNCLEAR], False),
+        ([NOT], [NOT], False),
     ],
 )
-def test_a_look_whose_flag_is_not_clear_is_repeated_once(flags: list[float], looks: int, found: bool) -> None:
-    networks = Faces(Mesh(flags))
-    face = find_face(IMAGE, head(), cast("Networks", networks))
-    assert (face is not None) is found
-    assert len(networks.face.squares) == looks
+def test_a_head_on_which_no_detector_sees_a_face_is_looked_at_by_both_networks(
+    attention: list[float], first: list[float], found: bool
+) -> None:
+    """Each of them looks again, once, where its flag is not clear; nothing is asked after a face is found."""
+    networks = Faces(Mesh(first), Mesh(attention))
+    for pose in (True, False):
+        networks.face.squares.clear()
+        networks.attention_face.squares.clear()
+        assert (find_face(IMAGE, head(pose), cast("Networks", networks)) is not None) is found
+        assert (len(networks.attention_face.squares), len(networks.face.squares)) == (
+            len(attention),
+            len(first),
+        )
 
 
-def test_a_head_without_a_pose_is_looked_at_once() -> None:
-    networks = Faces(Mesh([NOT]))
-    assert find_face(IMAGE, head(pose=False), cast("Networks", networks)) is None
-    assert len(networks.face.squares) == 1
+def test_what_a_detector_sees_is_looked_at_first() -> None:
+    networks = Faces(Mesh([LIKELY]), Mesh([LIKELY]), Detector())
+    assert find_face(IMAGE, head(), cast("Networks", networks)) is not None
+    assert (len(networks.face.squares), len(networks.attention_face.squares)) == (1, 0)
+    refused = Faces(Mesh([NOT]), Mesh([LIKELY]), Detector())
+    assert find_face(IMAGE, head(), cast("Networks", refused)) is not None
+    assert (len(refused.face.squares), len(refused.attention_face.squares)) == (1, 1)
+
+
+def test_a_head_without_nose_and_eyes_is_turned_away() -> None:
+    networks = Faces(Mesh([LIKELY]), Mesh([LIKELY]))
+    assert find_face(IMAGE, head(score=0.4), cast("Networks", networks)) is None
+    assert not networks.face.squares
+    assert not networks.attention_face.squares
+
+
+def test_the_square_on_a_head_has_the_eyes_level() -> None:
+    around = rois.face_from_head(HEAD, 120.0)
+    assert around is not None
+    level = rois.face_mesh_from_head(HEAD, around)
+    assert (level.x, level.side, level.rotation) == pytest.approx((200, 96, 0))
+    assert 200 < level.y < 215  # below the eyes: the chin is in it
+    tilted = HEAD.copy()
+    tilted[1, :2], tilted[2, :2] = (210, 180), (190, 200)
+    square = rois.face_mesh_from_head(tilted, around)
+    assert square.rotation == pytest.approx(-np.pi / 4)
+    assert square.x > level.x  # the chin is to the right
+    tilted[2, 2] = 0.1
+    assert rois.face_mesh_from_head(tilted, around).rotation == 0
+
+
+def test_a_person_that_is_found_twice_keeps_the_face_once() -> None:
+    """In three-quarter view the middle of a face is nearer to the other body's nose than to the middle of
+    the own head."""
+    turned = HEAD.copy()
+    turned[:4, 0] = 182, 195, 178, 240
+    turned[4, 2] = 0.1
+    mesh = np.zeros((468, 3), np.float32)
+    mesh[:, :2] = turned[0, :2] + np.random.default_rng(0).uniform(-30, 30, (468, 2))
+    mesh[[1, 33, 263], :2] = turned[:3, :2]
+    bodies = np.zeros((2, 17, 3), np.float32)
+    bodies[:, :5] = turned
+    bodies[1, :5, 0] += 2
+    its = [
+        is_plausible(Face(mesh, 0.9), Head(None, own[:5], 120.0, other[None]))
+        for own, other in (bodies, bodies[::-1])
+    ]
+    assert its == [True, False]
 
 
 def test_the_square_of_a_face_is_turned_with_it() -> None:

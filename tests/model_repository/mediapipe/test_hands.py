@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wholebody.hands import PALM_ANCHORS, PALM_REGIONS, Arm, Hand, find_hand, is_plausible
+from wholebody.hands import MIN_FOREARM, PALM_ANCHORS, PALM_REGION, Arm, Hand, find_hand, is_plausible
 from wholebody.networks import Networks
 
 ELBOW, WRIST = np.array([100, 200], np.float32), np.array([160, 200], np.float32)
@@ -52,7 +52,7 @@ class Palm(Blind):
 
     def __call__(self, square: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         raw, logits = super().__call__(square)
-        side = PALM_REGIONS[len(self.squares) - 1] * 60
+        side = PALM_REGION * 60
         wrist = (WRIST - (175, 200)) / side + 0.5  # the square lies a quarter of the forearm beyond the wrist
         number = int(np.linalg.norm(PALM_ANCHORS - wrist, axis=1).argmin())
         to_wrist = (wrist - PALM_ANCHORS[number]) * 192
@@ -96,30 +96,39 @@ class Hands:
     hand_recrop: Recrop = field(default_factory=Recrop)
 
 
-def test_palms_are_looked_for_in_squares_of_two_and_of_three_forearms_around_a_sure_wrist() -> None:
+def test_palms_are_looked_for_in_a_square_of_two_forearms_around_a_sure_wrist() -> None:
     image = np.zeros((400, 400, 3), np.uint8)
     image[195:205, 155:165] = 255  # 10 px
     networks = Hands()
     assert find_hand(image, arm(), cast("Networks", networks)) is None
     wide = [(square > 127).any(axis=(0, 2)).sum() for square in networks.palm_detector.squares]
-    assert wide == pytest.approx([10 / (forearms * 60) * 192 for forearms in (2, 3)], abs=2)
+    assert wide == pytest.approx([10 / (2 * 60) * 192], abs=2)
     unsure = Hands()
     assert find_hand(image, arm(score=0.7), cast("Networks", unsure)) is None
     assert not unsure.palm_detector.squares
 
 
-def test_a_palm_that_is_refused_is_not_looked_for_in_a_wider_square() -> None:
-    networks = Hands(Palm())
-    assert find_hand(np.zeros((400, 400, 3), np.uint8), arm(), cast("Networks", networks)) is None
+@pytest.mark.parametrize(("flag", "found"), [(0.1, False), (0.9, True)])
+def test_the_hand_network_decides_on_a_palm(flag: float, found: bool) -> None:
+    networks = Hands(Palm(), Refusing(flag=flag))
+    hand = find_hand(np.zeros((400, 400, 3), np.uint8), arm(), cast("Networks", networks))
+    assert (hand is not None) is found
     assert (len(networks.palm_detector.squares), networks.hand.calls) == (1, 1)
-    networks = Hands(Palm(), Refusing(flag=0.9))
-    assert find_hand(np.zeros((400, 400, 3), np.uint8), arm(), cast("Networks", networks)) is not None
 
 
-@pytest.mark.parametrize(("first_score", "squares"), [(0.9, 3), (0.7, 2)])
-def test_the_first_wrist_that_is_sure_gets_both_squares_and_a_further_one_the_first_alone(
-    first_score: float, squares: int
-) -> None:
+@pytest.mark.parametrize(("forearm", "looks"), [(MIN_FOREARM - 1, 0), (MIN_FOREARM + 1, 1)])
+def test_no_palm_is_looked_for_at_an_arm_that_is_too_small(forearm: float, looks: int) -> None:
+    networks = Hands()
+    small = replace(arm(), elbows=WRIST[None] - np.array([[forearm, 0]], np.float32), unit=forearm)
+    assert find_hand(np.zeros((400, 400, 3), np.uint8), small, cast("Networks", networks)) is None
+    assert len(networks.palm_detector.squares) == looks
+    foreshortened = replace(small, unit=2.1 * MIN_FOREARM)
+    assert find_hand(np.zeros((400, 400, 3), np.uint8), foreshortened, cast("Networks", networks)) is None
+    assert len(networks.palm_detector.squares) == looks + 1
+
+
+@pytest.mark.parametrize(("first_score", "squares"), [(0.9, 2), (0.7, 1)])
+def test_each_sure_wrist_is_looked_at(first_score: float, squares: int) -> None:
     networks = Hands()
     one = arm()
     two = replace(

@@ -2,8 +2,8 @@
 
 The first look is MediaPipe Holistic's: from the pose's wrist and fingers, through the re-crop network; with
 a low flag it is repeated once, as in tracking, at the square that its own points give. Where that finds
-nothing the palm detector looks around each wrist that either body has, two forearms wide, and three where it
-sees no palm there. The hand network's flag decides each time, and the hand has to be at this arm and at no
+nothing the palm detector looks around each wrist that either body has, two forearms wide, unless the arm is
+too small for it. The hand network's flag decides each time, and the hand has to be at this arm and at no
 neighbour's arm or foot.
 """
 
@@ -36,11 +36,12 @@ MIN_SECOND_FLAG = 0.6
 MIN_PALM = 0.3
 """From which score on a palm is looked at by a hand network, whose flag then decides."""
 
-PALM_REGIONS = (2.0, 3.0)
-"""Sides of the palm detector's square, in forearms, in the order of looking. The first finds 25 of the 27
-hands that the detector finds at all, the second 17, of which 2 are not seen as palms in the first. So the
-second is for the better of the sure wrists only, and only where the first has no palm: of one that the hand
-network refuses there it gives a smaller picture (0 hands in 51 looks)."""
+PALM_REGION = 2.0
+"""Side of the palm detector's square, in forearms."""
+
+MIN_FOREARM = 48.0
+"""Length of a forearm, px, from which on palms are looked for: the shortest of 48 that had one was 56 px, and
+none of 28 below 48 px had."""
 
 PALM_REACH = 0.6
 """How far from the wrist a palm may be found, in forearms."""
@@ -156,27 +157,19 @@ def is_plausible(hand: Hand, arm: Arm, shape_hw: tuple[int, ...]) -> bool:
 
 def _second_look(image: Bytes, arm: Arm, networks: Networks) -> Hand | None:
     height, width = image.shape[:2]
-    regions: tuple[float, ...] = PALM_REGIONS
     for elbow, wrist, score in zip(arm.elbows, arm.wrists, arm.scores, strict=True):
         if score < MIN_WRIST or not (0 <= wrist[0] < width and 0 <= wrist[1] < height):
             continue
-        for forearms in regions:
-            palm = _palm(image, elbow, wrist, arm.unit, forearms, networks.palm_detector)
-            if palm is None:
-                continue
-            hand = in_square(image, palm, networks.hand)
-            if hand is not None and hand.score > MIN_SECOND_FLAG and is_plausible(hand, arm, (height, width)):
-                return hand
-            break
-        regions = PALM_REGIONS[:1]
+        palm = _palm(image, elbow, wrist, arm.unit, networks.palm_detector)
+        hand = None if palm is None else in_square(image, palm, networks.hand)
+        if hand is not None and hand.score > MIN_SECOND_FLAG and is_plausible(hand, arm, (height, width)):
+            return hand
     return None
 
 
-def _palm(
-    image: Bytes, elbow: Floats, wrist: Floats, unit: float, forearms: float, detector: Network
-) -> Roi | None:
-    around = rois.palms_around(elbow, wrist, unit, forearms)
-    if not around.usable:
+def _palm(image: Bytes, elbow: Floats, wrist: Floats, unit: float, detector: Network) -> Roi | None:
+    around = rois.palms_around(elbow, wrist, unit, PALM_REGION)
+    if not around.usable or around.side < PALM_REGION * MIN_FOREARM:
         return None
     square = rois.cut_out(image, around, detector.size, border=cv2.BORDER_CONSTANT)
     raw, logits = detector(square)
@@ -187,7 +180,7 @@ def _palm(
         PALM_ANCHORS,
         detector.size,
         min_score=MIN_PALM,
-        near=(np.asarray(expected, np.float32), PALM_REACH / forearms),
+        near=(np.asarray(expected, np.float32), PALM_REACH / PALM_REGION),
     )
     if found is None:
         return None

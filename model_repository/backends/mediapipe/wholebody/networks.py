@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
 
 from wholebody.landmarks import FACE_SIZE, HAND_SIZE, POSE_SIZE
 
@@ -37,12 +38,15 @@ class Contract:
         size: side of its square input in px, (1, size, size, 3) float32.
         signed: pixels go to -1..1 rather than 0..1.
         outputs: names of the outputs that are wanted; what only the others need is not computed.
+        in_part: whether the file has operations that OpenVINO does not know. What is wanted needs none of
+            them.
     """
 
     file: str
     size: int
     outputs: tuple[str, ...]
     signed: bool = False
+    in_part: bool = False
 
 
 CONTRACTS: Mapping[str, Contract] = {
@@ -55,11 +59,15 @@ CONTRACTS: Mapping[str, Contract] = {
     "palm_detector": Contract("palm_detection_full.tflite", 192, ("Identity", "Identity_1")),
     "hand_recrop": Contract("hand_recrop.tflite", 256, ("output_crop",)),
     "face": Contract("face_landmark.tflite", FACE_SIZE, ("conv2d_21", "conv2d_31")),
+    # without the refinement of lips, eyes and irises
+    "attention_face": Contract(
+        "face_landmark_with_attention.tflite",
+        FACE_SIZE,
+        ("output_mesh_identity", "conv_faceflag"),
+        in_part=True,
+    ),
     "face_detector": Contract(
         "face_detection_short_range.tflite", 128, ("regressors", "classificators"), signed=True
-    ),
-    "far_face_detector": Contract(
-        "face_detection_full_range_sparse.tflite", 192, ("Identity", "Identity_1"), signed=True
     ),
     "pose_detector": Contract("pose_detection.tflite", 224, ("Identity", "Identity_1"), signed=True),
 }
@@ -113,8 +121,8 @@ class Networks:
     palm_detector: Network
     hand_recrop: Network
     face: Network
+    attention_face: Network
     face_detector: Network
-    far_face_detector: Network
     pose_detector: Network
 
 
@@ -142,7 +150,7 @@ def compile_networks(folder: Path, threads: int) -> Compiled:
 
     def compiled(name: str, streams: int) -> ov.CompiledModel:
         contract = CONTRACTS[name]
-        model = core.read_model(folder / contract.file)
+        model = (read_in_part if contract.in_part else core.read_model)(folder / contract.file)
         results = [model.output(output).get_node() for output in contract.outputs]
         config: dict[str, str | int] = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -161,6 +169,13 @@ def compile_networks(folder: Path, threads: int) -> Compiled:
         for _ in range(threads)
     )
     return Compiled(sets, sets[0].pose if wide is None else Network(wide, CONTRACTS["pose"]))
+
+
+def read_in_part(file: Path) -> ov.Model:
+    """A tflite file with operations that OpenVINO does not know: they become placeholders that cannot be
+    compiled, and have to be cut away with the outputs that need them."""
+    frontend = FrontEndManager().load_by_framework("tflite")
+    return frontend.convert_partially(frontend.load(str(file)))
 
 
 @contextmanager

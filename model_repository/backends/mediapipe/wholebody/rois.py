@@ -212,10 +212,17 @@ def face_from_head(head: Floats, unit: float) -> Roi | None:
     return Roi(float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2, 3 * side)
 
 
-def face_mesh_from_head(around: Roi) -> Roi:
-    """The mesh's square without a detector, upright around eyes and chin, from `face_from_head`'s."""
-    head = around.side / 3
-    return Roi(around.x, around.y + 0.2 * head, 2 * head)
+def face_mesh_from_head(head: Floats, around: Roi) -> Roi:
+    """The mesh's square without a detector, around eyes and chin, the eyes level where both are sure.
+
+    Args:
+        head: (5, 3) the first stage's, px and score.
+        around: `face_from_head`'s.
+    """
+    side = around.side / 3
+    eyes_sure = np.isfinite(head[1:3]).all() and bool((head[1:3, 2] > MIN_BODY_SCORE).all())
+    rotation = _rotation(head[2], head[1], 0.0) if eyes_sure else 0.0
+    return _enlarged(around.x, around.y, side, side, rotation, scale=1.6, shift_y=0.2)
 
 
 def face_from_pose(points: Floats) -> Roi:

@@ -1,8 +1,7 @@
 """The detectors' numbers: anchors, decoding, and the one detection that counts.
 
 `SsdAnchorsCalculator`, `TensorsToDetectionsCalculator` and `NonMaxSuppressionCalculator` of MediaPipe
-(Apache-2.0) with the options of `face_detection_short_range`,
-`face_detection_full_range`, `palm_detection` and `pose_detection`.
+(Apache-2.0) with the options of `face_detection_short_range`, `palm_detection` and `pose_detection`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 MIN_SCORE = 0.5
-"""`min_score_thresh` of the detectors of poses, palms and near faces."""
+"""`min_score_thresh` of the detectors of poses, palms and faces."""
 
 MIN_OVERLAP = 0.3
 """`min_suppression_threshold` of all detectors."""
