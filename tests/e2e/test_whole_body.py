@@ -66,18 +66,27 @@ async def test_faces_are_entries_of_their_own_and_only_people_with_a_face_have_o
     assert face.box.x2 - face.box.x1 == pytest.approx(np.ptp(points[:, 0]), abs=0.01)
 
 
+HANDS = {
+    "acrobat": ((653, 950), (682, 404)),
+    "woman": ((508, 1100), (988, 965)),
+    "onlooker": ((60, 380), None),
+}
+"""Where the left and the right hands in two_people.jpg are, px; the onlooker's right one is hidden."""
+
+
 async def test_no_hand_is_given_where_none_is(stub: PoseServiceAsyncStub) -> None:
-    """The acrobat's left arm hangs where neither body has it: the hand network once took the chest for a
-    hand."""
+    """The acrobat's left arm hangs where the bodies of some CPUs' arithmetic do not have it: the hand network
+    once took the chest for a hand."""
     answer = await whole(stub, "two_people.jpg")
-    for person in map(points_of, answer.persons):
-        for rows, wrist in ((slice(91, 112), 9), (slice(112, 133), 10)):
-            if person[rows, 2].any():
-                extent = np.ptp(person[rows, :2], axis=0).max()
-                assert np.linalg.norm(person[91 if wrist == 9 else 112, :2] - person[wrist, :2]) < extent
-    acrobat = points_of(min(answer.persons, key=lambda one: abs((one.box.x1 + one.box.x2) / 2 - 400)))
-    assert not acrobat[91:112, 2].any()
-    assert acrobat[112:133, 2].all()
+    by_box = sorted(answer.persons, key=lambda one: one.box.x1)
+    people = dict(zip(("onlooker", "acrobat", "woman"), map(points_of, by_box), strict=True))
+    for name, points in people.items():
+        for rows, place in zip((slice(91, 112), slice(112, 133)), HANDS[name], strict=True):
+            if points[rows, 2].any():
+                assert place is not None
+                assert np.linalg.norm(points[rows, :2].mean(axis=0) - place) < 35, (name, rows)
+    assert people["acrobat"][112:133, 2].all()
+    assert people["woman"][91:112, 2].all()
 
 
 async def test_hands_are_at_their_wrists_and_feet_at_their_ankles(stub: PoseServiceAsyncStub) -> None:
