@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scripts.picture_variants import MIRRORED
-from service.core.angles import MEASUREMENTS, AngleOptions, Neutral, Side, Status, Thresholds, measure
-from service.core.angles.noise import SCORES, kind_of
-from service.core.angles.uncertainty import prior_px
+from service.core.angles import (
+    MEASUREMENTS,
+    AngleOptions,
+    Measurement,
+    Neutral,
+    Side,
+    Status,
+    Thresholds,
+    measure,
+)
+from service.core.angles.definitions import Ray
+from service.core.angles.noise import SCORES, correlations, kind_of, mixing, side_of
+from service.core.angles.uncertainty import prior_px, slopes, std_errors_deg
 from service.core.poses import Floats, Poses
 from service.core.skeleton.template import Skeleton
 
 Doubles = NDArray[np.float64]
 Table = Mapping[str, tuple[float, ...]]
+Factors = Mapping[str, float]
+Correlations = Mapping[tuple[str, str], tuple[float, float]]
 
 BODY = slice(5, 17)  # COCO's shoulders to ankles: they come first in the skeletons of bodies
 GOAL_ERRORS = 2.0  # standard errors, within which GOAL_PERCENT of the values lie
@@ -25,7 +37,10 @@ GOAL_PERCENT = 95
 LARGEST = 3.0  # λ
 MIN_VALUES = 10  # of one angle with status OK; with fewer its scatter does not count
 _MIN_ANGLES = 60  # of one measurement, below which the fit passes over it
-_MIN_KEYPOINTS = 50  # of one kind and score, below which the next better score stands in
+_MIN_PAIRS = 400  # of two kinds, below which their correlation counts as none
+_LEAST_CORRELATION = 0.1  # what is nearer to 0 is noise of the estimate
+_CLIPPED = 3.0  # distances in standard deviations, so that single leaps do not make a correlation
+_MIN_KEYPOINTS = 300  # of one kind and score: 95th percentiles of fewer depend on single persons
 _SURE = 0.5
 _EDGES = (0.5, 0.7, 0.85, 0.95)  # between the scores that the columns of a table stand for
 _FACTORS = (0.25, 1.6)  # range of the correction by the angles
@@ -83,8 +98,9 @@ class AngleScatter:
         scores: (V, P)
         priors_px: (V, P) spread among annotators.
         floor_px: (V,)
-        slopes: (V, M, 2, P) variance of the angle, degrees², for a variance of 1 px² of the keypoint; empty
-            where no fit is wanted.
+        names: (P,)
+        slopes: (R, P) complex, how the R values with status OK turn with each keypoint, in the order of `ok`.
+        mixing: (P, P) as in `CompiledAngles`.
     """
 
     degrees: Doubles
@@ -97,47 +113,52 @@ class AngleScatter:
     scores: Doubles
     priors_px: Doubles
     floor_px: Doubles
-    slopes: Doubles
+    names: tuple[str, ...]
+    slopes: NDArray[np.complex128]
+    mixing: Doubles
 
-    def errors_with(self, table: Table) -> Doubles:
-        """(V, M, 2) standard errors with another table of λ."""
+    def errors_with(self, table: Table, factors: Factors | None = None) -> Doubles:
+        """(V, M, 2) standard errors with another table of λ and factors; NaN where the status is not OK."""
         lambdas = np.stack(
             [np.interp(self.scores[:, i], SCORES, table[kind]) for i, kind in enumerate(self.kinds)], axis=1
         )
-        variance = (lambdas * self.priors_px) ** 2 + self.floor_px[:, None] ** 2
-        return np.asarray(np.sqrt(np.einsum("vmsp,vp->vms", self.slopes, variance)), np.float64)
+        spread = np.hypot(lambdas * self.priors_px, self.floor_px[:, None])
+        errors = np.full(self.ok.shape, np.nan)
+        errors[self.ok] = std_errors_deg(self.slopes, spread[np.nonzero(self.ok)[0]], self.mixing)
+        scale = np.array([(factors or {}).get(name, 1.0) for name in MEASUREMENTS], np.float64)
+        return np.asarray(errors * scale[:, None], np.float64)
+
+    def correlated(self, table: Correlations) -> AngleScatter:
+        """The same with other correlations of the keypoints."""
+        return replace(self, mixing=mixing(correlations(table, self.names)))
 
 
-def angle_scatter(one: Scattered, skeleton: Skeleton, *, slopes: bool = False) -> AngleScatter:
-    """The angles of a person in all variants, against their median.
-
-    Args:
-        slopes: compute what a fit needs: one measurement more for each keypoint.
-    """
+def angle_scatter(one: Scattered, skeleton: Skeleton) -> AngleScatter:
+    """The angles of a person in all variants, against their median."""
     poses, names = one.poses, tuple(MEASUREMENTS)
     options = AngleOptions(_ANY_ERROR, baseline=_NEUTRAL, size_wh=one.size_wh)
     found = measure(poses, skeleton, names, options)
     work = found.workings
     prior, size = prior_px(poses, work.found, work.turned, work.plan)
     supplied = np.flatnonzero(work.plan.columns >= 0)
-    gradients = []
-    for column in work.plan.columns[supplied] if slopes else ():
-        sigmas = np.zeros(poses.keypoints.shape[:2], np.float32)
-        sigmas[:, column] = 1.0
-        gradients.append(measure(poses, skeleton, names, options, sigmas_px=sigmas).std_errors_deg ** 2)
+    ok = found.statuses == Status.OK
+    with np.errstate(all="ignore"):  # of angles without a value
+        turns = slopes(work.found, work.chosen, work.plan).reshape(*ok.shape, -1)
     line = Thresholds()
     return AngleScatter(
         degrees=found.degrees,
         degraded=found.statuses == Status.DEGRADED,
         apart_deg=(found.degrees - _median(found.degrees, axis=0) + 180) % 360 - 180,
         errors_deg=found.std_errors_deg,
-        ok=found.statuses == Status.OK,
+        ok=ok,
         columns=tuple(work.plan.columns[supplied].tolist()),
         kinds=tuple(kind_of(work.plan.names[place]) for place in supplied),
         scores=work.found.point_scores[:, supplied],
         priors_px=prior[:, supplied],
         floor_px=np.maximum(line.spread_floor_px, line.spread_floor_fraction * size),
-        slopes=np.stack(gradients, axis=-1) if gradients else np.zeros((0, 0, 0, 0)),
+        names=tuple(work.plan.names[place] for place in supplied),
+        slopes=turns[ok][:, supplied],
+        mixing=work.plan.mixing[:, supplied],
     )
 
 
@@ -158,15 +179,49 @@ def in_errors(
         errors: (V, M, 2) of each person; None for those of the service.
         largest_deg: standard errors above it are LOW_RESOLUTION, and not OK.
     """
+    values = in_errors_by_person(scatters, errors, largest_deg)
+    return {name: np.concatenate([np.zeros(0), *parts]) for name, parts in values.items()}
+
+
+def in_errors_by_person(
+    scatters: Sequence[AngleScatter],
+    errors: Sequence[Doubles] | None = None,
+    largest_deg: float = Thresholds().max_std_error_deg,
+) -> dict[str, list[Doubles]]:
+    """The same, an array for each person that has values; both sides are one person's."""
     values: dict[str, list[Doubles]] = {name: [] for name in MEASUREMENTS}
     for number, one in enumerate(scatters):
         error = one.errors_deg if errors is None else errors[number]
         for m, name in enumerate(MEASUREMENTS):
-            for side in (0, 1):
-                ok = one.ok[:, m, side] & (error[:, m, side] <= largest_deg)
-                if ok.sum() >= MIN_VALUES:
-                    values[name].append(np.abs(one.apart_deg[ok, m, side]) / error[ok, m, side])
-    return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
+            ok = one.ok[:, m] & (error[:, m] <= largest_deg)
+            ok &= ok.sum(axis=0) >= MIN_VALUES
+            if ok.any():
+                values[name].append(np.abs(one.apart_deg[:, m][ok]) / error[:, m][ok])
+    return values
+
+
+def share_within(persons: Sequence[Doubles]) -> tuple[float, float, float]:
+    """Share of the values within `GOAL_ERRORS` standard errors, and its 95 % interval.
+
+    Wilson's binomial interval, for as many independent values as are worth the same: the values of one person
+    have much in common. Where all are within, or none, nothing says how much; then each person counts as one.
+
+    Args:
+        persons: values of each person, in standard errors; one person at least.
+    """
+    inside = np.array([(values <= GOAL_ERRORS).sum() for values in persons], np.float64)
+    counts = np.array([len(values) for values in persons], np.float64)
+    share = float(inside.sum() / counts.sum())
+    between = float(((inside - share * counts) ** 2).sum())
+    n = float(counts.sum())
+    if share in (0.0, 1.0):
+        n = float(len(persons))
+    elif between:
+        n = min(max(n**2 * share * (1 - share) / between, float(len(persons))), n)
+    z = 1.96
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * float(np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2))
+    return share, max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def against_mirrored(
@@ -212,14 +267,61 @@ def same_direction(scatters: Sequence[AngleScatter]) -> dict[str, Doubles]:
     return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
 
 
-def fit(persons: Sequence[tuple[Scattered, Skeleton]]) -> dict[str, tuple[float, ...]]:
+def fit_correlations(persons: Sequence[Scattered], scatters: Sequence[AngleScatter]) -> Correlations:
+    """Correlation of the scatter of every two kinds of keypoints, on the same side and on opposite ones.
+
+    Of distances from the median of the variants along one axis, each in the keypoint's own standard deviation
+    in that person, so that every person counts alike.
+    """
+    products: dict[tuple[str, str], tuple[list[Doubles], list[Doubles]]] = {}
+    for one, scatter in zip(persons, scatters, strict=True):
+        apart = _apart_in_deviations(one, scatter.columns)
+        for i, j in combinations(range(len(scatter.columns)), 2):
+            opposite = {side_of(scatter.names[i]), side_of(scatter.names[j])} == {"left", "right"}
+            first, second = sorted((scatter.kinds[i], scatter.kinds[j]))
+            both = apart[:, [i, j]]
+            both = both[np.isfinite(both).all(axis=(1, 2))].transpose(1, 0, 2).reshape(2, -1)
+            products.setdefault((first, second), ([], []))[opposite].append(both)
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    for pair, sides in products.items():
+        same, other = (_correlation(np.concatenate(parts, axis=1)) if parts else 0.0 for parts in sides)
+        if same or other:
+            found[pair] = same, other
+    return found
+
+
+def _apart_in_deviations(one: Scattered, columns: Sequence[int]) -> Doubles:
+    """(V, P, 2) distances of sure keypoints from their median, clipped; NaN elsewhere."""
+    keypoints = one.poses.keypoints[:, columns].astype(np.float64)
+    sure = keypoints[..., 2:] > _SURE
+    xy = np.where(sure & (sure.sum(axis=0) >= MIN_VALUES), keypoints[..., :2], np.nan)
+    apart = xy - _median(xy, axis=0)
+    deviation = np.sqrt(np.ma.masked_invalid(apart**2).mean(axis=(0, 2), keepdims=True).filled(1.0))
+    return np.asarray(np.clip(apart / np.maximum(deviation, 1e-3), -_CLIPPED, _CLIPPED), np.float64)
+
+
+def _correlation(pairs: Doubles) -> float:
+    if pairs.shape[1] < _MIN_PAIRS:
+        return 0.0
+    found = round(float(np.asarray(np.corrcoef(pairs))[0, 1]), 2)
+    return found if abs(found) >= _LEAST_CORRELATION else 0.0
+
+
+def fit(
+    persons: Sequence[tuple[Scattered, Skeleton]], known: Correlations | None = None
+) -> dict[str, tuple[float, ...]]:
     """The table of λ that fits these persons.
 
-    First every kind of keypoint alone: λ at which 95 % of its distances from the median, along each axis and
-    without what moves the whole body, lie within two standard deviations. Then one factor for each kind, by
-    coordinate descent, so that the same is true of the angles, since keypoints of a limb move together.
+    First every kind of keypoint alone: λ at which 95 % of its distances from the median, along each axis,
+    lie within two standard deviations. Then one factor for each kind, by
+    coordinate descent, so that the same is true of the angles.
+
+    Args:
+        known: correlations of the keypoints; None for those of the service.
     """
-    scatters = [angle_scatter(one, skeleton, slopes=True) for one, skeleton in persons]
+    scatters = [angle_scatter(one, skeleton) for one, skeleton in persons]
+    if known is not None:
+        scatters = [one.correlated(known) for one in scatters]
     table = _of_keypoints(persons, scatters)
     factors = dict.fromkeys(table, 1.0)
     best = _loss(scatters, table, factors)
@@ -234,6 +336,40 @@ def fit(persons: Sequence[tuple[Scattered, Skeleton]]) -> dict[str, tuple[float,
                     if loss < best - 1e-3:
                         factors, best, moved = tried, loss, True
     return _scaled(table, factors)
+
+
+def fit_factors(scatters: Sequence[AngleScatter], errors: Sequence[Doubles]) -> dict[str, float]:
+    """What brings the 95th percentile of a measurement to two standard errors.
+
+    Only where the interval of the share that is within them excludes 95 %: else it would describe the few
+    persons that were there. Measurements of the same rays in the same view have one factor.
+
+    Args:
+        scatters: of all persons, in all models.
+        errors: (V, M, 2) of each of them, without factors.
+    """
+    values = in_errors_by_person(scatters, errors, np.inf)
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, measurement in MEASUREMENTS.items():
+        groups.setdefault(_geometry(measurement), []).append(name)
+    factors: dict[str, float] = {}
+    for names in groups.values():
+        persons = [one for name in names for one in values[name]]
+        if not persons:
+            continue
+        _, low, high = share_within(persons)
+        if not low <= GOAL_PERCENT / 100 <= high:
+            reached = float(np.percentile(np.concatenate(persons), GOAL_PERCENT))
+            factors |= dict.fromkeys(names, round(reached / GOAL_ERRORS, 2))
+    return {name: factors[name] for name in MEASUREMENTS if name in factors}
+
+
+def _geometry(measurement: Measurement) -> tuple[object, ...]:
+    """The view, and the rays of the first choice, whichever way they point."""
+    angle = measurement.left.choices[0].angle
+    rays = [angle.moving, angle.reference]
+    lines = [frozenset((ray, ray.reversed())) if isinstance(ray, Ray) else "vertical" for ray in rays]
+    return measurement.view, frozenset(lines)
 
 
 def _scaled(table: Table, factors: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
@@ -262,10 +398,7 @@ def _of_keypoints(
     for (one, _), scatter in zip(persons, scatters, strict=True):
         keypoints = one.poses.keypoints.astype(np.float64)
         keypoints[(keypoints == 0).all(axis=2)] = np.nan
-        for _ in range(2):  # the median anew, once the whole body stands still
-            apart = keypoints[..., :2] - _median(keypoints[..., :2], axis=0)
-            sure = np.where((keypoints[:, BODY, 2] > _SURE)[..., None], apart[:, BODY], np.nan)
-            keypoints[..., :2] -= np.nan_to_num(_median(sure, axis=1))[:, None]
+        apart = keypoints[..., :2] - _median(keypoints[..., :2], axis=0)
         for place, (column, kind) in enumerate(zip(scatter.columns, scatter.kinds, strict=True)):
             share = np.abs(apart[:, column]) / scatter.priors_px[:, place, None]
             distances.setdefault(kind, []).append((keypoints[:, column, 2], share))
@@ -306,4 +439,4 @@ def _filled(row: tuple[float, ...], steps: tuple[float, ...]) -> tuple[float, ..
     for column in reversed(range(len(row) - 1)):
         if np.isnan(filled[column]):
             filled[column] = min(filled[column + 1] * steps[column], LARGEST)
-    return tuple(filled)
+    return tuple(np.maximum.accumulate(filled[::-1])[::-1].tolist())  # never falling with the score

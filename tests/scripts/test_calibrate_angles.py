@@ -5,11 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from scripts.calibrate_angles import _packed, _read, is_still, same_person
-from scripts.fit_noise import Scattered, against_mirrored, angle_scatter, fit, in_errors
+from scripts.fit_noise import (
+    Scattered,
+    against_mirrored,
+    angle_scatter,
+    fit,
+    fit_correlations,
+    fit_factors,
+    in_errors,
+    share_within,
+)
 from scripts.picture_variants import MIRRORED, Variant, variants
 from service.core.angles import MEASUREMENTS
+from service.core.angles.noise import correlations, mixing
 from service.core.poses import Floats
 from service.skeletons import shipped
 from tests.core.angles.figures import array_of, frontal, profile
@@ -91,14 +102,17 @@ def test_a_body_that_goes_on_moving_is_not_still(speed: float, still: bool) -> N
     assert is_still(frames, np.stack([box_of(one) for one in frames])) is still
 
 
-def scattered(seed: int, count: int = 40) -> Scattered:
-    """A person whose keypoints are off by NOISE_PX in each variant."""
+def scattered(seed: int, count: int = 40, mixing: NDArray[np.float64] | None = None) -> Scattered:
+    """A person whose keypoints are off by NOISE_PX in each variant, independent or mixed."""
     rng = np.random.default_rng(seed)
     figure = profile(knee=40, hip=30, shoulder=50) if seed % 2 else None
     body = person() if figure is None else array_of(figure, COCO)
     keypoints = np.repeat(body[None], count, axis=0)
     keypoints[..., 2] = 0.98
-    keypoints[..., :2] += rng.normal(0, NOISE_PX, (count, 17, 2)).astype(np.float32)
+    noise = rng.normal(0, NOISE_PX, (count, 17, 2))
+    if mixing is not None:
+        noise = np.einsum("vpx,pq->vqx", noise, mixing)
+    keypoints[..., :2] += noise.astype(np.float32)
     boxes = np.repeat(box_of(body)[None], count, axis=0)
     keypoints[3], boxes[3] = np.nan, np.nan  # in one variant the person was not found
     return Scattered(f"{seed}.jpg#0", "yolo11n_pose", keypoints, boxes, (2000, 2000))
@@ -106,8 +120,8 @@ def scattered(seed: int, count: int = 40) -> Scattered:
 
 def test_the_fit_finds_the_noise_that_was_put_in() -> None:
     persons = [(scattered(seed), COCO) for seed in range(8)]
-    table = fit(persons)
-    scatters = [angle_scatter(one, skeleton, slopes=True) for one, skeleton in persons]
+    table = fit(persons, {})
+    scatters = [angle_scatter(one, skeleton).correlated({}) for one, skeleton in persons]
     values = in_errors(scatters, [one.errors_with(table) for one in scatters])
     for name in ("shoulder_abduction", "squats_knee_front", "knee_flexion", "back_side_flexion"):
         assert 0.90 <= np.mean(values[name] <= 2) <= 0.985, name
@@ -115,6 +129,47 @@ def test_the_fit_finds_the_noise_that_was_put_in() -> None:
     place = first.kinds.index("knee")
     in_px = np.hypot(table["knee"][-1] * first.priors_px[0, place], first.floor_px[0])
     assert in_px == pytest.approx(NOISE_PX, rel=0.35)
+
+
+def test_the_fit_finds_the_correlations_that_were_put_in() -> None:
+    put_in = {("hip", "hip"): (0.0, 0.6), ("ear", "eye"): (0.8, 0.0), ("ankle", "knee"): (0.5, 0.0)}
+    root = mixing(correlations(put_in, COCO.names))
+    persons = [scattered(seed, mixing=root) for seed in range(12)]
+    scatters = [angle_scatter(one, COCO) for one in persons]
+    found = fit_correlations(persons, scatters)
+    assert found["hip", "hip"] == pytest.approx((0.0, 0.6), abs=0.1)
+    assert found["ear", "eye"] == pytest.approx((0.8, 0.0), abs=0.1)
+    assert found["ankle", "knee"] == pytest.approx((0.5, 0.0), abs=0.1)
+    assert ("elbow", "wrist") not in found
+
+
+def test_the_interval_of_a_share_is_wider_where_the_values_of_a_person_are_alike() -> None:
+    inside, outside = np.full(40, 1.0), np.full(40, 3.0)
+    mixed = [np.concatenate([inside[:30], outside[:10]])] * 8
+    share, low, high = share_within(mixed)
+    assert share == pytest.approx(0.75)
+    assert (low, high) == pytest.approx((0.70, 0.795), abs=0.005)  # Wilson of 240 of 320
+    alike = [inside] * 6 + [outside] * 2
+    share, low, high = share_within(alike)
+    assert share == pytest.approx(0.75)
+    assert (low, high) == pytest.approx((0.41, 0.93), abs=0.005)  # Wilson of 6 of 8
+    assert share_within([inside] * 8) == pytest.approx((1.0, 0.676, 1.0), abs=0.005)  # of 8 of 8
+    assert share_within([outside]) == pytest.approx((0.0, 0.0, 0.793), abs=0.005)
+
+
+def test_a_factor_is_fitted_where_the_share_is_beyond_chance_and_to_the_same_rays_alike() -> None:
+    persons = [scattered(seed) for seed in range(8)]
+    scatters = [angle_scatter(one, COCO) for one in persons]
+    right = fit([(one, COCO) for one in persons], {})
+    errors = [one.correlated({}).errors_with(right) for one in scatters]
+    names = list(MEASUREMENTS)
+    knee = [names.index(name) for name in ("knee_flexion", "knee_extension", "knee_side", "squats_knee_side")]
+    for one in errors:
+        one[:, knee] *= 0.5
+    factors = fit_factors(scatters, errors)
+    assert factors["knee_flexion"] == pytest.approx(2.0, abs=0.3)
+    assert factors["knee_flexion"] == factors["knee_extension"] == factors["knee_side"]
+    assert "elbow_side" not in factors
 
 
 def test_what_was_found_is_kept_and_read_again(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from service.core.angles.compiled import (
     CompiledAngles,
     Cues,
     DetailRow,
-    Doubles,
     Indices,
     PlannedChoice,
     Rows,
@@ -35,7 +34,7 @@ from service.core.angles.definitions import (
     Wrap,
 )
 from service.core.angles.limits import LIMITS
-from service.core.angles.noise import noise_of
+from service.core.angles.noise import FACTORS, mixing_of, noise_of
 from service.core.angles.posture import POSTURES
 from service.core.angles.registry import MEASUREMENTS
 from service.core.skeleton.template import Skeleton
@@ -215,13 +214,14 @@ def _assemble(
         swapped=np.array([build.columns.get(anatomy.opposite(name), -1) for name in names], np.intp),
         oks_sigmas=np.array([sigma(name) for name in names], np.float64),
         noise=noise_of(skeleton, names),
+        mixing=mixing_of(skeleton, names),
+        factors=np.array([FACTORS.get(slot.measurement.name, 1.0) for slot in slots], np.float64),
         cues=build.cues,
         weights=weights.astype(np.complex128),
-        squares=weights**2,
         vertical=vertical,
         points=points,
         stature=stature,
-        rows=_rows(build, tuple(build.rows), weights),
+        rows=_rows(build, tuple(build.rows)),
         choices=choices,
         anchors=anchors,
         ratios=np.array(list(build.ratios), np.intp).reshape(-1, 2),
@@ -240,7 +240,7 @@ def _assemble(
     )
 
 
-def _rows(build: _Builder, angles: Sequence[Angle], weights: Doubles) -> Rows:
+def _rows(build: _Builder, angles: Sequence[Angle]) -> Rows:
     moving = np.array([build.ray(angle.moving) for angle in angles], np.intp)
     reference = np.array([build.ray(angle.reference) for angle in angles], np.intp)
     magnitude = [angle.unsigned or angle.orientation is Orientation.NONE for angle in angles]
@@ -257,7 +257,6 @@ def _rows(build: _Builder, angles: Sequence[Angle], weights: Doubles) -> Rows:
         turns=np.array([angle.wrap is not Wrap.NONE for angle in angles], np.float64),
         unsigned=np.array(magnitude, np.bool_),
         neutral=np.array([angle.neutral for angle in angles], np.bool_),
-        cross=weights[:, moving] * weights[:, reference],
     )
 
 

@@ -70,7 +70,6 @@ class Rows:
         lowest_deg: where the turn is cut, the excluded lower end.
         turns: 1.0 where whole turns are taken off, 0.0 where not.
         unsigned, neutral: as in `Angle`.
-        cross: (P, R); for every keypoint the product of its weights in the two directions.
     """
 
     moving: Indices
@@ -85,7 +84,6 @@ class Rows:
     turns: Doubles
     unsigned: NDArray[np.bool_]
     neutral: NDArray[np.bool_]
-    cross: Doubles
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +119,10 @@ class CompiledAngles:
         swapped: (P,) the same with left and right exchanged.
         oks_sigmas: (P,)
         noise: (P, 5) λ of every keypoint at the scores of `noise.SCORES`.
+        mixing: (P, P); independent noise of the keypoints @ mixing has the correlations of theirs.
+        factors: (G,) what the standard error of every slot is multiplied by, as `noise.FACTORS` has it.
         cues: directions that give the orientation of the body.
         weights: (P, J) complex; coordinates @ weights are the directions.
-        squares: (P, J) squared weights.
         vertical: (J,) complex; 1 for up, −1 for down, 0 elsewhere.
         points: (J, most) keypoints of every direction, padded with P.
         stature: (J,) expected length over stature, NaN where unknown.
@@ -146,9 +145,10 @@ class CompiledAngles:
     swapped: Indices
     oks_sigmas: Doubles
     noise: Doubles
+    mixing: Doubles
+    factors: Doubles
     cues: Cues
     weights: NDArray[np.complex128]
-    squares: Doubles
     vertical: Doubles
     points: Indices
     stature: Doubles

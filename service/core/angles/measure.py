@@ -16,7 +16,7 @@ from service.core.angles.flags import FATAL, NO_GEOMETRY, Flag, Flags, status_of
 from service.core.angles.orientation import FRONTAL, OBLIQUE, SAGITTAL, Orientations, orient
 from service.core.angles.result import Measured, SideSelection, Workings
 from service.core.angles.thresholds import AngleOptions
-from service.core.angles.uncertainty import keypoint_spread_px
+from service.core.angles.uncertainty import keypoint_spread_px, slopes, std_errors_deg
 from service.core.poses import Floats, Poses
 from service.core.skeleton.template import Skeleton
 
@@ -64,7 +64,9 @@ def measure(
         rows = _measure_rows(found, turned, plan, options)
         choice, chosen = _choose(found, plan)
         spread = keypoint_spread_px(poses, found, turned, plan, options, sigmas_px)
-        error = _std_errors(found, chosen, spread, plan)
+        error = std_errors_deg(slopes(found, chosen, plan), spread, plan.mixing)
+        if sigmas_px is None:
+            error = error * plan.factors
         return _settle(found, turned, rows, choice, chosen, error, plan, options, side)
 
 
@@ -123,30 +125,6 @@ def _choose(found: Directions, plan: CompiledAngles) -> tuple[Indices, Indices]:
     bad = bad + found.bad_points[:, rows.through]
     choice = np.where(plan.choices >= 0, bad[:, plan.choices], np.inf).argmin(axis=2)
     return choice, plan.choices[np.arange(len(plan.slots)), choice]
-
-
-def _std_errors(found: Directions, chosen: Indices, spread_px: Doubles, plan: CompiledAngles) -> Doubles:
-    """First-order standard error in degrees of the chosen rows, (N, G).
-
-    A direction v = Σ w p turns by R(v)/|v|² per unit of its tip, R the quarter turn. So with
-    independent keypoints of variance s² per axis, and v moving against u,
-
-        Var = Σ s² w_v² / |v|² + Σ s² w_u² / |u|² − 2 Σ s² w_v w_u · (v·u) / (|v|² |u|²)   (rad²).
-    """
-    variance = spread_px**2
-    v, u = plan.rows.moving[chosen], plan.rows.reference[chosen]
-    of_directions = variance @ plan.squares
-    shared = _pick(variance @ plan.rows.cross, chosen)
-    vectors = found.vectors
-    a, b = _pick(vectors, v), _pick(vectors, u)
-    square = found.lengths**2
-    aa, bb = _pick(square, v), _pick(square, u)
-    radians = (
-        _pick(of_directions, v) / aa
-        + _pick(of_directions, u) / bb
-        - 2.0 * shared * (a * b.conj()).real / (aa * bb)
-    )
-    return np.degrees(np.sqrt(np.maximum(radians, 0.0)))
 
 
 def _pick(values: NDArray[_Scalar], columns: Indices) -> NDArray[_Scalar]:

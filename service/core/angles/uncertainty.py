@@ -1,11 +1,12 @@
-"""Keypoint noise: standard deviation of a keypoint's position in px per axis."""
+"""Keypoint noise, in px per axis, and what it makes of the angles."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.core.angles.anatomy import STATURE_FRACTIONS
-from service.core.angles.compiled import CompiledAngles, Doubles
+from service.core.angles.compiled import CompiledAngles, Doubles, Indices
 from service.core.angles.directions import Directions
 from service.core.angles.noise import SCORES
 from service.core.angles.orientation import Orientations
@@ -52,6 +53,36 @@ def keypoint_spread_px(
         :, columns
     ]  # a missing point gets the value of another one; it is unused
     return np.where(np.isfinite(given) & (given >= 0), given, spread)
+
+
+def slopes(found: Directions, chosen: Indices, plan: CompiledAngles) -> NDArray[np.complex128]:
+    """How the chosen rows turn with each keypoint, (N, G, P), per px.
+
+    A direction v = Σ w p turns by Im(w δ / v) radians when p moves by δ. With v moving against u, the slope
+    is w_v / v − w_u / u; the turn is the imaginary part of its product with δ.
+    """
+    rows, by_direction = plan.rows, plan.weights.T
+    moving, reference = rows.moving[chosen], rows.reference[chosen]
+    v = np.take_along_axis(found.vectors, moving, axis=1)[..., None]
+    u = np.take_along_axis(found.vectors, reference, axis=1)[..., None]
+    return np.asarray(by_direction[moving] / v - by_direction[reference] / u, np.complex128)
+
+
+def std_errors_deg(slopes: NDArray[np.complex128], spread_px: Doubles, mixing: Doubles) -> Doubles:
+    """First-order standard error in degrees of angles, (…,), from the noise of their keypoints.
+
+    Noise is as large along x as along y and independent between the two, so that the variance is
+    Σ c_ij s_i s_j Re(a_i ā_j) for slopes a, standard deviations s and correlations c.
+
+    Args:
+        slopes: (…, P) as `slopes` gives them.
+        spread_px: (N, P) for slopes of (N, G, P), or of the shape of the slopes.
+        mixing: (P, P) as in `CompiledAngles`.
+    """
+    spread = spread_px if spread_px.ndim == slopes.ndim else spread_px[:, None]
+    moved = slopes * spread
+    mixed = np.stack([moved.real, moved.imag]) @ mixing.T
+    return np.asarray(np.degrees(np.sqrt(np.einsum("...p,...p->...", mixed, mixed).sum(axis=0))), np.float64)
 
 
 def prior_px(

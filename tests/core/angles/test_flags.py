@@ -77,19 +77,19 @@ CASES: list[tuple[str, Floats, str, str, dict[str, Any], Status, tuple[str, ...]
     ("all is well", figure(profile(elbow=60)), *ELBOW, {}, OK, ()),
     (
         "a keypoint is unsure",
-        with_score(figure(profile(elbow=60)), 0.4, "right_wrist"),
+        with_score(figure(profile(elbow=60)), 0.4, "right_shoulder"),
         *ELBOW,
         {},
         DEGRADED,
-        ("LOW_CONFIDENCE:right_wrist",),
+        ("LOW_CONFIDENCE:right_shoulder",),
     ),
     (
         "a score is at the lower threshold",
-        with_score(figure(profile(elbow=60)), 0.3001, "right_wrist"),
+        with_score(figure(profile(elbow=60)), 0.3001, "right_shoulder"),
         *ELBOW,
         {},
         DEGRADED,
-        ("LOW_CONFIDENCE:right_wrist",),
+        ("LOW_CONFIDENCE:right_shoulder",),
     ),
     (
         "a score is at the upper threshold",
@@ -383,7 +383,7 @@ def test_the_keypoint_score_is_the_weakest_link() -> None:
 
 
 def test_thresholds_can_be_moved() -> None:
-    person = with_score(figure(profile(elbow=60)), 0.4, "right_wrist")
+    person = with_score(figure(profile(elbow=60)), 0.4, "right_shoulder")
     line = replace(Thresholds(), min_score=0.1, sure_score=0.2)
     assert value(person, *ELBOW, thresholds=line).reasons == ()
 

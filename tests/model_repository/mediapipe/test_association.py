@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wholebody.association import compare, hide_others, is_anothers, nearest_is_own, unit_of
+from wholebody.association import compare, hide_others, is_anothers, nearest_is_own, on_limbs, unit_of
 from wholebody.rois import Roi
 
 Floats = NDArray[np.float32]
@@ -32,6 +32,18 @@ def test_the_unit_is_the_torso_or_what_shoulders_or_box_make_of_it() -> None:
     bent[[11, 12], 1] = bent[[5, 6], 1] + 10
     assert unit_of(bent, 100) == pytest.approx(1.1 * 44)
     assert unit_of(np.full((17, 3), np.nan, np.float32), 0) == 1
+
+
+def test_points_on_a_neighbours_limb_are_told_from_those_beside_it() -> None:
+    neighbour = standing(200)
+    shin = (neighbour[13, :2] + neighbour[15, :2]) / 2
+    beside = np.array([(0, 0), (14, 0), (25, 0), (0, 120)], np.float32)
+    points = np.asarray(shin + beside, np.float32)
+    np.testing.assert_array_equal(on_limbs(points, neighbour[None]), [True, True, False, False])
+    hidden = neighbour.copy()
+    hidden[15, 2] = 0.2
+    np.testing.assert_array_equal(on_limbs(points, hidden[None]), [False] * 4)
+    np.testing.assert_array_equal(on_limbs(points, NOBODY), [False] * 4)
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,24 @@ def test_the_3d_body_appears_where_the_2d_body_is(name: str, estimator: Estimato
         assert np.median(off) <= 0.05 * np.ptp(points[:, 1])
 
 
+def test_limbs_that_a_sure_first_stage_has_in_one_place_are_where_they_are_seen(estimator: Estimator) -> None:
+    """For the first stage the acrobat's shoulders are both on the chest, and one arm is at the other."""
+    scene = scene_of("two_people.jpg")
+    body = scene.bodies[0]
+    assert body[[5, 6], 2].min() > 0.8
+    assert np.linalg.norm(body[5, :2] - body[6, :2]) < 40
+    person = estimator([scene])[0][0]
+    seen = {5: (680, 660), 6: (600, 540), 7: (652, 785), 8: (500, 465), 11: (512, 820)}
+    for row, place in seen.items():
+        assert np.linalg.norm(person.keypoints[row, :2] - place) < 40
+        assert person.scores[row] >= 0.3
+
+
 def test_the_body_is_near_the_first_stages_where_that_is_sure(estimator: Estimator) -> None:
     scene = scene_of("two_people.jpg")
     (people,) = estimator([scene])
-    for person, body, box in zip(people, scene.bodies, scene.boxes, strict=True):
+    # all but the acrobat, of whom the first stage is sure and wrong
+    for person, body, box in list(zip(people, scene.bodies, scene.boxes, strict=True))[1:]:
         sure = body[:, 2] > 0.9
         away = distances(person.keypoints[:17][sure], body[sure, :2])
         assert np.median(away) <= 0.03 * max(box[2] - box[0], box[3] - box[1])

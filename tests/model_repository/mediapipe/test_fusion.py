@@ -45,6 +45,58 @@ def test_the_score_falls_as_the_points_differ() -> None:
     assert scores == pytest.approx([0.9, 0.45, 0.225])
 
 
+def joined(*pairs: tuple[int, int], score: float = 0.95) -> Floats:
+    """The standing body of a first stage that has both points of these pairs in the place of the left one."""
+    body = standing(score=score)
+    for left, right in pairs:
+        body[right] = body[left]
+    return body
+
+
+def test_a_first_stage_that_has_both_legs_in_one_place_gives_way_to_the_pose() -> None:
+    truth = standing()[:, :2]
+    truth[14] += (-60, 0)
+    truth[16] += (-90, 0)
+    found = fused(joined((13, 14), (15, 16)), truth)
+    np.testing.assert_allclose(found.points, truth, atol=1e-4)
+    assert found.scores[[14, 16]] == pytest.approx(0.8 * 0.5)  # two networks contradict each other
+    assert found.scores[[13, 15]] == pytest.approx(0.95)
+
+
+def test_a_first_stage_that_confuses_the_legs_gives_way_at_the_arms_too() -> None:
+    truth = standing()[:, :2]
+    truth[14] += (-60, 0)
+    body = joined((13, 14))
+    body[9, :2] += (70, -90)
+    np.testing.assert_allclose(fused(body, truth).points, truth, atol=1e-4)
+    body[14, :2] = truth[14]
+    np.testing.assert_allclose(fused(body, truth).points[9], body[9, :2])
+
+
+def test_legs_that_hide_one_another_stay_where_the_first_stage_has_them() -> None:
+    body = joined((13, 14), (15, 16))
+    points = body[:, :2].copy()
+    points[[13, 14]] += (
+        (-15, 0),
+        (15, 0),
+    )  # in one place for the pose network too
+    points[9] += (0, 60)
+    np.testing.assert_allclose(fused(body, points).points[9], body[9, :2])
+
+
+def test_a_pose_that_is_not_seen_or_on_a_neighbour_separates_no_legs() -> None:
+    truth = standing()[:, :2]
+    truth[14] += (-60, 0)
+    body = joined((13, 14))
+    hidden = np.full(17, 0.8, np.float32)
+    hidden[14] = 0.4
+    np.testing.assert_allclose(fused(body, truth, hidden).points[14], body[14, :2])
+    on_others = np.zeros(17, np.bool_)
+    on_others[14] = True
+    found = fuse(body, truth, np.full(17, 0.8, np.float32), WORLD, UNIT, on_others)
+    np.testing.assert_allclose(found.points[14], body[14, :2])
+
+
 def test_points_of_the_pose_alone_have_its_score() -> None:
     body = standing()
     body[9] = np.nan

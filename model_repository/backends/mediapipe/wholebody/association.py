@@ -47,6 +47,9 @@ SWAPPED_GAIN = 0.6
 MIN_SWAPPED = 0.15
 """Distances below this, in units, carry no information about sides: a person in profile."""
 
+LIMB_REACH = 0.15
+"""Half the width of a limb with its clothes, in units."""
+
 SHOULDERS, HIPS = (5, 6), (11, 12)
 PAIRS = ((5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
 BONES = (
@@ -144,6 +147,25 @@ def nearest_is_own(place: Floats, own: Floats, others: Floats, rows: Sequence[in
     nearest = float(np.linalg.norm(joints - place, axis=1).min())
     mine = float(np.linalg.norm(own - place, axis=1).min()) if len(own) else np.inf
     return nearest >= mine or nearest > reach
+
+
+def on_limbs(points: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Which points (J, 2) lie on a limb of a neighbour, within `LIMB_REACH` of its middle.
+
+    Args:
+        points: px.
+        others: (M, 17, 3) the neighbours' bodies.
+    """
+    found = np.zeros(len(points), np.bool_)
+    for other in others:
+        known = confident(other)
+        bones = np.array([bone for bone in BONES if known[list(bone)].all()], np.intp).reshape(-1, 2)
+        starts, along = other[bones[:, 0], :2], other[bones[:, 1], :2] - other[bones[:, 0], :2]
+        from_start = points[:, None] - starts
+        share = (from_start * along).sum(2) / np.maximum((along * along).sum(1), 1e-6)
+        away = np.linalg.norm(from_start - np.clip(share, 0, 1)[..., None] * along, axis=2)
+        found |= (away <= LIMB_REACH * unit_of(other, 0.0)).any(axis=1)
+    return found
 
 
 def hide_others(cut: Bytes, square: Roi, own: Floats, others: Floats) -> Bytes:

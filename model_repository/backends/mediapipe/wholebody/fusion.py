@@ -2,8 +2,10 @@
 
 Where the two agree, their mean is nearer to the truth than either. Where they do not, one of them is wrong:
 the first stage's is taken unless the pose network is clearly surer of its own or a hand was found at it,
-and the score falls in proportion. The 3D positions are the pose network's; a joint whose 2D point is
-elsewhere than the 3D one would appear takes x and y from the 2D point, so that both are one skeleton.
+and the score falls in proportion. A first stage that finds both knees on one leg is as sure of them as ever;
+the pose network, which has them apart, shows that limbs were confused, and then they are the pose network's.
+The 3D positions are the pose network's; a joint whose 2D point is elsewhere than the 3D one would appear
+takes x and y from the 2D point, so that both are one skeleton.
 """
 
 from __future__ import annotations
@@ -24,11 +26,24 @@ SURER = 0.3
 MIN_FIRST = 0.05
 """A first stage's point below this score counts as not given."""
 
+SEEN = 0.5
+"""The pose network's score from which on a point of it replaces that of a first stage that joins limbs."""
+
+JOINED_DOUBT = 0.5
+"""What a score keeps at least where the first stage has joined two limbs: the distance to its point says
+little then, but two networks that contradict each other are not sure."""
+
 MAX_OFF = 0.03
 """How far, in heights of the body, a 3D point may appear from its 2D point before it is moved there."""
 
 ARMS = ((7, 9), (8, 10))
 """Left and right elbow and wrist of COCO's 17."""
+
+LIMBS = slice(5, 17)
+"""Shoulders to ankles of COCO's 17, left and right in turn."""
+
+PAIRS = tuple((left, left + 1) for left in range(5, 17, 2))
+"""Left and right of each of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +68,14 @@ def from_first_stage(body: Floats) -> Body:
     return Body(points, np.where(given, body[:, 2], np.float32(0)), np.full((17, 3), np.nan, np.float32))
 
 
-def fuse(body: Floats, points: Floats, visibility: Floats, world: Floats, unit: float) -> Body:
+def fuse(
+    body: Floats,
+    points: Floats,
+    visibility: Floats,
+    world: Floats,
+    unit: float,
+    on_others: NDArray[np.bool_] | None = None,
+) -> Body:
     """The two sets of points as one.
 
     Args:
@@ -62,20 +84,37 @@ def fuse(body: Floats, points: Floats, visibility: Floats, world: Floats, unit: 
         visibility: (17,) its score.
         world: (17, 3) metres.
         unit: the person's, px.
+        on_others: (17,) which of the pose network's points lie on a limb of a neighbour; None: none.
     """
     first = np.where(np.isfinite(body).all(1), body[:, 2], 0).astype(np.float32)
     given = first > MIN_FIRST
     ours = np.where(given[:, None], body[:, :2], points)
     apart = np.linalg.norm(ours - points, axis=1) / unit
     agree = apart <= AGREE
-    pose_wins = ~given | (visibility > first + SURER)
+    joined = np.zeros(len(points), np.bool_)
+    own = np.ones(len(points), np.bool_) if on_others is None else ~on_others
+    if _joins_limbs(body, points, given & own, unit):
+        joined[LIMBS] = (own & (visibility >= SEEN))[LIMBS]
+    pose_wins = ~given | (visibility > first + SURER) | joined
     chosen = np.where(pose_wins[:, None], points, ours)
-    doubt = np.minimum(1, AGREE / np.maximum(apart, AGREE))
+    doubt = np.maximum(AGREE / np.maximum(apart, AGREE), np.where(joined, JOINED_DOUBT, 0))
     scores = np.where(agree, np.maximum(first, visibility), np.where(pose_wins, visibility, first) * doubt)
     fused = np.where(agree[:, None], (ours + points) / 2, chosen)
     # A point that only the pose network has is no surer than that network, however near.
     scores = np.where(given, scores, visibility)
     return Body(np.asarray(fused, np.float32), np.asarray(scores, np.float32), world.astype(np.float32))
+
+
+def _joins_limbs(body: Floats, points: Floats, given: NDArray[np.bool_], unit: float) -> bool:
+    """Whether the first stage has both limbs on one spot where the pose network has them apart.
+
+    On one spot both points of a pair cannot be told apart (`AGREE`); the pose network has them at least twice
+    as far from one another. Limbs that do hide one another are on one spot for both.
+    """
+    left, right = np.array(PAIRS).T
+    first = np.linalg.norm(body[left, :2] - body[right, :2], axis=1) / unit
+    pose = np.linalg.norm(points[left] - points[right], axis=1) / unit
+    return bool((given[left] & given[right] & (first <= AGREE) & (pose > 2 * AGREE)).any())
 
 
 def with_wrist(body: Body, side: int, elbow: Floats, wrist: Floats, score: float) -> Body:

@@ -151,6 +151,7 @@ def body_of(person: Subject, pose: Pose | None) -> Body:
         pose.visibility[BODY_FROM_BLAZEPOSE],
         pose.world[BODY_FROM_BLAZEPOSE],
         person.unit,
+        association.on_limbs(pose.body, person.others),
     )
 
 
