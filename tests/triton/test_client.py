@@ -46,6 +46,8 @@ async def connected(
     async with listening(triton) as port:
         client = TritonClient(f"127.0.0.1:{port}", shared_memory=shared_memory, slots=slots)
         try:
+            async with asyncio.timeout(30):  # one attempt to connect has two seconds, and may not do
+                await client._client._channel.channel_ready()
             if shared_memory:
                 await client.attach(PICTURE.nbytes)
             yield client
