@@ -144,7 +144,7 @@ def runs() -> Runs:
 
 @pytest.fixture
 def model(backend: ModuleType, runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """A model of images of 2 × 2 px, on two streams."""
+    """A model of images of 2 × 2 px, on two streams: OpenVINO has three items at the same time."""
     monkeypatch.setattr(backend, "run", runs)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "model.onnx").touch()
@@ -214,7 +214,7 @@ def test_every_request_gets_one_answer_whatever_becomes_of_its_neighbours(model:
     assert strange.error == ("means takes no images [3, 3, 3]: its shapes are 2x2", "INVALID_ARG")
 
 
-def test_an_answer_that_cannot_be_sent_ends_no_stream(
+def test_an_answer_that_cannot_be_sent_ends_no_thread(
     model: Any, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs.open(1, 2, 3, 4)

@@ -29,10 +29,11 @@ Reasons for the design, measured on two cores with YOLO11n-pose:
   first time is compiled (or read from the cache) by a thread of its own, one after another.
 * No batches in the graph: they gain nothing on a CPU. An item that is alone runs on all threads (18-25 ms);
   of several, two run at once on one thread each (34 ms, but 57 a second instead of 40).
-* A stream takes its next item when the last one has ended, whatever its neighbours in Triton's batch do, and
-  other threads send the answers. If all streams waited for the slowest before Triton handed over the next
-  items, they would be idle for 14 % of the time with eight callers; as it is, for 5 %. Triton's own
-  `nv_inference_compute_infer_duration_us` ends when the last item of a batch has begun.
+* A stream goes on with the next item when one has ended, whatever its neighbours in Triton's batch do:
+  OpenVINO has one item more than streams, Triton's next batch waits in `execute`, and other threads send the
+  answers. If every item waited for the slowest of its batch, and Triton for their answers, the streams would
+  be idle for 14 % of the time with eight callers. Triton's own `nv_inference_compute_infer_duration_us` ends
+  when the last item of a batch is with OpenVINO.
 * OpenVINO emulates bf16 where the CPU lacks it, four times slower than f32 (147 ms for 38 ms, AVX-512 without
   AMX), so there the hint is f32.
 * Threads are not pinned: pinned ones of two models, or of Triton and a model, compete for the same core.
@@ -61,7 +62,7 @@ from graphs.compiler import Compiler, Item, run
 from graphs.config import ConfigError, read_config
 from graphs.plans import PlanCache
 from graphs.shapes import Array, Shape, format_shape, padded
-from graphs.streams import Streams
+from graphs.workers import Workers
 
 _OTHERS_FIRST_S = 2.0  # other models may be on their way to READY, and calls wait for the first answers
 
@@ -124,11 +125,11 @@ class TritonPythonModel:
         except RuntimeError as error:
             raise ConfigError(f"{self._name}: OpenVINO cannot compile {graph.name}: {error}") from error
         self._ending = threading.Lock()
-        self._streams = Streams(config.streams, self._run)
+        self._workers = Workers(config.at_once, self._run)
         self._senders = ThreadPoolExecutor(config.streams, "sender")
 
     def execute(self, requests: Sequence[Any]) -> None:
-        """Wait until every item runs or has ended; a request is answered when its own items have ended.
+        """Wait until every item is with OpenVINO, or has ended. Each request is answered when its own have.
 
         So Triton hands over the next requests while the last ones run, and its queue, with its order and its
         deadlines, keeps all but those.
@@ -137,12 +138,12 @@ class TritonPythonModel:
         for work in works:
             if work.refusal is not None:
                 self._answer(work)
-        self._streams.begin([(work, index) for work in works for index in range(len(work.items))])
+        self._workers.begin([(work, index) for work in works for index in range(len(work.items))])
 
     def finalize(self) -> None:
         """Answer what runs, and end the threads."""
         self._plans.close()
-        self._streams.close()
+        self._workers.close()
         self._senders.shutdown()
 
     def _count(self, event: str) -> None:
@@ -230,7 +231,7 @@ class TritonPythonModel:
         if last and alone:
             self._answer(work)
         elif last:
-            self._senders.submit(self._answer, work)  # the stream has another item to run
+            self._senders.submit(self._answer, work)  # this thread has another item to bring
 
     def _answer(self, work: Work) -> None:
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from graphs.streams import Streams
+from graphs.workers import Workers
 
 LONG_S = 30.0  # ends a test that hangs; nothing waits as long otherwise
 
@@ -38,18 +38,18 @@ def work(run: Run, alone: bool) -> None:
     run.ended.set()
 
 
-@pytest.fixture(name="streams")
-def two_streams() -> Iterator[Streams[Run]]:
-    streams = Streams(2, work)
-    yield streams
-    streams.close()
+@pytest.fixture(name="workers")
+def two_workers() -> Iterator[Workers[Run]]:
+    workers = Workers(2, work)
+    yield workers
+    workers.close()
 
 
 @pytest.fixture(name="begin")
-def triton(streams: Streams[Run]) -> Iterator[Callable[..., Future[None]]]:
+def triton(workers: Workers[Run]) -> Iterator[Callable[..., Future[None]]]:
     """Hands items over as Triton does: from one thread, the next ones when `begin` has returned."""
     with ThreadPoolExecutor(1) as executor:
-        yield lambda *runs: executor.submit(streams.begin, runs)
+        yield lambda *runs: executor.submit(workers.begin, runs)
 
 
 def test_no_items_are_nothing_to_wait_for(begin: Callable[..., Future[None]]) -> None:
@@ -87,7 +87,7 @@ def test_one_that_finds_another_at_work_leaves_room_for_a_third(begin: Callable[
     fourth.finish()
 
 
-def test_a_stream_takes_its_next_item_while_the_other_is_still_at_work(
+def test_a_worker_takes_its_next_item_while_the_other_is_still_at_work(
     begin: Callable[..., Future[None]],
 ) -> None:
     slow, quick, next_one, last = Run(), Run(), Run(), Run()
@@ -114,7 +114,7 @@ def test_after_a_pause_an_item_has_all_threads_again(begin: Callable[..., Future
     for run in both:
         run.finish()
     until = time.monotonic() + LONG_S
-    while time.monotonic() < until:  # a stream is free a moment after its item has ended
+    while time.monotonic() < until:  # a worker is free a moment after its item has ended
         run = Run()
         begin(run).result(LONG_S)
         run.finish()
@@ -123,25 +123,25 @@ def test_after_a_pause_an_item_has_all_threads_again(begin: Callable[..., Future
     pytest.fail("no item ever ran alone again")
 
 
-def test_a_single_stream_runs_one_item_after_the_other(begin: Callable[..., Future[None]]) -> None:
-    streams = Streams(1, work)
+def test_a_single_worker_runs_one_item_after_the_other(begin: Callable[..., Future[None]]) -> None:
+    workers = Workers(1, work)
     runs = [Run(), Run()]
     with ThreadPoolExecutor(1) as executor:
-        waiting = executor.submit(streams.begin, runs)
+        waiting = executor.submit(workers.begin, runs)
         assert runs[0].alone
         assert not runs[1].begun.done()
         runs[0].finish()
         assert runs[1].alone
         waiting.result(LONG_S)
         runs[1].finish()
-    streams.close()
+    workers.close()
 
 
 def test_to_close_waits_for_what_runs() -> None:
-    streams, run = Streams(2, work), Run()
-    streams.begin([run])
+    workers, run = Workers(2, work), Run()
+    workers.begin([run])
     with ThreadPoolExecutor(1) as executor:
-        closing = executor.submit(streams.close)
+        closing = executor.submit(workers.close)
         assert not closing.done()
         run.finish()
         closing.result(LONG_S)

@@ -1,4 +1,4 @@
-"""The threads that run items: one on all CPU threads, or several at the same time on a share of them each."""
+"""The threads that hand items to OpenVINO: one for all CPU threads, or several at the same time."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 
 
-class Streams(Generic[Job]):
-    """As many threads as items may run at the same time. Each takes its next item by itself, so that its
-    share of the CPUs does not wait between two of them.
+class Workers(Generic[Job]):
+    """As many threads as OpenVINO has items at the same time. Each takes its next item by itself.
 
     Args:
-        count: number of streams.
-        run: runs an item, and raises nothing; `alone` where it may use all CPU threads.
+        count: number of threads.
+        run: runs an item, and raises nothing; `alone` where no other one is run beside it.
     """
 
     def __init__(self, count: int, run: Callable[[Job, bool], None]) -> None:
         self._count = count
         self._run = run
         self._free = count
-        self._waiting: deque[tuple[Job, int]] = deque()  # with the streams that it takes: one, or all
+        self._waiting: deque[tuple[Job, int]] = deque()  # with the number of threads that it keeps to itself
         self._closed = False
         lock = threading.Lock()
         self._arrived = threading.Condition(lock)
         self._begun = threading.Condition(lock)
-        self._threads = [threading.Thread(target=self._work, name=f"stream-{n}") for n in range(count)]
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for thread in self._threads:
             thread.start()
 
     def begin(self, jobs: Sequence[Job]) -> None:
-        """Wait until every one of these items runs, or has ended.
+        """Wait until every one of these items is with OpenVINO, or has ended; for one thread at a time.
 
-        A single item takes all streams if they are free. One that finds others at work takes one stream: more
-        may follow, and together they are done sooner.
+        A single item that finds no other one runs alone. One that does runs beside it: more may follow, and
+        together they are done sooner.
         """
         with self._arrived:
             alone = len(jobs) == 1 and self._free == self._count
