@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from scripts.marked_sections import ROOT
@@ -65,7 +66,7 @@ class BareModel:
         if (shape, alone) not in self._compiled:
             graph = self._core.read_model(self._graph)
             graph.reshape({graph.input(0): list(shape)})
-            self._compiled[shape, alone] = self._core.compile_model(
+            compiled = self._core.compile_model(
                 graph,
                 "CPU",
                 {
@@ -74,6 +75,10 @@ class BareModel:
                     "INFERENCE_NUM_THREADS": cpu_count(),
                 },
             )
+            # The first inference of a process deadlocks where several threads begin with it together: one has
+            # Python's lock, another that of a variable which OpenVINO initialises there.
+            compiled.create_infer_request().infer([np.zeros(shape, np.uint8)])
+            self._compiled[shape, alone] = compiled
         return self._compiled[shape, alone]
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import pytest_asyncio
 import tritonclient.grpc.aio as triton_grpc
@@ -73,6 +74,7 @@ async def triton(
     )
     async with TritonProcess(launch) as server:
         client = triton_grpc.InferenceServerClient(server.grpc_url)
+        client.pid = server.pid
         yield client
         await client.close()
 
@@ -189,3 +191,10 @@ async def test_a_model_that_cannot_be_served_says_why_and_leaves_the_others_alon
     reasons = {entry.name: entry.reason for entry in index.models if entry.state != "READY"}
     assert why in reasons[model]
     assert await triton.is_model_ready("mean")
+
+
+async def test_models_leave_the_cpu_to_the_server_first(triton: Any) -> None:
+    server = psutil.Process(triton.pid)
+    models = server.children()
+    assert models
+    assert {model.nice() for model in models} == {min(19, server.nice() + 2)}

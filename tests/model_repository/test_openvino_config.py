@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,35 +14,6 @@ from graphs import machine
 from graphs.compiler import supported_precision
 from graphs.config import ConfigError, read_config
 from graphs.shapes import padded
-from tests.model_repository.tiny_models import BACKENDS
-
-
-class Refusal(Exception):
-    """Triton's error: a text and a code."""
-
-    CANCELLED = "CANCELLED"
-    INVALID_ARG = "INVALID_ARG"
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@pytest.fixture(scope="module")
-def backend() -> Any:
-    """The backend's module, beside a Triton that only knows errors."""
-    triton = ModuleType("triton_python_backend_utils")
-    triton.TritonError = Refusal  # type: ignore[attr-defined]
-    triton.InferenceResponse = SimpleNamespace  # type: ignore[attr-defined]
-    spec = importlib.util.spec_from_file_location("openvino_backend", BACKENDS / "openvino" / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, triton.__name__, triton)
-        patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        yield module
 
 
 def config(
@@ -187,13 +155,6 @@ def test_a_quota_below_the_affinity_counts_and_is_rounded_up(monkeypatch: pytest
     assert machine.cpus_available() == 2
     monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda root: 99.0)
     assert machine.cpus_available() == 8
-
-
-def test_a_cancelled_request_is_not_run(backend: Any) -> None:
-    model = backend.TritonPythonModel()
-    answer = model._answer(model._take(SimpleNamespace(is_cancelled=lambda: True)), [])
-    assert answer.output_tensors == []
-    assert answer.error.code == "CANCELLED"
 
 
 def test_an_input_is_padded_at_the_end_of_its_axes() -> None:

@@ -25,6 +25,8 @@ class Plan:
     Attributes:
         alone: runs one item on all threads.
         together: run an item each at the same time, on a share of the threads; `alone` while there are none.
+            There is one more than there are streams: OpenVINO begins with its item once a stream is free, and
+            waits for no thread that brings it.
         outputs: names of the outputs, and where they stand in a result.
     """
 
@@ -86,7 +88,7 @@ class Compiler:
             return plan
         try:
             compiled = self._compile(shape, streams=self._config.streams)
-            requests = [compiled.create_infer_request() for _ in range(self._config.streams)]
+            requests = [compiled.create_infer_request() for _ in range(self._config.at_once)]
             self._warm_up(shape, requests)
         except RuntimeError as error:
             self._log(f"items of a batch run one after the other: {error}")

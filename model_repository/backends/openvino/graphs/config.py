@@ -59,6 +59,11 @@ class Config:
     threads: int
     streams: int
 
+    @property
+    def at_once(self) -> int:
+        """Items that OpenVINO has at the same time: one waits in it while all streams are at work."""
+        return self.streams + 1 if self.streams > 1 else 1
+
     def item_shapes(self, shape: Shape) -> ItemShapes:
         """The shape of one item of every input, when the free dims are `shape`."""
         return tuple(fill(spec.dims, shape) for spec in self.inputs)
