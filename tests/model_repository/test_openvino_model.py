@@ -229,6 +229,21 @@ def test_an_answer_that_cannot_be_sent_ends_no_thread(
     assert after.means == [4]
 
 
+def test_a_result_that_cannot_be_handed_over_is_answered_with_an_error(
+    backend: ModuleType, model: Any, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strange(name: str, array: Any) -> Any:
+        raise RuntimeError("DLPack has no such type")
+
+    runs.open(1, 2, 3)
+    monkeypatch.setattr(backend, "to_tensor", strange)
+    alone, *others = request(1), request(2), request(3)
+    model.execute([alone])
+    model.execute(others)
+    for one in (alone, *others):
+        assert one.error == ("inference failed", "INTERNAL")
+
+
 def test_the_end_of_the_model_waits_for_its_answers(model: Any, runs: Runs) -> None:
     last = request(1), request(2)
     model.execute(last)

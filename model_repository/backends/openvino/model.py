@@ -240,8 +240,14 @@ class TritonPythonModel:
             self._senders.submit(self._answer, work)  # this thread has another item to bring
 
     def _answer(self, work: Work) -> None:
+        """Send the response, or that there is none: without either, Triton and the caller would wait."""
         try:
-            work.sender.send(self._response(work), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            response = self._response(work)
+        except Exception as error:
+            pb_utils.Logger.log_error(f"{self._name}: a result cannot be handed over: {error!r}")
+            response = self._failure()
+        try:
+            work.sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception as error:
             pb_utils.Logger.log_error(f"{self._name}: an answer cannot be sent: {error!r}")
 
@@ -250,13 +256,16 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(output_tensors=[], error=work.refusal)
         results = [result for result in work.results if result is not None]
         if len(results) < len(work.items):
-            failure = pb_utils.TritonError("inference failed", pb_utils.TritonError.INTERNAL)
-            return pb_utils.InferenceResponse(output_tensors=[], error=failure)
+            return self._failure()
         tensors = []
         for name, index in work.wanted.items():
             parts = [result[index] for result in results]
             tensors.append(to_tensor(name, parts[0] if len(parts) == 1 else np.concatenate(parts)))
         return pb_utils.InferenceResponse(tensors)
+
+    def _failure(self) -> Any:
+        failure = pb_utils.TritonError("inference failed", pb_utils.TritonError.INTERNAL)
+        return pb_utils.InferenceResponse(output_tensors=[], error=failure)
 
     def _refusal(self, items: Sequence[Shape]) -> str:
         specs = self._config.inputs
