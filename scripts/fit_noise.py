@@ -348,13 +348,15 @@ def fit_factors(scatters: Sequence[AngleScatter], errors: Sequence[Doubles]) -> 
         scatters: of all persons, in all models.
         errors: (V, M, 2) of each of them, without factors.
     """
-    values = in_errors_by_person(scatters, errors, np.inf)
+    values = [in_errors([one], [error], np.inf) for one, error in zip(scatters, errors, strict=True)]
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, measurement in MEASUREMENTS.items():
         groups.setdefault(_geometry(measurement), []).append(name)
     factors: dict[str, float] = {}
     for names in groups.values():
-        persons = [one for name in names for one in values[name]]
+        # the same values by several names are one person's all the same
+        persons = [np.concatenate([one[name] for name in names]) for one in values]
+        persons = [one for one in persons if len(one)]
         if not persons:
             continue
         _, low, high = share_within(persons)

@@ -16,6 +16,7 @@ from scripts.fit_noise import (
     fit_correlations,
     fit_factors,
     in_errors,
+    in_errors_by_person,
     share_within,
 )
 from scripts.picture_variants import MIRRORED, Variant, variants
@@ -162,6 +163,11 @@ def test_a_factor_is_fitted_where_the_share_is_beyond_chance_and_to_the_same_ray
     scatters = [angle_scatter(one, COCO) for one in persons]
     right = fit([(one, COCO) for one in persons], {})
     errors = [one.correlated({}).errors_with(right) for one in scatters]
+    values = in_errors_by_person(scatters, errors)["knee_side"]
+    _, low, high = share_within(values)
+    assert low < 0.95 < high  # of four persons; of the same ones four times, by four names, it would not be
+    assert share_within(values * 4)[2] < 0.95
+    assert "knee_side" not in fit_factors(scatters, errors)
     names = list(MEASUREMENTS)
     knee = [names.index(name) for name in ("knee_flexion", "knee_extension", "knee_side", "squats_knee_side")]
     for one in errors:
