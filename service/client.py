@@ -30,6 +30,7 @@ PATIENCE_S = 20.0
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
+_ANSWER_S = 1.0  # kept for an answer, at most: an attempt may have waited long for a gateway that restarts
 
 _UPLOADS = ("AnalyzeVideo", "StreamPoses")
 
@@ -140,7 +141,7 @@ class _Retries(grpc.aio.UnaryUnaryClientInterceptor):
             wait_s = random.uniform(0.5, 1.0) * pause_s + (asked_s or 0)  # noqa: S311 - no secret
             # An attempt with no time for an answer would put DEADLINE_EXCEEDED in place of the reason.
             now = time.monotonic()
-            latest = end - (now - attempted)
+            latest = end - min(now - attempted, _ANSWER_S)
             if (asked_s is not None and asked_s < 0) or now + wait_s >= latest:
                 return call
             await asyncio.sleep(wait_s)
