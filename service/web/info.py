@@ -43,6 +43,7 @@ class InfoCalls:
 
     async def info(self, request: Request) -> Response:
         """Build, limits, measurements."""
+        Fields(query_values(request.query_params)).check()
         gateway = self._door.gateway
         answered = await gateway.call(
             gateway.pose.GetServerInfo,
@@ -79,6 +80,7 @@ class InfoCalls:
 
     async def account(self, request: Request) -> Response:
         """Tenant, plan, limits and quota of the caller's key."""
+        Fields(query_values(request.query_params)).check()
         gateway = self._door.gateway
         answered = await gateway.call(
             gateway.accounts.GetAccount,

@@ -152,3 +152,10 @@ async def test_models_limits_and_measurements_are_listed(door: RunningDoor) -> N
     models = (await door.client.get("/v1/models")).json()["models"]
     assert models[0]["name"] == "yolo11n_pose"
     assert models[0]["ready"] is True
+
+
+@pytest.mark.parametrize("path", ["/v1/info", "/v1/account", "/v1/models"])
+async def test_a_field_that_these_do_not_have_is_refused(door: RunningDoor, path: str) -> None:
+    answer = await door.client.get(path, params={"tenant": "acme"})
+    assert answer.status_code == 400
+    assert [one["field"] for one in answer.json()["errors"]] == ["tenant"]
