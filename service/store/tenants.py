@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
@@ -302,9 +302,9 @@ def no_key(key_id: str) -> NotFound:
 
 
 def _counted() -> Any:
-    live = func.sum(
-        case((and_(api_keys.c.key_id.is_not(None), api_keys.c.revoke_time.is_(None)), 1), else_=0)
-    )
+    not_over = or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > datetime.now(UTC))
+    is_live = and_(api_keys.c.key_id.is_not(None), api_keys.c.revoke_time.is_(None), not_over)
+    live = func.sum(case((is_live, 1), else_=0))
     owned = (
         select(func.count())
         .select_from(skeletons)

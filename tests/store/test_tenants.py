@@ -44,6 +44,7 @@ async def test_tenants_are_made_listed_changed_and_deleted(database_url: str) ->
             await store.create("b", "free", NOW)
         await store.set_plan("b", "pro")
         await store.add_key(key("key1"), bytes(32))
+        await store.add_key(key("ended", expire=datetime.now(UTC) - timedelta(seconds=1)), bytes(32))
         assert [(one.name, one.plan, one.keys) for one in await store.page()] == [
             ("acme", "free", 1),
             ("b", "pro", 0),
