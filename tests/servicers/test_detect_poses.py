@@ -19,6 +19,7 @@ from posegate.v1 import types_pb2
 from service.core.geometry import Rgb8
 from service.core.skeleton.template import Keypoint, Skeleton
 from service.errors import Unavailable
+from service.pipeline.scheduler import InferenceScheduler, Slot
 from tests.fakes import MODEL, BusyThread, candidate, rows, until
 from tests.media.test_download import CERTIFICATE, Site
 from tests.media.test_download import site as site  # a fixture
@@ -109,13 +110,22 @@ async def test_the_timings_add_up(service: Service) -> None:
     assert (await service.detect(VGA)).timings.overlay_ms == 0
 
 
-async def test_waiting_for_a_free_place_shows_in_the_total_only() -> None:
+async def test_waiting_for_a_free_place_shows_in_the_total_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, take = 0, InferenceScheduler.take
+
+    async def counted(*args: Any, **kwargs: Any) -> Slot:
+        nonlocal asked
+        asked += 1
+        return await take(*args, **kwargs)
+
     async with running(max_inferences=1) as service:
+        monkeypatch.setattr(InferenceScheduler, "take", counted)
         service.triton.gate.clear()
         first = asyncio.create_task(service.detect(VGA))
         await service.triton.entered.wait()
         second = asyncio.create_task(service.detect(VGA))
-        await asyncio.sleep(1.0)
+        await until(lambda: asked == 2)
+        await asyncio.sleep(0.5)
         service.triton.gate.set()
         await first
         waited = (await second).timings
