@@ -8,8 +8,9 @@ from datetime import UTC
 from typing import Any
 
 import typer
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from posegate.v1 import account_service_pb2 as ab
 from posegate.v1.account_service_pb2_grpc import AccountServiceStub
@@ -58,7 +59,7 @@ async def show(gateway: Target, *, as_json: bool = False) -> None:
 
 
 def _document(account: ab.GetAccountResponse) -> dict[str, Any]:
-    """The answer with proto's names; null where there is no such limit."""
+    """The answer with proto's names, durations in seconds; null where there is no such limit."""
     return {
         "tenant": account.tenant,
         "plan": account.plan,
@@ -68,13 +69,18 @@ def _document(account: ab.GetAccountResponse) -> dict[str, Any]:
 
 
 def _every_field(message: Message) -> dict[str, Any]:
-    document: dict[str, Any] = MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    # In proto's JSON integers of 64 bits are strings.
+    given = {field.name for field, _ in message.ListFields()}
     return {
-        field.name: int(value)
-        if isinstance(value := document.get(field.name), str) and field.cpp_type == field.CPPTYPE_INT64
-        else value
+        field.name: None
+        if field.has_presence and field.name not in given
+        else _plain(getattr(message, field.name))
         for field in message.DESCRIPTOR.fields
     }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Duration):
+        return value.ToNanoseconds() / 1e9
+    if isinstance(value, Timestamp):
+        return value.ToJsonString()
+    return value if isinstance(value, bool | int | float | str) else list(value)

@@ -48,6 +48,9 @@ async def test_the_callers_plan_quota_and_limits_are_printed(
         "remaining": 299,
     }
     assert document["limits"]["max_batch_size"] == 1
+    assert document["limits"]["max_video_duration"] == 8
+    assert document["limits"]["max_skeletons"] == 0
+    assert document["quota"]["reset_time"].endswith("-01T00:00:00Z")
     assert set(document["limits"]) == {field.name for field in pb.Limits.DESCRIPTOR.fields}
     assert document["limits"]["calls_per_second"] is None  # EASY has no rate
 

@@ -69,6 +69,9 @@ def test_a_first_stage_that_confuses_the_legs_gives_way_at_the_arms_too() -> Non
     body = joined((13, 14))
     body[9, :2] += (70, -90)
     np.testing.assert_allclose(fused(body, truth).points, truth, atol=1e-4)
+    guessed = np.full(17, 0.8, np.float32)
+    guessed[14] = 0.1
+    np.testing.assert_allclose(fused(body, truth, guessed).points[9], body[9, :2])
     body[14, :2] = truth[14]
     np.testing.assert_allclose(fused(body, truth).points[9], body[9, :2])
 

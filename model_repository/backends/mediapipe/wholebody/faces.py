@@ -33,8 +33,8 @@ MIN_DIRECT_FLAG = 0.8
 
 MIN_ATTENTION_FLAG = 0.95
 """The same of the network with attention, which is sure of the faces it knows, 0.965 and more of 82, and says
-0.82 and 0.93 of two that were made unrecognisable. It says so of 14 in 1374 squares without a face too, the
-first network of none, so that they are asked about heads only of which the first stage is sure."""
+less of heads that were made unrecognisable. It says so of 14 in 1374 squares without a face too, so that both
+are asked about heads only of which the first stage is sure."""
 
 WORTH_ANOTHER = 0.1
 """A look with at least this flag is followed by one at the square that its own points give: faces in three

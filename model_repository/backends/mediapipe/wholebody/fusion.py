@@ -93,7 +93,7 @@ def fuse(
     agree = apart <= AGREE
     joined = np.zeros(len(points), np.bool_)
     own = np.ones(len(points), np.bool_) if on_others is None else ~on_others
-    if _joins_limbs(body, points, given & own, unit):
+    if _joins_limbs(body, points, given & own & (visibility >= SEEN), unit):
         joined[LIMBS] = (own & (visibility >= SEEN))[LIMBS]
     pose_wins = ~given | (visibility > first + SURER) | joined
     chosen = np.where(pose_wins[:, None], points, ours)
