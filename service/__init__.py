@@ -29,6 +29,7 @@
 
     client       the channel that callers should open
     settings     POSEGATE_* environment variables, with defaults and ranges
+    message_fields  fields of messages as JSON values, for the commands and the HTTP door
 
     core/        pure functions of arrays: poses, geometry, yolo, topdown, skeleton/, sequence/ (tracking,
                  smoothing, range of motion), drawing/, export/, angles/ (definitions: the sign convention of

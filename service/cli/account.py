@@ -8,15 +8,13 @@ from datetime import UTC
 from typing import Any
 
 import typer
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from posegate.v1 import account_service_pb2 as ab
 from posegate.v1.account_service_pb2_grpc import AccountServiceStub
 from service.cli.accounts import AsJson
 from service.cli.connection import GatewayCommand, Target, gateway_of
 from service.cli.info import limits_of, print_rows
+from service.message_fields import plain_fields
 
 app = typer.Typer(add_completion=False)
 
@@ -63,24 +61,6 @@ def _document(account: ab.GetAccountResponse) -> dict[str, Any]:
     return {
         "tenant": account.tenant,
         "plan": account.plan,
-        "limits": _every_field(account.limits),
-        "quota": _every_field(account.quota),
+        "limits": plain_fields(account.limits),
+        "quota": plain_fields(account.quota),
     }
-
-
-def _every_field(message: Message) -> dict[str, Any]:
-    given = {field.name for field, _ in message.ListFields()}
-    return {
-        field.name: None
-        if field.has_presence and field.name not in given
-        else _plain(getattr(message, field.name))
-        for field in message.DESCRIPTOR.fields
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Duration):
-        return value.ToNanoseconds() / 1e9
-    if isinstance(value, Timestamp):
-        return value.ToJsonString()
-    return value if isinstance(value, bool | int | float | str) else list(value)

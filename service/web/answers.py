@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, BinaryIO
 
-from google.protobuf.duration_pb2 import Duration
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
+from service.message_fields import seconds
 
 _DEPTHS = {
     types_pb2.DEPTH_SOURCE_NONE: "none",
@@ -93,11 +93,6 @@ def size(message: types_pb2.ImageSize) -> dict[str, int]:
 def data_uri(overlay: types_pb2.Overlay) -> str:
     """A image as a data URI."""
     return f"data:{overlay.media_type};base64,{base64.b64encode(overlay.content).decode()}"
-
-
-def seconds(duration: Duration) -> float:
-    """A duration in seconds."""
-    return round(duration.seconds + duration.nanos / 1e9, 6)
 
 
 def persons(messages: Iterable[types_pb2.Person]) -> list[dict[str, Any]]:

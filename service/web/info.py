@@ -3,16 +3,13 @@ answer, and what the caller may do."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from starlette.requests import Request
 from starlette.responses import Response
 
 from posegate.v1 import account_service_pb2 as account_pb
 from posegate.v1 import pose_service_pb2 as pb
+from service.message_fields import plain_fields
 from service.web import answers
 from service.web.door import Door
 from service.web.fields import Fields
@@ -59,7 +56,7 @@ class InfoCalls:
             "default_model": message.default_model,
             "triton_version": message.triton_version,
             "models_ready": list(message.models_ready),
-            "limits": _limits(message.limits),
+            "limits": plain_fields(message.limits),
             "http_limits": {
                 "max_calls": settings.max_calls,
                 "max_body_bytes": settings.max_body_bytes,
@@ -88,18 +85,12 @@ class InfoCalls:
             caller_of(request),
             account_pb.GetAccountResponse,
         )
-        message, quota = answered.message, answered.message.quota
+        message = answered.message
         document = {
             "tenant": message.tenant,
             "plan": message.plan,
-            "limits": _limits(message.limits),
-            "quota": {
-                **{
-                    name: getattr(quota, name) if quota.HasField(name) else None
-                    for name in ("limit", "used", "remaining")
-                },
-                "reset_time": quota.reset_time.ToJsonString(),
-            },
+            "limits": plain_fields(message.limits),
+            "quota": plain_fields(message.quota),
         }
         return answers.json_response(document, headers=answered.headers)
 
@@ -124,21 +115,3 @@ class InfoCalls:
             "next_page_token": answered.message.next_page_token,
         }
         return answers.json_response(document, headers=answered.headers)
-
-
-def _limits(limits: pb.Limits) -> dict[str, Any]:
-    """Every limit by its name."""
-    document = {
-        field.name: _limit(limits, field)
-        for field in limits.DESCRIPTOR.fields
-        if field.name != "allowed_uri_hosts"
-    }
-    return {**document, "allowed_uri_hosts": list(limits.allowed_uri_hosts)}
-
-
-def _limit(limits: pb.Limits, field: FieldDescriptor) -> Any:
-    """The value of a limit; of a duration the seconds. None where there is no such limit."""
-    if field.has_presence and field not in {one for one, _ in limits.ListFields()}:
-        return None
-    value = getattr(limits, field.name)
-    return answers.seconds(value) if isinstance(value, Duration) else value

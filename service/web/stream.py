@@ -18,6 +18,7 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from posegate.v1 import pose_service_pb2 as pb
+from service.message_fields import seconds
 from service.web import answers
 from service.web.analysis import read_angle_options
 from service.web.body import Held, InFlight
@@ -245,7 +246,7 @@ def _line(answer: pb.StreamPosesResponse, request_id: str) -> dict[str, Any] | N
             "frames_dropped": summary.frames_dropped,
             "frames_failed": summary.frames_failed,
             "persons_tracked": summary.persons_tracked,
-            "wall_time": answers.seconds(summary.wall_time),
+            "wall_time": seconds(summary.wall_time),
             "measurements": answers.summaries(summary.measurements),
         }
     return None
