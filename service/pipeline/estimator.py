@@ -14,11 +14,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from service.core.geometry import (
-    Affine,
-    Region,
-    Rgb8,
-)
+from service.core.geometry import Affine, Region, Rgb8
 from service.core.model import Model, PoseModel
 from service.core.poses import Floats, Poses
 from service.core.shared_parts import without_shared_parts

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wholebody.association import PAIRS
+
 Floats = NDArray[np.float32]
 
 AGREE = 0.2
@@ -41,9 +43,6 @@ ARMS = ((7, 9), (8, 10))
 
 LIMBS = slice(5, 17)
 """Shoulders to ankles of COCO's 17, left and right in turn."""
-
-PAIRS = tuple((left, left + 1) for left in range(5, 17, 2))
-"""Left and right of each of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +91,11 @@ def fuse(
     apart = np.linalg.norm(ours - points, axis=1) / unit
     agree = apart <= AGREE
     joined = np.zeros(len(points), np.bool_)
-    own = np.ones(len(points), np.bool_) if on_others is None else ~on_others
-    if _joins_limbs(body, points, given & own & (visibility >= SEEN), unit):
-        joined[LIMBS] = (own & (visibility >= SEEN))[LIMBS]
+    trusted = visibility >= SEEN
+    if on_others is not None:
+        trusted &= ~on_others
+    if _joins_limbs(body, points, given & trusted, unit):
+        joined[LIMBS] = trusted[LIMBS]
     pose_wins = ~given | (visibility > first + SURER) | joined
     chosen = np.where(pose_wins[:, None], points, ours)
     doubt = np.maximum(AGREE / np.maximum(apart, AGREE), np.where(joined, JOINED_DOUBT, 0))

@@ -118,12 +118,12 @@ def pose_from_body(body: Floats, box_side: float) -> Roi | None:
     Returns:
         None when a hip or a shoulder is not confident, or not a number.
     """
-    confident = np.isfinite(body).all(1) & (body[:, 2] > MIN_BODY_SCORE)
-    if not confident[[5, 6, 11, 12]].all():
+    known = _sure(body)
+    if not known[[5, 6, 11, 12]].all():
         return None
     hips = (body[11, :2] + body[12, :2]) / 2
     shoulders = (body[5, :2] + body[6, :2]) / 2
-    farthest = float(np.linalg.norm(body[confident, :2] - hips, axis=1).max())
+    farthest = float(np.linalg.norm(body[known, :2] - hips, axis=1).max())
     rotation = _rotation(hips, shoulders, QUARTER_TURN)
     return Roi(float(hips[0]), float(hips[1]), 1.25 * 2 * 1.1 * max(farthest, box_side / 2), rotation)
 
@@ -137,7 +137,7 @@ def pose_from_box(box: Floats, body: Floats) -> Roi:
     """
     x1, y1, x2, y2 = (float(value) for value in box)
     side = 1.1 * max(x2 - x1, y2 - y1)
-    known = np.isfinite(body).all(1) & (body[:, 2] > MIN_BODY_SCORE)
+    known = _sure(body)
     turn = 0.0
     if known[[5, 6, 11, 12]].all():
         turn = _rotation(body[[11, 12], :2].mean(0), body[[5, 6], :2].mean(0), QUARTER_TURN)
@@ -204,7 +204,7 @@ def face_from_head(head: Floats, unit: float) -> Roi | None:
         head: (5, 3) px and score.
         unit: the person's length of torso, px.
     """
-    sure = np.isfinite(head).all(1) & (head[:, 2] > MIN_BODY_SCORE)
+    sure = _sure(head)
     if sure.sum() < 2:
         return None
     low, high = head[sure, :2].min(0), head[sure, :2].max(0)
@@ -220,8 +220,7 @@ def face_mesh_from_head(head: Floats, around: Roi) -> Roi:
         around: `face_from_head`'s.
     """
     side = around.side / 3
-    eyes_sure = np.isfinite(head[1:3]).all() and bool((head[1:3, 2] > MIN_BODY_SCORE).all())
-    rotation = _rotation(head[2], head[1], 0.0) if eyes_sure else 0.0
+    rotation = _rotation(head[2], head[1], 0.0) if _sure(head[1:3]).all() else 0.0
     return _enlarged(around.x, around.y, side, side, rotation, scale=1.6, shift_y=0.2)
 
 
@@ -279,6 +278,11 @@ def _rotation(start: NDArray[np.floating], end: NDArray[np.floating], target: fl
     """By how much the image must turn so that start to end points to `target`."""
     angle = target - math.atan2(-(end[1] - start[1]), end[0] - start[0])
     return math.remainder(angle, 2 * math.pi) if math.isfinite(angle) else angle
+
+
+def _sure(points: Floats) -> NDArray[np.bool_]:
+    """Which of a first stage's keypoints (J, 3) say where a square is."""
+    return np.asarray(np.isfinite(points).all(1) & (points[:, 2] > MIN_BODY_SCORE))
 
 
 def _enlarged(
