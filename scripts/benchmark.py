@@ -17,7 +17,6 @@ import asyncio
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from scripts.benchmark_peers import BareModel, Ultralytics
+from scripts.ports import free_address, free_port
 from service.cli.connection import Target
 from service.cli.health import health
 from service.client import connect
@@ -204,8 +204,8 @@ def running_service(
     It is ready once `model` has answered. `more` are environment variables of the service; `quiet` drops
     its log; `checkout` is the folder whose service it is.
     """
-    address = f"127.0.0.1:{_free_port()}"
-    bundled_port = _free_port()
+    address = free_address()
+    bundled_port = free_port()
     environment = {
         **os.environ,
         "POSEGATE_LISTEN": address,
@@ -380,11 +380,6 @@ def _fit(picture: Rgb8, size_wh: tuple[int, int]) -> Rgb8:
     middle = picture[top : top + cut_h, left : left + cut_w]
     resized: Rgb8 = cv2.resize(middle, size_wh, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     return resized
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _cpu_name() -> str:

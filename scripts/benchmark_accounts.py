@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import math
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
 from scripts.benchmark import running_service
 from scripts.benchmark_flood import DRAWING, Flood, flood
 from scripts.chaos_callers import photo, strip
+from scripts.ports import free_address
 from service.accounts.keys import ApiKey, new_key
 from service.client import connect
 from service.store.address import parse
@@ -80,7 +80,7 @@ def main() -> int:
         running_service(arguments.triton) as (off, triton_url, without),
     ):
         keys = asyncio.run(_fill(Path(folder), arguments.tenants))
-        on = f"127.0.0.1:{_free_port()}"
+        on = free_address()
         process = _gateway(on, triton_url, Path(folder))
         try:
             asyncio.run(_compare(console, arguments.rounds, (off, on), (without, process), keys[0].text))
@@ -294,13 +294,6 @@ def _flooded(result: Flood, count: int) -> Table:
 
 def _sent(key: str) -> tuple[tuple[str, str], ...]:
     return (("x-api-key", key),)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rich.table import Table
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from scripts.ports import free_address
 from service.cli.connection import Target
 from service.cli.health import health
 from service.client import connect
@@ -60,12 +61,6 @@ class HttpConnection:
     def close(self) -> None:
         """Close it."""
         self._writer.close()
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @asynccontextmanager
@@ -203,11 +198,11 @@ async def main(options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         gateway = options.gateway
         if not gateway:
-            gateway = f"127.0.0.1:{free_port()}"
+            gateway = free_address()
             await stack.enter_async_context(command("up", POSEGATE_LISTEN=gateway))
             while await health(Target(gateway)) != "SERVING":  # noqa: ASYNC110 - of another process
                 await asyncio.sleep(0.5)
-        web = f"127.0.0.1:{free_port()}"
+        web = free_address()
         door = await stack.enter_async_context(
             command("web", POSEGATE_WEB_LISTEN=web, POSEGATE_WEB_GATEWAY=gateway)
         )

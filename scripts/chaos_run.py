@@ -16,9 +16,10 @@ from pathlib import Path
 
 from scripts.chaos_callers import Outcomes, quantile
 from scripts.chaos_scenarios import SCENARIOS, SHORT
-from scripts.chaos_service import MIB, Process, Watched, free_port
+from scripts.chaos_service import MIB, Process, Watched
 from scripts.chaos_world import Row, World
 from scripts.marked_sections import ROOT, update
+from scripts.ports import free_address
 
 SHORT_SCALE = 0.02
 
@@ -58,7 +59,7 @@ async def run(names: tuple[str, ...], *, scale: float, soak_s: float) -> list[Ro
     """Run scenarios one after the other on one service; one that raises is a row that does not hold."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="posegate-chaos-") as name:
-        up = Process("up", Path(name), f"127.0.0.1:{free_port()}")
+        up = Process("up", Path(name), free_address())
         world = World(up, Path(name), scale, soak_s)
         try:
             await up.start()

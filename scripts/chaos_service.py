@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scripts.chaos_callers import PLAIN, ROOT
+from scripts.ports import free_address
 
 CLIP = (ROOT / "tests" / "data" / "two_people.mp4").read_bytes()
 MIB = 1 << 20
@@ -26,12 +26,6 @@ MIB = 1 << 20
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory
 _LOOK_S = 0.05
 _START_S = 180.0
-
-
-def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @dataclass(eq=False)
@@ -49,8 +43,8 @@ class Process:
     command: str
     folder: Path
     triton_url: str
-    address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
-    health_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    address: str = field(default_factory=free_address)
+    health_address: str = field(default_factory=free_address)
     environment: dict[str, str] = field(default_factory=dict)
     process: Any = None
 

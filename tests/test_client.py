@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +13,7 @@ from structlog.testing import capture_logs
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from scripts.ports import free_address
 from service import client
 from service.client import connect, is_loopback
 from service.errors import DeadlineExceeded, NotFound, Overloaded, PosegateError, Unavailable
@@ -159,12 +159,11 @@ async def test_no_attempt_is_begun_after_a_pause_that_took_all_of_the_time(
 
 
 async def test_a_call_waits_for_a_gateway_that_is_not_there_yet() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    async with connect(f"127.0.0.1:{port}") as channel:
+    address = free_address()
+    async with connect(address) as channel:
         call = asyncio.create_task(_detect(channel))
         await asyncio.sleep(0.3)
-        async with running(listen=f"127.0.0.1:{port}"):
+        async with running(listen=address):
             assert (await call).image_size.width == 400
 
 

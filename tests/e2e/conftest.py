@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +16,7 @@ import psutil
 import pytest
 
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from scripts.ports import free_address
 from service.cli.connection import Target
 from service.cli.health import health
 from service.client import connect
@@ -35,11 +35,6 @@ class Service:
     log: Path
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 async def wait_for(address: str, said: str, timeout_s: float = 120.0) -> float:
     """Seconds until the health service says so."""
     started, gateway = time.monotonic(), Target(address)
@@ -52,7 +47,7 @@ async def wait_for(address: str, said: str, timeout_s: float = 120.0) -> float:
 
 def start(command: str, folder: Path, **environment: str) -> Service:
     """Start `posegate up` or `posegate serve` on free ports."""
-    address, triton_url = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    address, triton_url = free_address(), free_address()
     log = folder / f"{command}.log"
     with log.open("wb") as sink:
         process = psutil.Popen(

@@ -20,8 +20,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from scripts.ports import free_address
 from service.client import connect
-from tests.e2e.conftest import DATA, ROOT, Service, free_port, start, stop, wait_for
+from tests.e2e.conftest import DATA, ROOT, Service, start, stop, wait_for
 from tests.e2e.test_detect_poses import request_for
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ async def test_the_service_lives_through_the_death_of_triton_and_leaves_nothing_
 
 
 async def test_calls_in_flight_finish_when_the_service_is_told_to_stop(tmp_path: Path) -> None:
-    metrics = f"127.0.0.1:{free_port()}"
+    metrics = free_address()
     service = start("up", tmp_path, POSEGATE_METRICS_LISTEN=metrics)
     await wait_for(service.address, "SERVING")
     # Without retries: they would hide a call that is lost.

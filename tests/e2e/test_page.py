@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from playwright.async_api import Browser, FilePayload, Page, async_playwright
 
-from tests.e2e.conftest import DATA, ROOT, Service, free_port
+from scripts.ports import free_address
+from tests.e2e.conftest import DATA, ROOT, Service
 from tests.web.running import RunningDoor, running_door
 
 pytestmark = pytest.mark.e2e
@@ -235,10 +236,10 @@ async def test_the_documentation_opens_without_other_hosts(browser: Browser, doo
 
 
 async def test_up_with_web_answers_http_and_ends_as_one(tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = free_address()
     environment = {
         **os.environ,
-        "POSEGATE_LISTEN": f"127.0.0.1:{free_port()}",
+        "POSEGATE_LISTEN": free_address(),
         "POSEGATE_WEB_LISTEN": address,
     }
     with (tmp_path / "up.log").open("wb") as log:

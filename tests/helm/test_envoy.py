@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import socket
 import struct
 import subprocess
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from grpc_health.v1 import health_pb2
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
+from scripts.ports import free_port
 from scripts.tools import path_of
 from tests.fakes import candidate, rows
 from tests.helm.chart import find, names, render
@@ -94,11 +94,6 @@ class Proxy:
         return status, headers, json.loads(answer) if is_json else answer
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @asynccontextmanager
 async def proxy(folder: Path, *sets: str) -> AsyncIterator[Proxy]:
     async with running() as service:
@@ -143,7 +138,8 @@ async def proxy(folder: Path, *sets: str) -> AsyncIterator[Proxy]:
                 raise AssertionError(log.read_text("utf-8")[-2000:])
             yield here
         finally:
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
             await process.wait()
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.ports import free_address
 from scripts.runtime import STATE
 from scripts.tools import path_of
 from tests.helm.chart import CHART, ROOT, find, render
@@ -130,8 +130,7 @@ class Started:
 @contextmanager
 def started(installed: Path, command: str, folder: Path, **settings: str) -> Iterator[Started]:
     """`posegate serve` or `up` with nothing of the checkout on its path; it must end in order."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    address = free_address()
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     environment = {

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ import grpc
 from posegate.v1 import skeleton_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
+from scripts.ports import free_address
 from service.accounts.administration import Administration
 from service.store.address import parse
 from service.store.database import Database
@@ -77,9 +77,7 @@ async def gateways(count: int, url: str, folder: Path, **settings: str) -> Async
     started: list[Process] = []
     try:
         for _ in range(count):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                address = f"127.0.0.1:{free.getsockname()[1]}"
+            address = free_address()
             environment = {
                 **os.environ,
                 "POSEGATE_LISTEN": address,

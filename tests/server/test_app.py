@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from posegate.v1.skeleton_service_pb2 import (
     SkeletonKeypoint,
 )
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
+from scripts.ports import free_port
 from service.server.app import CannotListen, Gateway, build_gateway
 from service.server.lifecycle import serve
 from service.settings import Settings
@@ -393,9 +393,7 @@ async def test_a_health_watch_does_not_delay_the_drain() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_signals_end_it_cleanly(number: int) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     async with listening(FakeTriton()) as triton_port:
         settings = settings_for(triton_port, listen=f"127.0.0.1:{port}")

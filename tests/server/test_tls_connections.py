@@ -23,6 +23,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from posegate.v1.skeleton_service_pb2 import ListSkeletonsRequest
 from posegate.v1.skeleton_service_pb2_grpc import SkeletonServiceStub
+from scripts.ports import free_port
 from service.client import connect
 from service.server.app import CannotListen, Gateway, build_gateway
 from service.server.tls import BadCertificate
@@ -419,8 +420,7 @@ async def test_a_certificate_that_has_expired_ends_the_start_with_one_line(
 
 
 async def test_failing_handshakes_do_not_fill_the_log(secret: Secret, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = await served(
         {
             "POSEGATE_HOME": str(tmp_path),

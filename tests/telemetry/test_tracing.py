@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from structlog.testing import capture_logs
 
 from posegate.v1 import pose_service_pb2 as pb
+from scripts.ports import free_address
 from service.telemetry.tracing import BadTracing, Tracing, from_environment
 from tests.fakes import FakeTriton, candidate, rows
 from tests.media.clips import clip
@@ -217,15 +217,13 @@ async def test_calls_at_once_have_traces_of_their_own(monkeypatch: pytest.Monkey
 
 
 async def test_a_collector_that_is_away_harms_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        with capture_logs() as lines:
-            async with up(FakeTriton()) as caller:
-                for _ in range(3):
-                    await caller.stub.DetectPoses(detect_request(VGA), timeout=10)
-                    await asyncio.sleep(0.1)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{free_address()}")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    with capture_logs() as lines:
+        async with up(FakeTriton()) as caller:
+            for _ in range(3):
+                await caller.stub.DetectPoses(detect_request(VGA), timeout=10)
+                await asyncio.sleep(0.1)
     assert sum(line["event"] == "traces_not_exported" for line in lines) <= 1
 
 

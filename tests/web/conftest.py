@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -30,10 +29,3 @@ async def door(service: Service) -> AsyncIterator[RunningDoor]:
     """A door in front of the real servicers."""
     async with running_door(service.address) as running:
         yield running
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port at which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

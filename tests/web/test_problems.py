@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from scripts.ports import free_port
 from service.web.problems import HTTP_STATUS
 from tests.pictures import jpeg
 from tests.web.running import FakeGateway, RunningDoor, refusal, running_door, until
@@ -148,7 +149,8 @@ async def test_a_key_that_is_no_ascii_is_401(fake: FakeGateway, faked: RunningDo
     assert not fake.requests
 
 
-async def test_a_gateway_that_is_away_is_503_without_its_address(unused_port: int) -> None:
+async def test_a_gateway_that_is_away_is_503_without_its_address() -> None:
+    unused_port = free_port()
     async with running_door(f"127.0.0.1:{unused_port}") as door:
         answer = await call(door)
         assert (answer.status_code, answer.json()["reason"]) == (503, "GATEWAY_UNAVAILABLE")
