@@ -36,17 +36,7 @@ async def list_models(gateway: Target) -> None:
         grpc.aio.AioRpcError: the call failed.
     """
     table = Table()
-    for title in (
-        "model",
-        "version",
-        "family",
-        "skeleton",
-        "inputs",
-        "precision",
-        "licence",
-        "pipeline",
-        "ready",
-    ):
+    for title in _COLUMNS:
         table.add_column(title, overflow="fold")  # a licence must be readable in full
     described: dict[str, str] = {}
     async with gateway.connect() as channel:
@@ -62,7 +52,7 @@ async def list_models(gateway: Target) -> None:
                     model.version,
                     model.family,
                     f"{model.skeleton} ({model.keypoint_count})" if model.family else "",
-                    " ".join(f"{size.width}×{size.height}" for size in model.input_sizes),
+                    _inputs(model),
                     model.precision,
                     model.licence,
                     _pipeline(model),
@@ -75,6 +65,15 @@ async def list_models(gateway: Target) -> None:
     console.print(table)
     for name, text in described.items():
         console.print(f"{name}: {text}")
+
+
+def _inputs(model: pb.Model) -> str:
+    """The largest input, and how many others there are: a row for each of forty hides the licences."""
+    sizes = sorted(model.input_sizes, key=lambda size: size.width * size.height, reverse=True)
+    if not sizes:
+        return ""
+    largest = f"{sizes[0].width}×{sizes[0].height}"
+    return f"{largest} and {len(sizes) - 1} smaller" if len(sizes) > 1 else largest
 
 
 def _pipeline(model: pb.Model) -> str:

@@ -27,7 +27,7 @@ async def test_models_are_listed_with_licence_and_inputs(
     lines = capsys.readouterr().out.splitlines()
     (default,) = [line for line in lines if "yolo11n_pose (default)" in line]
     assert "AGPL-3.0" in default
-    assert "640×384" in default
+    assert "640×640 and 3 smaller" in default
     assert "yes" in default
     (other,) = [line for line in lines if "other" in line]
     assert "Apache-2.0" in other
