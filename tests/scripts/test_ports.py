@@ -22,3 +22,12 @@ def test_a_port_in_use_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ports._random, "randrange", lambda *_: next(draws))
         assert ports.free_address() == f"127.0.0.1:{free}"
         assert ports.free_port() not in {in_use, free}
+
+
+def test_a_wanted_port_is_taken_only_where_it_is_free() -> None:
+    free = ports.free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert ports.free_port(taken.getsockname()[1]) != taken.getsockname()[1]
+    assert ports.free_port(free) != free, "it was given before"
+    ports._given.discard(free)
+    assert ports.free_port(free) == free
