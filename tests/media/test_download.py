@@ -38,7 +38,8 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Page)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTIFICATE)
-        self.socket = context.wrap_socket(self.socket, server_side=True)
+        # In the thread of the connection: one that never shakes hands would hold up the others and the end.
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     @property
     def host(self) -> str:
