@@ -175,6 +175,33 @@ async def test_a_gateway_that_never_answered_is_given_up_where_the_caller_says_s
     assert time.monotonic() - started < 20  # of 30
 
 
+async def test_an_attempt_to_reach_a_gateway_that_never_answered_has_all_of_the_callers_time(
+    clock: Clock,
+) -> None:
+    """Cut short, it would end with DEADLINE_EXCEEDED on a machine that stands still for a moment."""
+    left_s: list[float] = []
+
+    async def refuse_once(request: bytes, context: Any) -> bytes:
+        left_s.append(context.time_remaining())
+        if len(left_s) == 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not the gateway's own words")
+        return b""
+
+    server = grpc.aio.server()
+    method: Any = grpc.unary_unary_rpc_method_handler(refuse_once)
+    handler = grpc.method_handlers_generic_handler("posegate.v1.PoseService", {"DetectPoses": method})
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with connect(f"127.0.0.1:{port}", first_contact_s=2.0) as channel:
+            await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=60)
+    finally:
+        await server.stop(None)
+    assert len(left_s) == 2
+    assert left_s[1] > 2.0
+
+
 async def _detect(channel: grpc.aio.Channel) -> pb.DetectPosesResponse:
     return await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=30)
 
