@@ -103,8 +103,8 @@ def settings_with(folder: Path, **changes: Any) -> Settings:
             "max_video_seconds": 60.0,
             "max_video_frames": 2000,
             "max_streams": 4,
-            "stream_idle_s": 10.0,
-            "stream_stall_s": 10.0,
+            "stream_idle_s": 60.0,
+            "stream_stall_s": 60.0,
             "stream_quiet_s": 60.0,
             "max_upload_s": 60.0,
             "database_timeout_s": 60.0,  # a loaded machine is no database that is away
