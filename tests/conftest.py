@@ -68,9 +68,9 @@ _call._StreamRequestMixin._write = _write_or_status  # type: ignore[method-assig
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call with a timeout of 10 s waits for a Triton that is away for half a second. By itself the gateway
+    """A call with a timeout of 60 s waits for a Triton that is away for half a second. By itself the gateway
     tells of it 0.2 s before the deadline, and a loaded machine may stand still for longer."""
-    monkeypatch.setattr("service.pipeline.estimator._ANSWER_S", 9.5)
+    monkeypatch.setattr("service.pipeline.estimator._ANSWER_S", 59.5)
 
 
 @pytest.fixture

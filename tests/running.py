@@ -74,7 +74,7 @@ class Service:
         return self.gateway.health
 
     async def detect(self, content: bytes, **changes: Any) -> pb.DetectPosesResponse:
-        return await self.poses.DetectPoses(detect_request(content, **changes), timeout=10)
+        return await self.poses.DetectPoses(detect_request(content, **changes), timeout=60)
 
 
 def detect_request(content: bytes, **changes: Any) -> pb.DetectPosesRequest:

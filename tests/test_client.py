@@ -65,7 +65,7 @@ async def test_a_large_picture_is_sent_again_when_that_can_help(
 ) -> None:
     service.triton.script = [refusal]
     async with connect(service.address) as channel:
-        answer = await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10)
+        answer = await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=60)
     assert answer.image_size.width == 400
     assert len(service.triton.calls) == 2
 
@@ -214,7 +214,7 @@ async def _detect(channel: grpc.aio.Channel) -> pb.DetectPosesResponse:
 async def test_what_another_attempt_cannot_help_is_not_sent_again(service: Service, error: Exception) -> None:
     service.triton.answer = error
     async with connect(service.address) as channel:
-        await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10))
+        await failure(PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=60))
     assert len(service.triton.calls) == 1
 
 
@@ -223,7 +223,7 @@ async def test_an_answer_larger_than_four_megabytes_arrives(service: Service) ->
         encoded(noise((1600, 1000)), "PNG"), overlay={"format": types_pb2.OVERLAY_FORMAT_PNG}
     )
     async with connect(service.address) as channel:
-        answer = await PoseServiceStub(channel).DetectPoses(request, timeout=10)
+        answer = await PoseServiceStub(channel).DetectPoses(request, timeout=60)
     assert len(answer.overlay.content) > 4 << 20
 
 
@@ -260,8 +260,8 @@ async def test_a_loopback_address_is_never_called_through_a_proxy(
     monkeypatch.setenv(variable, "http://127.0.0.1:1")
     options = [("grpc.service_config", "{}"), ("grpc.enable_retries", 0)]
     async with grpc.aio.insecure_channel(service.address, options=options) as through_proxy:
-        failed = await failure(PoseServiceStub(through_proxy).DetectPoses(detect_request(LARGE), timeout=10))
+        failed = await failure(PoseServiceStub(through_proxy).DetectPoses(detect_request(LARGE), timeout=60))
     assert failed.code is grpc.StatusCode.UNAVAILABLE  # the variable has an effect on other channels
     async with connect(service.address) as channel:
-        answer = await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=10)
+        answer = await PoseServiceStub(channel).DetectPoses(detect_request(LARGE), timeout=60)
     assert answer.image_size.width == 400

@@ -30,7 +30,7 @@ TWO = rows(candidate((100, 50, 200, 350), 0.9), candidate((400, 60, 480, 300), 0
 
 @pytest.fixture
 def config(service: Service) -> DetectConfig:
-    return DetectConfig(gateway=Target(service.address), timeout_s=10)
+    return DetectConfig(gateway=Target(service.address), timeout_s=60)
 
 
 def pictures(folder: Path, *names: str) -> list[Path]:

@@ -63,7 +63,7 @@ class Page(BaseHTTPRequestHandler):
             while not self.server.gone.wait(0.05):
                 self.wfile.write(b"X-A: b\r\n")
         elif self.path == "/silent":
-            self.server.gone.wait(20)
+            self.server.gone.wait(120)
         elif self.path == "/drip":
             self._begin(200, 1_000_000)
             while not self.server.gone.wait(0.05):
@@ -278,7 +278,8 @@ async def test_a_slow_host_is_given_up_when_the_time_is_over(site: Site, path: s
     with pytest.raises(InvalidRequest) as refused:
         await get(site, path, timeout_s=0.4)
     assert refused.value.reason == "URI_NOT_FETCHED"
-    assert time.monotonic() - started < 15  # of 20 s of silence
+    assert time.monotonic() - started < 100  # of 120 s of silence
+    del refused  # its traceback keeps the connection
     gc.collect()
 
 

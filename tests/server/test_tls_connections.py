@@ -124,7 +124,7 @@ async def persons(channel: grpc.aio.Channel) -> int:
 async def refused(channel: grpc.aio.Channel) -> str:
     """Why a call does not even reach the gateway."""
     async with channel:
-        failed = await failure(PoseServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=10))
+        failed = await failure(PoseServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=60))
     assert failed.code is grpc.StatusCode.UNAVAILABLE
     return failed.message
 
@@ -191,7 +191,7 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_open_ones_g
             await until(lambda: any(line["event"] == "certificate_reloaded" for line in logs))
         assert await asyncio.to_thread(serial, running.port) == serial_of(RENEWED)
         async with trusting(ANOTHER, running, STRANGER) as after:
-            info = await PoseServiceStub(after).GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+            info = await PoseServiceStub(after).GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
             assert info.version
         await refused(trusting(AUTHORITY, running, CALLER))
         await refused(trusting(ANOTHER, running, CALLER))  # the old authority's callers are out as well

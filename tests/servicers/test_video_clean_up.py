@@ -169,5 +169,5 @@ async def test_bytes_that_are_no_message_are_refused_in_a_stream_too(service: Se
         yield b"\xff\xff\xff"
 
     call: Any = service.channel.stream_stream("/posegate.v1.PoseService/AnalyzeVideo")
-    failed = failure_of(await ended(call(requests(), timeout=10)))
+    failed = failure_of(await ended(call(requests(), timeout=60)))
     assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_UNREADABLE")
