@@ -11,7 +11,7 @@ import pytest
 import structlog
 from grpc import _common
 from grpc._cython import cygrpc
-from grpc.aio import _call
+from grpc.aio import _call, _channel
 from hypothesis import settings
 
 from tests.running import Service, running
@@ -64,6 +64,18 @@ async def _write_or_status(self: Any, request: object) -> None:
 
 
 _call._StreamRequestMixin._write = _write_or_status  # type: ignore[method-assign]
+
+
+_open = _channel.Channel.__init__
+
+
+def _open_alone(self: Any, target: str, options: Any, *others: Any) -> None:
+    """grpc.aio's own, but that channels share no connections. As it is, a channel to a port on which another
+    server listened a moment ago may find that one's connection, refused and waiting for its next attempt."""
+    _open(self, target, (*(options or ()), ("grpc.use_local_subchannel_pool", 1)), *others)
+
+
+_channel.Channel.__init__ = _open_alone  # type: ignore[assignment,method-assign]
 
 
 @pytest.fixture
