@@ -12,7 +12,7 @@ import structlog
 from grpc import _common
 from grpc._cython import cygrpc
 from grpc.aio import _call, _channel
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.running import Service, running
 from tests.store.postgres import postgres as postgres  # a fixture, here so that one server does for all
@@ -20,8 +20,11 @@ from tests.store.postgres import postgres as postgres  # a fixture, here so that
 # Begun in the background of a shell, a process ignores Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A loaded machine is no bug: no example has to be done within a time.
-settings.register_profile("posegate", deadline=None)
+# A loaded machine is no bug: no example has to be made or done within a time. And the same examples at every
+# run: what they find is met by whoever changed the code, and not by somebody else by chance.
+settings.register_profile(
+    "posegate", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("posegate")
 
 # Plain lines: structlog's default for a desk draws every exception with its local variables, which
