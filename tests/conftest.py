@@ -61,7 +61,7 @@ async def _write_or_status(self: Any, request: object) -> None:
         await self._metadata_sent.wait()
         await send(_common.serialize(request, self._request_serializer))
     except cygrpc.InternalError:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await self._cython_call.status()
         await self._raise_for_status()
 

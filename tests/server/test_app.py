@@ -61,7 +61,7 @@ class Running:
         return int(answer.status)
 
     async def until(self, status: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await self.status() != status:  # noqa: ASYNC110 - it is another side's state
                 await asyncio.sleep(0.01)
 
@@ -319,7 +319,7 @@ async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_wo
             info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=30)
             assert info.version
             delay_over.set()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await _refused(await started)
             assert not at_work.done()
             assert not task.done()
@@ -400,7 +400,7 @@ async def test_signals_end_it_cleanly(number: int) -> None:
         task = asyncio.create_task(serve(build_gateway(settings)))
         try:
             async with connected(port) as caller:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(120):
                     while True:
                         try:
                             if await caller.status() == SERVING:
@@ -408,7 +408,7 @@ async def test_signals_end_it_cleanly(number: int) -> None:
                         except grpc.aio.AioRpcError:
                             await asyncio.sleep(0.02)
                 os.kill(os.getpid(), number)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(120):
                     await task
         finally:
             loop = asyncio.get_running_loop()

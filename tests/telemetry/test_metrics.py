@@ -234,7 +234,7 @@ async def test_triton_and_each_of_its_models_are_told_of(state: str) -> None:
 
 
 async def until_seen(caller: Running, name: str, value: float, **labels: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (await seen(caller))(name, **labels) != value:  # noqa: ASYNC110 - it is another side's state
             await asyncio.sleep(0.01)
 

@@ -123,7 +123,7 @@ async def test_it_comes_back_on_the_same_port_after_a_process_died(launch: Launc
         assert triton.grpc_url == address
         assert await is_ready(address)
         await eventually(lambda: gone(stub))
-    await asyncio.wait_for(watcher, 30)  # stopping is no death
+    await asyncio.wait_for(watcher, 120)  # stopping is no death
     assert events == ["down", "up"]
     assert not traces(os.getpid())
 
@@ -136,7 +136,7 @@ async def test_it_dies_with_a_parent_that_is_killed(launch: Launch) -> None:
     assert parent.stdout is not None
     pid = 0
     while not pid:
-        line = (await asyncio.wait_for(parent.stdout.readline(), 30)).strip()
+        line = (await asyncio.wait_for(parent.stdout.readline(), 120)).strip()
         pid = int(line) if line.isdigit() else 0
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     parent.kill()
@@ -200,7 +200,7 @@ async def test_a_server_that_does_not_answer_is_replaced(launch: Launch, suspend
         back = asyncio.Event()
         with capture_logs() as lines:
             watcher = asyncio.create_task(triton.watch(on_up=back.set))
-            await asyncio.wait_for(back.wait(), 60)
+            await asyncio.wait_for(back.wait(), 120)
             watcher.cancel()
         assert await is_ready(triton.grpc_url)
         assert triton.pid != server.pid
@@ -345,7 +345,7 @@ async def test_it_is_watched_on_where_no_process_or_descriptor_is_to_be_had(
     await triton._start_server(restarted=False)
     up = asyncio.Event()
     watcher = asyncio.create_task(triton.watch(on_up=up.set))
-    await asyncio.wait_for(up.wait(), 30)
+    await asyncio.wait_for(up.wait(), 120)
     assert triton.is_up
     assert not watcher.done()
     watcher.cancel()
