@@ -134,14 +134,14 @@ class _Retries(grpc.aio.UnaryUnaryClientInterceptor):
             trailing = await call.trailing_metadata()
             if any(key == "x-request-id" for key, _ in trailing or ()):
                 self._first_contact_s = None
-            if self._first_contact_s is not None:
-                end = min(end, start + self._first_contact_s)
+            # Whether to try again, not how long an attempt may take: one that is cut short says nothing.
+            tried_until = end if self._first_contact_s is None else min(end, start + self._first_contact_s)
             asked_s = _pushback_s(trailing)
             # Jitter spreads callers that were refused at the same moment.
             wait_s = random.uniform(0.5, 1.0) * pause_s + (asked_s or 0)  # noqa: S311 - no secret
             # An attempt with no time for an answer would put DEADLINE_EXCEEDED in place of the reason.
             now = time.monotonic()
-            latest = end - min(now - attempted, _ANSWER_S)
+            latest = tried_until - min(now - attempted, _ANSWER_S)
             if (asked_s is not None and asked_s < 0) or now + wait_s >= latest:
                 return call
             await asyncio.sleep(wait_s)

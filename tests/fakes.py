@@ -409,7 +409,7 @@ class BusyThread:
         self._go_on.set()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Wait until a condition holds; TimeoutError when it does not in a time that no loaded machine takes."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - there is no event for the condition

@@ -74,7 +74,7 @@ class Service:
         return self.gateway.health
 
     async def detect(self, content: bytes, **changes: Any) -> pb.DetectPosesResponse:
-        return await self.poses.DetectPoses(detect_request(content, **changes), timeout=10)
+        return await self.poses.DetectPoses(detect_request(content, **changes), timeout=60)
 
 
 def detect_request(content: bytes, **changes: Any) -> pb.DetectPosesRequest:
@@ -103,8 +103,8 @@ def settings_with(folder: Path, **changes: Any) -> Settings:
             "max_video_seconds": 60.0,
             "max_video_frames": 2000,
             "max_streams": 4,
-            "stream_idle_s": 10.0,
-            "stream_stall_s": 10.0,
+            "stream_idle_s": 60.0,
+            "stream_stall_s": 60.0,
             "stream_quiet_s": 60.0,
             "max_upload_s": 60.0,
             "database_timeout_s": 60.0,  # a loaded machine is no database that is away

@@ -36,7 +36,7 @@ async def retry_unavailable(
 
     Args:
         call: the call; only Unavailable, and Overloaded, are tried again.
-        patience_s: from the first error on; an error whose pause would end later passes through.
+        patience_s: from the first error on; an error whose pause would end later, or does, passes through.
         clock: seconds.
         longest_pause_s: of one pause, whatever the error asks for.
         overloaded: whether Overloaded is tried again too.
@@ -45,11 +45,14 @@ async def retry_unavailable(
     while True:
         try:
             return await call()
-        except (Overloaded, Unavailable) as error:
-            if isinstance(error, Overloaded) and not overloaded:
+        except (Overloaded, Unavailable) as refusal:
+            if isinstance(refusal, Overloaded) and not overloaded:
                 raise
-            now, pause_s = clock(), min(error.retry_after_s or _RETRY_AFTER_S, longest_pause_s)
-            give_up_at = give_up_at or now + patience_s
+            now, pause_s = clock(), min(refusal.retry_after_s or _RETRY_AFTER_S, longest_pause_s)
+            give_up_at = now + patience_s if give_up_at is None else give_up_at
             if now + pause_s >= give_up_at:
                 raise
+            error = refusal
         await asyncio.sleep(pause_s)
+        if clock() >= give_up_at:  # the machine stood still: one more call would end without a reason
+            raise error

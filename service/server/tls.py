@@ -75,11 +75,21 @@ class Certificate:
 
 
 def read(files: CertificateFiles) -> Contents:
-    """Read the files.
+    """Read the files as they are at one moment.
+
+    Kubernetes swaps all files of a Secret at once, and that may happen between two of them: the old pair
+    beside the new authorities would pass every check. Two readings in a row that agree saw no swap.
 
     Raises:
         BadCertificate: one cannot be read.
     """
+    before = _read_all(files)
+    while (contents := _read_all(files)) != before:
+        before = contents
+    return contents
+
+
+def _read_all(files: CertificateFiles) -> Contents:
     return Contents(
         cert=_read(files.cert, "certificate"),
         key=_read(files.key, "private key"),

@@ -42,6 +42,10 @@ class PortTaken(TritonProcessError):
         self.port = port
 
 
+class Crashed(TritonProcessError):
+    """A signal ended the server while it started."""
+
+
 @dataclass(frozen=True)
 class Ports:
     """Where the server listens on loopback; 0 is any free port."""

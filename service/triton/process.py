@@ -20,13 +20,13 @@ import structlog
 
 from service.triton import launch as launching
 from service.triton.cleanup import owner_prefix, remove_traces_of_dead_processes
-from service.triton.launch import LOOPBACK, Launch, PortTaken, TritonProcessError
+from service.triton.launch import LOOPBACK, Crashed, Launch, PortTaken, TritonProcessError
 from service.triton.logs import emptied
 from service.triton.server import Server
 
 _log = structlog.get_logger()
 
-_ATTEMPTS_FOR_PORTS = 3
+_ATTEMPTS = 3  # to start
 _BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # the last one repeats
 _WATCH_AGAIN_S = 1.0
 _STABLE_S = 5.0  # after a life of this length the pauses between restarts begin anew
@@ -84,7 +84,8 @@ class TritonProcess:
     async def start(self) -> None:
         """Start the server and wait until it has loaded its models.
 
-        A model that does not load is logged and leaves the others alone.
+        A model that does not load is logged and leaves the others alone. A server that crashes while it
+        starts is started again.
 
         Raises:
             TritonProcessError: it cannot start, or not in time; the text ends with its last log lines.
@@ -93,7 +94,7 @@ class TritonProcess:
         self._stopping = False
         await asyncio.to_thread(remove_traces_of_dead_processes)
         self._log_file = emptied(self._launch.log_file)
-        for attempt in range(1, _ATTEMPTS_FOR_PORTS + 1):
+        for attempt in range(1, _ATTEMPTS + 1):
             with launching.free_ports(self._launch.ports) as self._ports:
                 self._folder = launching.make_backend_folder(self._launch, self._name)
             try:
@@ -101,10 +102,13 @@ class TritonProcess:
                 break
             except BaseException as error:
                 await self.stop()
-                # Between finding a free port and its use by Triton, another process may have taken it.
-                retry = isinstance(error, PortTaken) and error.port not in self._launch.ports
-                if not retry or attempt == _ATTEMPTS_FOR_PORTS:
+                # Between finding a free port and its use by Triton, another process may have taken it. And
+                # Triton aborts (lock_exception) where a model process that starts stands still for a second
+                # or two while it holds a lock of both.
+                lost_port = isinstance(error, PortTaken) and error.port not in self._launch.ports
+                if attempt == _ATTEMPTS or not (lost_port or isinstance(error, Crashed)):
                     raise
+                _log.warning("triton_started_again", why=str(error))
                 self._stopping = False
 
     async def watch(

@@ -21,7 +21,7 @@ from service.triton.cleanup import (
     kill_group,
     remove_shared_memory,
 )
-from service.triton.launch import LOOPBACK, Launch, Ports, PortTaken, TritonProcessError
+from service.triton.launch import LOOPBACK, Crashed, Launch, Ports, PortTaken, TritonProcessError
 from service.triton.logs import ServerLog
 
 _log = structlog.get_logger()
@@ -69,6 +69,7 @@ class Server:
 
         Raises:
             PortTaken: another process has one of its ports.
+            Crashed: a signal ended it.
             TritonProcessError: it cannot start, or not in time; the text ends with its last log lines.
         """
         loop = asyncio.get_running_loop()
@@ -159,7 +160,8 @@ class Server:
 
         Raises:
             PortTaken: another process has one of its ports.
-            TritonProcessError: it ended.
+            Crashed: a signal ended it.
+            TritonProcessError: it ended by itself.
         """
         while True:
             dead = process.returncode is not None
@@ -168,7 +170,9 @@ class Server:
             if self._log.port_taken is not None:
                 raise PortTaken(self._log.port_taken)
             if dead:
-                raise self._error(f"Triton ended with exit code {process.returncode} while it started")
+                code = process.returncode or 0
+                kind = Crashed if code < 0 else TritonProcessError
+                raise self._error(f"Triton ended with exit code {code} while it started", kind)
             if self._log.listening:
                 return
             await asyncio.sleep(_POLL_S)
@@ -195,23 +199,27 @@ class Server:
             failures = 0
             while failures < _PROBES:
                 await asyncio.sleep(_PROBE_INTERVAL_S)
-                failing = "hang"
-                try:
-                    answers = await client.is_server_live(client_timeout=_PROBE_TIMEOUT_S)
-                except InferenceServerException:
-                    answers = False
-                if answers and any(is_suspended(pid) for pid in self._models):
+                # Asked first: an answer that is late on a busy machine would be taken for the reason.
+                if any(is_suspended(pid) for pid in self._models):
                     answers, failing = False, "stopped"
+                else:
+                    answers, failing = await self._answers(client), "hang"
                 failures = 0 if answers else failures + 1
             return failing
         finally:
             await client.close()
+
+    async def _answers(self, client: triton_aio.InferenceServerClient) -> bool:
+        try:
+            return bool(await client.is_server_live(client_timeout=_PROBE_TIMEOUT_S))
+        except InferenceServerException:
+            return False
 
     def _client(self) -> triton_aio.InferenceServerClient:
         return triton_aio.InferenceServerClient(
             f"{LOOPBACK}:{self._ports.grpc}", channel_args=[("grpc.enable_http_proxy", 0)]
         )
 
-    def _error(self, message: str) -> TritonProcessError:
+    def _error(self, message: str, kind: type[TritonProcessError] = TritonProcessError) -> TritonProcessError:
         tail = "\n".join(self._log.tail)
-        return TritonProcessError(f"{message}. Its last lines:\n{tail}" if tail else message)
+        return kind(f"{message}. Its last lines:\n{tail}" if tail else message)

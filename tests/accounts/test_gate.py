@@ -340,7 +340,7 @@ async def test_writing_ends_while_calls_go_on() -> None:
     usage.called("acme", "DetectPoses", calls=1, failures=0)
     usage.used("key1")
     for _ in range(2):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await usage.write()
     assert [(number, rows[0].calls) for number, rows in sink.batches] == [(1, 1), (2, 1)]
     assert sink.noted == [{"key1"}]

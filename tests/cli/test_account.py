@@ -26,7 +26,7 @@ async def test_the_callers_plan_quota_and_limits_are_printed(
         await opened.desk.create_tenant("acme", "free")
         key = (await opened.desk.create_key("acme", "", None)).text
         async with opened.channel(key) as caller:
-            await caller.poses.DetectPoses(detect_request(LARGE), timeout=10)
+            await caller.poses.DetectPoses(detect_request(LARGE), timeout=60)
         gateway = Target(opened.service.address, api_key=key)
         await show(gateway)
         rows = _rows(capsys.readouterr().out)

@@ -130,7 +130,7 @@ def test_plans_of_ones_own_are_read_and_their_mistakes_told(
 
 def test_usage_of_a_month_is_printed_for_invoices(url: str) -> None:
     async def fill() -> None:
-        database = Database(parse(url), connections=2, timeout_s=10)
+        database = Database(parse(url), connections=2, timeout_s=60)
         now = datetime(2026, 11, 28, tzinfo=UTC)
         await TenantStore(database).create("acme", "free", now)
         rows = [

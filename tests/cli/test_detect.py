@@ -30,7 +30,7 @@ TWO = rows(candidate((100, 50, 200, 350), 0.9), candidate((400, 60, 480, 300), 0
 
 @pytest.fixture
 def config(service: Service) -> DetectConfig:
-    return DetectConfig(gateway=Target(service.address), timeout_s=10)
+    return DetectConfig(gateway=Target(service.address), timeout_s=60)
 
 
 def pictures(folder: Path, *names: str) -> list[Path]:
@@ -323,9 +323,9 @@ async def test_an_interrupted_run_says_where_the_results_are(
         "--json", str(results), "--address", service.address,
         cwd=Path(__file__).parents[2], stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    await asyncio.wait_for(service.triton.entered.wait(), 60)
+    await asyncio.wait_for(service.triton.entered.wait(), 300)
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 60)
+    _, err = await asyncio.wait_for(process.communicate(), 300)
     service.triton.gate.set()
     assert process.returncode == 130
     assert err.decode().splitlines()[-1] == (

@@ -57,7 +57,7 @@ def config(service: Service, tmp_path: Path) -> EvaluateConfig:
         images=tmp_path,
         annotations=tmp_path / "set.json",
         out=tmp_path / "out",
-        timeout_s=10,
+        timeout_s=60,
     )
 
 

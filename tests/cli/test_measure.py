@@ -36,7 +36,7 @@ def names(folder: Path) -> list[str]:
 def config(service: Service) -> MeasureConfig:
     service.triton.answer = TWO
     return MeasureConfig(
-        gateway=Target(service.address), timeout_s=10, angles=AngleConfig(measurements=("elbow_side",))
+        gateway=Target(service.address), timeout_s=60, angles=AngleConfig(measurements=("elbow_side",))
     )
 
 

@@ -60,7 +60,7 @@ async def test_a_second_up_on_a_port_ends_before_triton_starts(tmp_path: Path) -
             env={**os.environ, "POSEGATE_LISTEN": address, "POSEGATE_HOME": str(tmp_path / "home")},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 300)
     assert process.returncode == 1
     (line,) = err.decode().splitlines()
     assert line.startswith(f"posegate: cannot listen on {address}: Address already in use.")

@@ -409,9 +409,9 @@ async def test_after_an_interruption_the_last_line_says_how_to_go_on(
         sys.executable, "-m", "service", "video", str(clip), *files, "--address", service.address,
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    await asyncio.wait_for(service.triton.entered.wait(), 60)
+    await asyncio.wait_for(service.triton.entered.wait(), 300)
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 60)
+    _, err = await asyncio.wait_for(process.communicate(), 300)
     service.triton.gate.set()
     assert process.returncode == 130
     last = err.decode().splitlines()[-1]

@@ -35,7 +35,7 @@ class Service:
     log: Path
 
 
-async def wait_for(address: str, said: str, timeout_s: float = 120.0) -> float:
+async def wait_for(address: str, said: str, timeout_s: float = 300.0) -> float:
     """Seconds until the health service says so."""
     started, gateway = time.monotonic(), Target(address)
     while time.monotonic() < started + timeout_s:
@@ -72,7 +72,7 @@ def start(command: str, folder: Path, **environment: str) -> Service:
 def stop(service: Service, number: signal.Signals = signal.SIGTERM) -> int:
     """Send the signal and return the exit code."""
     service.process.send_signal(number)
-    return int(service.process.wait(60))
+    return int(service.process.wait(120))
 
 
 @pytest.fixture(scope="session")

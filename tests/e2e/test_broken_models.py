@@ -43,7 +43,7 @@ async def test_models_that_do_not_load_are_listed_and_the_others_serve(tmp_path:
         await wait_for(service.address, "SERVING")
         async with connect(service.address) as channel:
             stub = PoseServiceStub(channel)
-            listed = (await stub.ListModels(pb.ListModelsRequest(), timeout=10)).models
+            listed = (await stub.ListModels(pb.ListModelsRequest(), timeout=60)).models
             assert {model.name: model.ready for model in listed} == {
                 "half_written": False,
                 "nonsense": False,

@@ -131,7 +131,7 @@ async def test_a_deadline_that_is_too_short_is_exceeded_and_the_service_goes_on(
 
 
 async def test_the_models_name_their_licence(stub: PoseServiceAsyncStub) -> None:
-    listed = await stub.ListModels(pb.ListModelsRequest(), timeout=10)
+    listed = await stub.ListModels(pb.ListModelsRequest(), timeout=60)
     yolo = next(model for model in listed.models if model.name == "yolo11n_pose")
     assert yolo.default
     assert yolo.ready
@@ -140,6 +140,6 @@ async def test_the_models_name_their_licence(stub: PoseServiceAsyncStub) -> None
 
 
 async def test_the_server_tells_tritons_version(stub: PoseServiceAsyncStub) -> None:
-    info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+    info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
     assert info.triton_version.startswith("2.")
     assert "yolo11n_pose" in info.models_ready

@@ -95,7 +95,7 @@ async def test_two_thousand_damaged_pictures_do_no_harm(service: Service, stub: 
         async with room:
             try:
                 await stub.DetectPoses(
-                    pb.DetectPosesRequest(image=types_pb2.Image(content=content)), timeout=60
+                    pb.DetectPosesRequest(image=types_pb2.Image(content=content)), timeout=300
                 )
             except grpc.aio.AioRpcError as error:
                 codes[error.code()] += 1

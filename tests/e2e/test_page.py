@@ -249,7 +249,7 @@ async def test_up_with_web_answers_http_and_ends_as_one(tmp_path: Path) -> None:
     try:
         async with (
             httpx.AsyncClient(base_url=f"http://{address}", timeout=60) as client,
-            asyncio.timeout(120),
+            asyncio.timeout(300),
         ):
             while True:
                 try:
@@ -263,8 +263,8 @@ async def test_up_with_web_answers_http_and_ends_as_one(tmp_path: Path) -> None:
             assert len(answer.json()["persons"]) == 3
         children = process.children(recursive=True)
         process.terminate()
-        assert process.wait(60) == 0
-        assert not psutil.wait_procs(children, timeout=60)[1]
+        assert process.wait(120) == 0
+        assert not psutil.wait_procs(children, timeout=120)[1]
     finally:
         if process.is_running():
             process.kill()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +17,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from tests.e2e.conftest import DATA, Service
 from tests.e2e.test_lifecycle import posegate
+from tests.fakes import until
 
 if TYPE_CHECKING:
     from posegate.v1.pose_service_pb2_grpc import PoseServiceAsyncStub
@@ -127,12 +127,7 @@ async def test_a_caller_who_leaves_leaves_nothing_behind(
         if answer.HasField("frame") and answer.frame.frame_index == 5:
             break
     call.cancel()
-    for _ in range(100):
-        left = [file.path for file in service.process.open_files() if "(deleted)" in file.path]
-        if not left:
-            break
-        await asyncio.sleep(0.05)
-    assert not left
+    await until(lambda: not any("(deleted)" in file.path for file in service.process.open_files()))
 
 
 def test_the_command_line_writes_frames_a_video_and_a_plot(service: Service, tmp_path: Path) -> None:

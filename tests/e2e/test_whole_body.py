@@ -132,6 +132,6 @@ async def test_its_parts_can_be_asked_for(stub: PoseServiceAsyncStub, skeleton: 
 
 
 async def test_the_licence_of_the_composite_is_told(stub: PoseServiceAsyncStub) -> None:
-    listed = await stub.ListModels(pb.ListModelsRequest(), timeout=10)
+    listed = await stub.ListModels(pb.ListModelsRequest(), timeout=60)
     composite = next(model for model in listed.models if model.name == MODEL)
     assert (composite.licence, composite.family, composite.positions) == ("Apache-2.0", "top_down", True)

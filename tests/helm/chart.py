@@ -38,7 +38,7 @@ def helm(*arguments: str | Path, version: str = "helm4", stdin: str = "") -> sub
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
         env={"PATH": os.environ["PATH"], "HOME": str(TOOLS), **folders},
     )
 

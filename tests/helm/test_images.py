@@ -49,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-build-isolation",
         "--no-index",
     ]
-    subprocess.run([*command, "--wheel-dir", folder, source], check=True, timeout=120)
+    subprocess.run([*command, "--wheel-dir", folder, source], check=True, timeout=300)
     [built] = folder.glob("*.whl")
     return built
 
@@ -59,7 +59,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel in an empty folder."""
     folder = tmp_path_factory.mktemp("installed")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
-    subprocess.run([*command, "--target", folder, wheel], check=True, timeout=120)
+    subprocess.run([*command, "--target", folder, wheel], check=True, timeout=300)
     return folder
 
 
@@ -168,7 +168,7 @@ def started(installed: Path, command: str, folder: Path, **settings: str) -> Ite
         yield Started(process, ask)
     finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(60)
+        code = process.wait(120)
     assert code == 0, log.read_text("utf-8")
     assert "stopped" in log.read_text("utf-8")
     assert sorted(path.relative_to(installed) for path in installed.rglob("*")) == before
@@ -176,7 +176,7 @@ def started(installed: Path, command: str, folder: Path, **settings: str) -> Ite
 
 
 def wait_until_serving(gateway: Started, *service: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while gateway.ask("health", *service).stdout.strip() != "SERVING":
         assert gateway.process.poll() is None
         assert time.monotonic() < deadline
@@ -212,7 +212,7 @@ def test_the_image_for_cpus_serves_both_its_models_from_an_empty_folder(
         command = words.replace("/opt/posegate/home", str(home)).split()
         subprocess.run(
             [sys.executable, str(installed / "bin" / "posegate"), *command],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)}, check=True, timeout=120,
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)}, check=True, timeout=300,
         )  # fmt: skip
     settings = {"POSEGATE_HOME": str(home), "POSEGATE_MODEL_REPOSITORY": str(repository / "cpu")}
     assert set(settings) <= set(re.findall(r"(POSEGATE_\w+)=", text))

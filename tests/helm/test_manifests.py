@@ -267,7 +267,7 @@ def test_the_wait_for_engines_ends_when_they_are_there_and_fails_when_they_are_n
     def code(onnx_sha256: str) -> int:
         manifest.write_text(json.dumps({"onnx_sha256": onnx_sha256}), encoding="utf-8")
         environment = {"PATH": f"{check.parent}:{os.environ['PATH']}"}
-        return subprocess.run(["sh", "-euc", script], env=environment, timeout=10, check=False).returncode
+        return subprocess.run(["sh", "-euc", script], env=environment, timeout=60, check=False).returncode
 
     assert code("1" * 64) == 1, "an engine of the model before"
     assert code("0" * 64) == 0

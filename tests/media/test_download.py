@@ -38,7 +38,8 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Page)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTIFICATE)
-        self.socket = context.wrap_socket(self.socket, server_side=True)
+        # In the thread of the connection: one that never shakes hands would hold up the others and the end.
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     @property
     def host(self) -> str:
@@ -62,7 +63,7 @@ class Page(BaseHTTPRequestHandler):
             while not self.server.gone.wait(0.05):
                 self.wfile.write(b"X-A: b\r\n")
         elif self.path == "/silent":
-            self.server.gone.wait(20)
+            self.server.gone.wait(120)
         elif self.path == "/drip":
             self._begin(200, 1_000_000)
             while not self.server.gone.wait(0.05):
@@ -277,7 +278,8 @@ async def test_a_slow_host_is_given_up_when_the_time_is_over(site: Site, path: s
     with pytest.raises(InvalidRequest) as refused:
         await get(site, path, timeout_s=0.4)
     assert refused.value.reason == "URI_NOT_FETCHED"
-    assert time.monotonic() - started < 15  # of 20 s of silence
+    assert time.monotonic() - started < 100  # of 120 s of silence
+    del refused  # its traceback keeps the connection
     gc.collect()
 
 

@@ -123,11 +123,10 @@ async def test_until_then_it_runs_padded_in_a_larger_one(triton: Any) -> None:
     exact, padded = images.mean((1, 2)), (images.mean((1, 2)) + 200) / 2
     first = await infer(triton, "mean_padded", "means", images=images)
     assert first == pytest.approx(padded, abs=1e-3) or first == pytest.approx(exact, abs=1e-3)
-    for _ in range(600):
-        if (await infer(triton, "mean_padded", "means", images=images)) == pytest.approx(exact, abs=1e-3):
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail("the shape was never compiled")
+    expected = pytest.approx(exact, abs=1e-3)
+    async with asyncio.timeout(120):
+        while (await infer(triton, "mean_padded", "means", images=images)) != expected:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 async def test_a_shape_that_is_not_allowed_is_refused_with_those_that_are(triton: Any) -> None:

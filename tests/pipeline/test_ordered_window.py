@@ -137,6 +137,7 @@ async def test_cancelling_ends_all_work_before_it_returns() -> None:
     assert sorted(ended) == [0, 1]
 
 
+@virtual_time  # on a loop of its own: the collector may find what other tests have left on theirs
 async def test_the_error_of_a_frame_that_nothing_takes_any_more_is_no_news() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))

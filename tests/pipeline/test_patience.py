@@ -66,6 +66,19 @@ async def test_the_error_passes_through_once_its_pause_would_end_after_the_patie
 
 
 @virtual_time
+async def test_the_error_passes_through_after_a_pause_that_took_longer_than_it_should() -> None:
+    """As on a machine that stood still meanwhile."""
+    model = Model(Unavailable("away", retry_after_s=2.0))
+
+    def clock() -> float:
+        return now() + 30.0 if now() else 0.0
+
+    with pytest.raises(Unavailable, match="away"):
+        await retry_unavailable(model, 5.0, clock)
+    assert model.called_at == [0.0]
+
+
+@virtual_time
 async def test_other_errors_are_not_tried_again() -> None:
     model = Model(DataLoss("gone"))
     with pytest.raises(DataLoss):

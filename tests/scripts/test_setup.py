@@ -43,7 +43,7 @@ def run_setup(checkout: Path, tools: Path, **environment: str) -> subprocess.Com
         env={"PATH": str(tools), **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
 

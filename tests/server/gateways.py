@@ -98,19 +98,19 @@ async def gateways(count: int, url: str, folder: Path, **settings: str) -> Async
             started.append(Process(address, process))
         for one in started:
             async with one.channel() as channel:
-                await asyncio.wait_for(channel.channel_ready(), 60)
+                await asyncio.wait_for(channel.channel_ready(), 300)
         yield started
     finally:
         for one in started:
             if one.process.returncode is None:
                 one.process.send_signal(signal.SIGTERM)
-        await asyncio.gather(*(asyncio.wait_for(one.process.wait(), 30) for one in started))
+        await asyncio.gather(*(asyncio.wait_for(one.process.wait(), 120) for one in started))
 
 
 @asynccontextmanager
 async def administration(url: str) -> AsyncIterator[tuple[Administration, Database]]:
     """What the commands of operators work with."""
-    database = Database(parse(url), connections=2, timeout_s=20)
+    database = Database(parse(url), connections=2, timeout_s=60)
     try:
         yield Administration(TenantStore(database), ["test", "other"], operator="tests"), database
     finally:
@@ -128,7 +128,7 @@ async def draw(channel: grpc.aio.Channel, key: str) -> str:
     """Make a call that counts: OK, or the code and message it failed with."""
     stub = SkeletonServiceStub(channel)
     try:
-        await stub.RenderPoses(DRAWING, metadata=(("x-api-key", key),), timeout=30)
+        await stub.RenderPoses(DRAWING, metadata=(("x-api-key", key),), timeout=120)
     except grpc.aio.AioRpcError as error:
         return f"{error.code().name}: {error.details()}"
     return "OK"

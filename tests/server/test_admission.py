@@ -100,10 +100,10 @@ async def test_health_answers_while_the_service_is_full() -> None:
         service.triton.gate.clear()
         task = asyncio.create_task(service.detect(PICTURE))
         await service.triton.entered.wait()
-        refused = await failure(service.poses.ListModels(pb.ListModelsRequest(), timeout=10))
+        refused = await failure(service.poses.ListModels(pb.ListModelsRequest(), timeout=60))
         assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         health: Any = health_pb2_grpc.HealthStub(service.channel)
-        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         service.triton.gate.set()
         await task
@@ -113,7 +113,7 @@ async def test_a_cancelled_call_gives_its_room_back() -> None:
     async with running(max_in_flight=1) as service:
         service.triton.gate.clear()
         for number in range(3):
-            call = service.poses.DetectPoses(detect_request(PICTURE), timeout=10)
+            call = service.poses.DetectPoses(detect_request(PICTURE), timeout=60)
             await until(lambda number=number: len(service.triton.calls) == number + 1)  # type: ignore[misc]
             await cancelled(call)
             await until(lambda number=number: service.triton.cancelled == number + 1)  # type: ignore[misc]

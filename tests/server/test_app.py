@@ -61,7 +61,7 @@ class Running:
         return int(answer.status)
 
     async def until(self, status: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await self.status() != status:  # noqa: ASYNC110 - it is another side's state
                 await asyncio.sleep(0.01)
 
@@ -113,10 +113,10 @@ def regions() -> list[Path]:
 async def test_a_picture_goes_through_and_shared_memory_makes_no_difference(shared_memory: str) -> None:
     triton = FakeTriton(answer=rows(candidate((100, 50, 200, 350), 0.9)))
     async with up(triton, triton_shared_memory=shared_memory) as caller:
-        answer = await caller.stub.DetectPoses(detect_request(VGA), timeout=10)
+        answer = await caller.stub.DetectPoses(detect_request(VGA), timeout=60)
         assert [person.box.x1 for person in answer.persons] == [100]
         assert bool(triton.regions) == bool(regions()) == (shared_memory == "auto")
-        info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+        info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
         assert info.triton_version == "2.51.0"
     assert triton.regions == {}
     assert regions() == []
@@ -131,11 +131,11 @@ async def test_the_limits_in_the_settings_are_in_force() -> None:
         max_in_flight=7,
         uri_hosts=" B.example:8443, a.example ,,",
     ) as caller:
-        limits = (await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)).limits
+        limits = (await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)).limits
         assert (limits.max_image_bytes, limits.max_batch_size, limits.max_persons) == (100, 2, 5)
         assert limits.max_in_flight == 7
         assert list(limits.allowed_uri_hosts) == ["a.example", "b.example:8443"]
-        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=60))
         assert failed.reason == "IMAGE_TOO_LARGE"
 
 
@@ -158,7 +158,7 @@ async def test_an_unknown_name_has_no_health() -> None:
 
 async def reflected(caller: Running, request: reflection_pb2.ServerReflectionRequest) -> Any:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", caller.channel))
-    async for answer in stub.ServerReflectionInfo(iter([request]), timeout=10):
+    async for answer in stub.ServerReflectionInfo(iter([request]), timeout=60):
         return answer
     raise AssertionError("no answer")
 
@@ -249,10 +249,10 @@ async def test_without_triton_it_lives_and_says_why_it_cannot_serve() -> None:
     async with build_gateway(settings_for(1)) as running, connected(running.port) as caller:
         assert await caller.status() == NOT_SERVING
         assert await caller.status("liveness") == SERVING
-        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+        failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=60))
         assert failed.code is grpc.StatusCode.UNAVAILABLE
         assert failed.retry_s
-        info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+        info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
         assert (info.triton_version, list(info.models_ready)) == ("", [])
 
 
@@ -269,10 +269,10 @@ async def test_it_notices_that_triton_goes_and_returns(monkeypatch: pytest.Monke
         triton.control_refusal = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
         await caller.until(NOT_SERVING)
         with monkeypatch.context() as impatient:
-            impatient.setattr("service.pipeline.estimator._ANSWER_S", 9.5)
-            failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=10))
+            impatient.setattr("service.pipeline.estimator._ANSWER_S", 59.5)
+            failed = await failure(caller.stub.DetectPoses(detect_request(VGA), timeout=60))
         assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_NOT_READY")
-        models = (await caller.stub.ListModels(pb.ListModelsRequest(), timeout=10)).models
+        models = (await caller.stub.ListModels(pb.ListModelsRequest(), timeout=60)).models
         assert [model.ready for model in models] == [False]
         waiting = asyncio.create_task(_answer(caller))
         await asyncio.sleep(0.1)
@@ -280,7 +280,7 @@ async def test_it_notices_that_triton_goes_and_returns(monkeypatch: pytest.Monke
         triton.control_refusal = None
         await caller.until(SERVING)
         assert len((await waiting).persons) == 1
-        assert len((await caller.stub.DetectPoses(detect_request(VGA), timeout=10)).persons) == 1
+        assert len((await caller.stub.DetectPoses(detect_request(VGA), timeout=60)).persons) == 1
         await until(lambda: bool(regions()) and regions() != before)
     assert regions() == []
 
@@ -319,7 +319,7 @@ async def test_draining_says_not_serving_first_then_refuses_and_lets_calls_at_wo
             info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=30)
             assert info.version
             delay_over.set()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await _refused(await started)
             assert not at_work.done()
             assert not task.done()
@@ -400,7 +400,7 @@ async def test_signals_end_it_cleanly(number: int) -> None:
         task = asyncio.create_task(serve(build_gateway(settings)))
         try:
             async with connected(port) as caller:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(120):
                     while True:
                         try:
                             if await caller.status() == SERVING:
@@ -408,7 +408,7 @@ async def test_signals_end_it_cleanly(number: int) -> None:
                         except grpc.aio.AioRpcError:
                             await asyncio.sleep(0.02)
                 os.kill(os.getpid(), number)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(120):
                     await task
         finally:
             loop = asyncio.get_running_loop()
@@ -422,7 +422,7 @@ async def test_server_info_answers_with_what_it_knows_when_triton_fails() -> Non
     triton = FakeTriton()
     async with up(triton) as caller:
         triton.control_refusal = (grpc.StatusCode.INTERNAL, "broken")
-        info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+        info = await caller.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
     assert info.triton_version == ""
     assert info.version
     assert info.default_model == "yolo11n_pose"

@@ -177,7 +177,7 @@ async def test_nothing_is_served_before_the_first_inference(tmp_path: Path) -> N
                 health_pb2.HealthCheckResponse.SERVING,
             ]
             triton.gate.set()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while await status(channel, "") != health_pb2.HealthCheckResponse.SERVING:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 

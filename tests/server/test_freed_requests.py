@@ -53,7 +53,7 @@ def errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Excepti
 def _bytes(method: str, content: bytes) -> Callable[[Service], Awaitable[Any]]:
     def call(service: Service) -> Awaitable[Any]:
         channel: Any = service.channel
-        made: Awaitable[Any] = channel.unary_unary(method)(content, timeout=10)
+        made: Awaitable[Any] = channel.unary_unary(method)(content, timeout=60)
         return made
 
     return call
@@ -70,7 +70,7 @@ def _stream(
             yield pb.StreamPosesRequest(config=pb.StreamConfig())  # once only
 
     async def call(service: Service) -> None:
-        async for _ in service.poses.StreamPoses(requests(), timeout=10):
+        async for _ in service.poses.StreamPoses(requests(), timeout=60):
             pass
 
     return call
@@ -125,7 +125,7 @@ async def _drained_stream(service: Service) -> None:
 CALLS: dict[str, Callable[[Service], Awaitable[Any]]] = {
     "broken image": lambda service: service.detect(b"\xff\xd8 not an image"),
     "unknown model": lambda service: service.poses.DetectPoses(
-        detect_request(b"\xff\xd8", model="unknown"), timeout=10
+        detect_request(b"\xff\xd8", model="unknown"), timeout=60
     ),
     "not a message": _bytes(DETECT, b"\xff"),
     "too many items": _bytes(EXPORT, b"\x1a\x00" * 10_001),
@@ -145,7 +145,7 @@ CALLS: dict[str, Callable[[Service], Awaitable[Any]]] = {
     "video that the model fails on": _video(CLIP, fails=PosegateError),
     "video of a service that stops": _drained_video,
     "batch": lambda service: service.poses.BatchDetectPoses(
-        pb.BatchDetectPosesRequest(requests=[detect_request(b"\xff\xd8 not an image")]), timeout=10
+        pb.BatchDetectPosesRequest(requests=[detect_request(b"\xff\xd8 not an image")]), timeout=60
     ),
     "bug": _bytes("/posegate.v1.TestService/Bug", b""),
 }

@@ -96,7 +96,7 @@ async def test_of_several_request_ids_the_first_good_one_counts(service: Service
 
 
 async def test_the_request_id_reaches_triton(service: Service) -> None:
-    await service.poses.DetectPoses(detect_request(PICTURE), metadata=[("x-request-id", "id-7")], timeout=10)
+    await service.poses.DetectPoses(detect_request(PICTURE), metadata=[("x-request-id", "id-7")], timeout=60)
     assert service.triton.calls[0].request_id == "id-7"
 
 
@@ -120,7 +120,7 @@ async def test_errors_of_the_domain_arrive_with_all_their_details(
 ) -> None:
     service.triton.answer = error
     failed = await failure(
-        service.poses.DetectPoses(detect_request(PICTURE), metadata=[("x-request-id", "id-1")], timeout=10)
+        service.poses.DetectPoses(detect_request(PICTURE), metadata=[("x-request-id", "id-1")], timeout=60)
     )
     assert failed.code is grpc.StatusCode[code]
     assert failed.message == error.message
@@ -176,7 +176,7 @@ async def test_grpcs_own_retries_try_a_refused_call_again(before_reading: bool) 
                 await call  # answered at the next attempt
             else:
                 service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.01)
-                failed = await failure(detect(content, timeout=10))
+                failed = await failure(detect(content, timeout=60))
                 assert failed.reason == "QUEUE_FULL"
                 assert len(service.triton.calls) == 3
 
@@ -195,7 +195,7 @@ async def test_an_internal_error_says_nothing_but_where_to_look(service: Service
     with logged() as lines:
         failed = await failure(
             service.poses.DetectPoses(
-                detect_request(PICTURE), metadata=[("x-request-id", "id-2")], timeout=10
+                detect_request(PICTURE), metadata=[("x-request-id", "id-2")], timeout=60
             )
         )
         await until(lambda: any(line["event"] == "call" for line in lines))
@@ -239,14 +239,14 @@ async def test_an_unknown_method_is_unimplemented(service: Service) -> None:
         "/posegate.v1.Nothing/Nothing",
         "/other.Service/Nothing",
     ):
-        assert (await failure(raw(service).unary_unary(method)(b"", timeout=10))).code is (
+        assert (await failure(raw(service).unary_unary(method)(b"", timeout=60))).code is (
             grpc.StatusCode.UNIMPLEMENTED
         )
 
 
 async def test_bytes_that_are_no_message_are_the_callers_to_mend(service: Service) -> None:
     method = raw(service).unary_unary("/posegate.v1.PoseService/DetectPoses")
-    failed = await failure(method(b"\xff" * 100, metadata=[("x-request-id", "id-5")], timeout=10))
+    failed = await failure(method(b"\xff" * 100, metadata=[("x-request-id", "id-5")], timeout=60))
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert failed.reason == "MESSAGE_UNREADABLE"
     assert failed.initial["x-request-id"] == "id-5"
@@ -310,19 +310,19 @@ MINE = [("x-request-id", "id-3")]
 
 
 async def test_every_kind_of_stream_works_and_has_a_request_id(streaming: Service) -> None:
-    numbers = raw(streaming).unary_stream(NUMBERS)(b"3", metadata=MINE, timeout=10)
+    numbers = raw(streaming).unary_stream(NUMBERS)(b"3", metadata=MINE, timeout=60)
     assert await initial_id(numbers) == "id-3"
     assert [answer async for answer in numbers] == [b"0", b"1", b"2"]
-    total = raw(streaming).stream_unary(TOTAL)(iter([b"a", b"b"]), metadata=MINE, timeout=10)
+    total = raw(streaming).stream_unary(TOTAL)(iter([b"a", b"b"]), metadata=MINE, timeout=60)
     assert await initial_id(total) == "id-3"
     assert await total == b"2"
-    echo = raw(streaming).stream_stream(ECHO)(iter([b"a", b"b"]), metadata=MINE, timeout=10)
+    echo = raw(streaming).stream_stream(ECHO)(iter([b"a", b"b"]), metadata=MINE, timeout=60)
     assert await initial_id(echo) == "id-3"
     assert [answer async for answer in echo] == [b"a", b"b"]
 
 
 async def test_a_stream_without_answers_has_a_request_id_too(streaming: Service) -> None:
-    call = raw(streaming).unary_stream(NUMBERS)(b"0", metadata=MINE, timeout=10)
+    call = raw(streaming).unary_stream(NUMBERS)(b"0", metadata=MINE, timeout=60)
     assert [answer async for answer in call] == []
     assert await initial_id(call) == "id-3"
 
@@ -334,7 +334,7 @@ async def test_a_stream_without_answers_has_a_request_id_too(streaming: Service)
 async def test_a_stream_that_fails_says_why_after_what_it_sent(
     streaming: Service, problem: str, code: str, before: int
 ) -> None:
-    call = raw(streaming).unary_stream(NUMBERS)(f"{before} {problem}".encode(), metadata=MINE, timeout=10)
+    call = raw(streaming).unary_stream(NUMBERS)(f"{before} {problem}".encode(), metadata=MINE, timeout=60)
     received: list[bytes] = []
 
     async def receive() -> None:
@@ -353,7 +353,7 @@ async def test_a_stream_that_fails_says_why_after_what_it_sent(
 
 async def test_a_stream_whose_caller_leaves_ends_and_is_logged_as_cancelled(streaming: Service) -> None:
     with logged() as lines:
-        call = raw(streaming).unary_stream(NUMBERS)(b"1000000000", metadata=MINE, timeout=10)
+        call = raw(streaming).unary_stream(NUMBERS)(b"1000000000", metadata=MINE, timeout=60)
         assert await call.read() == b"0"
         call.cancel()
         await until(lambda: bool(lines))
@@ -364,7 +364,7 @@ async def test_a_stream_whose_caller_leaves_ends_and_is_logged_as_cancelled(stre
 
 
 async def test_a_client_stream_that_fails_says_why(streaming: Service) -> None:
-    call = raw(streaming).stream_unary(TOTAL)(iter([b"a", b"bug"]), timeout=10)
+    call = raw(streaming).stream_unary(TOTAL)(iter([b"a", b"bug"]), timeout=60)
     assert (await failure(call)).message == "internal error"
 
 
@@ -429,7 +429,7 @@ async def test_a_deadline_in_the_far_future_is_no_trouble(service: Service) -> N
 async def test_a_cancelled_call_stops_the_inference_and_is_logged_as_cancelled(service: Service) -> None:
     service.triton.gate.clear()
     with logged() as lines:
-        call = service.poses.DetectPoses(detect_request(PICTURE), timeout=10)
+        call = service.poses.DetectPoses(detect_request(PICTURE), timeout=60)
         await service.triton.entered.wait()
         await cancelled(call)
         await until(lambda: service.triton.cancelled == 1)
@@ -439,7 +439,7 @@ async def test_a_cancelled_call_stops_the_inference_and_is_logged_as_cancelled(s
 
 async def test_callers_who_go_away_together_leave_nothing_behind(service: Service) -> None:
     service.triton.gate.clear()
-    calls = [service.poses.DetectPoses(detect_request(PICTURE), timeout=10) for _ in range(20)]
+    calls = [service.poses.DetectPoses(detect_request(PICTURE), timeout=60) for _ in range(20)]
     await until(lambda: service.triton.under_way == 16)  # as many as the estimator lets in
     await asyncio.gather(*map(cancelled, calls))
     await until(lambda: service.triton.under_way == 0)
@@ -456,7 +456,7 @@ async def test_a_call_is_one_line_with_fields_and_no_picture(service: Service) -
         await service.poses.DetectPoses(
             detect_request(content),
             metadata=[("x-request-id", "id-4"), ("authorization", "Bearer abc")],
-            timeout=10,
+            timeout=60,
         )
         await until(lambda: bool(lines))
     (line,) = lines
@@ -527,7 +527,7 @@ async def test_the_line_of_a_failed_call_says_how_far_it_came(service: Service) 
 async def test_the_line_of_a_batch_sums_up_its_pictures(service: Service) -> None:
     pictures = [detect_request(PICTURE), detect_request(b""), detect_request(jpeg((32, 16)))]
     with logged() as lines:
-        await service.poses.BatchDetectPoses(pb.BatchDetectPosesRequest(requests=pictures), timeout=10)
+        await service.poses.BatchDetectPoses(pb.BatchDetectPosesRequest(requests=pictures), timeout=60)
         line = await line_of(lines)
     assert (line["pictures"], line["failed"], line["persons"]) == (3, 1, 0)
     assert sorted(line["sizes"]) == ["32x16", "64x48"]
@@ -566,12 +566,12 @@ async def test_no_line_holds_a_picture_or_a_key_whatever_goes_wrong(service: Ser
             service.triton.answer = answer
             batch = pb.BatchDetectPosesRequest(requests=[detect_request(content)])
             for call in (
-                service.poses.DetectPoses(detect_request(content), metadata=key, timeout=10),
-                service.poses.BatchDetectPoses(batch, metadata=key, timeout=10),
+                service.poses.DetectPoses(detect_request(content), metadata=key, timeout=60),
+                service.poses.BatchDetectPoses(batch, metadata=key, timeout=60),
             ):
                 with suppress(grpc.aio.AioRpcError):
                     await call
-            async for _ in service.poses.StreamPoses(frames(), metadata=key, timeout=10):
+            async for _ in service.poses.StreamPoses(frames(), metadata=key, timeout=60):
                 pass
         await until(lambda: [line["event"] for line in lines].count("call") == 9)
     written = repr(lines)

@@ -124,7 +124,7 @@ async def plan(channel: grpc.aio.Channel, key: str) -> str:
 
 async def until_said(ask: Callable[[], Awaitable[str]], wanted: str) -> None:
     """Wait for another process, which looks at the database twice a second."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while await ask() != wanted:  # noqa: ASYNC110 - it is another process's state
             await asyncio.sleep(0.05)
 

@@ -147,7 +147,7 @@ async def test_a_call_that_waits_for_the_thread_ends_at_the_deadline_of_the_serv
     async with running(request_timeout_s=0.5) as service:
         export: Any = service.channel.unary_unary(EXPORT)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 failed = await failure(export(NAME_AGAIN * 100_000))
         finally:
             go.set()
@@ -167,7 +167,7 @@ async def test_the_bytes_are_not_kept_while_the_call_is_at_work(monkeypatch: pyt
         service.triton.gate.clear()
         detect: Any = service.channel.unary_unary(DETECT)
         content = b"\x7a\x00" * 30_000 + detect_request(jpeg((64, 48))).SerializeToString()
-        call = asyncio.ensure_future(detect(content, timeout=10))
+        call = asyncio.ensure_future(detect(content, timeout=60))
         await service.triton.entered.wait()
         await until(lambda: len(unread) == 1 and unread[0]() is None)
         service.triton.gate.set()

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
+from service.server import tls
 from service.server.tls import BadCertificate, CertificateFiles, Certificates, load, load_authorities
 from tests.secrets import Secret, chain_pem, key_pem
 
@@ -201,6 +202,24 @@ def test_the_time_between_replacing_one_file_and_the_other_is_no_trouble(secret:
     assert looked(certificates) == []
     secret.put(OTHER, AUTHORITY)
     assert [line["event"] for line in looked(certificates)] == ["certificate_reloaded"]
+
+
+def test_a_swap_between_the_reading_of_two_files_mixes_none_of_them(
+    secret: Secret, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates, read, another = Certificates(secret.files, 3600.0), tls._read, trustme.CA()
+    swaps = [lambda: secret.put(OTHER, another)]
+
+    def swapped(file: Path, what: str) -> bytes:
+        if file == secret.files.client_ca and swaps:
+            swaps.pop()()
+        return read(file, what)
+
+    monkeypatch.setattr(tls, "_read", swapped)
+    certificates.look(NOW)
+    assert certificates.current.pem == tls.Contents(
+        chain_pem(OTHER), key_pem(OTHER), another.cert_pem.bytes()
+    )
 
 
 def test_the_same_trouble_is_told_again_after_a_good_pair(secret: Secret) -> None:

@@ -87,7 +87,7 @@ async def accounts(
     url = f"sqlite:///{folder}/posegate.db"
     file = folder / "plans.toml"
     file.write_text("".join(_table(name, plan) for name, plan in plans.items()), encoding="utf-8")
-    database = Database(parse(url), connections=2, timeout_s=10)
+    database = Database(parse(url), connections=2, timeout_s=60)
     own = {"auth": "keys", "plans": file, "database_url": url, "usage_write_s": 0.1, **settings}
     try:
         async with running(**own) as service:

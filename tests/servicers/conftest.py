@@ -39,7 +39,7 @@ async def channel() -> AsyncIterator[grpc.aio.Channel]:
     async with running(TwoPersons(), **LIMITS) as service:
         for skeleton in (NECK, ODD, big_skeleton()):
             await service.skeletons.CreateSkeleton(
-                pb.CreateSkeletonRequest(skeleton=skeleton_message(skeleton)), timeout=10
+                pb.CreateSkeletonRequest(skeleton=skeleton_message(skeleton)), timeout=60
             )
         yield service.channel
 

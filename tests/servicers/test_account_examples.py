@@ -38,7 +38,7 @@ async def run(opened: Accounts, language: str, key: str) -> tuple[int | None, st
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "POSEGATE_API_KEY": key, "POSEGATE_ADDRESS": opened.service.address},
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 300)
     return process.returncode, out.decode()
 
 

@@ -125,7 +125,7 @@ async def test_no_rpc_answers_without_a_key_or_with_a_wrong_one(opened: Accounts
 async def test_a_stranger_is_refused_before_a_byte_of_the_request_is_read(opened: Accounts) -> None:
     async with half_caller(opened.service.address) as stranger:
         stranger.begin("/posegate.v1.PoseService/DetectPoses")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await stranger.ended.wait()
     assert b"An API key is needed" in stranger.trailers
     large = detect_request(bytes(20_000_000))
@@ -319,32 +319,44 @@ async def test_a_video_that_does_not_say_its_length_ends_at_that_of_the_plan(tmp
         assert account.quota.used == 1  # it gave frames
 
 
-async def test_a_live_stream_ends_at_the_length_of_the_plan_with_what_was_found(tmp_path: Path) -> None:
-    plans = {
-        "free": replace(EASY["free"], max_video_seconds=100.0),  # of capture times
-        "standard": replace(EASY["standard"], max_video_seconds=3.0),  # on the clock
-    }
+async def test_a_live_stream_ends_at_the_length_of_the_plan_by_its_capture_times(tmp_path: Path) -> None:
+    plans = {"free": replace(EASY["free"], max_video_seconds=100.0)}
     async with (
         accounts(tmp_path, plans=plans, video_spool=tmp_path) as opened,
         opened.caller("acme", "free") as caller,
-        opened.caller("other", "standard") as other,
     ):
         answers, seen = await taken(caller.poses.StreamPoses(frames(10, step_s=30.0)))
         assert seen is not None
         assert seen.reason == "PLAN_DOES_NOT_ALLOW"
         assert [answer.result.frame_id for answer in answers if answer.HasField("result")] == list("0123")
 
-        async def slow() -> AsyncIterator[pb.StreamPosesRequest]:
-            async for request in frames(1):
-                yield request
-            await asyncio.sleep(30)
 
-        began = time.monotonic()
-        answers, seen = await taken(other.poses.StreamPoses(slow()))
+async def test_a_live_stream_ends_at_the_length_of_the_plan_on_the_clock_with_what_was_found(
+    tmp_path: Path,
+) -> None:
+    async def slow() -> AsyncIterator[pb.StreamPosesRequest]:
+        async for request in frames(1):
+            yield request
+        await asyncio.sleep(120)
+
+    found = 0
+    for length_s in (2.0, 30.0):  # the next one where a loaded machine took all of it for the first image
+        folder = tmp_path / str(length_s)
+        folder.mkdir()
+        plans = {"free": replace(EASY["free"], max_video_seconds=length_s)}
+        async with (
+            accounts(folder, plans=plans, video_spool=folder) as opened,
+            opened.caller("acme", "free") as caller,
+        ):
+            began = time.monotonic()
+            answers, seen = await taken(caller.poses.StreamPoses(slow()))
         assert seen is not None
         assert seen.reason == "PLAN_DOES_NOT_ALLOW"
-        assert time.monotonic() - began < 25  # of 30 s that it would last
-        assert sum(answer.HasField("result") for answer in answers) == 1
+        assert time.monotonic() - began < 100  # of 120 s that it would last
+        found = sum(answer.HasField("result") for answer in answers)
+        if found:
+            break
+    assert found == 1
 
 
 async def test_the_limits_of_the_caller_are_told(opened: Accounts) -> None:
@@ -471,7 +483,7 @@ async def test_calls_at_once_are_the_tenants_own(tmp_path: Path) -> None:
         async with opened.caller("acme", "free") as acme, opened.caller("other", "free") as other:
             calls = [asyncio.create_task(failure_or_none(acme.poses.DetectPoses(DETECT))) for _ in range(6)]
             others = asyncio.create_task(failure_or_none(other.poses.DetectPoses(DETECT)))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while sum(one.done() for one in calls) < 4:
                     await asyncio.wait(
                         [one for one in calls if not one.done()], return_when="FIRST_COMPLETED"
@@ -557,7 +569,7 @@ async def test_usage_is_kept_by_tenant_day_and_rpc(opened: Accounts) -> None:
         }
         found: dict[str, tuple[int, ...]] = {}
         with suppress(TimeoutError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while found != expected:  # it is written every tenth of a second
                     rows_ = await UsageStore(opened.database).between(*around)
                     found = {row.rpc: (row.calls, row.pictures, row.video_ms, row.failures) for row in rows_}
@@ -578,14 +590,14 @@ async def test_a_refused_upload_that_lost_its_status_is_asked_for_again(tmp_path
     async with accounts(tmp_path, plans=plans) as opened, opened.caller("acme", "free") as caller:
         config = pb.AnalyzeVideoRequest(config=pb.VideoConfig())
         method = caller.poses.AnalyzeVideo
-        assert await refusal_of(method, config, timeout_s=10) is None
-        assert await refusal_of(method, config, timeout_s=10) is None  # to ask counts no call
+        assert await refusal_of(method, config, timeout_s=60) is None
+        assert await refusal_of(method, config, timeout_s=60) is None  # to ask counts no call
         unknown = pb.AnalyzeVideoRequest(config=pb.VideoConfig(model="missing"))
-        seen = await refusal_of(method, unknown, timeout_s=10)
+        seen = await refusal_of(method, unknown, timeout_s=60)
         assert seen is not None
         assert seen.code() is grpc.StatusCode.NOT_FOUND
         await caller.poses.DetectPoses(DETECT)
-        seen = await refusal_of(method, config, timeout_s=10)
+        seen = await refusal_of(method, config, timeout_s=60)
         assert seen is not None
         told = failure_of(seen)
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")

@@ -33,13 +33,13 @@ def person_at_shade(image: Rgb8) -> Any:
 
 
 async def test_an_empty_batch_is_refused_as_a_whole(service: Service) -> None:
-    failed = await failure(service.poses.BatchDetectPoses(batch(), timeout=10))
+    failed = await failure(service.poses.BatchDetectPoses(batch(), timeout=60))
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert failed.violations == {"requests": "must be 1 to 4, not 0"}
 
 
 async def test_too_many_pictures_are_refused_as_a_whole(service: Service) -> None:
-    failed = await failure(service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * 5), timeout=10))
+    failed = await failure(service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * 5), timeout=60))
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert failed.violations == {"requests": "must be 1 to 4, not 5"}
     assert service.triton.calls == []
@@ -48,8 +48,8 @@ async def test_too_many_pictures_are_refused_as_a_whole(service: Service) -> Non
 async def test_a_batch_of_one_answers_what_the_single_call_does(service: Service) -> None:
     service.triton.answer = rows(candidate((100, 50, 200, 350), 0.9))
     request = detect_request(VGA, overlay={"format": types_pb2.OVERLAY_FORMAT_PNG})
-    (result,) = (await service.poses.BatchDetectPoses(batch(request), timeout=10)).responses
-    single = await service.poses.DetectPoses(request, timeout=10)
+    (result,) = (await service.poses.BatchDetectPoses(batch(request), timeout=60)).responses
+    single = await service.poses.DetectPoses(request, timeout=60)
     for answer in (result.response, single):
         answer.ClearField("timings")
     assert result.response == single
@@ -69,7 +69,7 @@ async def test_results_come_in_the_order_of_the_requests_whichever_ends_first(se
     service.triton.infer = slow_first  # type: ignore[method-assign]
     service.triton.answer = person_at_shade
     answer = await service.poses.BatchDetectPoses(
-        batch(shade(10), shade(20), shade(30), shade(40)), timeout=10
+        batch(shade(10), shade(20), shade(30), shade(40)), timeout=60
     )
     assert [result.response.persons[0].box.x1 for result in answer.responses] == [10, 20, 30, 40]
 
@@ -89,7 +89,7 @@ async def test_every_kind_of_bad_picture_leaves_its_neighbours_alone() -> None:
                 pb.DetectPosesRequest(image=types_pb2.Image(uri="https://localhost/")),
                 shade(90),
             ),
-            timeout=10,
+            timeout=60,
             metadata=[("x-request-id", "id-1")],
         )
     good = [result.response.persons[0].box.x1 for result in answer.responses if result.HasField("response")]
@@ -112,7 +112,7 @@ async def test_every_kind_of_bad_picture_leaves_its_neighbours_alone() -> None:
 async def test_errors_of_a_picture_are_what_the_single_call_would_say(service: Service) -> None:
     service.triton.answer = Overloaded("full", reason="QUEUE_FULL", retry_after_s=0.25)
     single = await failure(service.detect(VGA))
-    answer = await service.poses.BatchDetectPoses(batch(detect_request(VGA)), timeout=10)
+    answer = await service.poses.BatchDetectPoses(batch(detect_request(VGA)), timeout=60)
     one = of_status(answer.responses[0].error)
     assert (one.code, one.message, one.reason, one.retry_s) == (
         single.code, single.message, single.reason, single.retry_s,
@@ -123,7 +123,7 @@ async def test_an_internal_error_of_one_picture_says_nothing_and_is_logged(servi
     service.triton.script = [RuntimeError("/srv/secret"), rows(candidate((0, 0, 9, 9), 0.9))]
     with capture_logs() as lines:
         answer = await service.poses.BatchDetectPoses(
-            batch(detect_request(VGA), detect_request(VGA)), timeout=10, metadata=[("x-request-id", "id-2")]
+            batch(detect_request(VGA), detect_request(VGA)), timeout=60, metadata=[("x-request-id", "id-2")]
         )
     outcomes = sorted(result.WhichOneof("outcome") or "" for result in answer.responses)
     assert outcomes == ["error", "response"]
@@ -147,13 +147,13 @@ async def test_a_batch_has_no_more_pictures_at_work_than_the_model_takes() -> No
 
 
 async def _run(service: Service, count: int) -> pb.BatchDetectPosesResponse:
-    return await service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * count), timeout=10)
+    return await service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * count), timeout=60)
 
 
 async def test_a_cancelled_batch_stops_all_its_pictures() -> None:
     async with running(max_inferences=2) as service:
         service.triton.gate.clear()
-        call = service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * 4), timeout=10)
+        call = service.poses.BatchDetectPoses(batch(*[detect_request(VGA)] * 4), timeout=60)
         await until(lambda: service.triton.under_way == 2)
         await cancelled(call)
         await until(lambda: service.triton.cancelled == 2)
@@ -174,6 +174,6 @@ async def test_a_batch_ends_with_its_deadline() -> None:
 async def test_the_log_line_counts_pictures_and_failures(service: Service, bad: int) -> None:
     requests = [detect_request(b"")] * bad + [detect_request(VGA)] * (3 - bad)
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
-        await service.poses.BatchDetectPoses(batch(*requests), timeout=10)
+        await service.poses.BatchDetectPoses(batch(*requests), timeout=60)
         await until(lambda: bool(lines))
     assert [(line["event"], line["pictures"], line["failed"]) for line in lines] == [("call", 3, bad)]

@@ -22,7 +22,7 @@ async def test_an_answer_that_does_not_fit_into_a_message_says_so() -> None:
         overlay = types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_PNG)
         content = encoded(noise((800, 600)), "JPEG", quality=80)
         failed = await failure(
-            service.poses.DetectPoses(detect_request(content, overlay=overlay), timeout=10)
+            service.poses.DetectPoses(detect_request(content, overlay=overlay), timeout=60)
         )
         assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
         assert failed.retry_s is None
@@ -40,7 +40,7 @@ async def test_too_many_overlays_are_refused_before_they_are_drawn(service: Serv
         overlay=types_pb2.OverlayOptions(format=types_pb2.OVERLAY_FORMAT_JPEG),
         overlay_mode=pb.ANGLE_OVERLAY_MODE_PER_MEASUREMENT,
     )
-    failed = await failure(service.poses.MeasureAngles(request, timeout=10))
+    failed = await failure(service.poses.MeasureAngles(request, timeout=60))
     assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_OVERLAYS")
     assert failed.metadata == {"limit": "64", "actual": "210"}
 

@@ -60,7 +60,7 @@ async def end_of(call: Any) -> tuple[list[Any], Failure]:
     """The answers of a call, and how it failed."""
     answers = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             async for answer in call:
                 answers.append(answer)  # noqa: PERF401 - those before the failure count
     except grpc.aio.AioRpcError as error:
@@ -134,7 +134,7 @@ async def test_the_frames_before_the_end_are_given_and_the_video_counts(opened: 
         assert 0 < given < 10
         today = datetime.now(UTC).date()
         around = today - timedelta(days=1), today + timedelta(days=2)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not (rows := await UsageStore(opened.database).between(*around)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert [(row.calls, row.failures) for row in rows] == [(1, 1)]

@@ -16,7 +16,7 @@ from tests.running import Service, failure, running
 
 
 async def models_of(service: Service, size: int, token: str = "") -> pb.ListModelsResponse:
-    return await service.poses.ListModels(pb.ListModelsRequest(page_size=size, page_token=token), timeout=10)
+    return await service.poses.ListModels(pb.ListModelsRequest(page_size=size, page_token=token), timeout=60)
 
 
 async def test_without_models_the_list_is_empty(service: Service) -> None:
@@ -144,7 +144,7 @@ async def test_the_list_says_which_model_is_the_default(service: Service) -> Non
 
 
 async def info(service: Service) -> pb.GetServerInfoResponse:
-    return await service.poses.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+    return await service.poses.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
 
 
 async def test_server_info_says_build_limits_and_what_is_ready() -> None:

@@ -50,7 +50,7 @@ def named(name: str) -> pb.Skeleton:
 
 
 async def create(service: Service, skeleton: pb.Skeleton = NECK) -> pb.Skeleton:
-    answer = await service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=skeleton), timeout=10)
+    answer = await service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=skeleton), timeout=60)
     return answer.skeleton
 
 
@@ -66,29 +66,29 @@ async def test_what_is_created_is_got_listed_updated_and_deleted(service: Servic
     assert created.etag
     assert not created.shipped
     assert created.create_time == created.update_time
-    got = await skeletons.GetSkeleton(pb.GetSkeletonRequest(name="with_neck"), timeout=10)
+    got = await skeletons.GetSkeleton(pb.GetSkeletonRequest(name="with_neck"), timeout=60)
     assert got.skeleton == created
     assert list(got.skeleton.keypoints)[2].sources[0].weight == 1
-    listed = await skeletons.ListSkeletons(pb.ListSkeletonsRequest(), timeout=10)
+    listed = await skeletons.ListSkeletons(pb.ListSkeletonsRequest(), timeout=60)
     assert [one.name for one in listed.skeletons] == [*SHIPPED, "with_neck"]
     assert listed.next_page_token == ""
     created.title = "Renamed"
-    updated = await skeletons.UpdateSkeleton(pb.UpdateSkeletonRequest(skeleton=created), timeout=10)
+    updated = await skeletons.UpdateSkeleton(pb.UpdateSkeletonRequest(skeleton=created), timeout=60)
     assert updated.skeleton.title == "Renamed"
     assert updated.skeleton.etag != created.etag
     await refused(
-        skeletons.UpdateSkeleton(pb.UpdateSkeletonRequest(skeleton=created), timeout=10),
+        skeletons.UpdateSkeleton(pb.UpdateSkeletonRequest(skeleton=created), timeout=60),
         grpc.StatusCode.ABORTED,
         "SKELETON_CHANGED",
     )
     await refused(
-        skeletons.DeleteSkeleton(pb.DeleteSkeletonRequest(name="with_neck", etag=created.etag), timeout=10),
+        skeletons.DeleteSkeleton(pb.DeleteSkeletonRequest(name="with_neck", etag=created.etag), timeout=60),
         grpc.StatusCode.ABORTED,
         "SKELETON_CHANGED",
     )
-    await skeletons.DeleteSkeleton(pb.DeleteSkeletonRequest(name="with_neck"), timeout=10)
+    await skeletons.DeleteSkeleton(pb.DeleteSkeletonRequest(name="with_neck"), timeout=60)
     await refused(
-        skeletons.GetSkeleton(pb.GetSkeletonRequest(name="with_neck"), timeout=10),
+        skeletons.GetSkeleton(pb.GetSkeletonRequest(name="with_neck"), timeout=60),
         grpc.StatusCode.NOT_FOUND,
         "SKELETON_NOT_FOUND",
     )
@@ -102,16 +102,16 @@ async def test_a_custom_skeleton_can_be_asked_for_in_detection_at_once(service: 
     left, right, neck, toe = answer.persons[0].keypoints
     assert neck.x == pytest.approx((left.x + right.x) / 2)
     assert (toe.x, toe.y, toe.score) == (0, 0, 0)
-    await service.skeletons.DeleteSkeleton(pb.DeleteSkeletonRequest(name="with_neck"), timeout=10)
+    await service.skeletons.DeleteSkeleton(pb.DeleteSkeletonRequest(name="with_neck"), timeout=60)
     failed = await failure(
-        service.poses.DetectPoses(detect_request(jpeg((640, 480)), skeleton="with_neck"), timeout=10)
+        service.poses.DetectPoses(detect_request(jpeg((640, 480)), skeleton="with_neck"), timeout=60)
     )
     assert (failed.code, failed.reason) == (grpc.StatusCode.NOT_FOUND, "SKELETON_NOT_FOUND")
 
 
 async def test_a_name_is_taken_once(service: Service) -> None:
     calls = [
-        service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=NECK), timeout=10)
+        service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=NECK), timeout=60)
         for _ in range(6)
     ]
     results = await asyncio.gather(*calls, return_exceptions=True)
@@ -123,7 +123,7 @@ async def test_a_name_is_taken_once(service: Service) -> None:
 async def test_a_tenant_has_at_most_so_many(service: Service) -> None:
     for number in range(5):
         await create(service, named(f"s{number}"))
-    call = service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=named("s5")), timeout=10)
+    call = service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=named("s5")), timeout=60)
     failed = await failure(call)
     assert failed.reason == "TOO_MANY_SKELETONS"
     assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -132,21 +132,21 @@ async def test_a_tenant_has_at_most_so_many(service: Service) -> None:
 
 async def test_shipped_ones_can_be_got_and_not_changed(service: Service) -> None:
     skeletons = service.skeletons
-    got = await skeletons.GetSkeleton(pb.GetSkeletonRequest(name="coco_17"), timeout=10)
+    got = await skeletons.GetSkeleton(pb.GetSkeletonRequest(name="coco_17"), timeout=60)
     assert got.skeleton.shipped
     assert len(got.skeleton.keypoints) == 17
     await refused(
-        skeletons.UpdateSkeleton(pb.UpdateSkeletonRequest(skeleton=named("coco_17")), timeout=10),
+        skeletons.UpdateSkeleton(pb.UpdateSkeletonRequest(skeleton=named("coco_17")), timeout=60),
         grpc.StatusCode.PERMISSION_DENIED,
         "SKELETON_SHIPPED",
     )
     await refused(
-        skeletons.DeleteSkeleton(pb.DeleteSkeletonRequest(name="coco_17"), timeout=10),
+        skeletons.DeleteSkeleton(pb.DeleteSkeletonRequest(name="coco_17"), timeout=60),
         grpc.StatusCode.PERMISSION_DENIED,
         "SKELETON_SHIPPED",
     )
     await refused(
-        skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=named("coco_17")), timeout=10),
+        skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=named("coco_17")), timeout=60),
         grpc.StatusCode.ALREADY_EXISTS,
         "SKELETON_EXISTS",
     )
@@ -159,7 +159,7 @@ async def test_pages_lead_through_shipped_and_custom_ones(service: Service) -> N
     token = ""
     while True:
         request = pb.ListSkeletonsRequest(page_size=2, page_token=token)
-        page = await service.skeletons.ListSkeletons(request, timeout=10)
+        page = await service.skeletons.ListSkeletons(request, timeout=60)
         assert len(page.skeletons) <= 2
         seen += [skeleton.name for skeleton in page.skeletons]
         token = page.next_page_token
@@ -171,7 +171,7 @@ async def test_pages_lead_through_shipped_and_custom_ones(service: Service) -> N
 @pytest.mark.parametrize("token", ["x", "AAAA", "1", "🕺"])
 async def test_a_token_that_was_not_given_is_refused(service: Service, token: str) -> None:
     violations = await refused(
-        service.skeletons.ListSkeletons(pb.ListSkeletonsRequest(page_token=token), timeout=10),
+        service.skeletons.ListSkeletons(pb.ListSkeletonsRequest(page_token=token), timeout=60),
         grpc.StatusCode.INVALID_ARGUMENT,
         "INVALID_REQUEST",
     )
@@ -192,7 +192,7 @@ async def test_every_problem_is_told_at_once(service: Service) -> None:
         flip_pairs=[pb.FlipPair(left="a", right="b"), pb.FlipPair(left="a", right="c")],
     )
     failed = await failure(
-        service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=wrong), timeout=10)
+        service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=wrong), timeout=60)
     )
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert len(failed.violations) >= 7
@@ -200,7 +200,7 @@ async def test_every_problem_is_told_at_once(service: Service) -> None:
 
 
 async def test_no_skeleton_is_refused(service: Service) -> None:
-    failed = await failure(service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(), timeout=10))
+    failed = await failure(service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(), timeout=60))
     assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "skeleton" in failed.violations
 
@@ -211,14 +211,14 @@ async def test_without_its_database_the_service_detects_and_says_when_to_ask_aga
         answer = await service.detect(jpeg((640, 480)), skeleton="coco_17")
         assert answer.persons
         for call in (
-            service.skeletons.ListSkeletons(pb.ListSkeletonsRequest(), timeout=10),
-            service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=NECK), timeout=10),
-            service.poses.DetectPoses(detect_request(jpeg((640, 480)), skeleton="mine"), timeout=10),
+            service.skeletons.ListSkeletons(pb.ListSkeletonsRequest(), timeout=60),
+            service.skeletons.CreateSkeleton(pb.CreateSkeletonRequest(skeleton=NECK), timeout=60),
+            service.poses.DetectPoses(detect_request(jpeg((640, 480)), skeleton="mine"), timeout=60),
         ):
             failed = await failure(call)
             assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
             assert failed.retry_s
-        got = await service.skeletons.GetSkeleton(pb.GetSkeletonRequest(name="coco_17"), timeout=10)
+        got = await service.skeletons.GetSkeleton(pb.GetSkeletonRequest(name="coco_17"), timeout=60)
         assert got.skeleton.shipped
 
 
@@ -235,6 +235,6 @@ async def test_people_are_rendered_and_exported_with_a_custom_skeleton(service: 
             persons=[person],
             canvas=pb.Canvas(size=types_pb2.ImageSize(width=120, height=100)),
         ),
-        timeout=10,
+        timeout=60,
     )
     assert (drawn.overlay.size.width, drawn.overlay.media_type) == (120, "image/png")

@@ -248,7 +248,7 @@ async def test_angles_are_measured_on_a_whole_body_too(service: Service) -> None
     request = pb.MeasureAnglesRequest(
         image=types_pb2.Image(content=VGA), measurements=["ankle_dorsiflexion"], model="whole"
     )
-    answer = await service.poses.MeasureAngles(request, timeout=10)
+    answer = await service.poses.MeasureAngles(request, timeout=60)
     assert answer.persons[0].measurements[0].extension
 
 
@@ -263,5 +263,5 @@ async def test_a_panel_in_space_widens_the_picture_and_needs_positions(service: 
     angles = pb.MeasureAnglesRequest(
         image=types_pb2.Image(content=VGA), measurements=["splits"], overlay=overlay, model="whole"
     )
-    failed = await failure(service.poses.MeasureAngles(angles, timeout=10))
+    failed = await failure(service.poses.MeasureAngles(angles, timeout=60))
     assert "overlay.space_panel" in failed.violations

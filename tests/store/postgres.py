@@ -48,7 +48,7 @@ class Postgres:
         command += [f"-c{name}={value}" for name, value in settings.items()]
         process = subprocess.Popen(command, cwd=self.folder, **_as_someone_else())
         self.process = process
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         ask = [
             str(self.binaries / "pg_isready"),
             "-q",
@@ -68,7 +68,7 @@ class Postgres:
         """Fast shutdown; SIGQUIT for one without goodbye, as after a crash."""
         if self.process is not None:
             self.process.send_signal(with_signal)
-            self.process.wait(30)
+            self.process.wait(120)
             self.process = None
 
     def url(self, database: str) -> str:

@@ -35,7 +35,7 @@ from service.store.skeletons import SkeletonStore
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
-    database = Database(parse(sys.argv[1]), connections=2, timeout_s=10)
+    database = Database(parse(sys.argv[1]), connections=2, timeout_s=60)
     store = SkeletonStore(database, skeleton_format, max_skeletons=10**6)
     number = 0
     while True:

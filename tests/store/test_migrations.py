@@ -45,7 +45,7 @@ def only(connection: Connection, revision: str) -> None:
 
 
 async def test_a_database_with_skeletons_of_the_first_version_is_brought_forward(database_url: str) -> None:
-    old = Database(parse(database_url), connections=2, timeout_s=10)
+    old = Database(parse(database_url), connections=2, timeout_s=60)
     async with old._engine.writer.begin() as connection:
         await old._engine.prepare_write(connection)
         await connection.run_sync(only, "0001")

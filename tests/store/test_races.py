@@ -61,7 +61,7 @@ def race(url: str) -> list[str]:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        told = [process.communicate(timeout=60)[0] for process in processes]
+        told = [process.communicate(timeout=300)[0] for process in processes]
         assert [process.returncode for process in processes] == [0] * GATEWAYS
     finally:
         for process in processes:

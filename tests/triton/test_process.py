@@ -70,7 +70,7 @@ async def is_ready(address: str) -> bool:
         await client.close()
 
 
-async def eventually(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def eventually(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not true():  # noqa: ASYNC110 - processes set no event
             await asyncio.sleep(0.05)
@@ -118,12 +118,12 @@ async def test_it_comes_back_on_the_same_port_after_a_process_died(launch: Launc
         assert first is not None
         [stub] = psutil.Process(first).children()
         os.kill(first if victim == "server" else stub.pid, signal.SIGKILL)
-        await eventually(lambda: events == ["down", "up"], 30)
+        await eventually(lambda: events == ["down", "up"])
         assert triton.pid != first
         assert triton.grpc_url == address
         assert await is_ready(address)
         await eventually(lambda: gone(stub))
-    await asyncio.wait_for(watcher, 30)  # stopping is no death
+    await asyncio.wait_for(watcher, 120)  # stopping is no death
     assert events == ["down", "up"]
     assert not traces(os.getpid())
 
@@ -136,7 +136,7 @@ async def test_it_dies_with_a_parent_that_is_killed(launch: Launch) -> None:
     assert parent.stdout is not None
     pid = 0
     while not pid:
-        line = (await asyncio.wait_for(parent.stdout.readline(), 30)).strip()
+        line = (await asyncio.wait_for(parent.stdout.readline(), 120)).strip()
         pid = int(line) if line.isdigit() else 0
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     parent.kill()
@@ -200,7 +200,7 @@ async def test_a_server_that_does_not_answer_is_replaced(launch: Launch, suspend
         back = asyncio.Event()
         with capture_logs() as lines:
             watcher = asyncio.create_task(triton.watch(on_up=back.set))
-            await asyncio.wait_for(back.wait(), 60)
+            await asyncio.wait_for(back.wait(), 120)
             watcher.cancel()
         assert await is_ready(triton.grpc_url)
         assert triton.pid != server.pid
@@ -241,6 +241,37 @@ async def test_a_server_that_cannot_start_says_why(launch: Launch, tmp_path: Pat
     (broken / "stamp.json").write_text((RUNTIME / "stamp.json").read_text())
     with pytest.raises(TritonProcessError, match="ended with exit code 1 while it started"):
         await TritonProcess(replace(launch, runtime=broken)).start()
+    assert not traces(os.getpid())
+
+
+def crashing(folder: Path, times: int) -> Path:
+    """A runtime whose server aborts so many times before it starts; `starts` has a line for each."""
+    real, server = RUNTIME.resolve() / "pytriton" / "tritonserver", folder / "pytriton" / "tritonserver"
+    (server / "bin").mkdir(parents=True)
+    for path in real.iterdir():
+        if path.name != "bin":
+            (server / path.name).symlink_to(path)
+    starts, program = folder / "starts", server / "bin" / "tritonserver"
+    program.write_text(
+        f"#!/bin/sh\necho >> {starts}\n[ $(wc -l < {starts}) -gt {times} ] || kill -ABRT $$\n"
+        f'exec {real}/bin/tritonserver "$@"\n'
+    )
+    program.chmod(0o755)
+    (folder / "stamp.json").write_text((RUNTIME / "stamp.json").read_text())
+    return folder
+
+
+async def test_a_server_that_crashes_while_it_starts_is_started_again(launch: Launch, tmp_path: Path) -> None:
+    async with TritonProcess(replace(launch, runtime=crashing(tmp_path, times=1))) as triton:
+        assert await is_ready(triton.grpc_url)
+    assert (tmp_path / "starts").read_text() == "\n" * 2
+    assert not traces(os.getpid())
+
+
+async def test_a_server_that_crashes_at_every_start_says_so(launch: Launch, tmp_path: Path) -> None:
+    with pytest.raises(TritonProcessError, match="ended with exit code -6 while it started"):
+        await TritonProcess(replace(launch, runtime=crashing(tmp_path, times=9))).start()
+    assert (tmp_path / "starts").read_text() == "\n" * 3
     assert not traces(os.getpid())
 
 
@@ -314,7 +345,7 @@ async def test_it_is_watched_on_where_no_process_or_descriptor_is_to_be_had(
     await triton._start_server(restarted=False)
     up = asyncio.Event()
     watcher = asyncio.create_task(triton.watch(on_up=up.set))
-    await asyncio.wait_for(up.wait(), 30)
+    await asyncio.wait_for(up.wait(), 120)
     assert triton.is_up
     assert not watcher.done()
     watcher.cancel()

@@ -65,7 +65,7 @@ async def running_door(gateway: str, **changes: Any) -> AsyncIterator[RunningDoo
 
 async def until(said: Callable[[], bool]) -> None:
     """Wait until it is so; a loaded machine is no bug."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not said():  # noqa: ASYNC110 - what is waited for is not a test's to signal
             await asyncio.sleep(0.01)
 

@@ -175,5 +175,5 @@ async def test_batch_upload_and_health_as_published(
     files = [("images", (f"{number}.jpg", PICTURE, "image/jpeg")) for number in range(3)]
     batch = await posted(door, "/v1/pose/batch", headers={"Authorization": "Bearer KEY"}, files=files)
     assert [len(one["result"]["persons"]) for one in batch.json()["results"]] == [1, 1, 1]
-    health = await asyncio.to_thread(requests.get, f"{door.url}/health", timeout=10)
+    health = await asyncio.to_thread(requests.get, f"{door.url}/health", timeout=60)
     assert health.status_code in (200, 503)

@@ -92,7 +92,7 @@ async def test_a_page_of_another_site_may_not_use_it(fake: FakeGateway, faked: R
 
 
 async def test_a_camera_that_goes_away_frees_its_place(door: RunningDoor) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         cameras = 0
         while cameras < 6:  # the gateway of the test has four places
             async with opened(door) as socket:

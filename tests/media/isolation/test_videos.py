@@ -18,7 +18,7 @@ from service.media.spool import Spool, SpoolClosed, SpoolSpace
 from service.media.video_reader import VideoFacts, VideoFrame, VideoLimits, VideoReader
 from tests.media.cases import CASES
 from tests.media.clips import clip, fast_start
-from tests.media.isolation.test_images import children, until_gone
+from tests.media.isolation.test_images import children, only_child, until_gone
 
 LIMITS = VideoLimits(max_bytes=1 << 30, max_pixels=4_000_000, max_seconds=600, max_frames=5000)
 VIDEOS = sorted(path.name for path in CASES.iterdir() if path.name.startswith("v_"))
@@ -156,7 +156,7 @@ def test_giving_up_the_spool_ends_a_process_that_is_at_work(host: DecoderHost) -
     with spooled(clip(), whole=True) as spool:
         reader = IsolatedVideoReader(host, spool, Sampling(), LIMITS)
         reader.open()
-        (pid,) = children()
+        pid = only_child()
         os.kill(pid, signal.SIGSTOP)  # as good as a decoder that is busy for long
         threading.Timer(0.1, spool.close).start()
         with pytest.raises(SpoolClosed):
@@ -170,7 +170,7 @@ def test_a_process_that_is_ended_costs_its_caller_one_error(host: DecoderHost) -
         reader = IsolatedVideoReader(host, spool, Sampling(), LIMITS)
         other = IsolatedVideoReader(host, neighbour, Sampling(), LIMITS)
         reader.open()
-        (pid,) = children()
+        pid = only_child()
         other.open()
         os.kill(pid, signal.SIGXCPU)  # what the kernel sends when the CPU time is used up
         with pytest.raises(VideoTooCostly, match="encode it anew"):
