@@ -15,11 +15,11 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import grpc
@@ -28,6 +28,7 @@ import numpy as np
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as skeletons_pb
 from posegate.v1 import types_pb2
+from scripts.chaos_frames import FrameCaller
 from service.client import connect
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = (ROOT / "tests" / "data" / "two_people.jpg").read_bytes()
 
 _TELL_S = 0.02
+
+_Call: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 
 PLAIN = [
     ("grpc.enable_http_proxy", 0),
@@ -60,6 +63,7 @@ class Load:
             RenderPoses, has 8 MB; `batch`, 200 MB of what are no images; `frames`, a stream of three bare
             images of 147 MB.
         documented: by the documented client; otherwise by one that never tries again.
+        frames: unary calls by prepared HTTP/2 frames instead, so that the callers' own delays do not count.
         at_once: so many calls in flight at all times; 0: at `per_s`.
         per_s: calls a second, at random moments, whether or not others are answered.
         calls: at least so many, where they are in flight at all times; then until the input ends.
@@ -70,6 +74,7 @@ class Load:
     address: str
     image: str = "strip"
     documented: bool = True
+    frames: bool = False
     at_once: int = 0
     per_s: float = 0.0
     calls: int = 0
@@ -121,13 +126,16 @@ class Outcomes:
         try:
             await call
         except grpc.aio.AioRpcError as error:
-            self.codes[error.code().name] += 1
-            self.failed_s.append(time.perf_counter() - started)
+            self.count(error.code().name, time.perf_counter() - started)
         except asyncio.CancelledError:
             self.codes["CANCELLED"] += 1
         else:
-            self.codes["OK"] += 1
-            self.answered_s.append(time.perf_counter() - started)
+            self.count("OK", time.perf_counter() - started)
+
+    def count(self, code: str, seconds: float) -> None:
+        """Count the end of a call."""
+        self.codes[code] += 1
+        (self.answered_s if code == "OK" else self.failed_s).append(seconds)
 
     def add(self, other: Outcomes) -> None:
         """Add the calls of another time."""
@@ -237,13 +245,12 @@ async def main(load: Load) -> None:
     ended = asyncio.create_task(reader.read())
     telling = asyncio.create_task(_tell(outcomes))
     cpu_s = time.process_time()
-    async with _channel(load) as channel:
-        call = _call(channel, load)
+    async with _calls(load, outcomes) as call:
         with outcomes.timed():
             if load.at_once:
-                await _keep_in_flight(load, call, outcomes, ended)
+                await _keep_in_flight(load, call, ended)
             else:
-                await _send_at_rate(load, call, outcomes)
+                await _send_at_rate(load, call)
     outcomes.cpu_s = time.process_time() - cpu_s
     telling.cancel()
     print(json.dumps(vars(outcomes)), flush=True)
@@ -286,19 +293,37 @@ def _channel(load: Load) -> Channel:
     return grpc.aio.insecure_channel(load.address, options=PLAIN)
 
 
-def _call(channel: Channel, load: Load) -> Any:
-    """Makes one call. The request is serialised once, and no answer is parsed: callers share the CPUs with
-    the service that is measured."""
-    if load.image == "frames":
-        return _stream_call(channel, load)
+@asynccontextmanager
+async def _calls(load: Load, outcomes: Outcomes) -> AsyncIterator[_Call]:
+    """What makes one call and counts its end. The request is serialised once, and no answer is parsed:
+    callers share the CPUs with the service that is measured."""
+    if load.frames:
+        async with FrameCaller(load.address, *_unary(load), timeout_s=load.timeout_s) as caller:
+
+            async def by_frames() -> None:
+                outcomes.count(*await caller.call())
+
+            yield by_frames
+        return
+    async with _channel(load) as channel:
+        call = _stream_call(channel, load) if load.image == "frames" else _unary_call(channel, load)
+        yield lambda: outcomes.of(call())
+
+
+def _unary(load: Load) -> tuple[str, bytes]:
+    """Method and request."""
     method, request = {
         "photo": ("PoseService/DetectPoses", photo),
         "strip": ("PoseService/DetectPoses", strip),
         "noise": ("SkeletonService/RenderPoses", noise),
         "batch": ("PoseService/BatchDetectPoses", batch),
     }[load.image]
-    content = request().SerializeToString()
-    stub: Any = channel.unary_unary(f"/posegate.v1.{method}")
+    return f"/posegate.v1.{method}", request().SerializeToString()
+
+
+def _unary_call(channel: Channel, load: Load) -> Any:
+    method, content = _unary(load)
+    stub: Any = channel.unary_unary(method)
     return lambda: stub(content, timeout=load.timeout_s)
 
 
@@ -318,7 +343,7 @@ def _stream_call(channel: Channel, load: Load) -> Any:
     return call
 
 
-async def _keep_in_flight(load: Load, call: Any, outcomes: Outcomes, ended: asyncio.Task[bytes]) -> None:
+async def _keep_in_flight(load: Load, call: _Call, ended: asyncio.Task[bytes]) -> None:
     loop = asyncio.get_running_loop()
     begun, end = 0, loop.time() + load.seconds
 
@@ -326,18 +351,18 @@ async def _keep_in_flight(load: Load, call: Any, outcomes: Outcomes, ended: asyn
         nonlocal begun
         while loop.time() < end and (begun < load.calls or not ended.done()):
             begun += 1
-            await outcomes.of(call())
+            await call()
 
     await asyncio.gather(*(one() for _ in range(load.at_once)))
 
 
-async def _send_at_rate(load: Load, call: Any, outcomes: Outcomes) -> None:
+async def _send_at_rate(load: Load, call: _Call) -> None:
     calls = set()
     started = due = time.monotonic()
     while due < started + load.seconds:
         due += random.expovariate(load.per_s)
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        one = asyncio.create_task(outcomes.of(call()))
+        one = asyncio.create_task(call())
         calls.add(one)
         one.add_done_callback(calls.discard)
     await asyncio.gather(*calls)

@@ -1,7 +1,9 @@
 """Scenarios of `scripts/chaos`: as many calls as the service can answer, ten times as many, and for long.
 
 Callers share the CPUs with the service. What they take is in the row, and the peak is measured while another
-process takes as much and as often: the ratio is that of the service.
+process takes as much and as often: the ratio is that of the service. Peak and overload are made by prepared
+frames (`chaos_frames`), so that the time in which an answer waits for its caller to get a CPU is not the
+service's.
 """
 
 from __future__ import annotations
@@ -35,9 +37,7 @@ async def overload(world: World) -> Row:
     Peak and overload take turns, because the speed of a shared machine changes from minute to minute.
     """
     rough = max([await _peak(world), await _peak(world)], key=lambda one: one.goodput)
-    load = Load(
-        world.up.address, "photo", documented=False, per_s=10 * rough.goodput, seconds=_seconds(world)
-    )
+    load = Load(world.up.address, "photo", frames=True, per_s=10 * rough.goodput, seconds=_seconds(world))
     outcomes, watched, shares = Outcomes(), Watched(), list[float]()
     for _ in range(_ROUNDS):
         async with watching(world.up, watched):
@@ -107,7 +107,7 @@ async def _peak(world: World) -> Outcomes:
         Load(
             world.up.address,
             "photo",
-            documented=False,
+            frames=True,
             at_once=16,
             calls=1 << 62,
             seconds=_seconds(world) / 2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +36,7 @@ from service.media.isolation.images import ImageBudget, ImageDecoder
 from service.media.isolation.processes import DecoderHost
 from service.media.isolation.videos import IsolatedVideoReader
 from service.media.malloc import keep_freed_memory
+from service.media.niceness import step_back
 from service.media.spool import SpoolSpace
 from service.pipeline.estimator import Estimator, InferenceClient
 from service.pipeline.limits import Limits
@@ -174,6 +175,7 @@ async def build_gateway(
         arrivals = Arrivals(_ARRIVING * limits.max_in_flight, settings.max_request_s, memory)
         requests = RequestInterceptor(
             limits.request_timeout_s,
+            # At the loop's priority: it holds the interpreter's lock, for which the loop would wait.
             RequestReader(limits.max_message_bytes, metrics.received, _threads(stack, 1, "reading")),
             limits.max_message_bytes,
             metrics,
@@ -183,15 +185,15 @@ async def build_gateway(
         )
         metrics_port = await _serve_metrics(stack, metrics, settings) if settings.metrics_listen else None
 
-        workers = _threads(stack, settings.workers, "pixels")
-        waiting = _threads(stack, settings.workers, "decoding")
+        workers = _threads(stack, settings.workers, "pixels", step_back)
+        waiting = _threads(stack, settings.workers, "decoding", step_back)
         images = ImageDecoder(host, ImageBudget(settings.max_decode_cpu_s), settings.scaled_decoding)
         if decoders is None:
             # The end of its processes frees the threads that wait for them, which end after that.
             stack.push_async_callback(asyncio.to_thread, host.close)
             host.start()
         stack.callback(images.close)
-        video_threads = _threads(stack, _VIDEO_THREADS * limits.max_streams, "video")
+        video_threads = _threads(stack, _VIDEO_THREADS * limits.max_streams, "video", step_back)
         database = database_of(settings)
         stack.push_async_callback(database.close)
         quotas = Quotas(QuotaStore(database)) if settings.auth == "keys" else None
@@ -360,8 +362,10 @@ async def _serve_metrics(stack: AsyncExitStack, metrics: Metrics, settings: Sett
     return listening.port
 
 
-def _threads(stack: AsyncExitStack, count: int, name: str) -> ThreadPoolExecutor:
-    threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+def _threads(
+    stack: AsyncExitStack, count: int, name: str, initializer: Callable[[], None] | None = None
+) -> ThreadPoolExecutor:
+    threads = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=initializer)
     stack.push_async_callback(end_threads, threads)
     return threads
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from pathlib import Path
@@ -200,3 +201,13 @@ async def test_two_gateways_live_beside_each_other(tmp_path: Path) -> None:
     ):
         assert first.port != second.port
         await channel.channel_ready()
+
+
+async def test_threads_that_compute_leave_the_cpu_to_the_event_loop_first(tmp_path: Path) -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = priority()
+    async with build_gateway(settings_with(tmp_path), triton=FakeTritonClient()) as gateway:
+        assert await asyncio.wrap_future(gateway.workers.submit(priority)) == min(19, before + 5)
+        assert priority() == before

@@ -38,6 +38,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from wholebody.assembly import Person
 from wholebody.estimator import Estimator, Scene
 from wholebody.networks import WeightsError, verify
 
+_NICENESS = 5  # that of all that computes, in the gateway too: see service/media/niceness.py
 _OTHERS_FIRST_S = 10.0  # before the networks are compiled, where no request waits for them
 
 CONSUMED = b"used_dltensor"  # PyCapsule_SetName keeps the pointer: the name has to outlive every capsule
@@ -66,6 +68,8 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Verify and compile the networks; an exception here keeps the model from READY, and no other."""
+        with suppress(OSError):  # where a sandbox forbids it
+            os.nice(_NICENESS)  # of this thread, and so of all that it starts
         self._name = args["model_name"]
         parameters = {
             key: value["string_value"]

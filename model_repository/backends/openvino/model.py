@@ -36,9 +36,10 @@ Reasons for the design, measured on two cores with YOLO11n-pose:
   when the last item of a batch is with OpenVINO.
 * OpenVINO emulates bf16 where the CPU lacks it, four times slower than f32 (147 ms for 38 ms, AVX-512 without
   AMX), so there the hint is f32.
-* Streams that are never idle keep the gateway waiting for a CPU, so they run at a slightly lower priority.
-  Beside 400 calls a second, of which most are refused, the slowest hundredth of refusals took 12 and 17 ms;
-  without it 22 and 34 ms.
+* Streams that are never idle keep the gateway waiting for a CPU, so they run at a lower priority, that of the
+  gateway's threads which decode and draw: beside 700 calls a second, of which most are refused, the slowest
+  hundredth of refusals took 14 to 26 ms in rounds of three seconds; with streams alone at a priority lower by
+  2 it was 16 to 512 ms. Small images beside two callers with large ones took no longer than before.
 * Threads are not pinned: pinned ones of two models, or of Triton and a model, compete for the same core.
 
 Everything but the tensors is in `graphs/`.
@@ -55,6 +56,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ from graphs.plans import PlanCache
 from graphs.shapes import Array, Shape, format_shape, padded
 from graphs.workers import Workers
 
-_NICENESS = 2  # what the gateway and Triton do is short; the streams take all that is left
+_NICENESS = 5  # that of all that computes, in the gateway too: see service/media/niceness.py
 _OTHERS_FIRST_S = 2.0  # other models may be on their way to READY, and calls wait for the first answers
 
 CONSUMED = b"used_dltensor"  # PyCapsule_SetName keeps the pointer: the name has to outlive every capsule
@@ -118,7 +120,8 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Compile what the model needs to be ready; an exception here keeps it from READY."""
-        os.nice(_NICENESS)  # of this thread, and so of all that it starts
+        with suppress(OSError):  # where a sandbox forbids it
+            os.nice(_NICENESS)  # of this thread, and so of all that it starts
         self._name = args["model_name"]
         config = self._config = read_config(json.loads(args["model_config"]))
         graph = Path(args["model_repository"]) / args["model_version"] / "model.onnx"

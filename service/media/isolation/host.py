@@ -19,6 +19,7 @@ import traceback
 from contextlib import suppress
 
 from service.media.isolation import child, wire
+from service.media.niceness import step_back
 
 _PR_SET_PDEATHSIG = 1
 _KEPT = 64  # ends of children that were not asked for
@@ -30,6 +31,7 @@ def main(descriptor: int) -> None:
     ended for every one that asks; until the gateway closes the connection."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the gateway drains, and then closes the connection
         signal.signal(number, signal.SIG_IGN)
+    step_back()
     ends = _Ends()
     control = socket.socket(fileno=descriptor)
     host = os.getpid()

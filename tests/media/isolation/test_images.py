@@ -296,3 +296,12 @@ def test_a_process_that_cannot_be_started_leaves_its_neighbours_alone(
     until_gone([pid for pid in children() if pid not in before])  # a moment after its socket
     assert children() == before
     assert decoder.decode(content, LIMITS).pixels.shape == (48, 64, 3)
+
+
+def test_decoder_processes_leave_the_cpu_to_the_gateway_first(
+    host: DecoderHost, decoder: ImageDecoder
+) -> None:
+    decoder.decode(encoded(plain((60, 40)), "PNG"), LIMITS)
+    own = psutil.Process().nice()
+    assert len(host.pids()) > 1
+    assert {psutil.Process(pid).nice() for pid in host.pids()} == {min(19, own + 5)}

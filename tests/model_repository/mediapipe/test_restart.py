@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -39,7 +41,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], Any]
         monkeypatch.setattr(module, "verify", lambda folder, digests: None)
         monkeypatch.setattr(module, "Estimator", estimator)
         model = module.TritonPythonModel()
-        model.initialize(ARGUMENTS)
+        with ThreadPoolExecutor(1) as thread:  # which has a priority of its own
+            thread.submit(model.initialize, ARGUMENTS).result()
         return model
 
     return loaded
@@ -70,6 +73,18 @@ def test_a_model_is_ready_after_its_networks_and_not_without_them(
     model.finalize()
     with pytest.raises(RuntimeError, match="no memory"):
         load(Networks(failures=1))
+
+
+def test_networks_leave_the_cpu_to_the_server_first(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSEGATE_RESTARTED", raising=False)
+    networks, seen = Networks(), list[int]()
+
+    def compiled(folder: Path, threads: int) -> Any:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return networks(folder, threads)
+
+    load(compiled).finalize()
+    assert seen == [min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)]
 
 
 def test_after_a_crash_it_is_ready_before_them_and_a_request_has_them_compiled(
