@@ -197,3 +197,18 @@ def test_a_hand_may_be_as_large_as_a_long_forearm_allows() -> None:
     )
     assert not is_plausible(hand, near, (400, 400))
     assert is_plausible(hand, replace(near, elbows=near.wrists - np.array([[60, 0]], np.float32)), (400, 400))
+
+
+@pytest.mark.parametrize(
+    ("flags", "palms"),
+    [((0.0001,), 0), ((0.001,), 1), ((0.3, 0.05), 0), ((0.3, 0.15), 1)],
+    ids=["surely none", "hardly one", "none when looked at again", "perhaps one"],
+)
+def test_where_the_hand_network_sees_none_no_palm_is_looked_for(flags: tuple[float, ...], palms: int) -> None:
+    networks = Hands(hand=Steady(flags=flags))
+    fingers = WRIST + np.array([(0, 0), (25, 8), (25, -8)], np.float32)
+    found = find_hand(
+        np.zeros((400, 400, 3), np.uint8), replace(arm(), fingers=fingers), cast("Networks", networks)
+    )
+    assert found is None
+    assert len(networks.palm_detector.squares) == palms

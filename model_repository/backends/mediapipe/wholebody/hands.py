@@ -34,6 +34,10 @@ such looks found a hand."""
 MIN_SECOND_FLAG = 0.6
 """The flag that is asked of a palm's hand: feet and folds of clothes have palms too."""
 
+SURELY_NONE, NONE_AGAIN = 0.0005, 0.1
+"""Flags of the first look, and of the repeated one, below which no palms are looked for: 21 and 7 such looks
+went on to no hand; the lowest flag of a hand that was found by its palm was 0.0007."""
+
 UNSURE_FLAGS, AGREED = (0.2, 0.3), 0.08
 """Two looks that are not sure of a hand, but at least as sure as this, are one together if their points are
 no farther apart, in extents of the hand and in the median. It keeps the flag of the surer one."""
@@ -182,10 +186,16 @@ def _looks(image: Bytes, arm: Arm, networks: Networks) -> Iterator[tuple[Hand, f
         hand = from_fingers(image, arm.fingers, networks)
         if hand is not None:
             yield hand, MIN_FLAG
+            least = SURELY_NONE
             if hand.score > WORTH_ANOTHER and is_plausible(hand, arm, (height, width)):
-                hand = in_square(image, rois.hand_from_landmarks(hand.points), networks.hand)
+                hand, least = (
+                    in_square(image, rois.hand_from_landmarks(hand.points), networks.hand),
+                    NONE_AGAIN,
+                )
                 if hand is not None:
                     yield hand, MIN_FLAG
+            if hand is not None and hand.score < least:
+                return
     for elbow, wrist, score in zip(arm.elbows, arm.wrists, arm.scores, strict=True):
         if score < MIN_WRIST or not (0 <= wrist[0] < width and 0 <= wrist[1] < height):
             continue
