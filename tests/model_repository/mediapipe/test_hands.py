@@ -212,3 +212,32 @@ def test_where_the_hand_network_sees_none_no_palm_is_looked_for(flags: tuple[flo
     )
     assert found is None
     assert len(networks.palm_detector.squares) == palms
+
+
+@pytest.mark.parametrize(
+    ("flags", "beside", "found"),
+    [((0.5, 0.55), 0.0, True), ((0.5, 0.9), 20.0, False), ((0.25, 0.9), 0.0, False)],
+    ids=["the same", "surer, elsewhere", "not worth another look"],
+)
+def test_an_unsure_hand_at_a_palm_is_one_if_another_look_has_it_there(
+    flags: tuple[float, ...], beside: float, found: bool
+) -> None:
+    networks = Hands(Palm(), Steady(flags=flags, beside=beside))
+    hand = find_hand(np.zeros((400, 400, 3), np.uint8), arm(), cast("Networks", networks))
+    assert (None if hand is None else hand.score) == (pytest.approx(max(flags)) if found else None)
+
+
+@pytest.mark.parametrize(("away", "found"), [(0.4, False), (0.7, True)])
+def test_two_unsure_looks_near_a_neighbours_foot_are_no_hand(away: float, found: bool) -> None:
+    networks = Hands(hand=Steady(flags=(0.4, 0.4)))
+    fingers = WRIST + np.array([(0, 0), (25, 8), (25, -8)], np.float32)
+    alone = replace(arm(score=0.5), fingers=fingers)
+    hand = find_hand(np.zeros((400, 400, 3), np.uint8), alone, cast("Networks", networks))
+    assert hand is not None
+    neighbour = np.zeros((1, 17, 3), np.float32)
+    neighbour[0, 15] = *(hand.points[0] + np.array([0, away * alone.unit], np.float32)), 0.9
+    again = Hands(hand=Steady(flags=(0.4, 0.4)))
+    beside = replace(alone, others=neighbour, wrists=hand.points[:1])
+    assert (
+        find_hand(np.zeros((400, 400, 3), np.uint8), beside, cast("Networks", again)) is not None
+    ) is found

@@ -4,11 +4,13 @@ The first look is MediaPipe Holistic's: from the pose's wrist and fingers, throu
 a low flag it is repeated once, as in tracking, at the square that its own points give. Where that finds
 nothing the palm detector looks around each wrist that either body has, two forearms wide, unless the arm is
 too small for it. The hand network's flag decides each time; two looks at different squares that are unsure
-but have the same points decide together. The hand has to be at this arm and at no neighbour's arm or foot.
+but have the same points decide together, where no neighbour is near. The hand has to be at this arm and at no
+neighbour's arm or foot.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,6 +32,10 @@ MIN_FLAG = 0.5
 WORTH_ANOTHER = 0.05
 """A first look with at least this flag is followed by one at the square that its own points give: 10 of 38
 such looks found a hand."""
+
+PALM_WORTH_ANOTHER = 0.3
+"""The same at a palm. The flag of that look decides nothing alone: an elbow had 0.87 and a foot 0.64; only
+whether the points stay where they are."""
 
 MIN_SECOND_FLAG = 0.6
 """The flag that is asked of a palm's hand: feet and folds of clothes have palms too."""
@@ -116,11 +122,21 @@ def find_hand(image: Bytes, arm: Arm, networks: Networks) -> Hand | None:
             continue
         if hand.score > least:
             return hand
+        if not _is_apart(hand, arm):
+            continue
         for other in unsure:
             if agree(hand, other):
                 return max(hand, other, key=lambda one: one.score)
         unsure.append(hand)
     return None
+
+
+def _is_apart(hand: Hand, arm: Arm) -> bool:
+    """Whether no neighbour's wrist or ankle is near: an unsure look may have found that one."""
+    nowhere = np.empty((0, 2), np.float32)
+    return nearest_is_own(
+        hand.points[0], nowhere, arm.others, WRISTS_AND_ANKLES, reach=BY_NEIGHBOUR * arm.unit
+    )
 
 
 def agree(hand: Hand, other: Hand) -> bool:
@@ -203,6 +219,10 @@ def _looks(image: Bytes, arm: Arm, networks: Networks) -> Iterator[tuple[Hand, f
         hand = None if palm is None else in_square(image, palm, networks.hand)
         if hand is not None:
             yield hand, MIN_SECOND_FLAG
+            if hand.score > PALM_WORTH_ANOTHER and is_plausible(hand, arm, (height, width)):
+                hand = in_square(image, rois.hand_from_landmarks(hand.points), networks.hand)
+                if hand is not None:
+                    yield hand, math.inf
 
 
 def _palm(image: Bytes, elbow: Floats, wrist: Floats, unit: float, detector: Network) -> Roi | None:
