@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.core.poses import Floats, Poses, present
 
@@ -68,22 +69,25 @@ def doubt_contested_arms(
     points = poses.keypoints if first is None else first
     if len(poses) < 2 or not own or not compared:
         return poses
-    doubtful = [
-        (person, own[side])
-        for person, side, place, length in _contested(points, compared)
-        if np.linalg.norm(poses.keypoints[person, own[side].wrist, :2] - place) <= APART * length
-    ]
+    persons, sides, places, lengths = _contested(points, compared)
+    wrists = np.array([arm.wrist for arm in own], np.intp)[sides]
+    away = np.linalg.norm(poses.keypoints[persons, wrists, :2] - places, axis=1)
+    kept = away <= APART * lengths
+    doubtful = set(zip(persons[kept].tolist(), sides[kept].tolist(), strict=True))
     if not doubtful:
         return poses
     keypoints = poses.keypoints.copy()
-    for person, arm in doubtful:
-        rows = [arm.wrist, *arm.hand]
+    for person, side in doubtful:
+        rows = [own[side].wrist, *own[side].hand]
         keypoints[person, rows, 2] = np.minimum(keypoints[person, rows, 2], DOUBTFUL)
     return replace(poses, keypoints=keypoints)
 
 
-def _contested(keypoints: Floats, arms: Sequence[Arm]) -> list[tuple[int, int, Floats, float]]:
-    """Person, side, wrist (2,) and length of each forearm that may be another person's, px."""
+def _contested(
+    keypoints: Floats, arms: Sequence[Arm]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats, Floats]:
+    """Forearms that may be another person's: (M,) person, (M,) side, (M, 2) px of the wrist, (M,) length of
+    the longer forearm, px."""
     rows = np.array([(arm.elbow, arm.wrist) for arm in arms], np.intp)  # (2, 2)
     ends = keypoints[:, rows].reshape(-1, 2, 3)  # (2N, 2, 3)
     sure = present(ends).all(axis=1) & (ends[..., 2] >= MIN_SCORE).all(axis=1)
@@ -92,24 +96,27 @@ def _contested(keypoints: Floats, arms: Sequence[Arm]) -> list[tuple[int, int, F
     owners, sides = usable // len(arms), usable % len(arms)
     lengths = np.linalg.norm(ends[:, 0, :2] - ends[:, 1, :2], axis=1)
     longer = np.maximum(lengths[:, None], lengths)
-    apart = np.linalg.norm(ends[:, None, :, :2] - ends[None, :, :, :2], axis=3).max(axis=2)
-    one_place = (apart <= APART * longer) & (owners[:, None] < owners)
+    x, y = ends[:, 1, 0], ends[:, 1, 1]
+    one_wrist = np.hypot(x[:, None] - x, y[:, None] - y) <= APART * longer
+    one, other = np.nonzero(one_wrist & (owners[:, None] < owners))
+    elbows = np.linalg.norm(ends[one, 0, :2] - ends[other, 0, :2], axis=1)
+    one_place = elbows <= APART * longer[one, other]
+    one, other = one[one_place], other[one_place]
+    two_bodies = _apart(keypoints[owners[one]], keypoints[owners[other]]) > SAME_BODY * longer[one, other]
+    one, other = one[two_bodies], other[two_bodies]
+    one, other = np.concatenate([one, other]), np.concatenate([other, one])
     trust = ends[..., 2].prod(axis=1)
-    found = []
-    for a, b in np.argwhere(one_place).tolist():
-        if _is_one_body(keypoints[owners[a]], keypoints[owners[b]], float(longer[a, b])):
-            continue
-        found += [
-            (int(owners[one]), int(sides[one]), ends[one, 1, :2], float(longer[a, b]))
-            for one, other in ((a, b), (b, a))
-            if trust[other] > CLEARLY_LESS * trust[one]
-        ]
-    return found
+    lost = trust[other] > CLEARLY_LESS * trust[one]
+    one, other = one[lost], other[lost]
+    return owners[one], sides[one], ends[one, 1, :2], longer[one, other]
 
 
-def _is_one_body(one: Floats, other: Floats, length: float) -> bool:
-    both = (one[:, 2] >= MIN_SCORE) & (other[:, 2] >= MIN_SCORE)
-    return bool(np.median(np.linalg.norm(one[both, :2] - other[both, :2], axis=1)) <= SAME_BODY * length)
+def _apart(bodies: Floats, others: Floats) -> Floats:
+    """Median distance (P,) of the points that both of two bodies (P, K, 3) have, px; infinite without any."""
+    both = (bodies[..., 2] >= MIN_SCORE) & (others[..., 2] >= MIN_SCORE)
+    away = np.where(both, np.linalg.norm(bodies[..., :2] - others[..., :2], axis=2), np.inf)
+    away.sort(axis=1)
+    return np.asarray(away[np.arange(len(away)), (both.sum(axis=1) - 1) // 2], np.float32)
 
 
 @lru_cache(maxsize=32)
