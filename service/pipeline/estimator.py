@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
+from service.core.contested_arms import COCO_ARMS, doubt_contested_arms
 from service.core.geometry import Affine, Region, Rgb8
 from service.core.model import Model, PoseModel
 from service.core.poses import Floats, Poses
@@ -292,9 +293,10 @@ class Estimator:
         with timer.timed("postprocess"):
             # A copy: when the call is cancelled a thread goes on, and the loan ends.
             candidates = above(outputs["candidates"][0], options.min_score)
+            names = model.skeleton.names if model.detector is None else None
             if len(candidates) > _MANY:
-                return await self.run(_decode, candidates, prepared.to_input, options)
-            return _decode(candidates, prepared.to_input, options)
+                return await self.run(_decode, candidates, prepared.to_input, options, names)
+            return _decode(candidates, prepared.to_input, options, names)
 
     async def _finish(
         self, infer: _Infer, prepared: Prepared, persons: Poses, model: PoseModel, timer: StageTimer
@@ -328,7 +330,7 @@ class Estimator:
         if not len(joined):
             return joined
         with timer.timed("postprocess"):
-            return await self.run(without_shared_parts, joined, model.skeleton.names)
+            return await self.run(_settle, joined, persons, model)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run CPU work in a worker thread, as `concurrency.run`."""
@@ -356,11 +358,24 @@ async def _leave_after(work: list[Future[Any]], slot: Slot) -> None:
         slot.leave()
 
 
-def _decode(candidates: Floats, to_input: Affine, options: DetectionOptions) -> Poses:
-    return decode_candidates(
+def _decode(
+    candidates: Floats, to_input: Affine, options: DetectionOptions, names: tuple[str, ...] | None
+) -> Poses:
+    """The persons; with `names` of their keypoints, what two of them claim is settled too."""
+    persons = decode_candidates(
         candidates,
         to_input,
         min_score=options.min_score,
         iou_threshold=options.iou_threshold,
         max_persons=options.max_persons,
     )
+    return persons if names is None else doubt_contested_arms(persons, names)
+
+
+def _settle(poses: Poses, first: Poses, model: PoseModel) -> Poses:
+    """Settle what two persons of an image claim, after a second stage. The forearms are those of the first
+    one: the second has corrected one of two that are in one place, or neither."""
+    poses = without_shared_parts(poses, model.skeleton.names)
+    if model.first.skeleton != "coco_17":
+        return poses
+    return doubt_contested_arms(poses, model.skeleton.names, first.keypoints, COCO_ARMS)

@@ -19,7 +19,7 @@ from service.media.loading import Loading
 from service.pipeline.estimator import DetectionOptions, Estimate, Estimator
 from service.telemetry.call_context import CallContext, StageTimer, begin
 from service.triton.shared_memory import Loan, SharedSlots
-from tests.fakes import POSE_MODEL, BusyThread, FakeTritonClient, candidate, rows, until
+from tests.fakes import MODEL, POSE_MODEL, BusyThread, FakeTritonClient, candidate, rows, until
 from tests.pictures import noise, plain, quartered
 
 OPTIONS = DetectionOptions(min_score=0.25, iou_threshold=0.7, max_persons=300)
@@ -330,3 +330,28 @@ async def test_a_large_drawing_that_was_given_up_holds_its_slot_until_its_thread
             assert await estimator.run(lambda: 7) == 7
         busy.release()
         await waiting
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+async def test_of_an_arm_that_two_persons_claim_the_less_sure_wrist_is_doubtful(
+    workers: ThreadPoolExecutor, stages: int
+) -> None:
+    claimed = {7: (300, 200), 9: (340, 200)}
+    one, two = (
+        [(*claimed.get(k - own, (100 + 400 * own + 5 * k, 20 * k)), score) for k in range(17)]
+        for own, score in ((0, 0.9), (1, 0.7))
+    )
+    client = FakeTritonClient()
+    client.answer = rows(candidate((50, 0, 350, 400), 0.9, one), candidate((290, 0, 600, 400), 0.8, two))
+    first = np.array([one, two], np.float32)
+    client.second_stage = lambda _: {
+        "keypoints": first[None, ..., :2],
+        "scores": np.full((1, 2, 17), 0.95, np.float32),
+        "positions": np.full((1, 2, 17, 3), np.nan, np.float32),
+    }
+    second = replace(MODEL, name="whole", family="top_down", takes_image=True, max_batch_size=16)
+    model = POSE_MODEL if stages == 1 else replace(POSE_MODEL, model=second, detector=MODEL)
+    estimate = await estimating(Estimator(client, workers, 1), plain((640, 480)), model=model)
+    scores = estimate.poses.keypoints[..., 2]
+    assert scores[1, 10] == np.float32(0.4)
+    assert (np.delete(scores.ravel(), 17 + 10) > 0.6).all()

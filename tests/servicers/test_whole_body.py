@@ -201,9 +201,8 @@ async def test_persons_in_batches_know_all_of_their_neighbours(service: Service)
 
 async def test_two_persons_never_share_a_hand(service: Service) -> None:
     """Two boxes with one middle, so that the model gives both the same hands."""
-    answer = await on_image(
-        service, candidate((100, 100, 300, 300), 0.9), candidate((180, 20, 220, 380), 0.8)
-    )
+    unsure = candidate((180, 20, 220, 380), 0.8, [(200, 200, 0.2)] * 17)
+    answer = await on_image(service, candidate((100, 100, 300, 300), 0.9), unsure)
     assert len(answer.persons) == 2
     for hand in (91, 112):
         assert sorted(person.keypoints[hand].score for person in answer.persons) == pytest.approx([0, 0.8])

@@ -229,7 +229,9 @@ class Keypoint(_message.Message):
     y: _builtins.float
     """Px of the upright original, raw: it may lie outside the image."""
     score: _builtins.float
-    """The model's own score, 0 or more; usually up to 1, but not a probability.
+    """The model's own score, 0 or more; usually up to 1, but not a probability. At most 0.4 at a wrist
+    (and at the hand there) whose forearm lies where a neighbour's lies too: one of the two is the
+    other person's arm. Where the model is clearly surer of one, only the other is marked.
 
     `mediapipe_wholebody`: all points of one hand, or of one face, have the same score, because its
     networks give no more. Of body and feet each point has its own; it falls where the two networks

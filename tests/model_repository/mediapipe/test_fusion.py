@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.model_repository.mediapipe.test_association import Floats, standing
-from wholebody.fusion import Body, camera, from_first_stage, fuse, reconcile, with_wrist
+from wholebody.fusion import Body, camera, from_first_stage, fuse, reconcile, with_arm, with_wrist
 
 UNIT = 100.0
 WORLD = np.concatenate([(standing()[:, :2] - (200, 260)) / 200, np.zeros((17, 1))], axis=1).astype(np.float32)
@@ -122,10 +122,21 @@ def test_without_a_pose_the_first_stages_points_stay_and_what_it_lacks_is_nan() 
 def test_a_hand_decides_between_two_arms() -> None:
     body = from_first_stage(standing(score=0.4))
     elbow, wrist = np.array([250, 100], np.float32), np.array([260, 60], np.float32)
-    moved = with_wrist(body, 0, elbow, wrist, 0.9)
+    moved = with_arm(body, 0, elbow, wrist, 0.9)
     np.testing.assert_array_equal(moved.points[[7, 9]], [elbow, wrist])
     assert moved.scores[[7, 9]] == pytest.approx(0.81)
     assert moved.scores[[8, 10]] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("off", "moved"), [(0.2, False), (0.3, True)])
+def test_a_wrist_that_is_not_at_the_root_of_its_hand_is_moved_there(off: float, moved: bool) -> None:
+    body = from_first_stage(standing(score=0.4))
+    forearm = max(float(np.linalg.norm(body.points[9] - body.points[7])), 0.5 * UNIT)
+    root = body.points[9] + np.array([off * forearm, 0], np.float32)
+    found = with_wrist(body, 0, root, 0.9, UNIT)
+    np.testing.assert_array_equal(found.points[9], root if moved else body.points[9])
+    assert found.scores[9] == pytest.approx(0.81 if moved else 0.4)
+    np.testing.assert_array_equal(np.delete(found.points, 9, axis=0), np.delete(body.points, 9, axis=0))
 
 
 def test_a_joint_whose_2d_is_elsewhere_takes_its_3d_there_and_keeps_its_depth() -> None:

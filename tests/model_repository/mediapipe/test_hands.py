@@ -79,6 +79,22 @@ class Refusing:
         return [points, np.array([[self.flag]], np.float32), np.zeros((1, 63), np.float32)]
 
 
+@dataclass
+class Steady(Refusing):
+    """A hand network with a flag for each look. It has an upright hand where the square of its points is the
+    one that it was shown, so that each look finds the same one; or so many px of its input beside it."""
+
+    flags: tuple[float, ...] = ()
+    beside: float = 0.0
+
+    def __call__(self, square: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        points, _, world = super().__call__(square)
+        points[0, 0::3] = 112 + self.beside * (self.calls - 1)
+        points[0, 1::3] = 112 + 0.1 * 112 + 56 - 112 / 18 * np.arange(21)  # `rois.hand_from_landmarks`
+        return [points, np.array([[self.flags[self.calls - 1]]], np.float32), world]
+
+
+@dataclass
 class Recrop(Blind):
     """A re-crop network that has the hand's middle in the middle of its square."""
 
@@ -150,3 +166,78 @@ def test_a_look_is_repeated_once_and_only_where_its_flag_is_not_clear(flag: floa
     )
     assert (found is not None) is (flag > 0.5)
     assert networks.hand.calls == looks
+
+
+@pytest.mark.parametrize(
+    ("flags", "beside", "score"),
+    [
+        ((0.25, 0.4), 0.0, 0.4),
+        ((0.4, 0.25), 0.0, 0.4),
+        ((0.4, 0.25), 20.0, None),
+        ((0.4, 0.15), 0.0, None),
+        ((0.25, 0.25), 0.0, None),
+    ],
+    ids=["second surer", "first surer", "points elsewhere", "one is sure of none", "none is sure"],
+)
+def test_two_unsure_looks_with_the_same_points_are_a_hand(
+    flags: tuple[float, ...], beside: float, score: float | None
+) -> None:
+    networks = Hands(hand=Steady(flags=flags, beside=beside))
+    fingers = WRIST + np.array([(0, 0), (25, 8), (25, -8)], np.float32)
+    found = find_hand(
+        np.zeros((400, 400, 3), np.uint8), replace(arm(), fingers=fingers), cast("Networks", networks)
+    )
+    assert (None if found is None else found.score) == (None if score is None else pytest.approx(score))
+
+
+def test_a_hand_may_be_as_large_as_a_long_forearm_allows() -> None:
+    hand = hand_at(190, 200)
+    near = replace(
+        arm(), unit=40.0, wrists=hand.points[:1], elbows=hand.points[:1] - np.array([[30, 0]], np.float32)
+    )
+    assert not is_plausible(hand, near, (400, 400))
+    assert is_plausible(hand, replace(near, elbows=near.wrists - np.array([[60, 0]], np.float32)), (400, 400))
+
+
+@pytest.mark.parametrize(
+    ("flags", "palms"),
+    [((0.0001,), 0), ((0.001,), 1), ((0.3, 0.05), 0), ((0.3, 0.15), 1)],
+    ids=["surely none", "hardly one", "none when looked at again", "perhaps one"],
+)
+def test_where_the_hand_network_sees_none_no_palm_is_looked_for(flags: tuple[float, ...], palms: int) -> None:
+    networks = Hands(hand=Steady(flags=flags))
+    fingers = WRIST + np.array([(0, 0), (25, 8), (25, -8)], np.float32)
+    found = find_hand(
+        np.zeros((400, 400, 3), np.uint8), replace(arm(), fingers=fingers), cast("Networks", networks)
+    )
+    assert found is None
+    assert len(networks.palm_detector.squares) == palms
+
+
+@pytest.mark.parametrize(
+    ("flags", "beside", "found"),
+    [((0.5, 0.55), 0.0, True), ((0.5, 0.9), 20.0, False), ((0.25, 0.9), 0.0, False)],
+    ids=["the same", "surer, elsewhere", "not worth another look"],
+)
+def test_an_unsure_hand_at_a_palm_is_one_if_another_look_has_it_there(
+    flags: tuple[float, ...], beside: float, found: bool
+) -> None:
+    networks = Hands(Palm(), Steady(flags=flags, beside=beside))
+    hand = find_hand(np.zeros((400, 400, 3), np.uint8), arm(), cast("Networks", networks))
+    assert (None if hand is None else hand.score) == (pytest.approx(max(flags)) if found else None)
+
+
+@pytest.mark.parametrize(("away", "found"), [(0.4, False), (0.7, True)])
+def test_two_unsure_looks_near_a_neighbours_foot_are_no_hand(away: float, found: bool) -> None:
+    networks = Hands(hand=Steady(flags=(0.4, 0.4)))
+    fingers = WRIST + np.array([(0, 0), (25, 8), (25, -8)], np.float32)
+    alone = replace(arm(score=0.5), fingers=fingers)
+    hand = find_hand(np.zeros((400, 400, 3), np.uint8), alone, cast("Networks", networks))
+    assert hand is not None
+    neighbour = np.zeros((1, 17, 3), np.float32)
+    neighbour[0, 15] = *(hand.points[0] + np.array([0, away * alone.unit], np.float32)), 0.9
+    again = Hands(hand=Steady(flags=(0.4, 0.4)))
+    beside = replace(alone, others=neighbour, wrists=hand.points[:1])
+    assert (
+        find_hand(np.zeros((400, 400, 3), np.uint8), beside, cast("Networks", again)) is not None
+    ) is found

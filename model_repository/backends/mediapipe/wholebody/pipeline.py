@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from wholebody import association, landmarks, rois, ssd
 from wholebody.faces import Face, Head, find_face
-from wholebody.fusion import AGREE, ARMS, Body, from_first_stage, fuse, reconcile, with_wrist
+from wholebody.fusion import AGREE, ARMS, Body, from_first_stage, fuse, reconcile, with_arm, with_wrist
+from wholebody.hands import MIN_FLAG as MIN_HAND_FLAG
 from wholebody.hands import Arm, Hand, find_hand
 from wholebody.keypoints import BLAZEPOSE_COUNT, BODY_FROM_BLAZEPOSE
 from wholebody.networks import Network, Networks
@@ -174,9 +175,12 @@ def put_together(
 ) -> Parts:
     """All parts of one person: no hand twice, arms where the hands are, 3D where 2D is."""
     left, right = _one_each(left, right, body)
+    for side, hand in enumerate((left, right)):
+        if hand is not None and hand.score > MIN_HAND_FLAG:
+            if pose is not None:
+                body = _arm_of_hand(body, pose, side, hand, person.unit)
+            body = with_wrist(body, side, hand.points[0], hand.score, person.unit)
     if pose is not None:
-        for side, hand in enumerate((left, right)):
-            body = _arm_of_hand(body, pose, side, hand, person.unit)
         body = reconcile(body, pose.body)
     return Parts(body, pose, left, right, face)
 
@@ -281,10 +285,8 @@ def _distinct(
     return kept
 
 
-def _arm_of_hand(body: Body, pose: Pose, side: int, hand: Hand | None, unit: float) -> Body:
+def _arm_of_hand(body: Body, pose: Pose, side: int, hand: Hand, unit: float) -> Body:
     """The arm as the pose network has it, where the hand hangs on that one and not on the body's."""
-    if hand is None:
-        return body
     elbow, wrist = ARMS[side]
     rows = BODY_FROM_BLAZEPOSE[[elbow, wrist]]
     root = hand.points[0]
@@ -292,7 +294,7 @@ def _arm_of_hand(body: Body, pose: Pose, side: int, hand: Hand | None, unit: flo
     from_pose = float(np.linalg.norm(pose.points[rows[1]] - root))
     if not from_pose < from_body - AGREE / 2 * unit:
         return body
-    return with_wrist(body, side, pose.points[rows[0]], pose.points[rows[1]], hand.score)
+    return with_arm(body, side, pose.points[rows[0]], pose.points[rows[1]], hand.score)
 
 
 def _one_each(left: Hand | None, right: Hand | None, body: Body) -> tuple[Hand | None, Hand | None]:
