@@ -3,8 +3,9 @@
 For every image size and every number in flight it prints images per second, latency, CPU time
 per image and memory of (a) the compiled model alone, called in a loop on a prepared tensor, (b)
 Triton alone, on the same tensor, and (c) the gateway, on the JPEG file; and how (b) and (c) compare
-with (a). `--ultralytics PYTHON` measures (d) Ultralytics' own `predict` on the bytes of the JPEG file
-too, one after another, in an environment of its own.
+with (a). Decoding alone, in one thread, stands beside them: its share of (a) is what (c) could reach if
+nothing but the model and decoding took time. `--ultralytics PYTHON` measures (d) Ultralytics' own
+`predict` on the bytes of the JPEG file too, one after another, in an environment of its own.
 
 All take turns, in rounds, because the speed of a shared machine changes from minute to minute: read the
 ratios, which are medians over the rounds.
@@ -24,7 +25,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -36,6 +38,7 @@ from rich.table import Table
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
+from scripts.benchmark_decoding import decode_images, most_of_bare
 from scripts.benchmark_peers import BareModel, Ultralytics
 from scripts.ports import free_address, free_port
 from service.cli.connection import Target
@@ -61,7 +64,8 @@ class Row:
         what: what was measured, such as (a).
         in_flight: calls at once.
         per_second: images per second.
-        of_bare: those of those of (a), the median over the rounds; None without (a).
+        of_bare: those of those of (a), the median over the rounds; None without (a). Of decoding alone, what
+            it would leave of them.
         p50_ms, p95_ms, p99_ms: latency of one image.
         cpu_s: CPU seconds per image of the processes that serve, the caller's own left out.
         rss_mb: peak resident memory of those processes; the gateway's alone stands in gateway_rss_mb.
@@ -256,7 +260,7 @@ async def _measure(
     if arguments.ultralytics is not None:
         ultralytics = Ultralytics(arguments.ultralytics, ROOT / ".posegate" / "weights" / model.weights)
         print(ultralytics.version, file=sys.stderr)
-    rows = []
+    rows: list[Row] = []
     plan = [(size, count) for size in arguments.sizes for count in arguments.in_flight]
     seconds = arguments.seconds
     async with connect(address) as channel:
@@ -267,11 +271,14 @@ async def _measure(
             tensor, _ = letterbox(picture, choose_shape(SIZES_WH[size], model.shapes_hw))
             request = pb.DetectPosesRequest(image=types_pb2.Image(content=content), model=model.name)
 
-            def alone(compiled: BareModel, tensor: Rgb8 = tensor, count: int = count) -> _Contestant:
+            def here(what: str, loop: Callable[[], tuple[list[float], float]]) -> _Contestant:
                 async def turn() -> tuple[list[float], float]:
-                    return compiled.loop(tensor[None], count, seconds)
+                    return loop()
 
-                return _Contestant("(a) bare model", turn, lambda: [psutil.Process()])
+                return _Contestant(what, turn, lambda: [psutil.Process()])
+
+            def alone(compiled: BareModel, tensor: Rgb8 = tensor, count: int = count) -> _Contestant:
+                return here("(a) bare model", lambda: compiled.loop(tensor[None], count, seconds))
 
             def served(what: str, call: Callable[[], Awaitable[object]], count: int = count) -> _Contestant:
                 return _Contestant(
@@ -301,16 +308,25 @@ async def _measure(
                 served("(c) gateway", through),
                 *([] if ultralytics is None else [peer(ultralytics)]),
             ]
-            for one in contestants:
+            decoding = here("decoding alone", partial(decode_images, content, model, seconds))
+            for one in (*contestants, decoding):
                 await one.turn()  # warms it up
             for _ in range(arguments.rounds):
-                for one in contestants:
+                for one in (*contestants, decoding):
                     await one.take_turn()
             rows += [one.row(size, count, bare) for one in contestants]
+            if bare is not None:
+                rows.append(_left_by_decoding(decoding.row(size, count, None), bare.row(size, count, bare)))
     if ultralytics is not None:
         ultralytics.close()
     await client.close()
     return rows
+
+
+def _left_by_decoding(decoding: Row, bare: Row) -> Row:
+    """The row of decoding with the share that it would leave of the bare model's images per second."""
+    cpus = 1 if bare.in_flight == 1 else cpu_count()
+    return replace(decoding, of_bare=round(most_of_bare(bare.per_second, decoding.cpu_s, cpus), 3))
 
 
 async def _load(

@@ -3,8 +3,9 @@
 For every clip it prints frames per second of (a) the compiled model alone on a decoded frame, at its
 best number in flight, (b) `DetectPoses` calls one after another on the frames as JPEG files, (c)
 `AnalyzeVideo` with decoding and all, how (b) and (c) compare with (a), and the time to the first frame
-result. `--fairness N` adds the latency of single calls beside N videos; `--minutes M` analyses a clip of
-that length and watches the memory of the gateway.
+result. Decoding alone, in one thread, stands beside them: its share of (a) is what (c) could reach if nothing
+but the model and decoding took time. `--fairness N` adds the latency of single calls beside N videos;
+`--minutes M` analyses a clip of that length and watches the memory of the gateway.
 
 Figures of a busy machine are noise: read the ratios, which come from one run.
 """
@@ -37,6 +38,7 @@ from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import types_pb2
 from posegate.v1.pose_service_pb2_grpc import PoseServiceStub
 from scripts.benchmark import _cpu_name, running_service
+from scripts.benchmark_decoding import frame_cpu_s, most_of_bare
 from scripts.benchmark_peers import BareModel
 from service.client import connect
 from service.core.geometry import Rgb8, choose_shape, letterbox
@@ -52,6 +54,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
 _CHUNK_BYTES = 1 << 18
 _LOOPS = 4
+_DECODING = "decoding alone, on one CPU"
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ async def _measure(arguments: argparse.Namespace, address: str, triton_url: str)
                     _bare_row(name, bare, model, frames[0], arguments.seconds),
                     await _calls_row(name, stub, frames, arguments.seconds),
                     await _video_row(name, stub, content),
+                    Row(name, _DECODING, 1 / frame_cpu_s(content, model)),
                 ):
                     if row.what not in best or row.per_second > best[row.what].per_second:
                         best[row.what] = row
@@ -317,11 +321,14 @@ def _table(rows: Sequence[Row], machine: str) -> Table:
         table.add_column(title, justify="left" if title in ("clip", "what") else "right")
     bare = {row.clip: row.per_second for row in rows if row.what.startswith("(a)")}
     for row in rows:
+        share = row.per_second / bare[row.clip]
+        if row.what == _DECODING:
+            share = most_of_bare(bare[row.clip], 1 / row.per_second, cpu_count())
         table.add_row(
             row.clip,
             row.what,
             f"{row.per_second:.1f}",
-            f"{row.per_second / bare[row.clip]:.2f}",
+            f"{share:.2f}",
             f"{row.first_s:.3f}" if row.first_s is not None else "",
         )
     return table

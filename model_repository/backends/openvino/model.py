@@ -30,10 +30,10 @@ Reasons for the design, measured on two cores with YOLO11n-pose:
 * No batches in the graph: they gain nothing on a CPU. An item that is alone runs on all threads (18-25 ms);
   of several, two run at once on one thread each (34 ms, but 57 a second instead of 40).
 * A stream goes on with the next item when one has ended, whatever its neighbours in Triton's batch do:
-  OpenVINO has one item more than streams, Triton's next batch waits in `execute`, and other threads send the
-  answers. If every item waited for the slowest of its batch, and Triton for their answers, the streams would
-  be idle for 14 % of the time with eight callers. Triton's own `nv_inference_compute_infer_duration_us` ends
-  when the last item of a batch is with OpenVINO.
+  OpenVINO has one item more than streams, Triton's next batch waits in `execute`, and the thread that brought
+  an item sends its answer while the streams run the others. If every item waited for the slowest of its
+  batch, and Triton for their answers, the streams would be idle for 14 % of the time with eight callers.
+  Triton's own `nv_inference_compute_infer_duration_us` ends when the last item of a batch is with OpenVINO.
 * OpenVINO emulates bf16 where the CPU lacks it, four times slower than f32 (147 ms for 38 ms, AVX-512 without
   AMX), so there the hint is f32.
 * Streams that are never idle keep the gateway waiting for a CPU, so they run at a lower priority, that of the
@@ -55,7 +55,6 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +134,6 @@ class TritonPythonModel:
             raise ConfigError(f"{self._name}: OpenVINO cannot compile {graph.name}: {error}") from error
         self._ending = threading.Lock()
         self._workers = Workers(config.at_once, self._run)
-        self._senders = ThreadPoolExecutor(config.streams, "sender")
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Wait until every item is with OpenVINO, or has ended. Each request is answered when its own have.
@@ -153,7 +151,6 @@ class TritonPythonModel:
         """Answer what runs, and end the threads."""
         self._plans.close()
         self._workers.close()
-        self._senders.shutdown()
 
     def _count(self, event: str) -> None:
         """Count in Triton's metrics that a request was padded or a shape compiled."""
@@ -237,10 +234,8 @@ class TritonPythonModel:
         with self._ending:
             work.left -= 1
             last = not work.left
-        if last and alone:
+        if last:
             self._answer(work)
-        elif last:
-            self._senders.submit(self._answer, work)  # this thread has another item to bring
 
     def _answer(self, work: Work) -> None:
         """Send the response, or that there is none: without either, Triton and the caller would wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import queue
@@ -125,11 +126,27 @@ def run(item: Item, *, alone: bool) -> Sequence[Array]:
     plan = item.plan
     request = plan.alone if alone else plan.together.get()
     try:
-        results = request.infer(item.inputs, share_outputs=True)
+        inputs = [np.ascontiguousarray(array) for array in item.inputs]
+        for index, array in enumerate(inputs):
+            request.set_input_tensor(index, tensor_on(array))
+        results = request.infer(share_outputs=True)
         return [results[index].copy() for index in range(len(results))]
     finally:
         if not alone:
             plan.together.put(request)
+
+
+def tensor_on(array: Array) -> ov.Tensor:
+    """A tensor on the memory of an array, without a copy; the array has to live while the tensor is read.
+
+    NumPy makes read-only arrays of Triton's tensors, and OpenVINO's own conversion copies those: 0.9 MB for
+    an image of 640×480.
+
+    Args:
+        array: C-contiguous, not empty.
+    """
+    memory = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
+    return ov.Tensor(np.frombuffer(memoryview(memory), array.dtype).reshape(array.shape), shared_memory=True)
 
 
 def supported_precision(precision: str, capabilities: Sequence[str]) -> str:
