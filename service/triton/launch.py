@@ -46,6 +46,10 @@ class Crashed(TritonProcessError):
     """A signal ended the server while it started."""
 
 
+class Hung(TritonProcessError):
+    """The server did not start in time."""
+
+
 @dataclass(frozen=True)
 class Ports:
     """Where the server listens on loopback; 0 is any free port."""

@@ -20,7 +20,7 @@ import structlog
 
 from service.triton import launch as launching
 from service.triton.cleanup import owner_prefix, remove_traces_of_dead_processes
-from service.triton.launch import LOOPBACK, Crashed, Launch, PortTaken, TritonProcessError
+from service.triton.launch import LOOPBACK, Crashed, Hung, Launch, PortTaken, TritonProcessError
 from service.triton.logs import emptied
 from service.triton.server import Server
 
@@ -85,7 +85,7 @@ class TritonProcess:
         """Start the server and wait until it has loaded its models.
 
         A model that does not load is logged and leaves the others alone. A server that crashes while it
-        starts is started again.
+        starts, or does not start in time, is started again.
 
         Raises:
             TritonProcessError: it cannot start, or not in time; the text ends with its last log lines.
@@ -101,15 +101,28 @@ class TritonProcess:
                 await self._start_server(restarted=False)
                 break
             except BaseException as error:
+                last = self._stopping or attempt == _ATTEMPTS
                 await self.stop()
-                # Between finding a free port and its use by Triton, another process may have taken it. And
-                # Triton aborts (lock_exception) where a model process that starts stands still for a second
-                # or two while it holds a lock of both.
-                lost_port = isinstance(error, PortTaken) and error.port not in self._launch.ports
-                if attempt == _ATTEMPTS or not (lost_port or isinstance(error, Crashed)):
+                if last or not self._worth_another_start(error, attempt):
                     raise
                 _log.warning("triton_started_again", why=str(error))
                 self._stopping = False
+
+    def _worth_another_start(self, error: BaseException, attempt: int) -> bool:
+        """Whether a start failed for a reason that the next one is unlikely to meet."""
+        match error:
+            case PortTaken():
+                # Between finding a free port and its use by Triton, another process may have taken it.
+                return error.port not in self._launch.ports
+            case Crashed():
+                # Triton aborts (lock_exception) where a model process that starts stands still for a second
+                # or two while it holds a lock of both.
+                return True
+            case Hung():
+                # Or Triton takes it for dead and waits for its end, which never comes: no reason to wait a
+                # third time, as it may be the models that take so long.
+                return attempt == 1
+        return False
 
     async def watch(
         self,

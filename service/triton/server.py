@@ -21,7 +21,7 @@ from service.triton.cleanup import (
     kill_group,
     remove_shared_memory,
 )
-from service.triton.launch import LOOPBACK, Crashed, Launch, Ports, PortTaken, TritonProcessError
+from service.triton.launch import LOOPBACK, Crashed, Hung, Launch, Ports, PortTaken, TritonProcessError
 from service.triton.logs import ServerLog
 
 _log = structlog.get_logger()
@@ -70,7 +70,8 @@ class Server:
         Raises:
             PortTaken: another process has one of its ports.
             Crashed: a signal ended it.
-            TritonProcessError: it cannot start, or not in time; the text ends with its last log lines.
+            Hung: it did not start in time.
+            TritonProcessError: it cannot start; the text ends with its last log lines.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -92,7 +93,8 @@ class Server:
                 failed = await self._models_not_loaded()
         except TimeoutError:
             await self.remove()
-            raise self._error(f"Triton did not start within {self._launch.start_timeout_s:g} s") from None
+            message = f"Triton did not start within {self._launch.start_timeout_s:g} s"
+            raise self._error(message, Hung) from None
         self._models = children_of(self._process.pid)
         for name, why in failed.items():
             _log.error("model_not_loaded", model=name, why=why)

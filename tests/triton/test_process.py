@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 from service.triton import launch as launching
 from service.triton import process
 from service.triton.cleanup import children_of, owner_prefix, remove_traces_of_dead_processes
-from service.triton.launch import Launch, Ports, TritonProcessError
+from service.triton.launch import Hung, Launch, Ports, TritonProcessError
 from service.triton.logs import ServerLog
 from service.triton.process import TritonProcess
 from tests.model_repository.tiny_models import (
@@ -330,6 +330,25 @@ class FakeServer:
         pass
 
     remove = report_end = stop = kill
+
+
+@pytest.mark.parametrize("hangs", [1, 2])
+async def test_a_server_that_hangs_while_it_starts_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: int
+) -> None:
+    monkeypatch.setattr(process, "Server", FakeServer)
+    monkeypatch.setattr(launching, "check", lambda launch: None)
+    FakeServer.starts = [*[Hung("not in time")] * hangs, None]
+    triton = TritonProcess(Launch(crashing(tmp_path, 0), tmp_path, tmp_path, tmp_path))
+    if hangs == 1:
+        await triton.start()
+        assert triton.is_up
+        assert not FakeServer.starts
+    else:
+        with pytest.raises(Hung):
+            await triton.start()
+        assert FakeServer.starts == [None]
+    await triton.stop()
 
 
 async def test_it_is_watched_on_where_no_process_or_descriptor_is_to_be_had(

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import time
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -127,14 +128,27 @@ async def test_a_thousand_uploads_broken_off_leave_nothing_behind(fake: FakeGate
 async def test_slow_headers_end_the_connection(fake: FakeGateway) -> None:
     async with running_door(fake.address, header_timeout_s=0.3) as door:
         for begun in (b"", b"POST /v1/pose HTTP/1.1\r\nhost: localhost\r\n"):
-            reader, writer = await send(door, begun)
-            assert await asyncio.wait_for(reader.read(), SOON_S) == b""
-            writer.close()
-        reader, writer = await send(door, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        await asyncio.wait_for(reader.readuntil(b'"ok"}'), SOON_S)
-        writer.write(b"GET /livez HTT")
-        assert await asyncio.wait_for(reader.read(), SOON_S) == b"", "the second request of a connection too"
-        writer.close()
+            with suppress(ConnectionError):  # where the time was over before a loaded machine sent this
+                reader, writer = await send(door, begun)
+                assert await asyncio.wait_for(reader.read(), SOON_S) == b""
+                writer.close()
+        await until(lambda: not door.server.server_state.connections)
+
+
+async def test_slow_headers_of_a_second_request_end_the_connection_too(fake: FakeGateway) -> None:
+    answered = False
+    for timeout_s in (0.3, 3.0, 30.0):  # the next one where a loaded machine took all of it for the first
+        async with running_door(fake.address, header_timeout_s=timeout_s) as door:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                reader, writer = await send(door, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                await asyncio.wait_for(reader.readuntil(b'"ok"}'), SOON_S)
+                answered = True
+                writer.write(b"GET /livez HTT")
+                assert await asyncio.wait_for(reader.read(), 2 * SOON_S) == b""
+                writer.close()
+        if answered:
+            break
+    assert answered
 
 
 async def test_large_headers_are_431(fake: FakeGateway) -> None:
