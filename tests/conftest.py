@@ -25,6 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(
     "posegate", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# New ones: pytest --hypothesis-profile explore
+settings.register_profile("explore", settings.get_profile("posegate"), derandomize=False)
 settings.load_profile("posegate")
 
 # Plain lines: structlog's default for a desk draws every exception with its local variables, which
