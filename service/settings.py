@@ -127,6 +127,14 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=256 * MIB, ge=MIB, description="Bytes of one gRPC message, either way."
     )
+    stream_window_bytes: int = Field(
+        default=4 * MIB,
+        ge=1 << 14,
+        le=4 * MIB,
+        description="Bytes of a request that a caller may send before the gateway begins to read it. The "
+        "default grows on fast, long lines. With less, such as 65536 for callers in the same network, "
+        "refused requests cost less, and requests beyond it one round trip more.",
+    )
     max_inferences: int = Field(
         default=16,
         ge=1,

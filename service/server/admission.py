@@ -25,6 +25,7 @@ from service.server.handlers import (
     is_ours,
     wrap,
 )
+from service.server.reading import bytes_read
 from service.server.retry_hint import RetryHint
 from service.telemetry.call_context import current
 
@@ -63,7 +64,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, inner: Unary) -> Unary:
         async def call(request: Any, context: Context) -> Any:
             # The size of a stream of requests is not known yet: it counts as a call only.
-            with self.admitted(request.ByteSize() if isinstance(request, Message) else 0):
+            with self.admitted(bytes_read() if isinstance(request, Message) else 0):
                 answer = await inner(request, context)
             self._hold_until_sent(answer)
             return answer

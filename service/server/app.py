@@ -52,6 +52,7 @@ from service.server.health_port import Health, health_server
 from service.server.interceptors import RequestInterceptor
 from service.server.lifecycle import drain, end_threads
 from service.server.memory import MemoryGuard
+from service.server.options import NO_COMPRESSION, connection_options
 from service.server.reading import RequestReader
 from service.server.supervision import supervise
 from service.server.tls import CertificateFiles, Certificates
@@ -76,14 +77,9 @@ from service.triton.client import TritonClient
 
 _log = structlog.get_logger()
 
-_KEEPALIVE_MS = 60_000
 _VIDEO_THREADS = 3  # of each stream: one waits for bytes, one writes them, one encodes
 
 _ARRIVING = 4  # requests on their way, for each that may be at work
-
-_NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
-"""Only uncompressed messages are accepted: a compressed one could expand a thousand times before its size is
-known, and images and videos are compressed already."""
 
 _SERVICES = (
     (pose_service_pb2.DESCRIPTOR, "PoseService"),
@@ -255,8 +251,8 @@ async def build_gateway(
             options=[
                 ("grpc.max_receive_message_length", limits.max_message_bytes),
                 ("grpc.max_send_message_length", limits.max_message_bytes),
-                _NO_COMPRESSION,
-                *_connection_options(settings),
+                NO_COMPRESSION,
+                *connection_options(settings),
             ],
         )
         pose = PoseServicer(
@@ -343,7 +339,7 @@ def _set_up_process() -> None:
 
 async def _serve_health(stack: AsyncExitStack, health: Health, settings: Settings) -> int:
     """Serve health on its own address and threads, without TLS; the port."""
-    server = health_server([_NO_COMPRESSION, *_connection_options(settings)])
+    server = health_server([NO_COMPRESSION, *connection_options(settings)])
     health_pb2_grpc.add_HealthServicer_to_server(health.threaded, server)
     port = _bind(server, settings.health_listen)
     server.start()
@@ -412,20 +408,6 @@ def _gate(settings: Settings, database: Database, quotas: Quotas) -> AccountGate
         UsageRecorder(UsageStore(database), tenants),
         write_s=settings.usage_write_s,
     )
-
-
-def _connection_options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", 0),  # a second gateway on the address must fail, not share it
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # A caller whose machine is gone holds nothing for long.
-        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS // 3),
-        ("grpc.max_concurrent_streams", 8 * (settings.max_in_flight + settings.max_streams)),
-        ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
-        ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
-    ]
 
 
 def _certificates(settings: Settings) -> Certificates | None:

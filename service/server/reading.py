@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +25,14 @@ _IN_THREAD = 32  # requests of more at once, read or waiting for it; of a second
 _RETRY_AFTER_S = 1.0
 
 Deserializer = Callable[[bytes], Any]
+
+_bytes_read: ContextVar[int] = ContextVar("bytes_read", default=0)
+
+
+def bytes_read() -> int:
+    """Size of the message that this task was given last, 0 before. The message itself would be serialised to
+    tell, for which nothing is answered: 0.3 s for 200 MB."""
+    return _bytes_read.get()
 
 
 class RequestReader:
@@ -54,6 +63,7 @@ class RequestReader:
 
         def read(content: bytes) -> Any:
             self._received(len(content))
+            _bytes_read.set(len(content))
             try:
                 _check_size(content, limit)
                 if request_type is not None:

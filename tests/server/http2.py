@@ -20,6 +20,8 @@ class HalfCaller:
 
     Attributes:
         ended: the server has ended the stream or the connection.
+        window: bytes of the request that the server takes, as of its settings.
+        settled: the server's settings have come.
         trailers: the last header block, as it came.
         received: bytes of the answer.
     """
@@ -29,6 +31,8 @@ class HalfCaller:
         self._windows = {0: _WINDOW_BYTES, _STREAM: _WINDOW_BYTES}
         self._more = asyncio.Event()
         self.ended = asyncio.Event()
+        self.settled = asyncio.Event()
+        self.window = _WINDOW_BYTES
         self.trailers = b""
         self.received = 0
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0))
@@ -87,8 +91,10 @@ class HalfCaller:
             for name, value in struct.iter_unpack(">HI", content):
                 if name == _INITIAL_WINDOW_SIZE:
                     self._windows[_STREAM] += value - _WINDOW_BYTES
+                    self.window = value
             self._writer.write(_frame(_SETTINGS, _ACK, 0))
             self._more.set()
+            self.settled.set()
         elif kind == _PING and not flags & _ACK:
             self._writer.write(_frame(_PING, _ACK, 0, content))
         elif kind == _HEADERS:

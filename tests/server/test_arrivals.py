@@ -37,6 +37,26 @@ async def test_headers_alone_are_ended_too() -> None:
         assert b"was not here within 0.2 s" in caller.trailers
 
 
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        pytest.param({}, 4 << 20, id="default"),
+        pytest.param({"stream_window_bytes": 1 << 16}, 1 << 16, id="less"),
+    ],
+)
+async def test_a_caller_may_send_a_window_ahead_and_a_larger_request_is_read(
+    settings: dict[str, Any], most: int
+) -> None:
+    async with running(**settings) as service:
+        async with half_caller(service.address) as caller:
+            async with asyncio.timeout(WAIT_S):
+                await caller.settled.wait()
+            assert most / 2 < caller.window <= most
+        large = encoded(noise((1000, 800)), "BMP")
+        assert len(large) > 1 << 20
+        assert (await service.detect(large)).model
+
+
 async def test_while_memory_is_full_calls_are_refused_unread_and_health_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,10 +13,11 @@ from typing_extensions import override
 
 from posegate.v1 import pose_service_pb2 as pb
 from posegate.v1 import skeleton_service_pb2 as skeletons_pb
+from posegate.v1 import types_pb2
 from service.errors import InvalidRequest, Overloaded
 from service.server import reading
 from service.server.bounds import MAX_ELEMENTS
-from service.server.reading import RequestReader
+from service.server.reading import RequestReader, bytes_read
 from tests.fakes import until
 from tests.pictures import jpeg
 from tests.running import detect_request, failure, running
@@ -61,6 +62,22 @@ async def test_a_small_request_is_read_at_once(thread: Counted) -> None:
     request = skeletons_pb.ExportPosesRequest(skeleton="coco_17")
     assert await one.read(deserializer(one)(request.SerializeToString())) == request
     assert thread.given == 0
+
+
+async def test_the_size_of_a_request_is_known_to_its_task_and_no_other(thread: Counted) -> None:
+    read = deserializer(reader(thread), DETECT)
+
+    async def size_of(content: bytes) -> int:
+        read(content)
+        await asyncio.sleep(0)  # others read theirs
+        return bytes_read()
+
+    contents = [
+        pb.DetectPosesRequest(image=types_pb2.Image(content=bytes(size))).SerializeToString()
+        for size in (10, 1000, 100)
+    ]
+    assert await asyncio.gather(*map(size_of, contents)) == list(map(len, contents))
+    assert bytes_read() == 0
 
 
 async def test_a_request_of_many_elements_is_read_in_the_thread(thread: Counted) -> None:
