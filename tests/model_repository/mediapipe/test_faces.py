@@ -15,8 +15,8 @@ IMAGE = np.zeros((400, 400, 3), np.uint8)
 HEAD = np.array(
     [[200, 200, 0.9], [215, 190, 0.9], [185, 190, 0.9], [230, 195, 0.9], [170, 195, 0.9]], np.float32
 )
-LIKELY, RATHER, UNCLEAR, NOT = 4.0, 2.0, -1.0, -6.0
-"""Logits of flags: 0.98, 0.88, 0.27, 0.002."""
+SURE, LIKELY, RATHER, UNCLEAR, NOT = 6.0, 3.5, 2.0, -1.0, -6.0
+"""Logits of flags: 0.998, 0.971, 0.88, 0.27, 0.002."""
 
 
 @dataclass
@@ -114,6 +114,26 @@ def test_what_a_detector_sees_is_looked_at_first() -> None:
     refused = Faces(Mesh([NOT]), Mesh([LIKELY]), Detector())
     assert find_face(IMAGE, head(), cast("Networks", refused)) is not None
     assert (len(refused.face.squares), len(refused.attention_face.squares)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "attention", "first", "found"),
+    [
+        ((0.9, 0.3, 0.4), LIKELY, NOT, False),  # skin with shadows, a head in large pixels
+        ((0.9, 0.3, 0.4), NOT, LIKELY, False),
+        ((0.9, 0.3, 0.4), SURE, NOT, True),
+        ((0.9, 0.3, 0.4), NOT, SURE, True),
+        ((0.3, 0.9, 0.9), LIKELY, NOT, True),
+        ((0.3, 0.9, 0.9), NOT, LIKELY, True),
+    ],
+)
+def test_a_head_of_a_lone_nose_or_eye_has_to_be_a_face_more_surely(
+    scores: tuple[float, ...], attention: float, first: float, found: bool
+) -> None:
+    networks = Faces(Mesh([first]), Mesh([attention]))
+    lone = head()
+    lone.body[:3, 2] = scores
+    assert (find_face(IMAGE, lone, cast("Networks", networks)) is not None) is found
 
 
 def test_a_head_without_nose_and_eyes_is_turned_away() -> None:
