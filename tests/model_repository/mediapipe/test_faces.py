@@ -177,6 +177,29 @@ def test_a_person_that_is_found_twice_keeps_the_face_once() -> None:
     assert its == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("own", "neighbours", "away", "whose"),
+    [
+        (0.3, 0.9, 11, False),  # the pose has the hidden head on the one before it
+        (0.3, 0.9, 25, True),
+        (0.3, 0.3, 11, True),  # nobody's for sure
+        (0.9, 0.9, 11, True),  # two heads that are sure: the nearer
+    ],
+)
+def test_a_face_on_a_neighbours_sure_head_is_not_that_of_an_unsure_one(
+    own: float, neighbours: float, away: float, whose: bool
+) -> None:
+    mesh = np.zeros((468, 3), np.float32)
+    mesh[:, :2] = HEAD[0, :2] + np.random.default_rng(0).uniform(-30, 30, (468, 2))
+    mesh[[1, 263, 33], :2] = HEAD[:3, :2]
+    person = head(score=own)
+    others = np.zeros((1, 17, 3), np.float32)
+    others[0, :5] = HEAD
+    others[0, :5, 0] += away
+    others[0, :5, 2] = neighbours
+    assert is_plausible(Face(mesh, 0.99), Head(person.pose, person.body, person.unit, others)) is whose
+
+
 def test_the_square_of_a_face_is_turned_with_it() -> None:
     mesh = np.zeros((468, 2), np.float32)
     angles = np.linspace(0, 2 * np.pi, 468)

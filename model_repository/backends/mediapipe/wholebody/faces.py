@@ -47,6 +47,11 @@ quarter view and with glasses are lost by small errors of the square."""
 MAX_FROM_HEAD = 0.35
 """How far nose and eyes of a face may be from the head's, on average, in lengths of the torso."""
 
+ON_NEIGHBOUR = 0.1
+"""How near to a neighbour's nose and eyes a face is that neighbour's, where the first stage is sure of none
+of the person's own, in lengths of the torso: 0.03-0.04 where the pose has a hidden head on the one before
+it."""
+
 MIN_SIZE, MAX_SIZE = 0.12, 0.9
 """Extent of a face in lengths of the torso."""
 
@@ -115,12 +120,14 @@ def is_plausible(face: Face, head: Head) -> bool:
         return False
     marks = face.mesh[list(NOSE_AND_EYES), :2]
     own = _apart(marks, head.body[:3])
+    nearest = min((_apart(marks, other[:3]) for other in head.others), default=np.inf)
     if not np.isfinite(own):
+        if nearest <= ON_NEIGHBOUR * head.unit:
+            return False
         known = confident(head.body)
         points = head.body[known, :2] if known.any() else head.pose
         own = 0.0 if points is None else float(np.linalg.norm(points.mean(0) - marks.mean(0)))
     reach = MAX_FROM_HEAD * head.unit
-    nearest = min((_apart(marks, other[:3]) for other in head.others), default=np.inf)
     return own <= reach and (nearest >= own or nearest > reach)
 
 
