@@ -15,8 +15,8 @@ IMAGE = np.zeros((400, 400, 3), np.uint8)
 HEAD = np.array(
     [[200, 200, 0.9], [215, 190, 0.9], [185, 190, 0.9], [230, 195, 0.9], [170, 195, 0.9]], np.float32
 )
-LIKELY, RATHER, UNCLEAR, NOT = 4.0, 2.0, -1.0, -6.0
-"""Logits of flags: 0.98, 0.88, 0.27, 0.002."""
+SURE, LIKELY, RATHER, UNCLEAR, NOT = 6.0, 3.5, 2.0, -1.0, -6.0
+"""Logits of flags: 0.998, 0.971, 0.88, 0.27, 0.002."""
 
 
 @dataclass
@@ -116,6 +116,26 @@ def test_what_a_detector_sees_is_looked_at_first() -> None:
     assert (len(refused.face.squares), len(refused.attention_face.squares)) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("scores", "attention", "first", "found"),
+    [
+        ((0.9, 0.3, 0.4), LIKELY, NOT, False),  # skin with shadows, a head in large pixels
+        ((0.9, 0.3, 0.4), NOT, LIKELY, False),
+        ((0.9, 0.3, 0.4), SURE, NOT, True),
+        ((0.9, 0.3, 0.4), NOT, SURE, True),
+        ((0.3, 0.9, 0.9), LIKELY, NOT, True),
+        ((0.3, 0.9, 0.9), NOT, LIKELY, True),
+    ],
+)
+def test_a_head_of_a_lone_nose_or_eye_has_to_be_a_face_more_surely(
+    scores: tuple[float, ...], attention: float, first: float, found: bool
+) -> None:
+    networks = Faces(Mesh([first]), Mesh([attention]))
+    lone = head()
+    lone.body[:3, 2] = scores
+    assert (find_face(IMAGE, lone, cast("Networks", networks)) is not None) is found
+
+
 def test_a_head_without_nose_and_eyes_is_turned_away() -> None:
     networks = Faces(Mesh([LIKELY]), Mesh([LIKELY]))
     assert find_face(IMAGE, head(score=0.4), cast("Networks", networks)) is None
@@ -155,6 +175,29 @@ def test_a_person_that_is_found_twice_keeps_the_face_once() -> None:
         for own, other in (bodies, bodies[::-1])
     ]
     assert its == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("own", "neighbours", "away", "whose"),
+    [
+        (0.3, 0.9, 11, False),  # the pose has the hidden head on the one before it
+        (0.3, 0.9, 25, True),
+        (0.3, 0.3, 11, True),  # nobody's for sure
+        (0.9, 0.9, 11, True),  # two heads that are sure: the nearer
+    ],
+)
+def test_a_face_on_a_neighbours_sure_head_is_not_that_of_an_unsure_one(
+    own: float, neighbours: float, away: float, whose: bool
+) -> None:
+    mesh = np.zeros((468, 3), np.float32)
+    mesh[:, :2] = HEAD[0, :2] + np.random.default_rng(0).uniform(-30, 30, (468, 2))
+    mesh[[1, 263, 33], :2] = HEAD[:3, :2]
+    person = head(score=own)
+    others = np.zeros((1, 17, 3), np.float32)
+    others[0, :5] = HEAD
+    others[0, :5, 0] += away
+    others[0, :5, 2] = neighbours
+    assert is_plausible(Face(mesh, 0.99), Head(person.pose, person.body, person.unit, others)) is whose
 
 
 def test_the_square_of_a_face_is_turned_with_it() -> None:
