@@ -38,7 +38,7 @@ SAME_BODY = 0.5
 
 @dataclass(frozen=True)
 class Arm:
-    """Indices of one arm's keypoints; `hand` is empty in a skeleton without hands."""
+    """Indices of one arm's keypoints; `hand` has those that go with the wrist, if any."""
 
     elbow: int
     wrist: int
@@ -127,7 +127,10 @@ def arms_of(names: tuple[str, ...]) -> tuple[Arm, ...]:
     for side in ("left", "right"):
         if not {f"{side}_elbow", f"{side}_wrist"} <= index.keys():
             return ()
-        pattern = f"{side}_(hand_root|(thumb|forefinger|middle_finger|ring_finger|pinky_finger)\\d)"
+        pattern = (
+            f"{side}_(hand_root|(thumb|forefinger|middle_finger|ring_finger|pinky_finger)\\d)"
+            f"|(blazepose_)?{side}_(pinky|index|thumb)|blazepose_{side}_wrist"
+        )
         hand = tuple(i for i, name in enumerate(names) if re.fullmatch(pattern, name))
         arms.append(Arm(index[f"{side}_elbow"], index[f"{side}_wrist"], hand))
     return tuple(arms)

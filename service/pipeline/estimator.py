@@ -374,8 +374,8 @@ def _decode(
 
 def _settle(poses: Poses, first: Poses, model: PoseModel) -> Poses:
     """Settle what two persons of an image claim, after a second stage. The forearms are those of the first
-    one: the second has corrected one of two that are in one place, or neither."""
+    one, where it has any: the second has corrected one of two that are in one place, or neither."""
     poses = without_shared_parts(poses, model.skeleton.names)
     if model.first.skeleton != "coco_17":
-        return poses
+        return doubt_contested_arms(poses, model.skeleton.names)
     return doubt_contested_arms(poses, model.skeleton.names, first.keypoints, COCO_ARMS)

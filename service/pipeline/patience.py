@@ -53,6 +53,9 @@ async def retry_unavailable(
             if now + pause_s >= give_up_at:
                 raise
             error = refusal
-        await asyncio.sleep(pause_s)
-        if clock() >= give_up_at:  # the machine stood still: one more call would end without a reason
-            raise error
+        try:
+            await asyncio.sleep(pause_s)
+            if clock() >= give_up_at:  # the machine stood still: one more call would end without a reason
+                raise error
+        finally:
+            del error  # else it and this frame would keep each other, and with them the image

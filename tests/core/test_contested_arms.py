@@ -119,10 +119,22 @@ def test_an_angle_of_a_claimed_arm_says_which_keypoint_is_doubtful() -> None:
     assert doubts(taken(beside_one_another(), 0.7), 0) == ()
 
 
+def test_a_wrist_that_a_model_has_under_two_names_is_doubtful_under_both() -> None:
+    skeleton = skeleton_of(
+        (*COCO_NAMES, "blazepose_left_wrist", "blazepose_right_wrist", "blazepose_right_thumb")
+    )
+    people = taken(beside_one_another(joints=20), 0.7)
+    people[:, 17:, 2] = 0.9
+    assert doubted(people, skeleton) == [
+        (1, name) for name in ("right_wrist", "blazepose_right_wrist", "blazepose_right_thumb")
+    ]
+
+
 def test_arms_go_by_name() -> None:
     (left, right) = arms_of(WHOLEBODY.names)
     assert (left.elbow, left.wrist, left.hand) == (7, 9, tuple(range(91, 112)))
     assert (right.elbow, right.wrist, right.hand) == (8, 10, tuple(range(112, 133)))
     assert arms_of(COCO.names) == COCO_ARMS
-    assert [arm.hand for arm in arms_of(BLAZE.names)] == [(), ()]
+    hands = [[BLAZE.names[row] for row in arm.hand] for arm in arms_of(BLAZE.names)]
+    assert hands == [[f"{side}_index", f"{side}_pinky"] for side in ("left", "right")]
     assert arms_of(skeleton_of(COCO_NAMES[:10]).names) == ()

@@ -332,9 +332,9 @@ async def test_a_large_drawing_that_was_given_up_holds_its_slot_until_its_thread
         await waiting
 
 
-@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("detector", ["", "coco_17", "animal_24"])
 async def test_of_an_arm_that_two_persons_claim_the_less_sure_wrist_is_doubtful(
-    workers: ThreadPoolExecutor, stages: int
+    workers: ThreadPoolExecutor, detector: str
 ) -> None:
     claimed = {7: (300, 200), 9: (340, 200)}
     one, two = (
@@ -346,11 +346,12 @@ async def test_of_an_arm_that_two_persons_claim_the_less_sure_wrist_is_doubtful(
     first = np.array([one, two], np.float32)
     client.second_stage = lambda _: {
         "keypoints": first[None, ..., :2],
-        "scores": np.full((1, 2, 17), 0.95, np.float32),
+        "scores": np.full((1, 2, 17), 0.95, np.float32) if detector == "coco_17" else first[None, ..., 2],
         "positions": np.full((1, 2, 17, 3), np.nan, np.float32),
     }
     second = replace(MODEL, name="whole", family="top_down", takes_image=True, max_batch_size=16)
-    model = POSE_MODEL if stages == 1 else replace(POSE_MODEL, model=second, detector=MODEL)
+    stages = replace(POSE_MODEL, model=second, detector=replace(MODEL, skeleton=detector))
+    model = stages if detector else POSE_MODEL
     estimate = await estimating(Estimator(client, workers, 1), plain((640, 480)), model=model)
     scores = estimate.poses.keypoints[..., 2]
     assert scores[1, 10] == np.float32(0.4)

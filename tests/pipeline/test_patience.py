@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -76,6 +78,36 @@ async def test_the_error_passes_through_after_a_pause_that_took_longer_than_it_s
     with pytest.raises(Unavailable, match="away"):
         await retry_unavailable(model, 5.0, clock)
     assert model.called_at == [0.0]
+
+
+@pytest.mark.parametrize("patience_s", [5.0, 1.5], ids=["answered", "the pause took longer"])
+@virtual_time
+async def test_an_error_leaves_nothing_to_the_garbage_collector(patience_s: float) -> None:
+    kept: list[weakref.ref[PosegateError]] = []
+
+    async def call() -> str:
+        if kept:
+            return "answer"
+        error = Unavailable("away", retry_after_s=1.0)
+        kept.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def ask() -> None:
+        try:
+            await retry_unavailable(call, patience_s, lambda: 2 * now())
+        except Unavailable:
+            assert patience_s == 1.5
+
+    gc.collect()
+    gc.disable()
+    try:
+        await ask()
+        assert kept[0]() is None
+    finally:
+        gc.enable()
 
 
 @virtual_time

@@ -31,7 +31,7 @@ def main(descriptor: int) -> None:
     ended for every one that asks; until the gateway closes the connection."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the gateway drains, and then closes the connection
         signal.signal(number, signal.SIG_IGN)
-    step_back()
+    step_back(os.getppid())  # a host that is started again is the child of a thread that has stepped back
     ends = _Ends()
     control = socket.socket(fileno=descriptor)
     host = os.getpid()

@@ -22,6 +22,7 @@ from service.media.image_bounds import Structure, check_head
 from service.media.isolation.images import ImageBudget, ImageDecoder
 from service.media.isolation.processes import DecoderHost, DecoderProcess, NoAnswer
 from service.media.loading import in_thread
+from service.media.niceness import step_back
 from tests.media.cases import case
 from tests.media.damage import damaged
 from tests.pictures import encoded, jpeg, noise, plain, quartered
@@ -266,7 +267,10 @@ def test_a_host_that_ended_is_started_again() -> None:
     os.kill(own, signal.SIGKILL)
     until_gone(pids)
     assert not any(psutil.pid_exists(pid) for pid in pids)  # its children end with it
-    assert decoder.decode(content, LIMITS).pixels.shape == (48, 64, 3)
+    with ThreadPoolExecutor(1, initializer=step_back) as thread:  # as the gateway's
+        assert thread.submit(decoder.decode, content, LIMITS).result().pixels.shape == (48, 64, 3)
+    priorities = {psutil.Process(pid).nice() for pid in host.pids()}
+    assert priorities == {min(19, psutil.Process().nice() + 5)}
     decoder.close()
     host.close()
     until_gone(children())
