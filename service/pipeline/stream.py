@@ -317,14 +317,15 @@ class _Run:
         self._dropped_before_next = 0
 
     async def _finish(self, item: InFlight[_FrameAtModel, Estimate]) -> StreamResult:
-        frame = item.frame
-        answer = await self._answer(item)
+        frame, answering = item.frame, self._answer(item)
+        del item
+        # From Python 3.13 on an error's traceback leads to this frame of the stack, too: it has no name here.
         return StreamResult(
+            answer=await answering,
             frame_id=frame.frame.frame_id,
             capture_ns=frame.capture_ns,
             dropped=frame.dropped,
             total_ms=(self._clock() - frame.arrived_at) * 1e3,
-            answer=answer,
         )
 
     async def _answer(self, item: InFlight[_FrameAtModel, Estimate]) -> FrameAnswer | Exception:
