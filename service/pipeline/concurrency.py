@@ -116,6 +116,9 @@ async def ended(task: asyncio.Task[None]) -> None:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            del cancelled  # as above
     if not task.cancelled():
         task.result()

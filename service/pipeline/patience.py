@@ -52,7 +52,7 @@ async def retry_unavailable(
             give_up_at = now + patience_s if give_up_at is None else give_up_at
             if now + pause_s >= give_up_at:
                 raise
-            error = refusal
+            error = refusal.with_traceback(None)  # whose frames have the image: not over the pause
         try:
             await asyncio.sleep(pause_s)
             if clock() >= give_up_at:  # the machine stood still: one more call would end without a reason

@@ -78,12 +78,15 @@ def read(files: CertificateFiles) -> Contents:
     """Read the files as they are at one moment.
 
     Kubernetes swaps all files of a Secret at once, and that may happen between two of them: the old pair
-    beside the new authorities would pass every check. Two readings in a row that agree saw no swap.
+    beside the new authorities would pass every check. Two readings in a row that agree saw no swap. A pipe
+    can be read once only.
 
     Raises:
         BadCertificate: one cannot be read.
     """
     before = _read_all(files)
+    if not all(file.is_file() for file in (files.cert, files.key, files.client_ca) if file is not None):
+        return before
     while (contents := _read_all(files)) != before:
         before = contents
     return contents

@@ -27,7 +27,6 @@ from service.triton.logs import ServerLog
 _log = structlog.get_logger()
 
 _POLL_S = 0.05
-_CONTROL_TIMEOUT_S = 2.0
 _KILL_GRACE_S = 5.0
 _PROBE_INTERVAL_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
@@ -175,15 +174,30 @@ class Server:
                 code = process.returncode or 0
                 kind = Crashed if code < 0 else TritonProcessError
                 raise self._error(f"Triton ended with exit code {code} while it started", kind)
-            if self._log.listening:
+            # It says so of the last port before it has that one.
+            if self._log.listening and await self._serves_metrics():
                 return
             await asyncio.sleep(_POLL_S)
+
+    async def _serves_metrics(self) -> bool:
+        """Whether the port of the metrics is this server's, and not that of another program."""
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(LOOPBACK, self._ports.metrics)
+                try:
+                    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+                    await reader.readuntil(b"\n# HELP nv_")
+                finally:
+                    writer.close()
+        except (OSError, EOFError, asyncio.LimitOverrunError):  # a TimeoutError is an OSError
+            return False
+        return True
 
     async def _models_not_loaded(self) -> Mapping[str, str]:
         """Names of the models that did not load, with the reasons."""
         client = self._client()
         try:
-            index = await client.get_model_repository_index(client_timeout=_CONTROL_TIMEOUT_S)
+            index = await client.get_model_repository_index(client_timeout=self._launch.start_timeout_s)
         except InferenceServerException as error:
             raise self._error(f"Triton listens and does not answer: {error.message()}") from error
         finally:

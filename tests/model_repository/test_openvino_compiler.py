@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from graphs.compiler import Compiler, Item, run, tensor_on
 from graphs.config import read_config
@@ -40,3 +41,16 @@ def test_every_item_has_its_own_inputs_and_results(tmp_path: Path, *, alone: boo
     assert [result.tolist() for result in results] == [[[value] * 3] for value in range(8)]
     # Rows that do not lie one after another.
     assert run(Item(plan, [images[5]]), alone=alone)[plan.outputs["means"]].tolist() == [[5, 5, 5]]
+
+
+def test_inputs_go_by_name_where_the_graph_has_another_order(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("a", "b", "y")]
+    graph = helper.make_graph([helper.make_node("Sub", ["a", "b"], ["y"])], "graph", values[:2], values[2:])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "model.onnx")
+    described = config([4], {"threads": "2"})
+    described["input"] = [{"name": name, "data_type": "TYPE_FP32", "dims": ["4"]} for name in ("b", "a")]
+    described["output"] = [{"name": "y", "data_type": "TYPE_FP32", "dims": ["4"]}]
+    compiler = Compiler(tmp_path / "model.onnx", read_config(described), lambda line: None)
+    b, a = np.full((1, 4), 1, np.float32), np.full((1, 4), 5, np.float32)
+    assert run(Item(compiler.plan(()), [b, a]), alone=True)[0].tolist() == [[4, 4, 4, 4]]

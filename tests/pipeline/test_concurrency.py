@@ -1,8 +1,10 @@
 """Work in threads ends when nobody waits for it any more."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -94,3 +96,29 @@ async def test_drawing_stops_in_the_middle_of_one_person(monkeypatch: pytest.Mon
         left.set()
         await concurrency.run(pool, lambda: None)
     assert lines < 1000  # of 8000 of each person
+
+
+async def test_what_a_cancelled_caller_had_is_free_when_the_task_that_it_waited_for_has_ended() -> None:
+    class Image:
+        pass
+
+    images: list[weakref.ref[Image]] = []
+    waited_for = asyncio.create_task(asyncio.sleep(0.05))
+
+    async def caller() -> None:
+        image = Image()
+        images.append(weakref.ref(image))
+        await concurrency.ended(waited_for)
+
+    gc.disable()
+    try:
+        calling = asyncio.create_task(caller())
+        await asyncio.sleep(0)
+        calling.cancel()
+        assert isinstance((await asyncio.gather(calling, return_exceptions=True))[0], asyncio.CancelledError)
+        del calling
+        await asyncio.sleep(0)
+        assert waited_for.done()
+        assert images[0]() is None
+    finally:
+        gc.enable()

@@ -111,6 +111,26 @@ async def test_an_error_leaves_nothing_to_the_garbage_collector(patience_s: floa
 
 
 @virtual_time
+async def test_what_a_call_had_that_failed_is_free_during_the_pause() -> None:
+    class Image:
+        pass
+
+    images: list[weakref.ref[Image]] = []
+    alive: list[bool] = []
+
+    async def call() -> str:
+        if images:
+            return "answer"
+        image = Image()
+        images.append(weakref.ref(image))
+        asyncio.get_running_loop().call_later(0.5, lambda: alive.append(images[0]() is not None))
+        raise Unavailable("away", retry_after_s=1.0)
+
+    assert await retry_unavailable(call, 10.0, now) == "answer"
+    assert alive == [False]
+
+
+@virtual_time
 async def test_other_errors_are_not_tried_again() -> None:
     model = Model(DataLoss("gone"))
     with pytest.raises(DataLoss):

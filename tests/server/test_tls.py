@@ -1,6 +1,8 @@
 """Which certificates can be used, and what the watch over them takes and tells."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,17 @@ def test_the_time_between_replacing_one_file_and_the_other_is_no_trouble(secret:
     assert looked(certificates) == []
     secret.put(OTHER, AUTHORITY)
     assert [line["event"] for line in looked(certificates)] == ["certificate_reloaded"]
+
+
+def test_a_certificate_in_a_pipe_is_read_once(secret: Secret) -> None:
+    pem = secret.files.cert.read_bytes()
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, pem)
+        os.close(writer)
+        assert tls.read(replace(secret.files, cert=Path(f"/dev/fd/{reader}"))).cert == pem
+    finally:
+        os.close(reader)
 
 
 def test_a_swap_between_the_reading_of_two_files_mixes_none_of_them(

@@ -28,11 +28,13 @@ class Plan:
         together: run an item each at the same time, on a share of the threads; `alone` while there are none.
             There is one more than there are streams: OpenVINO begins with its item once a stream is free, and
             waits for no thread that brings it.
+        inputs: names of the inputs in the order of `config.pbtxt`, which may not be the graph's.
         outputs: names of the outputs, and where they stand in a result.
     """
 
     alone: ov.InferRequest
     together: queue.SimpleQueue[ov.InferRequest]
+    inputs: Sequence[str]
     outputs: Mapping[str, int]
 
 
@@ -81,7 +83,7 @@ class Compiler:
             f"{compiled.get_property('INFERENCE_PRECISION_HINT').to_string()}, threads "
             f"{self._config.threads}, ready in {time.perf_counter() - started:.2f} s"
         )
-        return Plan(alone, _queue([alone]), outputs)
+        return Plan(alone, _queue([alone]), [spec.name for spec in self._config.inputs], outputs)
 
     def spread(self, plan: Plan, shape: Shape) -> Plan:
         """The plan, with requests that run several items at the same time if the graph can be compiled so."""
@@ -112,7 +114,7 @@ class Compiler:
 
     def _warm_up(self, shape: Shape, requests: Sequence[ov.InferRequest]) -> None:
         shapes = self._shapes(shape)
-        blank = [np.zeros(shapes[spec.name], spec.dtype) for spec in self._config.inputs]
+        blank = {spec.name: np.zeros(shapes[spec.name], spec.dtype) for spec in self._config.inputs}
         for request in requests:
             request.infer(blank)
 
@@ -128,7 +130,7 @@ def run(item: Item, *, alone: bool) -> Sequence[Array]:
     try:
         inputs = [np.ascontiguousarray(array) for array in item.inputs]
         for index, array in enumerate(inputs):
-            request.set_input_tensor(index, tensor_on(array))
+            request.set_tensor(plan.inputs[index], tensor_on(array))
         results = request.infer(share_outputs=True)
         return [results[index].copy() for index in range(len(results))]
     finally:
