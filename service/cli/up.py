@@ -21,7 +21,7 @@ from service.cli.door import CannotStartDoor, door
 from service.cli.environment import read, settings_from_environment
 from service.cli.failures import on_one_line
 from service.server.app import CannotListen, build_gateway
-from service.server.lifecycle import latest_exit_s, stop_on_signals
+from service.server.lifecycle import latest_exit_s, serve_until, stop_on_signals
 from service.server.tls import BadCertificate
 from service.settings import Settings
 from service.store.address import BadDatabaseUrl
@@ -93,7 +93,7 @@ async def up(settings: Settings, *, web_listen: str = "", exit_after_s: float | 
             build_gateway(settings.model_copy(update={"triton_url": triton.grpc_url})),
             door(settings, stop) if web_listen else nullcontext(),
         ):
-            await stop.wait()
+            await serve_until(stop)
     finally:
         watcher.cancel()
         await triton.stop()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from service.cli import up as command
 from service.cli.up import check_address, find_backends
 from service.server.app import CannotListen
 from service.triton.launch import TritonProcessError
+from tests.fakes import until
+from tests.running import settings_with
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +55,29 @@ def test_folders_without_backends_are_named(tmp_path: Path) -> None:
     with pytest.raises(TritonProcessError) as refused:
         find_backends((tmp_path / "a", tmp_path / "b", tmp_path / "a"))
     assert f"in {tmp_path / 'a'}, {tmp_path / 'b'}:" in str(refused.value)
+
+
+async def test_what_is_loaded_is_no_work_for_the_garbage_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(*_: object) -> bool:
+        return True
+
+    async def watch(*_: object) -> None:
+        await asyncio.sleep(0)
+
+    stop = asyncio.Event()
+    monkeypatch.setattr(command, "stop_on_signals", lambda _: stop)
+    monkeypatch.setattr(command, "_start", start)
+    monkeypatch.setattr("service.cli.up.TritonProcess.watch", watch)
+    monkeypatch.setattr(command, "build_gateway", lambda _: nullcontext())
+    running = asyncio.create_task(command.up(settings_with(tmp_path)))
+    try:
+        await until(lambda: gc.get_freeze_count() > 10_000)
+    finally:
+        stop.set()
+        await running
+        gc.unfreeze()
 
 
 async def test_a_second_up_on_a_port_ends_before_triton_starts(tmp_path: Path) -> None:
