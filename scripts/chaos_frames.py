@@ -2,11 +2,12 @@
 
 Callers stand for programs on other machines. A gRPC client on the machine of a service that has no CPU to
 spare takes CPU time from it, and an answer that lies in the client's socket until the client gets a CPU looks
-like a slow answer. This caller writes bytes that were made beforehand, and a call of it ends when the kernel
-received the last segment that was read with the end of its answer, by the kernel's own time stamp; it begins
-before its first frame is written. It obeys what a gRPC client obeys: windows of streams and of the
-connection, the sizes and numbers that the server allows, pings. It parses no message and tries nothing again
-that the server has seen.
+like a slow answer. This caller writes bytes that were made beforehand. A call of it begins before its first
+frame is written, and ends at the kernel's time stamp of the segment that brought the end of its answer (the
+last segment, where several were read at once).
+
+It obeys what a gRPC client obeys: windows of streams and of the connection, the sizes and numbers that the
+server allows, pings. It parses no message and tries nothing again that the server has seen.
 """
 
 from __future__ import annotations
@@ -17,17 +18,27 @@ import struct
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Self
 
 import grpc
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_END_STREAM = _ACK = 0x1
-_END_HEADERS = 0x4
-_HEAD_BYTES = 9
-_DEFAULT_WINDOW, _LARGEST_WINDOW = (1 << 16) - 1, (1 << 31) - 1
-_FRAME_BYTES = 1 << 14  # the largest that a server has to take
+from scripts.http2 import (
+    ACK,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    HEAD_BYTES,
+    LARGEST_WINDOW,
+    PREFACE,
+    Kind,
+    Setting,
+    frame,
+    head,
+    integer,
+    string,
+    value_of,
+)
 
 _FRAMES_AT_ONCE = 4  # what is written cannot be taken back when its call is refused
 _READ_BYTES = 1 << 18
@@ -37,28 +48,6 @@ _TIMESTAMP = struct.Struct("qq")
 _REFUSED_STREAM = 7  # the server has seen nothing of the call, and gRPC begins it anew
 _RESETS = {8: "CANCELLED", 11: "RESOURCE_EXHAUSTED"}  # as gRPC reads them
 _CODES = {str(code.value[0]).encode(): code.name for code in grpc.StatusCode}
-
-
-class _Kind(IntEnum):
-    """Kinds of frames, RFC 9113, section 6."""
-
-    DATA = 0
-    HEADERS = 1
-    RST_STREAM = 3
-    SETTINGS = 4
-    PING = 6
-    GOAWAY = 7
-    WINDOW_UPDATE = 8
-    CONTINUATION = 9
-
-
-class _Setting(IntEnum):
-    """Settings of a connection, RFC 9113, section 6.5.2."""
-
-    HEADER_TABLE_SIZE = 1
-    ENABLE_PUSH = 2
-    MAX_CONCURRENT_STREAMS = 3
-    INITIAL_WINDOW_SIZE = 4
 
 
 class ConnectionLost(Exception):
@@ -103,7 +92,7 @@ class FrameCaller:
         self._sending: deque[tuple[int, _Call]] = deque()  # one frame each in turn, as gRPC does it
         self._next_stream = 1
         self._max_streams = 1 << 31
-        self._window = self._stream_window = _DEFAULT_WINDOW
+        self._window = self._stream_window = DEFAULT_WINDOW
         self._control = bytearray()  # goes before all requests
         self._unsent = memoryview(b"")
         self._received = bytearray()
@@ -120,15 +109,13 @@ class FrameCaller:
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         await self._loop.sock_connect(self._socket, (host, int(port)))
         settings = {
-            _Setting.HEADER_TABLE_SIZE: 0,  # headers of answers are plain
-            _Setting.ENABLE_PUSH: 0,
-            _Setting.INITIAL_WINDOW_SIZE: _LARGEST_WINDOW,  # more than all answers have
+            Setting.HEADER_TABLE_SIZE: 0,  # headers of answers are plain
+            Setting.ENABLE_PUSH: 0,
+            Setting.INITIAL_WINDOW_SIZE: LARGEST_WINDOW,  # more than all answers have
         }
         content = b"".join(struct.pack(">HI", *one) for one in settings.items())
-        self._control += _PREFACE + _frame(_Kind.SETTINGS, 0, 0, content)
-        self._control += _frame(
-            _Kind.WINDOW_UPDATE, 0, 0, struct.pack(">I", _LARGEST_WINDOW - _DEFAULT_WINDOW)
-        )
+        self._control += PREFACE + frame(Kind.SETTINGS, 0, 0, content)
+        self._control += frame(Kind.WINDOW_UPDATE, 0, 0, struct.pack(">I", LARGEST_WINDOW - DEFAULT_WINDOW))
         self._loop.add_reader(self._socket, self._read)
         self._write()
         await self._ready.wait()  # as gRPC does: the number of streams is known then
@@ -168,7 +155,7 @@ class FrameCaller:
         while self._waiting and len(self._calls) < self._max_streams:
             one = self._waiting.popleft()
             one.window = self._stream_window
-            self._control += _frame(_Kind.HEADERS, _END_HEADERS, self._next_stream, self._headers)
+            self._control += frame(Kind.HEADERS, END_HEADERS, self._next_stream, self._headers)
             self._calls[self._next_stream] = one
             self._sending.append((self._next_stream, one))
             self._next_stream += 2
@@ -181,9 +168,9 @@ class FrameCaller:
             if one.window <= 0:
                 one.held = True
                 continue
-            size = min(_FRAME_BYTES, one.window, self._window, len(self._body) - one.sent)
+            size = min(FRAME_BYTES, one.window, self._window, len(self._body) - one.sent)
             is_last = one.sent + size == len(self._body)
-            parts.append(_head(_Kind.DATA, _END_STREAM if is_last else 0, stream, size))
+            parts.append(head(Kind.DATA, END_STREAM if is_last else 0, stream, size))
             parts.append(self._body[one.sent : one.sent + size])
             one.sent += size
             one.window -= size
@@ -212,50 +199,50 @@ class FrameCaller:
                 at = seconds + nanoseconds / 1e9
         self._received += content
         begin = 0
-        while (end := begin + _HEAD_BYTES) <= len(self._received):
+        while (end := begin + HEAD_BYTES) <= len(self._received):
             end += int.from_bytes(self._received[begin : begin + 3], "big")
             if end > len(self._received):
                 break
             kind, flags, stream = struct.unpack_from(">BBI", self._received, begin + 3)
-            self._take(kind, flags, stream, bytes(self._received[begin + _HEAD_BYTES : end]), at)
+            self._take(kind, flags, stream, bytes(self._received[begin + HEAD_BYTES : end]), at)
             begin = end
         del self._received[:begin]
         self._write()
 
     def _take(self, kind: int, flags: int, stream: int, content: bytes, at: float) -> None:
         match kind:
-            case _Kind.HEADERS | _Kind.CONTINUATION:
+            case Kind.HEADERS | Kind.CONTINUATION:
                 self._block += content
-                self._is_last_block |= kind == _Kind.HEADERS and bool(flags & _END_STREAM)
-                if flags & _END_HEADERS:
+                self._is_last_block |= kind == Kind.HEADERS and bool(flags & END_STREAM)
+                if flags & END_HEADERS:
                     if self._is_last_block:
                         self._end(
-                            stream, _CODES.get(_value(bytes(self._block), b"grpc-status"), "UNKNOWN"), at
+                            stream, _CODES.get(value_of(bytes(self._block), b"grpc-status"), "UNKNOWN"), at
                         )
                     self._block.clear()
                     self._is_last_block = False
-            case _Kind.RST_STREAM if int.from_bytes(content, "big") == _REFUSED_STREAM:
+            case Kind.RST_STREAM if int.from_bytes(content, "big") == _REFUSED_STREAM:
                 if (one := self._calls.pop(stream, None)) is not None:
                     self._waiting.append(_Call(one.ended))
-            case _Kind.RST_STREAM:
+            case Kind.RST_STREAM:
                 self._end(stream, _RESETS.get(int.from_bytes(content, "big"), "INTERNAL"), at)
-            case _Kind.WINDOW_UPDATE:
+            case Kind.WINDOW_UPDATE:
                 more = int.from_bytes(content, "big")
                 if not stream:
                     self._window += more
                 elif stream in self._calls:
                     self._widen(stream, more)
-            case _Kind.SETTINGS if not flags & _ACK:
+            case Kind.SETTINGS if not flags & ACK:
                 self._set(dict(struct.iter_unpack(">HI", content)))
-                self._control += _frame(_Kind.SETTINGS, _ACK, 0, b"")
-            case _Kind.PING if not flags & _ACK:
-                self._control += _frame(_Kind.PING, _ACK, 0, content)
-            case _Kind.GOAWAY:
+                self._control += frame(Kind.SETTINGS, ACK, 0, b"")
+            case Kind.PING if not flags & ACK:
+                self._control += frame(Kind.PING, ACK, 0, content)
+            case Kind.GOAWAY:
                 self._lose(ConnectionLost("the server ends the connection"))
 
     def _set(self, settings: dict[int, int]) -> None:
-        self._max_streams = settings.get(_Setting.MAX_CONCURRENT_STREAMS, self._max_streams)
-        window = settings.get(_Setting.INITIAL_WINDOW_SIZE, self._stream_window)
+        self._max_streams = settings.get(Setting.MAX_CONCURRENT_STREAMS, self._max_streams)
+        window = settings.get(Setting.INITIAL_WINDOW_SIZE, self._stream_window)
         for stream in self._calls:
             self._widen(stream, window - self._stream_window)
         self._stream_window = window
@@ -286,84 +273,16 @@ class FrameCaller:
         self._sending.clear()
 
 
-def _head(kind: _Kind, flags: int, stream: int, size: int) -> bytes:
-    return struct.pack(">BHBBI", size >> 16, size & 0xFFFF, kind, flags, stream)
-
-
-def _frame(kind: _Kind, flags: int, stream: int, content: bytes) -> bytes:
-    return _head(kind, flags, stream, len(content)) + content
-
-
-# Headers are packed as RFC 7541 says, without a table and without Huffman codes.
-
-
 def _request_headers(address: str, method: str, timeout_s: float) -> bytes:
     post, http = b"\x83", b"\x86"  # :method and :scheme, both whole fields of the static table
-    authority, path, content_type = (_integer(index, 4, 0) for index in (1, 4, 31))  # their names in it
+    authority, path, content_type = (integer(index, 4, 0) for index in (1, 4, 31))  # their names in it
     return b"".join(
         (
             post + http,
-            path + _string(method.encode()),
-            authority + _string(address.encode()),
-            content_type + _string(b"application/grpc"),
-            b"\0" + _string(b"te") + _string(b"trailers"),
-            b"\0" + _string(b"grpc-timeout") + _string(f"{round(timeout_s * 1000)}m".encode()),
+            path + string(method.encode()),
+            authority + string(address.encode()),
+            content_type + string(b"application/grpc"),
+            b"\0" + string(b"te") + string(b"trailers"),
+            b"\0" + string(b"grpc-timeout") + string(f"{round(timeout_s * 1000)}m".encode()),
         )
     )
-
-
-def _value(block: bytes, wanted: bytes) -> bytes:
-    """The value of a header field; empty where there is none."""
-    at = 0
-    while at < len(block):
-        first = block[at]
-        if first & 0x80:  # a whole field of the static table
-            _, at = _read_integer(block, at, 7)
-            continue
-        if first & 0xE0 == 0x20:  # a size of the table
-            _, at = _read_integer(block, at, 5)
-            continue
-        index, at = _read_integer(block, at, 6 if first & 0x40 else 4)
-        name = b""
-        if not index:
-            name, at = _read_string(block, at)
-        value, at = _read_string(block, at)
-        if name == wanted:
-            return value
-    return b""
-
-
-def _integer(value: int, bits: int, first: int) -> bytes:
-    most = (1 << bits) - 1
-    if value < most:
-        return bytes([first | value])
-    content = bytearray([first | most])
-    value -= most
-    while value >= 0x80:
-        content.append(value & 0x7F | 0x80)
-        value >>= 7
-    content.append(value)
-    return bytes(content)
-
-
-def _string(value: bytes) -> bytes:
-    return _integer(len(value), 7, 0) + value
-
-
-def _read_integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
-    """An integer, and where the next thing begins."""
-    most = (1 << bits) - 1
-    value, shift, at = block[at] & most, 0, at + 1
-    if value < most:
-        return value, at
-    while True:
-        value += (block[at] & 0x7F) << shift
-        shift, at = shift + 7, at + 1
-        if not block[at - 1] & 0x80:
-            return value, at
-
-
-def _read_string(block: bytes, at: int) -> tuple[bytes, int]:
-    """A string, with Huffman codes as it is, and where the next thing begins."""
-    size, at = _read_integer(block, at, 7)
-    return block[at : at + size], at + size
