@@ -204,10 +204,8 @@ def _looks(image: Bytes, arm: Arm, networks: Networks) -> Iterator[tuple[Hand, f
             yield hand, MIN_FLAG
             least = SURELY_NONE
             if hand.score > WORTH_ANOTHER and is_plausible(hand, arm, (height, width)):
-                hand, least = (
-                    in_square(image, rois.hand_from_landmarks(hand.points), networks.hand),
-                    NONE_AGAIN,
-                )
+                hand = in_square(image, rois.hand_from_landmarks(hand.points), networks.hand)
+                least = NONE_AGAIN
                 if hand is not None:
                     yield hand, MIN_FLAG
             if hand is not None and hand.score < least:

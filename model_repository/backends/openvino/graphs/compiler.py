@@ -129,8 +129,8 @@ def run(item: Item, *, alone: bool) -> Sequence[Array]:
     request = plan.alone if alone else plan.together.get()
     try:
         inputs = [np.ascontiguousarray(array) for array in item.inputs]
-        for index, array in enumerate(inputs):
-            request.set_tensor(plan.inputs[index], tensor_on(array))
+        for name, array in zip(plan.inputs, inputs, strict=True):
+            request.set_tensor(name, tensor_on(array))
         results = request.infer(share_outputs=True)
         return [results[index].copy() for index in range(len(results))]
     finally:
